@@ -1,0 +1,35 @@
+PYTHON ?= python3.11
+SEED ?= 0
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 2
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test lint format tiny
+
+# Train the embedded policy on Countdown with GRPO and the Memory-R+ bonus; about ten minutes on two CPU cores.
+demo: .venv/installed
+	$(BIN)/python run_countdown.py --use_ir=knn+ --seed $(SEED)
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -q
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Train the embedded policy again from nothing.
+tiny: .venv/installed
+	$(BIN)/python -m training.tiny_policy
+
+.venv/installed: requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,132 @@
+"""Read a run folder: logged metrics, evaluations and settings."""
+
+import json
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from training.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left behind.
+
+    Attributes:
+        path: the run folder.
+        name: name of the folder, printable.
+        settings: content of run.json, empty where there is none.
+        log: one row per logged step in ascending order, column "step" and one float column per logged metric.
+        evals: content of eval/*.json by file stem, in the order before, step_<N>, after, others.
+    """
+
+    path: Path
+    name: str
+    settings: dict[str, Any]
+    log: pd.DataFrame
+    evals: dict[str, dict[str, Any]]
+
+    @property
+    def last_step(self) -> int:
+        """The last logged step, 0 where nothing is logged."""
+        return int(self.log["step"].max()) if len(self.log) else 0
+
+    def series(self, column: str) -> pd.Series:
+        """The finite values of a metric indexed by step; empty where the metric was never logged."""
+        if column not in self.log:
+            return pd.Series(dtype=float)
+        series = self.log.set_index("step")[column]
+        return series[np.isfinite(series)]
+
+    def columns(self, pattern: str) -> dict[str, re.Match]:
+        """The logged metrics with a finite value whose whole name matches the regular expression, sorted by name."""
+        matches = {column: re.fullmatch(pattern, column) for column in sorted(self.log.columns)}
+        return {column: match for column, match in matches.items() if match and len(self.series(column))}
+
+    def eval_step(self, name: str) -> int:
+        """The optimiser step at which an evaluation was made: its "step", else 0 for before and the last for after."""
+        step = self.evals[name].get("step")
+        if step is not None:
+            return int(step)
+        return 0 if name == "before" else self.last_step
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        UserError: the folder is missing, holds neither metrics.jsonl nor an evaluation, or a file in it is damaged.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise UserError(f"{str(path)!r} is not a folder; give a run folder such as outputs/<task>/<run name>.")
+    log_path = path / "metrics.jsonl"
+    log = _read_log(log_path) if log_path.exists() else pd.DataFrame({"step": pd.Series(dtype=int)})
+    evals = _read_evals(path / "eval")
+    if not len(log) and not evals:
+        raise UserError(f"{str(path)!r} is no run: no steps in metrics.jsonl and no eval/*.json; give a run folder.")
+    settings = _read_json(path / "run.json") if (path / "run.json").exists() else {}
+    name = path.resolve().name.encode("utf-8", "backslashreplace").decode()
+    return Run(path=path, name=name, settings=settings, log=log, evals=evals)
+
+
+def _read_log(path: Path) -> pd.DataFrame:
+    """One row per step; of a step logged twice (a resumed run) the later value of each metric counts."""
+    records = []
+    lines = _read_text(path).split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                logger.warning("%s: the last line is cut off (the run was killed while writing it); left out.", path)
+                continue
+            raise UserError(f"{path} line {number} is no JSON ({error}); remove the line.") from error
+        if not isinstance(record, dict) or isinstance(record.get("step"), bool | str | None | list | dict):
+            raise UserError(f'{path} line {number} has no number under "step"; remove the line.')
+        records.append(record)
+    if not records:
+        return pd.DataFrame({"step": pd.Series(dtype=int)})
+    frame = pd.DataFrame.from_records(records).apply(pd.to_numeric, errors="coerce")
+    return frame.groupby("step", as_index=False).last().astype({"step": int})
+
+
+def _read_evals(folder: Path) -> dict[str, dict[str, Any]]:
+    evals = {}
+    for path in sorted(folder.glob("*.json"), key=_eval_order):
+        evals[path.stem] = _read_json(path)
+        if not isinstance(evals[path.stem].get("metrics"), dict):
+            raise UserError(f'{path} holds no "metrics"; it is not an evaluation, move it out of {folder}.')
+    return evals
+
+
+def _eval_order(path: Path) -> tuple[int, int, str]:
+    step = re.fullmatch(r"step_(\d+)", path.stem)
+    rank = {"before": 0, "after": 2}.get(path.stem, 1 if step else 3)
+    return rank, int(step.group(1)) if step else 0, path.stem
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is no JSON ({error}); restore or remove it.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not an object; restore or remove it.")
+    return content
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start}); restore it.") from error

@@ -1,0 +1,74 @@
+"""The plain-text table that closes a run: each metric before and after training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+HEADER = ("metric", "before", "after", "factor")
+MISSING = "-"
+
+
+def comparison_rows(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
+    """Text rows (metric, before, after, factor after/before) of two evaluations; either may be None.
+
+    An evaluation is the content of an eval/*.json or its "metrics" alone. Metrics whose value is no number are left
+    out, as is pass@1, which equals the accuracy.
+    """
+    old, new = _metrics(before), _metrics(after)
+    names = [name for name in dict.fromkeys([*new, *old]) if name != "pass@1" or "accuracy" not in {*new, *old}]
+    rows = []
+    for name in names:
+        values = old.get(name), new.get(name)
+        if any(point(value) is not None for value in values):
+            rows.append((name, *(format_metric(name, value) for value in values), _factor(*values)))
+    return rows
+
+
+def closing_table(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
+    """The table of `comparison_rows` as aligned text, with the number of problems behind the intervals below it."""
+    rows = [HEADER, *comparison_rows(before, after)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    note = interval_note(before, after)
+    return "\n".join([*lines, note] if note else lines)
+
+
+def interval_note(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
+    """One line that says what the brackets are, or "" where no metric has an interval."""
+    counts = {
+        value["n"]
+        for value in (*_metrics(before).values(), *_metrics(after).values())
+        if isinstance(value, Mapping) and value.get("n") is not None
+    }
+    if not counts:
+        return ""
+    return f"[low, high]: 95 % interval over {' and '.join(str(count) for count in sorted(counts))} problems"
+
+
+def point(value: Any) -> float | None:
+    """The number a metric stands for: the mean of an interval, or the number itself; None for anything else."""
+    if isinstance(value, Mapping):
+        value = value.get("mean")
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def format_metric(name: str, value: Any) -> str:
+    """A metric as text: shares in per cent, an interval in brackets, other numbers with four digits."""
+    mean = point(value)
+    if mean is None:
+        return MISSING
+    is_interval = isinstance(value, Mapping) and value.get("low") is not None and value.get("high") is not None
+    is_share = value["high"] <= 1 if is_interval else name.startswith(("truncated", "clipped", "pass@", "maj@"))
+    scale, form = (100, ".1f") if is_share else (1, ".4g")
+    unit = " %" if is_share else ""
+    text = f"{mean * scale:{form}}{unit}"
+    return f"{text} [{value['low'] * scale:{form}}, {value['high'] * scale:{form}}]" if is_interval else text
+
+
+def _metrics(evaluation: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {} if evaluation is None else evaluation.get("metrics", evaluation)
+
+
+def _factor(before: Any, after: Any) -> str:
+    old, new = point(before), point(after)
+    return f"{new / old:.2f}x" if old and new is not None else MISSING

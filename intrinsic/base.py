@@ -1,0 +1,110 @@
+"""The interface every intrinsic bonus implements, and what all bonuses share: schedule, clip, finite guard."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from training.errors import RunError
+from training.rollout import Rollout
+
+Placement = Literal["reward", "advantage", "token"]
+FEATURES = frozenset({"text_embedding", "hidden", "logps", "self_certainty", "entropy"})
+
+
+class Bonus:
+    """An intrinsic bonus: reads the past in `score`, learns or stores the present in `update`.
+
+    Class attributes:
+        name: the value of ``--use_ir`` that selects it.
+        placement: "reward" joins before TRL's group normalisation, "advantage" and "token" after it.
+        needs: subset of `FEATURES` that the trainer has to put into the rollout.
+        part_names: names of the separately logged parts of the score; empty for a bonus in one piece.
+    """
+
+    name: str
+    placement: Placement
+    needs: frozenset[str] = frozenset()
+    part_names: tuple[str, ...] = ()
+
+    @classmethod
+    def from_options(cls, options) -> "Bonus":
+        """Build the bonus from an `IntrinsicOptions`."""
+        return cls()
+
+    def score(self, rollout: Rollout) -> Tensor:
+        """Raw bonus of each completion, (B,) or, for placement "token", (B, T); float32; must not change state."""
+        return torch.stack(list(self.score_parts(rollout).values())).sum(dim=0)
+
+    def score_parts(self, rollout: Rollout) -> dict[str, Tensor]:
+        """The parts of the score by name of `part_names`; only bonuses made of several parts implement it."""
+        return {self.name: self.score(rollout)}
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Learn from or store the rollout, once per generation batch; returns scalars to log."""
+        return {}
+
+    def combine(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
+        """Join scaled scores with the advantages, both (B,) or (B, T); only for placements after normalisation."""
+        return advantages + scores
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `score` depends on, as tensors and plain JSON types, nested dicts allowed."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that a resumed run must share with the run that saved the state."""
+        return {"name": self.name}
+
+
+@dataclass(frozen=True)
+class WeightSchedule:
+    """Weight of a bonus by optimiser step: a linear ramp over ``warmup_steps``, then ``shape`` to the end.
+
+    ``shape``: "constant", "linear" (to 0 at the last step) or "cosine" (half a period, to 0).
+    """
+
+    weight: float = 1.0
+    shape: str = "constant"
+    warmup_steps: int = 0
+
+    SHAPES = ("constant", "linear", "cosine")
+
+    def __call__(self, step: int, max_steps: int) -> float:
+        if step < self.warmup_steps:
+            return self.weight * step / self.warmup_steps
+        progress = min(1.0, (step - self.warmup_steps) / max(1, max_steps - self.warmup_steps))
+        decay = {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1.0 + math.cos(math.pi * progress))}
+        return self.weight * decay[self.shape]
+
+
+class FiniteGuard:
+    """Replaces NaN and infinity by 0 and stops a run whose bonus keeps producing them.
+
+    Raises `RunError` when more than half of a batch, or any value in three consecutive batches, is not finite.
+    """
+
+    MAX_SHARE = 0.5
+    MAX_STREAK = 3
+
+    def __init__(self, name: str):
+        self.name = name
+        self.streak = 0
+
+    def __call__(self, scores: Tensor, rollout: Rollout) -> tuple[Tensor, int]:
+        """Finite copy of ``scores`` (B,) or (B, T), and how many values were replaced."""
+        bad = ~torch.isfinite(scores)
+        count = int(bad.sum())
+        self.streak = self.streak + 1 if count else 0
+        if count > self.MAX_SHARE * scores.numel() or self.streak >= self.MAX_STREAK:
+            row = int(bad.reshape(len(rollout), -1).any(dim=1).nonzero()[0])
+            raise RunError(
+                f"bonus '{self.name}' returned {count} non-finite values of {scores.numel()} "
+                f"(batches in a row: {self.streak}); first offending completion: {rollout.completions[row][:200]!r}"
+            )
+        return torch.where(bad, torch.zeros_like(scores), scores), count

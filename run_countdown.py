@@ -1,0 +1,101 @@
+"""Train a policy on Countdown with GRPO and an intrinsic bonus: flags -> data -> trainer -> train and evaluate.
+
+python run_countdown.py --use_ir=knn+ --seed 0
+"""
+
+from dataclasses import asdict, dataclass, field
+
+from datasets import Dataset
+
+from rewards.countdown import CountdownReward, Verdict, judge
+from rewards.format import FormatReward
+from tasks.countdown import ProblemSpace, add_prompts, generate, split_of
+from tasks.load import load_countdown
+from training.errors import UserError, run_cli
+from training.policy import is_embedded, load_tokenizer
+from training.run import Run, check_batch, drop_long_prompts
+from training.run_options import RunOptions, parse_options
+from evaluation.evaluate import HeldOut
+
+
+@dataclass
+class CountdownOptions:
+    """Problems, prompt and scoring of Countdown."""
+
+    data: str = field(default="generate", metadata={"help": "generate, or a hub name, folder, jsonl or parquet file."})
+    train_problems: int = field(default=4000, metadata={"help": "Most training problems."})
+    min_numbers: int = field(default=3, metadata={"help": "Fewest given numbers, 3 to 6."})
+    max_numbers: int = field(default=4, metadata={"help": "Most given numbers, 3 to 6."})
+    max_number: int = field(default=99, metadata={"help": "Largest given number."})
+    min_target: int = field(default=10, metadata={"help": "Smallest target."})
+    max_target: int = field(default=99, metadata={"help": "Largest target."})
+    max_value: int = field(default=9999, metadata={"help": "Largest intermediate value of the generated solution."})
+    prompt_style: str = field(default="chat", metadata={"help": "chat (instruct models) or base (transcript)."})
+    format_weight: float = field(default=0.0, metadata={"help": "Weight of the format reward; 0 only logs it."})
+    countdown_strict_line: bool = field(
+        default=False, metadata={"help": "Reward like the reference: last line only, 0.1 for any other answer tag."}
+    )
+    warm_start: bool = field(default=False, metadata={"help": "First train the embedded policy anew, in the project."})
+
+
+def load_problems(options: CountdownOptions, run: RunOptions, seed: int) -> tuple[Dataset, Dataset]:
+    """(training, held-out) problems with columns prompt, numbers, target; held-out ones are never trained on."""
+    if options.data == "generate":
+        names = ("min_numbers", "max_numbers", "max_number", "min_target", "max_target", "max_value")
+        space = ProblemSpace(**{name: getattr(options, name) for name in names})
+        train = generate(options.train_problems, "train", seed, space)
+        held_out = generate(run.eval_problems, "test", 0, space)
+    else:
+        problems = load_countdown(options.data).shuffle(seed=seed)
+        splits = [split_of(row["numbers"], row["target"]) for row in problems]
+        train = problems.select([index for index, split in enumerate(splits) if split == "train"])
+        held_out = problems.select([index for index, split in enumerate(splits) if split == "test"])
+        if not len(train) or not len(held_out):
+            raise UserError(f"--data={options.data!r} has {len(train)} training and {len(held_out)} held-out problems.")
+        train = train.select(range(min(options.train_problems, len(train))))
+        held_out = held_out.select(range(min(run.eval_problems, len(held_out))))
+    return add_prompts(train, options.prompt_style), add_prompts(held_out, options.prompt_style)
+
+
+def main() -> None:
+    # ---- flags
+    task, intrinsic, options, config = parse_options("countdown", CountdownOptions)
+    if task.warm_start:
+        if not is_embedded(options.model_name):
+            raise UserError(f"--warm_start trains the embedded policy; it does not go with {options.model_name!r}.")
+        from training.tiny_policy import WarmStart, warm_start
+
+        warm_start(WarmStart())
+
+    # ---- data
+    train_rows, held_out_rows = load_problems(task, options, config.seed)
+    run = Run("countdown", task, intrinsic, options, config, identity=asdict(task))
+    tokenizer = load_tokenizer(options.model_name)
+    train_rows = drop_long_prompts(train_rows, tokenizer, options.max_prompt_length)
+    check_batch(train_rows, config)
+
+    # ---- trainer
+    trainer = run.build_trainer(
+        train_rows,
+        reward_funcs=[CountdownReward(strict_line=task.countdown_strict_line), FormatReward()],
+        reward_weights=[1.0, task.format_weight],
+        tokenizer=tokenizer,
+    )
+
+    # ---- evaluate, train, evaluate, save
+    held_out = HeldOut(
+        task="countdown",
+        rows=held_out_rows,
+        judge=lambda completion, row: judge(completion, row["numbers"], row["target"]),
+        correct_verdict=Verdict.CORRECT,
+        folder=run.path / "eval",
+        samples=options.eval_samples,
+        temperature=options.eval_temperature,
+        max_new_tokens=config.L,
+        seed=config.seed,
+    )
+    run.train(trainer, held_out, tokenizer)
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,1 @@
+"""Tasks: rows, prompts and disjoint splits."""

@@ -1,0 +1,219 @@
+"""The run folder: its record, its lock, its metrics file."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers.trainer_utils import IntervalStrategy
+
+from training.errors import UserError
+from training.run_folder import MetricsFile, create_run_folder, default_output_dir, describe_run, plain, run_name
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = {"intrinsic": {"use_ir": "knn+", "k": 1}, "training": {"seed": 7, "learning_rate": 1e-6}}
+
+
+def record_of(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_the_record_holds_flags_seed_versions_and_machine(tmp_path):
+    with create_run_folder(tmp_path / "outputs" / "a run", OPTIONS, resume=False) as run:
+        record = record_of(run.path)
+    assert record["options"] == OPTIONS
+    assert record["seed"] == 7
+    assert record["versions"]["torch"] == torch.__version__ and record["versions"]["python"].startswith("3.")
+    assert record["machine"]["cores"] >= 1 and record["machine"]["torch_threads"] >= 1
+    assert record["resumed"] == []
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", record["started"])
+
+
+def test_a_second_run_in_the_folder_is_refused_with_the_ways_out(tmp_path):
+    create_run_folder(tmp_path, OPTIONS, resume=False).release()
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(UserError, match=r"--resume auto.*--run_name"):
+        create_run_folder(tmp_path, OPTIONS, resume=False)
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_folder_with_checkpoints_but_no_record_is_refused(tmp_path):
+    (tmp_path / "checkpoint-5").mkdir()
+    with pytest.raises(UserError, match="checkpoint-5"):
+        create_run_folder(tmp_path, OPTIONS, resume=False)
+
+
+def test_a_refused_run_does_not_keep_the_lock(tmp_path):
+    create_run_folder(tmp_path, OPTIONS, resume=False).release()
+    with pytest.raises(UserError, match="already holds"):
+        create_run_folder(tmp_path, OPTIONS, resume=False)
+    create_run_folder(tmp_path, OPTIONS, resume=True).release()
+
+
+def test_resuming_keeps_the_first_record_and_appends(tmp_path):
+    create_run_folder(tmp_path, OPTIONS, resume=False).release()
+    first = record_of(tmp_path)
+    for learning_rate in (2e-6, 3e-6):
+        create_run_folder(tmp_path, {"training": {"learning_rate": learning_rate}}, resume=True).release()
+    record = record_of(tmp_path)
+    assert {**record, "resumed": []} == first
+    assert [entry["options"]["training"]["learning_rate"] for entry in record["resumed"]] == [2e-6, 3e-6]
+
+
+def test_resuming_an_empty_folder_starts_a_record(tmp_path):
+    create_run_folder(tmp_path / "new", OPTIONS, resume=True).release()
+    assert record_of(tmp_path / "new")["resumed"] == []
+
+
+def test_a_damaged_record_is_reported_not_overwritten(tmp_path):
+    (tmp_path / "run.json").write_text('{"seed"')
+    with pytest.raises(UserError, match="damaged"):
+        create_run_folder(tmp_path, OPTIONS, resume=True)
+    assert (tmp_path / "run.json").read_text() == '{"seed"'
+
+
+def test_an_output_dir_that_is_a_file_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--output_dir"):
+        create_run_folder(tmp_path / "file" / "run", OPTIONS, resume=False)
+
+
+HOLD = """
+import sys
+from training.run_folder import create_run_folder
+create_run_folder(sys.argv[1], {}, resume=False)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_live_processes_cannot_share_a_folder_and_the_lock_ends_with_its_process(tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another live run"):
+            create_run_folder(tmp_path, OPTIONS, resume=True)
+        holder.kill()
+        holder.wait()
+    create_run_folder(tmp_path, OPTIONS, resume=True).release()
+
+
+def test_a_run_holds_its_folder_even_when_the_caller_drops_the_handle(tmp_path):
+    create_run_folder(tmp_path, OPTIONS, resume=False)
+    with pytest.raises(UserError, match="another live run"):
+        create_run_folder(tmp_path, OPTIONS, resume=True)
+
+
+def test_secrets_are_hidden_but_token_settings_are_not():
+    options = {"training": {"hub_token": "hf_abc", "vllm_api_key": None, "pad_token": "<pad>"}}
+    shown = describe_run(options)["options"]["training"]
+    assert shown == {"hub_token": "(hidden)", "vllm_api_key": None, "pad_token": "<pad>"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        (("tiny", "knn+", 0), "tiny_knn+_seed0"),
+        (("Qwen/Qwen2.5-0.5B", "knn+,cfn", 3, "lr1e-5"), "Qwen2.5-0.5B_knn+-cfn_seed3_lr1e-5"),
+        (("/some where/policy/", "no", 1), "policy_no_seed1"),
+        (("../..//.hidden", "no", 1), "hidden_no_seed1"),
+        (("модель v1", "no", 1), "v1_no_seed1"),
+    ],
+)
+def test_run_names_follow_one_rule(parts, name):
+    assert run_name(*parts) == name
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_run_names_are_always_one_safe_path_component(model, bonus):
+    try:
+        name = run_name(model, bonus, 0)
+    except UserError:
+        return
+    assert re.fullmatch(r"[A-Za-z0-9+_-][A-Za-z0-9.+_-]*", name) and len(name) <= 255
+
+
+@pytest.mark.parametrize("model", ["", "..", "/", "модель"])
+def test_a_model_without_a_usable_name_is_a_clear_error(model):
+    with pytest.raises(UserError, match="--run_name"):
+        run_name(model, "no", 0)
+
+
+def test_the_default_folder_is_task_then_name():
+    assert default_output_dir("gsm8k", "tiny", "knn", 2) == Path("outputs/gsm8k/tiny_knn_seed2")
+
+
+def test_plain_turns_anything_into_strict_json():
+    values = {
+        "nan": math.nan,
+        "array": np.array([1.0, math.inf]),
+        "scalar": np.float32(0.5),
+        "tensor": torch.tensor(3),
+        "tuple": (1, Path("a")),
+        "strategy": IntervalStrategy.STEPS,
+        "flag": True,
+    }
+    expected = {
+        "nan": None,
+        "array": [1.0, None],
+        "scalar": 0.5,
+        "tensor": 3,
+        "tuple": [1, "a"],
+        "strategy": "steps",
+        "flag": True,
+    }
+    assert plain(values) == expected
+    assert json.loads(json.dumps(plain(values), allow_nan=False)) == expected
+
+
+def test_metrics_are_on_disk_after_each_line_and_non_finite_values_are_null(tmp_path):
+    file = MetricsFile(tmp_path / "new" / "metrics.jsonl")
+    file.write({"step": 1, "loss": math.nan, "reward": -math.inf, "text": "é\ud800"})
+    assert file.read() == [{"step": 1, "loss": None, "reward": None, "text": "é\ud800"}]
+    assert file.path.read_bytes().decode("utf-8").endswith("}\n")
+    file.close()
+
+
+def test_metrics_of_an_earlier_session_are_kept(tmp_path):
+    for step in (1, 2):
+        file = MetricsFile(tmp_path / "metrics.jsonl")
+        file.write({"step": step})
+        file.close()
+    assert [record["step"] for record in file.read()] == [1, 2]
+
+
+def test_a_line_half_written_in_a_crash_does_not_spoil_the_next_one(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "lo')
+    file = MetricsFile(path)
+    file.write({"step": 2})
+    file.close()
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_truncating_drops_later_steps_and_summaries_and_writing_goes_on(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3, 4):
+        file.write({"step": step, "reward": step / 10})
+    file.write({"step": 2, "eval_reward": 0.5})
+    file.write({"step": 2, "train_runtime": 1.0})
+    kept = file.truncate_after(2)
+    file.write({"step": 3, "reward": 9.0})
+    file.close()
+    expected = [{"step": 1, "reward": 0.1}, {"step": 2, "reward": 0.2}, {"step": 2, "eval_reward": 0.5}]
+    assert kept == expected
+    assert file.read() == [*expected, {"step": 3, "reward": 9.0}]
+
+
+def test_a_damaged_line_in_the_middle_is_reported_by_number(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\ngarbage\n{"step": 3}\n')
+    with pytest.raises(UserError, match="line 2"):
+        MetricsFile(path).truncate_after(1)

@@ -1,0 +1,1 @@
+"""Trainer seam, options, policies, rollouts and checkpoints."""

@@ -1,0 +1,77 @@
+"""What the bonuses see of one generation batch: texts, verdicts, groups and the shared features."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+_THINKING = re.compile(r"<(?:reasoning|think)>(.*?)</(?:reasoning|think)>", re.DOTALL)
+_PREFILLED_THINKING = re.compile(r"\A(.*?)</(?:reasoning|think)>", re.DOTALL)
+
+
+def reasoning_text(completion: str) -> str:
+    """The text between the reasoning tags (an opening tag may sit in the prompt), or the whole completion."""
+    match = _THINKING.search(completion) or _PREFILLED_THINKING.match(completion)
+    return (match.group(1) if match else completion).strip()
+
+
+def text_id(text: str) -> str:
+    """A short stable identity of a text; equal texts, and only they, are the same memory entry."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+@dataclass
+class Rollout:
+    """One generation batch of B completions in groups of G, gathered over all processes.
+
+    Attributes:
+        questions: B texts that name the problem of each completion (last user message, or the whole prompt string).
+        completions: B decoded completions.
+        correct: (B,) float32, 1.0 where the verdict is right, else 0.0.
+        rewards: (B,) float32, weighted sum of the extrinsic reward columns.
+        num_generations: G; completions of one prompt are adjacent.
+        step, max_steps: optimiser step now and at the end of training.
+        completion_mask: (B, T) bool, true on completion tokens up to and including EOS; None without tokens.
+        completion_ids: (B, T) token ids, right padded; None without tokens.
+        features: tensors of the shared feature pass by name, only those some bonus `needs`:
+            "hidden" (B, T, H) final-norm output at the position that predicts each token, "logps" (B, T),
+            "self_certainty" (B, T), "entropy" (B, T).
+        encode: shared text encoder, list of n texts -> (n, d) float32 on the rollout's device.
+    """
+
+    questions: list[str]
+    completions: list[str]
+    correct: Tensor
+    rewards: Tensor
+    num_generations: int
+    step: int = 0
+    max_steps: int = 1
+    completion_mask: Tensor | None = None
+    completion_ids: Tensor | None = None
+    features: dict[str, Tensor] = field(default_factory=dict)
+    encode: Callable[[list[str]], Tensor] | None = None
+    _vectors: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+    @property
+    def device(self) -> torch.device:
+        return self.correct.device
+
+    @property
+    def reasonings(self) -> list[str]:
+        """B texts inside the reasoning tags, the part of a completion that Memory-R stores."""
+        return [reasoning_text(text) for text in self.completions]
+
+    def embed(self, texts: list[str]) -> Tensor:
+        """Encode ``texts`` to (n, d); each distinct text once per rollout, whatever the number of bonuses."""
+        if self.encode is None:
+            raise ValueError("this rollout has no text encoder; list 'text_embedding' in the bonus's `needs`")
+        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
+        if new:
+            self._vectors.update(zip(new, self.encode(new).to(self.device), strict=True))
+        return torch.stack([self._vectors[text] for text in texts])

@@ -1,0 +1,273 @@
+"""What a run leaves behind: its folder, ``run.json`` with everything needed to repeat it, ``metrics.jsonl``, a lock."""
+
+import atexit
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from training.checkpoint import list_checkpoints
+from training.errors import UserError
+from training.state_io import write_atomically, write_json
+
+RUN_FILE = "run.json"
+LOCK_FILE = ".lock"
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "peft",
+    "vllm",
+    "faiss-cpu",
+    "faiss-gpu",
+    "sentence-transformers",
+)
+_PROJECT = Path(__file__).resolve().parents[1]
+_UNSAFE = re.compile(r"[^A-Za-z0-9.+_-]+")
+_SECRET = re.compile(r"hub_token|api_key|password|secret")
+_LONGEST_PART = 80
+
+
+@dataclass
+class RunFolder:
+    """A run folder that this process holds the lock of, until `release`, the end of a ``with`` block, or its exit."""
+
+    path: Path
+    lock: FileLock
+
+    def release(self) -> None:
+        """Let another run use the folder."""
+        self.lock.release()
+        atexit.unregister(self.lock.release)
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.release()
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def run_name(model: str, bonus: str, seed: int, *extra: str) -> str:
+    """The one rule for run names: ``<model>_<bonus>_seed<seed>`` and, joined by "_", whatever else tells runs apart.
+
+    ``model``: hub name or path, of which the last part is used; ``bonus``: the value of ``--use_ir``. Characters
+    outside ``A-Z a-z 0-9 . + _ -`` become "-".
+    """
+    parts = [re.split(r"[\\/]", model.rstrip("\\/"))[-1], bonus, f"seed{seed}", *extra]
+    safe = [_UNSAFE.sub("-", part)[:_LONGEST_PART].strip("-") for part in parts]
+    name = "_".join(part for part in safe if part).lstrip(".")
+    if not safe[0].strip("."):
+        raise UserError(f"no run name can be made from the model {model!r}; give one with --run_name.")
+    return name
+
+
+def default_output_dir(task: str, model: str, bonus: str, seed: int, *extra: str, root: str = "outputs") -> Path:
+    """``<root>/<task>/<run name>``, see `run_name`."""
+    return Path(root) / task / run_name(model, bonus, seed, *extra)
+
+
+def create_run_folder(output_dir: Path, options_by_group: dict[str, dict[str, Any]], resume: bool) -> RunFolder:
+    """Make and lock the folder of a run, and write ``run.json``; to be called by the main process only.
+
+    ``options_by_group``: group of flags -> flag -> value. A resumed run keeps the first record and appends its own
+    to the list ``resumed``. Raises `UserError` when a live run holds the folder, or when it already holds a run and
+    ``resume`` is false.
+    """
+    folder = Path(output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the run folder {folder} cannot be made ({error}); give another --output_dir.") from error
+    run = RunFolder(folder, _lock(folder))
+    try:
+        if not resume:
+            _refuse_used(folder)
+        _write_record(folder / RUN_FILE, describe_run(options_by_group))
+    except BaseException:
+        run.release()
+        raise
+    return run
+
+
+def _lock(folder: Path) -> FileLock:
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"another live run is writing to {folder}; wait for it, or give this one another --run_name."
+        ) from None
+    # The reference held by atexit keeps the lock from being dropped when the caller forgets the folder.
+    atexit.register(lock.release)
+    return lock
+
+
+def _refuse_used(folder: Path) -> None:
+    found = [path.name for path in (folder / RUN_FILE, *list_checkpoints(folder)) if path.exists()]
+    if found:
+        raise UserError(
+            f"{folder} already holds a run ({found[-1]}); go on with it by --resume auto, "
+            "or start another one under a new --run_name or --output_dir."
+        )
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    if not path.exists():
+        write_json(path, {**record, "resumed": []})
+        return
+    try:
+        first = json.loads(path.read_text(encoding="utf-8"))
+        first["resumed"].append(record)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}); move it away to resume the run.") from error
+    write_json(path, first)
+
+
+def describe_run(options_by_group: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Everything needed to repeat a run: every flag, seed, versions, git commit, machine, start time (UTC)."""
+    seeds = [options["seed"] for options in options_by_group.values() if "seed" in options]
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": plain(seeds[0]) if seeds else None,
+        "options": {
+            group: {
+                flag: "(hidden)" if _SECRET.search(flag) and value else plain(value) for flag, value in flags.items()
+            }
+            for group, flags in options_by_group.items()
+        },
+        "versions": {"python": platform.python_version(), **_package_versions()},
+        "git": _git_commit(),
+        "machine": _machine(),
+    }
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_commit() -> dict[str, Any] | None:
+    """Commit of the project and whether tracked files differ from it; None outside its own git repository."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(_PROJECT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != _PROJECT:
+            return None
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _machine() -> dict[str, Any]:
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": cores,
+        "torch_threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }
+
+
+def plain(value: Any) -> Any:
+    """``value`` as strict JSON: NaN and infinity become None, one-element tensors numbers, the unknown its text."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if value is None or type(value) in (str, bool, int):
+        return value
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if getattr(value, "size", None) is not None and hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return str(value)
+
+
+class MetricsFile:
+    """Append-only JSON lines, one record per line, each flushed, so that a crash loses at most the last line.
+
+    The file is opened at the first record. A half-written last line, left by a crash, is cut off then.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self._stream = None
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record; NaN and infinity become null."""
+        line = json.dumps(plain(record), allow_nan=False)
+        if self._stream is None:
+            self._open()
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def read(self) -> list[dict[str, Any]]:
+        """All complete records; raises `UserError` on a line that is not JSON."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_bytes().split(b"\n")[:-1]
+        records = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                records.append(json.loads(line))
+            except ValueError as error:
+                raise UserError(f"line {number} of {self.path} is not JSON ({error}); delete that line.") from error
+        return records
+
+    def truncate_after(self, step: int) -> list[dict[str, Any]]:
+        """Drop the records of later steps and end-of-training summaries; returns the records that stay.
+
+        A run resumed at ``step`` then has every step once, as if it had never stopped.
+        """
+        self.close()
+        records = self.read()
+        kept = [record for record in records if record.get("step", 0) <= step and "train_runtime" not in record]
+        if len(kept) < len(records):
+            text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept)
+            write_atomically(self.path, lambda temporary: temporary.write_text(text, encoding="ascii"))
+        return kept
+
+    def close(self) -> None:
+        """Close the file; the next record opens it again."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            content = self.path.read_bytes()
+            complete = content.rfind(b"\n") + 1
+            if complete < len(content):
+                os.truncate(self.path, complete)
+        self._stream = self.path.open("a", encoding="ascii")

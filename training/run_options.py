@@ -1,0 +1,122 @@
+"""Flags of a training run, and how flags, ``--config`` and a script's defaults come together."""
+
+import sys
+from argparse import ArgumentParser
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from trl import GRPOConfig, TrlParser
+
+from training.errors import UserError
+from training.options import IntrinsicOptions
+from training.policy import EMBEDDED_NAME, is_embedded
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+SHADOWED = {
+    "--per_device_train_batch_size": "--bs (prompts)",
+    "--gradient_accumulation_steps": "--gc",
+    "--max_completion_length": "--L",
+    "--num_train_epochs": "--nepochs",
+}
+
+
+def _flag(default, help):
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class RunOptions:
+    """What is trained, evaluated and kept."""
+
+    model_name: str = _flag(EMBEDDED_NAME, "Policy: tiny (embedded), hub name or local folder.")
+    max_prompt_length: int = _flag(512, "Problems whose rendered prompt has more tokens are dropped, with a count.")
+    resume: str = _flag("", "Continue a run: auto (newest complete checkpoint of the run folder) or a checkpoint path.")
+    keep_checkpoints: int = _flag(2, "Complete checkpoints to keep; older ones are deleted. 0 keeps all.")
+    eval_problems: int = _flag(512, "Held-out problems of each evaluation.")
+    eval_samples: int = _flag(1, "Sampled completions per held-out problem.")
+    eval_temperature: float = _flag(1.0, "Sampling temperature of evaluations; 0 is greedy.")
+    eval_every: int = _flag(0, "Also evaluate every this many optimiser steps; 0 evaluates before and after only.")
+
+    def __post_init__(self):
+        for flag in ("eval_problems", "eval_samples", "max_prompt_length"):
+            if getattr(self, flag) < 1:
+                raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
+        if self.keep_checkpoints < 0 or self.eval_every < 0:
+            raise UserError("--keep_checkpoints and --eval_every must be 0 or more.")
+
+
+@dataclass
+class RunConfig(GRPOConfig):
+    """`trl.GRPOConfig` with the papers' batch flags; every field of it stays a flag of its own."""
+
+    output_dir: str | None = _flag(None, "Run folder; default outputs/<task>/<run name>.")
+    do_eval: bool = _flag(True, "Evaluate on held-out problems before and after training.")
+    bs: int = _flag(24, "Prompts per forward and backward pass; each gets num_generations completions.")
+    gc: int = _flag(1, "Gradient accumulation: an update sees bs * gc prompts.")
+    L: int = _flag(256, "Most tokens of a completion.")
+    nepochs: float = _flag(1.0, "Passes over the training problems, unless max_steps is set.")
+
+    def __post_init__(self):
+        for flag in ("bs", "gc", "L"):
+            if getattr(self, flag) < 1:
+                raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
+        if self.num_generations < 2:
+            raise UserError(f"--num_generations={self.num_generations}: GRPO compares completions; use at least 2.")
+        self.per_device_train_batch_size = self.bs * self.num_generations
+        self.gradient_accumulation_steps = self.gc
+        self.max_completion_length = self.L
+        self.num_train_epochs = self.nepochs
+        super().__post_init__()
+        self._check_saves()
+
+    def _check_saves(self):
+        """Refuse save steps inside a generation batch: buffered generations are not part of a checkpoint."""
+        updates = self.steps_per_generation * self.num_iterations / self.gradient_accumulation_steps
+        if self.save_strategy == "steps" and self.save_steps % max(1.0, updates):
+            raise UserError(
+                f"--save_steps={self.save_steps} falls inside a generation batch of {updates:g} updates, which a resumed "
+                f"run would sample anew; use a multiple of {updates:g}."
+            )
+
+
+def parse_options(task: str, task_options: type) -> tuple:
+    """(task options, `IntrinsicOptions`, `RunOptions`, `RunConfig`) from the command line.
+
+    Flags win over ``--config FILE``, which wins over ``configs/<task>_tiny.yaml`` (embedded policy) or
+    ``configs/<task>.yaml`` (any other), the script's own defaults.
+    """
+    arguments = [part for flag in sys.argv[1:] for part in _split_config_flag(flag)]
+    _refuse_shadowed_flags(arguments)
+    parser = TrlParser((task_options, IntrinsicOptions, RunOptions, RunConfig), allow_abbrev=False)
+    defaults = CONFIGS / f"{task}{'_tiny' if is_embedded(_model_name(arguments)) else ''}.yaml"
+    parser.set_defaults_with_config(**yaml.safe_load(defaults.read_text()))
+    try:
+        return parser.parse_args_and_config(arguments)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{error}") from error
+
+
+def _split_config_flag(flag: str) -> list[str]:
+    return flag.split("=", 1) if flag.startswith("--config=") else [flag]
+
+
+def _refuse_shadowed_flags(arguments: list[str]) -> None:
+    for flag in arguments:
+        ours = SHADOWED.get(flag.split("=")[0])
+        if ours:
+            raise UserError(f"{flag!r} is set through {ours} here; use {ours}.")
+
+
+def _model_name(arguments: list[str]) -> str:
+    """The policy asked for, which decides the defaults, before the flags are parsed for real."""
+    early = ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--model_name")
+    early.add_argument("--config")
+    known, _ = early.parse_known_args(arguments)
+    if known.config is not None and not Path(known.config).is_file():
+        raise UserError(f"--config={known.config!r} is not a file; give a YAML file of flags.")
+    config = yaml.safe_load(Path(known.config).read_text()) if known.config else {}
+    return known.model_name or config.get("model_name", EMBEDDED_NAME)

@@ -1,0 +1,166 @@
+"""The embedded policy: a Llama-type model of 1.2 million parameters, its tokenizer, and its supervised warm start.
+
+It exists so that every experiment runs on two CPU cores in minutes. The warm start teaches skills, not a search
+habit (see tasks/countdown_traces.py), so reinforcement learning has something to find. ``python -m
+training.tiny_policy`` trains it again from nothing; same data, steps and seed give the same bits on one machine.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import HfArgumentParser, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from trl import SFTConfig, SFTTrainer
+
+from tasks.countdown import SYSTEM_PROMPT, ProblemSpace
+from tasks.countdown_traces import traces
+
+EMBEDDED = Path(__file__).parent.parent / "assets" / "tiny_policy"
+SPACE = ProblemSpace(min_numbers=3, max_numbers=3, max_number=15, min_target=10, max_target=99, max_value=99)
+TAGS = ("<think>", "</think>", "<reasoning>", "</reasoning>", "<answer>", "</answer>")
+VOCABULARY = 512
+# The system turn is dropped: the embedded policy knows one task and was warm-started without instructions.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}<|user|>{{ message['content'] }}"
+    "{% elif message['role'] == 'assistant' %}<|assistant|>"
+    "{% generation %}{{ message['content'] }}<|end|>{% endgeneration %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@dataclass
+class WarmStart:
+    """Settings of the supervised warm start."""
+
+    output_dir: str = field(default=str(EMBEDDED), metadata={"help": "Folder that gets the policy."})
+    steps: int = field(default=3000, metadata={"help": "Optimiser steps."})
+    batch_size: int = field(default=128, metadata={"help": "Traces per optimiser step."})
+    learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate of the cosine schedule."})
+    seed: int = field(default=0, metadata={"help": "Seed of weights, traces and their order."})
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE in which the numbers 0 to 99 and the tags are single tokens; any text survives a round trip."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\d{1,2}| ?\p{L}+|\s|[^\d\p{L}\s]"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - len(TAGS),
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    numbers = " ".join(map(str, range(100)))
+    corpus = [numbers] * 100 + [SYSTEM_PROMPT] * 5 + ["Numbers: Target: The answer is User: Assistant:"] * 50
+    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """The untrained policy. Llama, because a Qwen2 config makes AutoTokenizer ignore the tokenizer beside it."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            attn_implementation="eager",
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def trace_dataset(count: int, seed: int, tokenizer: PreTrainedTokenizerFast) -> Dataset:
+    """``count`` tokenised traces with columns input_ids, completion_mask (1 on the completion) and length."""
+    pairs = list(islice(traces(SPACE, seed), count))
+    prompts = tokenizer([f"<|user|>{question}<|assistant|>" for question, _ in pairs])["input_ids"]
+    completions = tokenizer([f"{completion}<|end|>" for _, completion in pairs])["input_ids"]
+    return Dataset.from_dict(
+        {
+            "input_ids": [p + c for p, c in zip(prompts, completions, strict=True)],
+            "completion_mask": [[0] * len(p) + [1] * len(c) for p, c in zip(prompts, completions, strict=True)],
+            "length": [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)],
+        }
+    )
+
+
+def warm_start(settings: WarmStart) -> Path:
+    """Train the embedded policy from nothing and save model, tokenizer and card to ``settings.output_dir``."""
+    set_seed(settings.seed)
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer)
+    dataset = trace_dataset(settings.steps * settings.batch_size, settings.seed, tokenizer)
+    trainer = SFTTrainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=dataset,
+        args=SFTConfig(
+            output_dir=settings.output_dir,
+            max_steps=settings.steps,
+            per_device_train_batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=100,
+            weight_decay=0.01,
+            train_sampling_strategy="group_by_length",
+            length_column_name="length",
+            completion_only_loss=True,
+            max_length=None,
+            bf16=True,
+            gradient_checkpointing=False,
+            use_cpu=True,
+            save_strategy="no",
+            logging_steps=100,
+            report_to=[],
+            seed=settings.seed,
+        ),
+    )
+    trainer.train()
+    folder = Path(settings.output_dir)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_card(folder, settings, trainer.state.log_history)
+    return folder
+
+
+def write_card(folder: Path, settings: WarmStart, history: list[dict]) -> None:
+    """Record how the policy was made and the hash of its weights in ``warm_start.json``."""
+    weights = (folder / "model.safetensors").read_bytes()
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    card = {
+        "settings": {name: value for name, value in vars(settings).items() if name != "output_dir"},
+        "problems": vars(SPACE),
+        "final_loss": losses[-1] if losses else None,
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "torch": torch.__version__,
+    }
+    (folder / "warm_start.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    (arguments,) = HfArgumentParser(WarmStart).parse_args_into_dataclasses()
+    print(f"policy saved to {warm_start(arguments)}")

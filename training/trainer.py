@@ -1,0 +1,237 @@
+"""GRPO with intrinsic bonuses on TRL 1.16: the one file that touches TRL's underscore methods.
+
+Plain GRPO scores a group with reward functions and normalises; this trainer also
+1. gathers the batch into a `Rollout` and lets every bonus score it against its frozen past,
+2. pays bonuses of placement "reward" as reward columns, before the group normalisation,
+3. adds bonuses of placement "advantage" (B,) and "token" (B, T) to the advantages, after it,
+4. then lets every bonus learn from the batch, and logs every part apart.
+Evaluation runs none of this.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+from trl import GRPOTrainer
+
+from training.bonus_pipeline import (
+    BonusPipeline,
+    ScoredBonus,
+    reward_advantages,
+    score_metrics,
+    sequence_mean,
+    share_metrics,
+)
+from training.checkpoint import check_identity, load_state, rotate, save_state, saving
+from training.features import TOKEN_FEATURES, FeaturePass, check_head, pad_tokens
+from training.rollout import Rollout
+
+STATE_NAME = "intrinsic_state"
+
+
+class BonusColumn:
+    """The reward function that reserves a column for a bonus; `IntrinsicGRPOTrainer` fills the column in."""
+
+    def __init__(self, bonus: str, part: str):
+        self.__name__ = f"ir_{bonus}" if part == bonus else f"ir_{bonus}_{part}"
+
+    def __call__(self, prompts, **kwargs) -> list[float]:
+        return [0.0] * len(prompts)
+
+
+def message_text(prompt_or_completion: str | list[dict], role: str) -> str:
+    """Text of a string, or of the last message of ``role`` in a conversation."""
+    if isinstance(prompt_or_completion, str):
+        return prompt_or_completion
+    return next(message["content"] for message in reversed(prompt_or_completion) if message["role"] == role)
+
+
+class IntrinsicGRPOTrainer(GRPOTrainer):
+    """`trl.GRPOTrainer` whose advantages also hold intrinsic bonuses.
+
+    Args:
+        bonuses: the bonuses with their schedules.
+        encode: shared text encoder for bonuses that need "text_embedding".
+        correctness: name of the reward function whose column above 0.5 means a right answer.
+        identity: settings that a resumed run must share with the checkpoint; differences are refused.
+        completions_dir: folder that gets one parquet per generation batch, one row per completion; None for none.
+        keep_checkpoints: how many complete checkpoints to keep; None for all.
+        Everything else goes to `GRPOTrainer`; ``args.reward_weights`` are those of ``reward_funcs`` alone.
+    """
+
+    def __init__(
+        self,
+        *trainer_args,
+        reward_funcs: list[Callable],
+        args,
+        bonuses: BonusPipeline | None = None,
+        encode: Callable[[list[str]], Tensor] | None = None,
+        correctness: str = "correctness",
+        identity: dict | None = None,
+        completions_dir: Path | None = None,
+        keep_checkpoints: int | None = None,
+        **trainer_kwargs,
+    ):
+        self.bonuses = bonuses or BonusPipeline([], [])
+        self.encode = encode
+        self.identity = identity or {}
+        self.completions_dir = completions_dir
+        self.keep_checkpoints = keep_checkpoints
+        self.num_extrinsic = len(reward_funcs)
+        columns = [BonusColumn(bonus, part) for bonus, part in self.bonuses.reward_columns]
+        if args.reward_weights is not None:
+            args.reward_weights = [*args.reward_weights, *[1.0] * len(columns)]
+        super().__init__(*trainer_args, reward_funcs=[*reward_funcs, *columns], args=args, **trainer_kwargs)
+        self.correctness_column = self.reward_func_names.index(correctness)
+        self._rollout: Rollout | None = None
+        self._scored: list[ScoredBonus] = []
+        self._local_logps: Tensor | None = None
+        policy = self.accelerator.unwrap_model(self.model)
+        if "self_certainty" in self.bonuses.needs:
+            check_head(policy)
+        self._feature_pass = FeaturePass(policy, self.temperature, args.per_device_train_batch_size)
+
+    def _generate(self, prompts: list):
+        output = super()._generate(prompts)
+        self._prompt_ids_list, self._completion_ids_list = output[0], output[1]
+        return output
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if not self.model.training:
+            return rewards
+        self._rollout = self._gather_rollout(prompts, completions, rewards)
+        self._scored = self.bonuses.score(self._rollout)
+        for offset, column in enumerate(self.bonuses.reward_values(self._scored, self.num_generations)):
+            rewards[:, self.num_extrinsic + offset] = column
+        self._log_metrics(score_metrics(self._scored, self._rollout))
+        self._log_reward_shares(rewards)
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
+        output = super()._generate_and_score_completions(inputs)
+        if not self.model.training:
+            return output
+        self._join_after_normalisation(output)
+        self._log_metrics(self.bonuses.update(self._rollout))
+        if self._local_logps is not None and any(item.weight for item in self._scored):
+            output.setdefault("old_per_token_logps", self._local_logps)
+        if self.completions_dir is not None and self.accelerator.is_main_process:
+            self._write_completions()
+        return output
+
+    def _gather_rollout(self, prompts, completions, rewards: Tensor) -> Rollout:
+        """The rollout of all processes, in rank order; ``rewards`` are already gathered."""
+        extrinsic = rewards[:, : self.num_extrinsic]
+        weights = self.reward_weights[: self.num_extrinsic].to(rewards.device)
+        tokens = self._token_tensors()
+        features = self._features(tokens) if self.bonuses.needs & TOKEN_FEATURES else {}
+        return Rollout(
+            questions=gather_object([message_text(prompt, "user") for prompt in prompts]),
+            completions=gather_object([message_text(completion, "assistant") for completion in completions]),
+            correct=(rewards[:, self.correctness_column] > 0.5).float(),
+            rewards=(extrinsic * weights).nansum(dim=1),
+            num_generations=self.num_generations,
+            step=self.state.global_step,
+            max_steps=self.state.max_steps,
+            completion_mask=self._gather_padded(tokens["completion_mask"]),
+            completion_ids=self._gather_padded(tokens["completion_ids"]),
+            features={name: self._gather_padded(value) for name, value in features.items()},
+            encode=self.encode,
+        )
+
+    def _token_tensors(self) -> dict[str, Tensor]:
+        # From the unpadded lists, not from TRL's tensors: mask_truncated_completions empties whole rows of those.
+        device, padding = self.accelerator.device, self.processing_class.pad_token_id
+        prompt_ids, prompt_mask = pad_tokens(self._prompt_ids_list, "left", padding, device)
+        completion_ids, completion_mask = pad_tokens(self._completion_ids_list, "right", padding, device)
+        return {
+            "prompt_ids": prompt_ids,
+            "prompt_mask": prompt_mask,
+            "completion_ids": completion_ids,
+            "completion_mask": completion_mask,
+        }
+
+    def _features(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+        features = self._feature_pass(**tokens, autocast=self.accelerator.autocast)
+        self._local_logps = features["logps"]
+        return {name: features[name] for name in self.bonuses.needs & TOKEN_FEATURES}
+
+    def _gather_padded(self, values: Tensor) -> Tensor:
+        return self.accelerator.gather(self.accelerator.pad_across_processes(values, dim=1))
+
+    def _join_after_normalisation(self, output: dict) -> None:
+        """Add the bonuses placed after normalisation to ``output["advantages"]``, (B,) or (B, T)."""
+        before = self.accelerator.gather(output["advantages"])
+        joined = before
+        for item in self._scored:
+            if item.bonus.placement == "reward":
+                continue
+            previous, joined = joined, self.bonuses.join(joined, [item], self._rollout)
+            self._log_metrics(share_metrics(item.bonus.name, previous, joined, self._rollout))
+        if joined is before:
+            return
+        rows = slice(self.accelerator.process_index * len(output["advantages"]), None)
+        local = joined[rows][: len(output["advantages"])]
+        if local.dim() == 2:
+            width = output["completion_ids"].size(1)
+            local = torch.nn.functional.pad(local[:, :width], (0, max(0, width - local.size(1))))
+        output["advantages"] = local
+        self._logs["advantages"].extend(sequence_mean(joined, self._rollout.completion_mask).tolist())
+
+    def _log_reward_shares(self, rewards: Tensor) -> None:
+        """Log what each bonus paid as a reward changes in the advantages."""
+        weights = self.reward_weights.to(rewards.device)
+        settings = (weights, self.num_generations, self.scale_rewards, self.multi_objective_aggregation)
+        joined = reward_advantages(rewards, *settings)
+        for item in self._scored:
+            if item.bonus.placement != "reward":
+                continue
+            without = rewards.clone()
+            for offset, (name, _) in enumerate(self.bonuses.reward_columns):
+                if name == item.bonus.name:
+                    without[:, self.num_extrinsic + offset] = 0.0
+            before = reward_advantages(without, *settings)
+            self._log_metrics(share_metrics(item.bonus.name, before, joined, self._rollout))
+
+    def _log_metrics(self, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            self._metrics["train"][name].append(value)
+
+    def _write_completions(self) -> None:
+        columns = {
+            "question": self._rollout.questions,
+            "completion": self._rollout.completions,
+            "correct": self._rollout.correct.bool().tolist(),
+            **{name: list(values) for name, values in self._logs["extra"].items()},
+            **{name: list(values) for name, values in self._logs["rewards"].items()},
+            "advantage": list(self._logs["advantages"]),
+        }
+        for item in self._scored:
+            for part, scores in item.raw.items():
+                raw = sequence_mean(scores, self._rollout.completion_mask)
+                columns[f"raw_{BonusColumn(item.bonus.name, part).__name__}"] = raw.tolist()
+        self.completions_dir.mkdir(parents=True, exist_ok=True)
+        frame = pd.DataFrame({"step": self.state.global_step, **columns})
+        frame.to_parquet(self.completions_dir / f"step_{self.state.global_step:06d}.parquet")
+
+    def _save_checkpoint(self, model, trial):
+        output_dir = Path(self._get_output_dir(trial=trial))
+        folder = output_dir / f"checkpoint-{self.state.global_step}"
+        is_main = self.accelerator.is_main_process
+        with saving(folder, is_main, self.accelerator.wait_for_everyone):
+            super()._save_checkpoint(model, trial)
+            if is_main:
+                save_state({"identity": self.identity, "bonuses": self.bonuses.state_dict()}, folder, STATE_NAME)
+        if is_main:
+            rotate(output_dir, self.keep_checkpoints)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            state = load_state(Path(checkpoint), STATE_NAME)
+            check_identity(state["identity"], self.identity)
+            self.bonuses.load_state_dict(state["bonuses"])
