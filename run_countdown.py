@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from datasets import Dataset
 
+from evaluation.evaluate import HeldOut
 from rewards.countdown import CountdownReward, Verdict, judge
 from rewards.format import FormatReward
 from tasks.countdown import ProblemSpace, add_prompts, generate, split_of
@@ -15,7 +16,6 @@ from training.errors import UserError, run_cli
 from training.policy import is_embedded, load_tokenizer
 from training.run import Run, check_batch, drop_long_prompts
 from training.run_options import RunOptions, parse_options
-from evaluation.evaluate import HeldOut
 
 
 @dataclass

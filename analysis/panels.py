@@ -1,5 +1,6 @@
 """What each topic of a run shows: for every topic a list of panels, empty where the run logged nothing of it."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,14 +13,18 @@ from analysis.runs import Run
 from analysis.style import Line, Panel, line_panel
 from analysis.table import point
 
+# Colour by kind of verdict, in the order of the stack from the bottom; kinds not named here come before the last three.
 VERDICT_COLORS = {
     "right": style.RIGHT,
     "correct": style.RIGHT,
     "wrong": style.WRONG,
-    "incorrect": style.WRONG,
+    "wrong_value": style.WRONG,
+    "wrong_numbers": "#E69F00",
+    "no_answer": "#9F9F9F",
+    "syntax": "#5C5C5C",
     "unparsable": style.UNPARSABLE,
 }
-OTHER_VERDICTS = ("#E69F00", "#CC79A7", "#999933", "#44AA99", "#882255", "#332288")
+OTHER_VERDICTS = ("#CC79A7", "#999933", "#44AA99", "#882255", "#332288")
 
 
 def lines_of(run: Run, pattern: str, label: Callable) -> list[Line]:
@@ -159,17 +164,22 @@ def reward_panels(run: Run) -> list[Panel]:
     return [line_panel("Reward parts", "mean reward per completion", lines)] if lines else []
 
 
-def bonus_panels(run: Run) -> list[Panel]:
-    """Raw bonus of right against wrong answers: a bonus as a whole, then each of its parts."""
+def right_wrong_panels(run: Run, measure: str, title: str, ylabel: str) -> list[Panel]:
+    """A panel for each ir/<bonus>[/<part>] with ``measure`` on right against wrong answers."""
     panels = []
-    for prefix in sorted({match.group(1) for match in run.columns(r"ir/(.+)/raw_(?:right|wrong)").values()}):
+    for prefix in sorted({match.group(1) for match in run.columns(rf"ir/(.+)/{measure}_(?:right|wrong)").values()}):
         lines = [
-            Line(run.series(f"ir/{prefix}/raw_{kind}"), f"{kind} answers", color)
-            for kind, color in (("right", style.RIGHT), ("wrong", style.WRONG))
+            Line(run.series(f"ir/{prefix}/{measure}_{side}"), f"{side} answers", color)
+            for side, color in (("right", style.RIGHT), ("wrong", style.WRONG))
         ]
         lines = [line for line in lines if len(line.series)]
-        panels.append(line_panel(f"Bonus {prefix.replace('/', ': ')}", "mean raw bonus", lines))
+        panels.append(line_panel(f"{title} {prefix.replace('/', ': ')}", ylabel, lines))
     return panels
+
+
+def bonus_panels(run: Run) -> list[Panel]:
+    """Raw bonus of right against wrong answers: a bonus as a whole, then each of its parts."""
+    return right_wrong_panels(run, "raw", "Bonus", "mean raw bonus")
 
 
 def length_panels(run: Run) -> list[Panel]:
@@ -196,13 +206,14 @@ def zero_variance_panels(run: Run) -> list[Panel]:
 
 
 def advantage_share_panels(run: Run) -> list[Panel]:
-    """How much of the advantage each bonus makes, and its weight where that changes."""
+    """How much of the advantage each bonus makes, for whom, and its weight where that changes."""
     shares = lines_of(run, r"ir/([^/]+)/share_of_advantage", lambda match: match.group(1))
     weights = [
         replace(line, exact=True, dash=("-", "--", ":", "-.")[index % 4])
         for index, line in enumerate(lines_of(run, r"ir/([^/]+)/weight", lambda match: match.group(1)))
     ]
     panels = [line_panel("Bonus share of the advantage", "share", shares, percent=True)] if shares else []
+    panels += right_wrong_panels(run, "advantage", "Advantage from", "mean change of advantage")
     if any(line.series.nunique() > 1 for line in weights):
         panels.append(line_panel("Bonus weight", "weight", weights))
     return panels
@@ -211,13 +222,14 @@ def advantage_share_panels(run: Run) -> list[Panel]:
 def verdict_panels(run: Run) -> list[Panel]:
     """Share of each kind of verdict on training completions, stacked."""
     found = {column: match.group(1) for column, match in run.columns(r"verdict/(.+)").items()}
-    if not found:
+    if not any(run.series(column).any() for column in found):
         return []
     frame = pd.DataFrame({kind: run.series(column) for column, kind in found.items()}).fillna(0.0)
-    first, last = ("right", "correct"), ("wrong", "incorrect", "unparsable")
-    rank = {kind: -1 if kind in first else 1 + last.index(kind) if kind in last else 0 for kind in frame}
+    frame = frame.loc[:, frame.max() > 0]
+    named = list(VERDICT_COLORS)
+    rank = {kind: named.index(kind) if kind in named else len(named) - 3.5 for kind in frame}
     kinds = sorted(frame, key=lambda kind: (rank[kind], kind))
-    others = iter(OTHER_VERDICTS * len(kinds))
+    others = itertools.cycle(OTHER_VERDICTS)
     colors = [VERDICT_COLORS.get(kind) or next(others) for kind in kinds]
     shares = style.smooth(frame[kinds])
     if len(shares) == 1:
@@ -229,6 +241,8 @@ def verdict_panels(run: Run) -> list[Panel]:
         style.finish_axes(ax, "Verdicts on training completions", "share", percent=True)
         ax.set_ylim(0, 1)
         ax.margins(x=0)
+        if len(frame) == 1:
+            ax.set_xticks(frame.index)
         tops = shares.iloc[-1].cumsum()
         ends = [(top - share / 2, kind) for kind, top, share in zip(kinds, tops, shares.iloc[-1], strict=True)]
         style.label_ends(ax, [(y, kind, color) for (y, kind), color in zip(ends, colors, strict=True)])

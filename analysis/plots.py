@@ -121,10 +121,11 @@ def _comparison_panels(runs: Sequence[Run], names: Sequence[str], looks: Sequenc
 def _held_out_panel(evaluations: Sequence[pd.DataFrame], looks: Sequence[tuple[str, str]]) -> Panel:
     def draw(ax: Axes) -> None:
         last = max(frame.index.max() for frame in evaluations if len(frame))
+        gap = last * min(0.012, 0.06 / len(evaluations))
         for i, (frame, (color, _)) in enumerate(zip(evaluations, looks, strict=True)):
             if len(frame):
                 # Runs are evaluated at the same steps: a small shift keeps their error bars apart.
-                shift = (i - (len(evaluations) - 1) / 2) * 0.012 * last
+                shift = (i - (len(evaluations) - 1) / 2) * gap
                 draw_held_out(ax, frame.set_axis(frame.index + shift), color)
         style.finish_axes(ax, "Held-out accuracy", "share right", percent=True)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
-from markupsafe import Markup
 
 from analysis.plots import plot_run
 from analysis.runs import Run, read_run
@@ -104,10 +103,8 @@ def write_report(run_folder: str | Path) -> Path:
     run = read_run(run_folder)
     before, after = run.evals.get("before"), run.evals.get("after")
     samples = _pick_samples(before, after)
-    # Escaping comes first, then `_printable`: what it leaves is plain text without markup of its own.
-    environment = Environment(
-        autoescape=True, finalize=lambda value: value if isinstance(value, Markup) else _printable(value)
-    )
+    # Every value is made printable first and escaped after that.
+    environment = Environment(autoescape=True, finalize=_printable)
     html = environment.from_string(TEMPLATE).render(
         name=run.name,
         subtitle=_subtitle(run),

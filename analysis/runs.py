@@ -91,8 +91,8 @@ def _read_log(path: Path) -> pd.DataFrame:
                 logger.warning("%s: the last line is cut off (the run was killed while writing it); left out.", path)
                 continue
             raise UserError(f"{path} line {number} is no JSON ({error}); remove the line.") from error
-        if not isinstance(record, dict) or isinstance(record.get("step"), bool | str | None | list | dict):
-            raise UserError(f'{path} line {number} has no number under "step"; remove the line.')
+        if not isinstance(record, dict) or type(record.get("step")) is not int:
+            raise UserError(f'{path} line {number} has no whole number under "step"; remove the line.')
         records.append(record)
     if not records:
         return pd.DataFrame({"step": pd.Series(dtype=int)})

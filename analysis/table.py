@@ -1,6 +1,7 @@
 """The plain-text table that closes a run: each metric before and after training."""
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 HEADER = ("metric", "before", "after", "factor")
@@ -49,7 +50,7 @@ def point(value: Any) -> float | None:
     """The number a metric stands for: the mean of an interval, or the number itself; None for anything else."""
     if isinstance(value, Mapping):
         value = value.get("mean")
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
 
 
 def format_metric(name: str, value: Any) -> str:

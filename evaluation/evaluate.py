@@ -9,8 +9,9 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from evaluation.generate import sample_completions
+from evaluation.generate import Sample, sample_completions
 from evaluation.metrics import summarize
+from training.rollout import message_text
 
 
 class HeldOut:
@@ -50,12 +51,11 @@ class HeldOut:
         rows = list(self.rows)
         samples = sample_completions(model, tokenizer, [row["prompt"] for row in rows], **self.sampling)
         records = [
-            {"id": index, "sample": number, "completion": sample.text, "length": sample.length}
-            | {"truncated": sample.truncated, "verdict": str(self.judge(sample.text, row))}
+            self._record(index, number, row, sample)
             for index, row in enumerate(rows)
             for number, sample in enumerate(samples[index])
         ]
-        correct = np.array([record["verdict"] == self.correct_verdict for record in records]).reshape(len(rows), -1)
+        correct = np.array([record["correct"] for record in records]).reshape(len(rows), -1)
         report = {
             "name": name,
             "step": step,
@@ -68,11 +68,25 @@ class HeldOut:
                 "mean_length": float(np.mean([record["length"] for record in records])),
                 "truncated": float(np.mean([record["truncated"] for record in records])),
             },
-            "rows": rows,
             "records": records,
         }
         self._save(report)
         return report
+
+    def _record(self, index: int, number: int, row: dict, sample: Sample) -> dict:
+        """Everything that is needed to judge a completion again without the model."""
+        verdict = self.judge(sample.text, row)
+        return {
+            "id": index,
+            "sample": number,
+            **row,
+            "prompt": message_text(row["prompt"], "user"),
+            "completion": sample.text,
+            "length": sample.length,
+            "truncated": sample.truncated,
+            "verdict": str(verdict),
+            "correct": verdict == self.correct_verdict,
+        }
 
     def load(self, name: str) -> dict | None:
         """The report saved as ``<name>.json``, or None."""

@@ -15,6 +15,7 @@ its one-by-one encoding, and its explore phase of 500 keys (``explore_warmup`` a
 import copy
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +28,7 @@ from intrinsic.normalize import WindowMinMax
 from training.errors import UserError
 from training.rollout import Rollout, text_id
 
-RAW_RESOLUTION = 1e-6  # raws of equal texts differ by about 1e-7; min-max would blow that up to [0, 1]
+RAW_RESOLUTION = 1e-6  # float32 rounding moves a raw by about 1e-7; min-max would blow that up to [0, 1]
 
 
 def exploit_reward(responses: Tensor, stored: Tensor) -> Tensor:
@@ -40,9 +41,12 @@ def explore_reward(responses: Tensor, stored: Tensor) -> Tensor:
     return 1.0 - (responses @ stored.T).amax(dim=1)
 
 
+Reward = Callable[[Tensor, Tensor], Tensor]
+
+
 class _Part(NamedTuple):
     memory: str
-    reward: Any
+    reward: Reward
     legacy_when_empty: float
 
 
@@ -52,7 +56,7 @@ PARTS = {
 }
 
 
-class _Batch(NamedTuple):
+class MemoryBatch(NamedTuple):
     """A rollout as the memory sees it: identity and vector of each question, vector of each response, and target."""
 
     ids: list[str]
@@ -60,12 +64,12 @@ class _Batch(NamedTuple):
     responses: Tensor
     targets: list[str | None]
 
-    def row(self, index: int) -> "_Batch":
+    def row(self, index: int) -> "MemoryBatch":
         rows = slice(index, index + 1)
-        return _Batch(self.ids[rows], self.keys[rows], self.responses[rows], self.targets[rows])
+        return MemoryBatch(self.ids[rows], self.keys[rows], self.responses[rows], self.targets[rows])
 
 
-def look_up(memory: EpisodicMemory, reward, batch: _Batch, k: int) -> Tensor:
+def look_up(memory: EpisodicMemory, reward: Reward, batch: MemoryBatch, k: int) -> Tensor:
     """Raw reward (B,) of each response against the responses of the ``k`` stored questions nearest to its own.
 
     Each distinct question is looked up once. NaN where the question's vector is not finite.
@@ -123,9 +127,7 @@ class MemoryR(Bonus):
         self.explore_warmup = explore_warmup
         self.encoder = encoder
         self.legacy = legacy
-        self.memories = {
-            PARTS[part].memory: EpisodicMemory(max_questions, max_responses) for part in self.part_names
-        }
+        self.memories = {PARTS[part].memory: EpisodicMemory(max_questions, max_responses) for part in self.part_names}
         self.windows = {part: WindowMinMax(window, resolution=RAW_RESOLUTION) for part in self.part_names}
 
     @classmethod
@@ -144,14 +146,14 @@ class MemoryR(Bonus):
 
     def score_parts(self, rollout: Rollout) -> dict[str, Tensor]:
         """Weighted, normalised exploit (and explore) of each completion, (B,) each; an absent part is 0."""
-        batch = self._embed(rollout)
+        batch = self.embed(rollout)
         if self.legacy:
             forks = {name: memory.fork() for name, memory in self.memories.items()}
             windows = {part: copy.copy(window) for part, window in self.windows.items()}
             paid = self._insert_and_score(batch, rollout, forks, windows)
         else:
             paid = {}
-            for part, raw in self._raws(batch, rollout).items():
+            for part, raw in self.raw_parts(batch, rollout).items():
                 paid[part] = self.windows[part].normalize(raw, present=torch.ones_like(raw, dtype=torch.bool))
         zeros = torch.zeros(len(rollout))
         return {part: (self.betas[part] * paid.get(part, zeros)).to(rollout.device) for part in self.part_names}
@@ -160,18 +162,19 @@ class MemoryR(Bonus):
         """Append the raws that `score` normalised to the windows, then store the batch in its order.
 
         Returns questions and responses per memory after the update, the share of completions whose own question was
-        stored before it ("known_questions") and the mean raw value of each present part ("exploit_raw", ...).
+        stored before it ("known_questions") and, outside legacy, the mean of each part before normalisation
+        ("exploit_unnormalized", "explore_unnormalized") where the part is present.
         """
-        batch = self._embed(rollout)
+        batch = self.embed(rollout)
         known = [any(question in memory for memory in self.memories.values()) for question in batch.ids]
         metrics = {"known_questions": sum(known) / len(known)}
-        raws = self._raws(batch, rollout)
-        metrics.update({f"{part}_raw": float(raw.nanmean()) for part, raw in raws.items() if raw.isfinite().any()})
         if self.legacy:
             self._insert_and_score(batch, rollout, self.memories, self.windows)
         else:
-            for part, raw in raws.items():
+            for part, raw in self.raw_parts(batch, rollout).items():
                 self.windows[part].append(raw)
+                if raw.isfinite().any():
+                    metrics[f"{part}_unnormalized"] = float(raw.nanmean())
             for row in range(len(rollout)):
                 self._store(batch.row(row), self.memories)
         for name, memory in self.memories.items():
@@ -179,7 +182,8 @@ class MemoryR(Bonus):
             metrics[f"{name}_responses"] = float(memory.num_responses)
         return metrics
 
-    def _embed(self, rollout: Rollout) -> _Batch:
+    def embed(self, rollout: Rollout) -> MemoryBatch:
+        """Unit float32 vectors of the rollout's questions and reasonings, through one call of its encoder."""
         reasonings = rollout.reasonings
         vectors = rollout.embed(rollout.questions + reasonings).detach().to("cpu", torch.float32)
         vectors = functional.normalize(vectors, dim=1)
@@ -191,7 +195,7 @@ class MemoryR(Bonus):
             memory = "success" if correct > 0.5 else "failure"
             is_empty_success = memory == "success" and not reasoning.strip()
             targets.append(memory if ok and memory in self.memories and not is_empty_success else None)
-        return _Batch([text_id(question) for question in rollout.questions], keys, responses, targets)
+        return MemoryBatch([text_id(question) for question in rollout.questions], keys, responses, targets)
 
     def _paying(self, rollout: Rollout) -> list[str]:
         """Parts past their warm-up."""
@@ -199,7 +203,7 @@ class MemoryR(Bonus):
         warmup = self.explore_warmup * rollout.max_steps if share else self.explore_warmup
         return [part for part in self.part_names if part != "explore" or rollout.step >= warmup]
 
-    def _raws(self, batch: _Batch, rollout: Rollout) -> dict[str, Tensor]:
+    def raw_parts(self, batch: MemoryBatch, rollout: Rollout) -> dict[str, Tensor]:
         """Raw reward (B,) of each part past its warm-up whose memory holds anything."""
         raws = {}
         for part in self._paying(rollout):
@@ -209,13 +213,19 @@ class MemoryR(Bonus):
         return raws
 
     @staticmethod
-    def _store(row: _Batch, memories: dict[str, EpisodicMemory]) -> None:
+    def _store(row: MemoryBatch, memories: dict[str, EpisodicMemory]) -> None:
         """Store a batch of one; a right answer with empty reasoning or a non-finite vector has no target."""
         target = row.targets[0]
         if target is not None:
             memories[target].insert(row.ids[0], row.keys[0], row.responses[0])
 
-    def _insert_and_score(self, batch, rollout, memories, windows) -> dict[str, Tensor]:
+    def _insert_and_score(
+        self,
+        batch: MemoryBatch,
+        rollout: Rollout,
+        memories: dict[str, EpisodicMemory],
+        windows: dict[str, WindowMinMax],
+    ) -> dict[str, Tensor]:
         """The reference order: store each sample, then score it against a memory that already holds it."""
         paid = {part: torch.zeros(len(rollout)) for part in self._paying(rollout)}
         for index in range(len(rollout)):
@@ -259,7 +269,7 @@ class MemoryR(Bonus):
 def _legacy_normalized(part: str, raw: Tensor, history: Tensor) -> Tensor:
     """Min-max over a window that ends with ``raw``; on a window of one value the reference pays 1 - raw distance
     for exploit and 0 for explore."""
-    if not raw.isfinite() or len(history) == 0:
+    if not raw.isfinite():
         return raw
     low, high = history.aminmax()
     if high > low:

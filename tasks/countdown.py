@@ -62,7 +62,8 @@ class ProblemSpace:
             raise UserError(f"--max_number={self.max_number} must lie in 1..{self.max_value}.")
         if not 1 <= self.min_target <= self.max_target <= self.max_value:
             raise UserError(
-                f"--min_target={self.min_target} --max_target={self.max_target}: need 1 <= min <= max <= {self.max_value}."
+                f"--min_target={self.min_target} --max_target={self.max_target}: "
+                f"need 1 <= min <= max <= {self.max_value}."
             )
 
     def draw_numbers(self, rng: Random) -> list[int]:

@@ -14,9 +14,10 @@ ATTEMPT_WEIGHTS = (30, 25, 18, 12, 9, 6)
 HIT_RATE = 0.5
 
 
-def attempt(expression: Node, operations: int) -> str:
-    """One worked attempt, ``(7*3)-2=21-2=19``: the expression, then its value step by step."""
-    return "=".join(expression.render(computed) for computed in range(operations + 1))
+def attempt(expression: Node, operations: int, target: int) -> str:
+    """One worked attempt, ``(7*3)-2=21-2=19 no``: the expression, its value step by step, and whether it hits."""
+    steps = "=".join(expression.render(computed) for computed in range(operations + 1))
+    return f"{steps} {'yes' if expression.value == target else 'no'}"
 
 
 def trace(numbers: list[int], witness: Node, rng: Random, max_value: int) -> str:
@@ -30,7 +31,7 @@ def trace(numbers: list[int], witness: Node, rng: Random, max_value: int) -> str
             tried.append(expression)
     if hits:
         tried.append(witness)
-    lines = [attempt(expression, len(numbers) - 1) for expression in tried]
+    lines = [attempt(expression, len(numbers) - 1, witness.value) for expression in tried]
     answer = f"<answer>{witness.render()}</answer>" if hits else ""
     return "<think>\n" + "\n".join(lines) + "\n</think>\n" + answer
 

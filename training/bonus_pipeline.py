@@ -166,8 +166,7 @@ def share_metrics(name: str, without: Tensor, joined: Tensor, rollout: Rollout) 
     base = sequence_mean(without.abs(), mask).mean()
     share = (moved / (moved + base)).item() if moved > 0 else 0.0
     return {f"ir/{name}/share_of_advantage": share} | {
-        f"ir/{name}/advantage_{side}": value
-        for side, value in _sides(sequence_mean(change, mask), rollout.correct)
+        f"ir/{name}/advantage_{side}": value for side, value in _sides(sequence_mean(change, mask), rollout.correct)
     }
 
 

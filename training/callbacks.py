@@ -168,16 +168,13 @@ class InterruptCallback(TrainerCallback):
     def _handle(self, number: int, frame) -> None:
         now = self._clock()
         if number in self._received and now - self._received[number] >= self.REPEAT_SECONDS:
-            self._exit(128 + number)
+            os._exit(128 + number)
         if not self._received:
             # os.write, because print is not safe inside a signal handler.
             name = signal.Signals(number).name
             os.write(2, f"{name}: finishing the step and saving; once more exits at once\n".encode())
             self.signal = number
         self._received.setdefault(number, now)
-
-    def _exit(self, code: int) -> None:
-        os._exit(code)
 
     def _agree(self, args) -> int | None:
         """The signal that any process got; a rank that stopped alone would leave the others waiting for it."""

@@ -3,7 +3,6 @@
 A checkpoint counts only when its marker file `COMPLETE`, written last, lists files that are all there in full size.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -38,6 +37,8 @@ MARKER = "COMPLETE"
 ABANDONED = "ABANDONED"
 MARKER_VERSION = 1
 HASHED_BELOW_BYTES = 1_000_000
+# torch.save reports a full disk as a RuntimeError that names the source file of its writer.
+_TORCH_WRITER = "inline_container"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -104,6 +105,7 @@ def saving(folder: Path, is_main: bool = True, wait_for_everyone: Callable[[], N
     writes the marker once all have written. An I/O error becomes a `RunError` and leaves the folder unmarked, so
     that it is never resumed from; earlier checkpoints are not touched.
     """
+    folder = Path(folder)
     if is_main:
         unmark(folder)
     try:
@@ -111,11 +113,13 @@ def saving(folder: Path, is_main: bool = True, wait_for_everyone: Callable[[], N
         wait_for_everyone()
         if is_main:
             mark_complete(folder)
-    except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        fix = "free some space" if full else "mend the cause"
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and _TORCH_WRITER not in str(error):
+            raise
+        free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
         raise RunError(
-            f"could not save {folder}: {error}; earlier checkpoints are untouched, {fix} and go on with --resume auto."
+            f"could not save {folder}: {error} ({free / 1e6:.0f} MB free on that disk); "
+            "earlier checkpoints are untouched, mend this and go on with --resume auto."
         ) from error
 
 

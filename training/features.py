@@ -9,12 +9,19 @@ import math
 
 import torch
 from torch import Tensor
-from trl.trainer.utils import disable_gradient_checkpointing, pad
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import pad
 
 from training.errors import UserError
 
 TOKEN_FEATURES = frozenset({"hidden", "logps", "self_certainty", "entropy"})
-_HEAD_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
+_HEAD_TRANSFORMS = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "output_multiplier",
+    "lm_head_multiplier",
+    "logits_scaling",
+)
 
 
 def pad_tokens(sequences: list[list[int]], side: str, padding_value: int, device) -> tuple[Tensor, Tensor]:
@@ -63,7 +70,9 @@ class FeaturePass:
             for start in range(0, len(prompt_ids), self.batch_size):
                 rows = slice(start, start + self.batch_size)
                 with autocast():
-                    chunks.append(self._chunk(prompt_ids[rows], prompt_mask[rows], completion_ids[rows], completion_mask[rows]))
+                    chunks.append(
+                        self._chunk(prompt_ids[rows], prompt_mask[rows], completion_ids[rows], completion_mask[rows])
+                    )
         return {name: torch.cat([chunk[name] for chunk in chunks]) for name in TOKEN_FEATURES}
 
     def _chunk(self, prompt_ids, prompt_mask, completion_ids, completion_mask) -> dict[str, Tensor]:

@@ -12,6 +12,13 @@ _THINKING = re.compile(r"<(?:reasoning|think)>(.*?)</(?:reasoning|think)>", re.D
 _PREFILLED_THINKING = re.compile(r"\A(.*?)</(?:reasoning|think)>", re.DOTALL)
 
 
+def message_text(prompt_or_completion: str | list[dict], role: str) -> str:
+    """Text of a string, or of the last message of ``role`` in a conversation."""
+    if isinstance(prompt_or_completion, str):
+        return prompt_or_completion
+    return next(message["content"] for message in reversed(prompt_or_completion) if message["role"] == role)
+
+
 def reasoning_text(completion: str) -> str:
     """The text between the reasoning tags (an opening tag may sit in the prompt), or the whole completion."""
     match = _THINKING.search(completion) or _PREFILLED_THINKING.match(completion)

@@ -12,7 +12,6 @@ from analysis.report import write_report
 from analysis.table import closing_table
 from evaluation.evaluate import HeldOut, HeldOutCallback
 from intrinsic import build_bonuses
-from intrinsic.base import Bonus
 from intrinsic.encoder import build_encoder
 from training.bonus_pipeline import BonusPipeline
 from training.callbacks import InterruptCallback, MetricsCallback, install_progress
@@ -40,7 +39,13 @@ class Run:
     """
 
     def __init__(
-        self, task: str, task_options, intrinsic: IntrinsicOptions, options: RunOptions, config: RunConfig, identity: dict
+        self,
+        task: str,
+        task_options,
+        intrinsic: IntrinsicOptions,
+        options: RunOptions,
+        config: RunConfig,
+        identity: dict,
     ):
         resolve(options.model_name)
         self.intrinsic, self.options, self.config = intrinsic, options, config
@@ -131,7 +136,10 @@ class Run:
         if self.checkpoint is not None:
             print(f"resuming from {self.checkpoint} at step {step_of(self.checkpoint)}", flush=True)
             abandon_after(self.path, step_of(self.checkpoint))
-        trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
+        finally:
+            interrupt.restore()
         if interrupt.signal is not None:
             print("stopped by a signal after saving; go on with --resume auto", flush=True)
             sys.exit(interrupt.exit_code)
@@ -181,4 +189,3 @@ def check_batch(rows: Dataset, config: RunConfig) -> None:
 
 def _flags(options) -> dict:
     return options.to_dict() if isinstance(options, RunConfig) else asdict(options)
-

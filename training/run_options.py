@@ -1,10 +1,14 @@
 """Flags of a training run, and how flags, ``--config`` and a script's defaults come together."""
 
 import sys
+import warnings
 from argparse import ArgumentParser
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import datasets
+import torch
+import transformers
 import yaml
 from trl import GRPOConfig, TrlParser
 
@@ -67,6 +71,7 @@ class RunConfig(GRPOConfig):
         self.gradient_accumulation_steps = self.gc
         self.max_completion_length = self.L
         self.num_train_epochs = self.nepochs
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
         self._check_saves()
 
@@ -75,8 +80,8 @@ class RunConfig(GRPOConfig):
         updates = self.steps_per_generation * self.num_iterations / self.gradient_accumulation_steps
         if self.save_strategy == "steps" and self.save_steps % max(1.0, updates):
             raise UserError(
-                f"--save_steps={self.save_steps} falls inside a generation batch of {updates:g} updates, which a resumed "
-                f"run would sample anew; use a multiple of {updates:g}."
+                f"--save_steps={self.save_steps} falls inside a generation batch of {updates:g} updates, which a "
+                f"resumed run would sample anew; use a multiple of {updates:g}."
             )
 
 
@@ -86,6 +91,7 @@ def parse_options(task: str, task_options: type) -> tuple:
     Flags win over ``--config FILE``, which wins over ``configs/<task>_tiny.yaml`` (embedded policy) or
     ``configs/<task>.yaml`` (any other), the script's own defaults.
     """
+    _quiet_libraries()
     arguments = [part for flag in sys.argv[1:] for part in _split_config_flag(flag)]
     _refuse_shadowed_flags(arguments)
     parser = TrlParser((task_options, IntrinsicOptions, RunOptions, RunConfig), allow_abbrev=False)
@@ -97,6 +103,14 @@ def parse_options(task: str, task_options: type) -> tuple:
         raise
     except ValueError as error:
         raise UserError(f"{error}") from error
+
+
+def _quiet_libraries() -> None:
+    """Bars of data loading only on a terminal; no notes on transformers' own internals that a user cannot act on."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+        transformers.utils.logging.disable_progress_bar()
 
 
 def _split_config_flag(flag: str) -> list[str]:

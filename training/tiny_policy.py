@@ -19,8 +19,8 @@ from trl import SFTConfig, SFTTrainer
 
 from tasks.countdown import SYSTEM_PROMPT, ProblemSpace
 from tasks.countdown_traces import traces
+from training.policy import EMBEDDED
 
-EMBEDDED = Path(__file__).parent.parent / "assets" / "tiny_policy"
 SPACE = ProblemSpace(min_numbers=3, max_numbers=3, max_number=15, min_target=10, max_target=99, max_value=99)
 TAGS = ("<think>", "</think>", "<reasoning>", "</reasoning>", "<answer>", "</answer>")
 VOCABULARY = 512
@@ -62,7 +62,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     numbers = " ".join(map(str, range(100)))
-    corpus = [numbers] * 100 + [SYSTEM_PROMPT] * 5 + ["Numbers: Target: The answer is User: Assistant:"] * 50
+    corpus = [numbers] * 100 + [SYSTEM_PROMPT] * 5 + ["Numbers: Target: yes no The answer is User: Assistant:"] * 50
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
     return PreTrainedTokenizerFast(
@@ -131,7 +131,7 @@ def warm_start(settings: WarmStart) -> Path:
             completion_only_loss=True,
             max_length=None,
             bf16=True,
-            gradient_checkpointing=False,
+            activation_checkpointing=False,
             use_cpu=True,
             save_strategy="no",
             logging_steps=100,

@@ -16,6 +16,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 from trl import GRPOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from training.bonus_pipeline import (
     BonusPipeline,
@@ -27,9 +28,22 @@ from training.bonus_pipeline import (
 )
 from training.checkpoint import check_identity, load_state, rotate, save_state, saving
 from training.features import TOKEN_FEATURES, FeaturePass, check_head, pad_tokens
-from training.rollout import Rollout
+from training.rollout import Rollout, message_text
 
 STATE_NAME = "intrinsic_state"
+
+
+class EpochSampler(RepeatSampler):
+    """TRL's sampler with the shuffle of a given epoch at hand.
+
+    A resumed run builds the sampler anew; without this, TRL 1.16 replays the order of the first epoch.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        """Continue with the order that an uninterrupted run has in ``epoch``; called by the Trainer."""
+        self.generator.manual_seed(self.seed)
+        for _ in range(epoch):
+            torch.randperm(self.num_samples, generator=self.generator)
 
 
 class BonusColumn:
@@ -40,13 +54,6 @@ class BonusColumn:
 
     def __call__(self, prompts, **kwargs) -> list[float]:
         return [0.0] * len(prompts)
-
-
-def message_text(prompt_or_completion: str | list[dict], role: str) -> str:
-    """Text of a string, or of the last message of ``role`` in a conversation."""
-    if isinstance(prompt_or_completion, str):
-        return prompt_or_completion
-    return next(message["content"] for message in reversed(prompt_or_completion) if message["role"] == role)
 
 
 class IntrinsicGRPOTrainer(GRPOTrainer):
@@ -93,6 +100,12 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         if "self_certainty" in self.bonuses.needs:
             check_head(policy)
         self._feature_pass = FeaturePass(policy, self.temperature, args.per_device_train_batch_size)
+
+    def _get_train_sampler(self, dataset=None):
+        sampler = super()._get_train_sampler(dataset)
+        if isinstance(sampler, RepeatSampler) and sampler.shuffle:
+            sampler.__class__ = EpochSampler
+        return sampler
 
     def _generate(self, prompts: list):
         output = super()._generate(prompts)

@@ -1,6 +1,7 @@
 """Crashes, full disks and hostile files: no broken checkpoint is ever trusted, no good one is ever lost."""
 
 import errno
+import json
 import os
 import pickle
 from pathlib import Path
@@ -17,7 +18,7 @@ STATE = {"memory": {"keys": torch.arange(600_000.0), "texts": ["a", "b"]}, "step
 def make_checkpoint(output_dir: Path, step: int) -> Path:
     folder = output_dir / f"checkpoint-{step}"
     folder.mkdir()
-    (folder / "trainer_state.json").write_text('{"global_step": %d}' % step)
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
     save_state(STATE, folder)
     mark_complete(folder)
     return folder
@@ -36,7 +37,7 @@ DAMAGE = {
     "no marker": (lambda folder: (folder / "COMPLETE").unlink(), "no COMPLETE marker"),
     "truncated tensors": (
         lambda folder: cut(folder / "intrinsic_state.safetensors"),
-        "intrinsic_state.safetensors has",
+        "bytes instead of",
     ),
     "missing file": (lambda folder: (folder / "trainer_state.json").unlink(), "trainer_state.json is missing"),
     "changed small file": (lambda folder: flip_last_byte(folder / "intrinsic_state.json"), "has changed"),
@@ -149,11 +150,24 @@ def test_disk_full_during_a_checkpoint_leaves_it_unmarked_and_the_previous_one_c
     folder.mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(os, call, disk_full)
-        with pytest.raises(RunError, match="free some space"), saving(folder):
+        with pytest.raises(RunError, match="No space left.*MB free.*--resume auto"), saving(folder):
             save_state(STATE, folder)
     assert list(folder.iterdir()) == []
     assert is_complete(previous) == (True, "")
     assert find_checkpoint(tmp_path, "auto", report=lambda reason: None) == previous
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_torch_save_on_a_full_disk_is_reported_as_a_failed_save(tmp_path):
+    with pytest.raises(RunError, match="could not save.*earlier checkpoints are untouched"), saving(tmp_path / "new"):
+        torch.save(torch.zeros(1_000_000), "/dev/full")
+
+
+def test_an_error_that_is_not_about_writing_passes_through_and_leaves_no_marker(tmp_path):
+    with pytest.raises(RuntimeError, match="out of memory") as error, saving(tmp_path):
+        raise RuntimeError("out of memory")
+    assert not isinstance(error.value, RunError)
+    assert not is_complete(tmp_path)[0]
 
 
 def test_a_crash_while_a_complete_checkpoint_is_written_again_leaves_it_unmarked(tmp_path):

@@ -65,6 +65,12 @@ def test_nested_state_survives_a_round_trip_exactly(state):
         assert same(load_state(Path(folder)), state)
 
 
+def test_a_slash_in_a_key_does_not_make_two_tensors_one(tmp_path):
+    state = {"a/b": torch.zeros(1), "a": {"b": torch.ones(1)}, "a~1b": torch.full((1,), 2.0)}
+    save_state(state, tmp_path)
+    assert same(load_state(tmp_path), state)
+
+
 def test_text_with_a_lone_surrogate_survives(tmp_path):
     state = {"texts": ["\ud800 broken", "\u202e\u0000", "😀"]}
     save_state(state, tmp_path)
@@ -177,6 +183,13 @@ def test_rotation_never_counts_an_incomplete_checkpoint(tmp_path):
     rotate(tmp_path, keep=1)
     assert steps(tmp_path) == [10, 20]
     assert find_checkpoint(tmp_path, "auto", report=lambda reason: None) == tmp_path / "checkpoint-10"
+
+
+def test_an_incomplete_checkpoint_does_not_take_the_place_of_a_complete_one(tmp_path):
+    for step in (10, 20, 30):
+        make_checkpoint(tmp_path, step, complete=step != 20)
+    rotate(tmp_path, keep=2)
+    assert steps(tmp_path) == [10, 30]
 
 
 def test_rotation_without_a_complete_checkpoint_deletes_nothing(tmp_path):

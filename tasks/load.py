@@ -1,0 +1,129 @@
+"""Rows from the Hugging Face hub, a folder or a file, checked before anything is trained on them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetsError
+
+from tasks.countdown import problem_key
+from training.errors import UserError
+
+FILE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+
+
+def load_rows(source: str | Path, split: str | None = None, config: str | None = None) -> Dataset:
+    """The rows of ``source``: a jsonl, json or parquet file, a folder of such files, or the name of a hub dataset.
+
+    Args:
+        split: a split of a folder or hub dataset, slices such as "train[:100]" too; by default "train", or the only
+            one. A file has only "train".
+        config: the configuration of a hub dataset that has several, for example "main" of openai/gsm8k.
+
+    Raises `UserError` when the source is missing, unreadable or empty, or the hub cannot be reached.
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        rows = _load_local(path, split)
+    elif path.suffix.lower() in FILE_FORMATS or str(source).startswith((".", "/", "~")):
+        raise UserError(
+            f"{str(source)!r} is not a file or folder; check the path, or give the name of a hub dataset (owner/name)."
+        )
+    else:
+        rows = _load_hub(str(source), split, config)
+    if not len(rows):
+        raise UserError(f"{str(source)!r} (split {split or 'train'}) has no rows; give a source with at least one.")
+    return rows
+
+
+def require_columns(dataset: Dataset, columns: Sequence[str]) -> None:
+    """Raise `UserError`, naming the columns found, when ``dataset`` lacks one of ``columns``."""
+    missing = [column for column in columns if column not in dataset.column_names]
+    if missing:
+        raise UserError(
+            f"the dataset lacks the column(s) {', '.join(missing)}; it has {', '.join(dataset.column_names)}: "
+            "rename its columns or give another dataset."
+        )
+
+
+def load_countdown(source: str | Path, split: str | None = None) -> Dataset:
+    """Distinct Countdown problems of ``source``: columns numbers (list of int) and target (int), in file order.
+
+    The numbers may also be in a column "nums", as in TinyZero's hub datasets. Problems with equal sorted numbers and
+    target are the same; later ones are dropped and their count printed. Raises `UserError` with the row index when
+    numbers are not integers of 0 or more (the scorer reads no signed numbers), or the target is not an integer.
+    """
+    rows = load_rows(source, split)
+    column = "nums" if "nums" in rows.column_names and "numbers" not in rows.column_names else "numbers"
+    require_columns(rows, [column, "target"])
+    problems: dict[str, dict] = {}
+    for index, (raw_numbers, raw_target) in enumerate(zip(rows[column], rows["target"], strict=True)):
+        numbers, target = _integers(raw_numbers), _integer(raw_target)
+        if not numbers or min(numbers) < 0:
+            raise UserError(
+                f"row {index} of {str(source)!r} has {column}={raw_numbers!r}; they must be a list of integers >= 0."
+            )
+        if target is None:
+            raise UserError(f"row {index} of {str(source)!r} has target={raw_target!r}; it must be an integer.")
+        problems.setdefault(problem_key(numbers, target), {"numbers": numbers, "target": target})
+    if len(problems) < len(rows):
+        print(f"dropped {len(rows) - len(problems)} of {len(rows)} Countdown problems that repeat an earlier one")
+    return Dataset.from_list(list(problems.values()))
+
+
+def _integer(value) -> int | None:
+    """``value`` as int if it is a whole number, else None (a column that mixes 3 and 2.5 is loaded as 3.0 and 2.5)."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _integers(values) -> list[int] | None:
+    """``values`` as a list of ints, or None if it is not a list of whole numbers."""
+    if not isinstance(values, list):
+        return None
+    integers = [_integer(value) for value in values]
+    return None if None in integers else integers
+
+
+def _load_local(path: Path, split: str | None) -> Dataset:
+    if path.is_dir():
+        arguments = {"path": str(path.resolve())}
+    elif path.suffix.lower() not in FILE_FORMATS:
+        raise UserError(f"{str(path)!r} is not one of {', '.join(FILE_FORMATS)}; convert it to one of them.")
+    elif not path.stat().st_size:
+        raise UserError(f"{str(path)!r} has no rows, it is an empty file; give a source with at least one.")
+    else:
+        arguments = {"path": FILE_FORMATS[path.suffix.lower()], "data_files": str(path)}
+    try:
+        loaded = load_dataset(**arguments, split=split)
+    except (DatasetsError, ValueError, OSError) as error:
+        reason = error.__cause__ or error
+        raise UserError(
+            f"{str(path)!r} cannot be read as rows ({reason}); check its contents and the split."
+        ) from error
+    return _one_split(loaded, str(path))
+
+
+def _load_hub(name: str, split: str | None, config: str | None) -> Dataset:
+    try:
+        loaded = load_dataset(name, name=config, split=split)
+    except (DatasetsError, OSError) as error:
+        raise UserError(
+            f"{name!r} is neither a local file or folder nor a dataset the hub gives out now ({error}); give the path "
+            "of a jsonl or parquet file, or check the name and the connection (HF_HUB_OFFLINE unset) and try again."
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"hub dataset {name!r} cannot be loaded ({error}); name one of its configs and splits."
+        ) from error
+    return _one_split(loaded, name)
+
+
+def _one_split(loaded: Dataset | DatasetDict, source: str) -> Dataset:
+    """The split asked for, else "train", else the only one."""
+    if isinstance(loaded, Dataset):
+        return loaded
+    if "train" not in loaded and len(loaded) > 1:
+        raise UserError(f"{source!r} has the splits {', '.join(loaded)} and no 'train'; name one of them.")
+    return loaded["train"] if "train" in loaded else next(iter(loaded.values()))

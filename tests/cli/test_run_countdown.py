@@ -1,0 +1,171 @@
+"""run_countdown.py from the shell, at toy size: what it leaves behind, determinism, resume, and refused input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOY = ["--bs", "2", "--num_generations", "4", "--L", "12", "--train_problems", "64", "--eval_problems", "8"]
+TOY += ["--logging_steps", "1", "--seed", "3"]
+KNN_PLUS = ["--use_ir=knn+", "--explore_warmup", "1"]
+
+
+def run(*flags, check=True, **environment):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "run_countdown.py"), *TOY, *flags],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | environment,
+        timeout=300,
+    )
+    if check:
+        assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+def metrics(folder, drop=("seconds", "step_time", "train_runtime")):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {key: value for key, value in line.items() if key not in drop and not key.startswith(("train_", "profiling/"))}
+        for line in lines
+        if "loss" in line
+    ]
+
+
+def memory_bytes(folder, step):
+    return (folder / f"checkpoint-{step}" / "intrinsic_state.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """Four steps of knn+ without a stop, saved at steps 2 and 4."""
+    folder = tmp_path_factory.mktemp("straight") / "run with spaces"
+    flags = [*KNN_PLUS, "--max_steps", "4", "--save_steps", "2"]
+    result = run(*flags, "--output_dir", str(folder))
+    return folder, result
+
+
+def test_run_folder_holds_what_a_reader_needs(straight):
+    folder, result = straight
+    options = json.loads((folder / "run.json").read_text())
+    assert options["seed"] == 3 and options["versions"]["torch"]
+    rows = metrics(folder)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    for part in ("raw", "scaled", "weight", "nonfinite", "share_of_advantage", "exploit/raw", "explore/raw_wrong"):
+        assert f"ir/knn+/{part}" in rows[-1]
+    before, after = (json.loads((folder / "eval" / f"{name}.json").read_text()) for name in ("before", "after"))
+    assert len(before["records"]) == 8 and after["step"] == 4
+    assert (folder / "report.html").exists() and list((folder / "plots").glob("*.png"))
+    completions = pd.read_parquet(next((folder / "completions").glob("*.parquet")))
+    assert len(completions) == 8
+    wanted = {"question", "completion", "correct", "verdict", "correctness", "ir_knn+_exploit", "ir_knn+_explore"}
+    assert wanted | {"advantage", "raw_ir_knn+_explore"} <= set(completions)
+    assert "accuracy" in result.stdout and "before" in result.stdout and str(folder) in result.stdout
+
+
+def test_same_seed_gives_the_same_run_bit_for_bit(straight, tmp_path):
+    run(
+        "--use_ir=knn+", "--explore_warmup", "1", "--max_steps", "4", "--save_steps", "2", "--output_dir", str(tmp_path)
+    )
+    assert metrics(tmp_path) == metrics(straight[0])
+    assert memory_bytes(tmp_path, 4) == memory_bytes(straight[0], 4)
+    weights = [(folder / "final" / "model.safetensors").read_bytes() for folder in (tmp_path, straight[0])]
+    assert weights[0] == weights[1]
+
+
+def test_resumed_run_equals_the_uninterrupted_one(straight, tmp_path):
+    # The learning rate schedule of the preset is constant, so stopping at 2 of 2 and of 4 steps trains alike.
+    flags = [*KNN_PLUS, "--save_steps", "2", "--output_dir", str(tmp_path)]
+    run(*flags, "--max_steps", "2")
+    run(*flags, "--max_steps", "4", "--resume", "auto")
+    assert metrics(tmp_path) == metrics(straight[0])
+    assert memory_bytes(tmp_path, 4) == memory_bytes(straight[0], 4)
+    weights = [(folder / "final" / "model.safetensors").read_bytes() for folder in (tmp_path, straight[0])]
+    assert weights[0] == weights[1]
+
+
+def test_resume_with_other_settings_is_refused_with_a_table(straight):
+    folder, _ = straight
+    result = run("--use_ir=knn+", "--k", "3", "--resume", "auto", "--output_dir", str(folder), check=False)
+    assert result.returncode == 2
+    assert "setting" in result.stderr and "bonuses.knn+.k" in result.stderr
+
+
+def test_folder_of_another_run_is_refused(straight):
+    result = run("--use_ir=no", "--output_dir", str(straight[0]), check=False)
+    assert result.returncode == 2 and "already holds a run" in result.stderr
+
+
+def test_no_bonus_imports_neither_faiss_nor_sentence_transformers(tmp_path):
+    code = (
+        "import sys, runpy; sys.argv = ['run_countdown.py', *{flags!r}];"
+        "runpy.run_path('run_countdown.py', run_name='__main__');"
+        "loaded = {{'faiss', 'sentence_transformers'}} & set(sys.modules); assert not loaded, loaded"
+    ).format(flags=[*TOY, "--use_ir=no", "--max_steps", "1", "--do_eval", "0", "--output_dir", str(tmp_path)])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_policy_encoder_needs_no_other_model(tmp_path):
+    run("--use_ir=knn", "--encoder", "policy", "--max_steps", "2", "--do_eval", "0", "--output_dir", str(tmp_path))
+    assert metrics(tmp_path)[-1]["ir/knn/nonfinite"] == 0
+
+
+def test_local_problems_file(tmp_path):
+    from tasks.countdown import generate
+
+    rows = generate(60, "train", 0).to_list() + generate(10, "test", 0).to_list()
+    path = tmp_path / "problems.jsonl"
+    path.write_text("\n".join(json.dumps({"nums": row["numbers"], "target": row["target"]}) for row in rows))
+    run("--data", str(path), "--max_steps", "1", "--do_eval", "0", "--output_dir", str(tmp_path / "run"))
+
+
+BAD_INPUT = {
+    "unknown bonus": (["--use_ir=curiosity"], ["curiosity", "knn+"]),
+    "weights do not match names": (["--use_ir=knn,knn+", "--ir_weight=1,2,3"], ["3 weights for 2 bonuses"]),
+    "batch flag of TRL": (["--per_device_train_batch_size", "7"], ["--bs"]),
+    "batch not divisible": (["--generation_batch_size", "13"], ["13"]),
+    "group of one": (["--num_generations", "1"], ["at least 2"]),
+    "too few problems for a batch": (["--train_problems", "1"], ["cannot fill a batch"]),
+    "impossible problem space": (["--min_numbers", "7"], ["3 <= min <= max <= 6"]),
+    "more problems than exist": (["--train_problems", "99999"], ["distinct ones exist"]),
+    "model not found": (["--model_name", "nobody/nothing"], ["nobody/nothing", "--model_name=tiny"]),
+    "encoder not found": (["--use_ir=knn", "--encoder", "nobody/nothing"], ["nobody/nothing", "--encoder"]),
+    "prompt over length": (["--max_prompt_length", "3"], ["all 64 prompts are longer than 3 tokens"]),
+    "missing file": (["--data", "nowhere.jsonl"], ["nowhere.jsonl"]),
+    "bad prompt style": (["--prompt_style", "haiku"], ["haiku", "chat"]),
+    "missing config": (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+    "unknown schedule": (["--use_ir=knn", "--ir_schedule", "zigzag"], ["zigzag", "cosine"]),
+    "resume from nothing": (["--resume", "nowhere/checkpoint-9"], ["not a complete checkpoint"]),
+}
+
+
+@pytest.mark.parametrize("flags, words", BAD_INPUT.values(), ids=BAD_INPUT.keys())
+def test_bad_input_is_one_sentence_and_exit_code_2(flags, words, tmp_path):
+    result = run(*flags, "--output_dir", str(tmp_path / "run"), check=False)
+    assert result.returncode == 2, result.stderr[-2000:]
+    message = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(message) == 1 and "Traceback" not in result.stderr
+    for word in words:
+        assert word in message[0]
+
+
+def test_file_without_the_needed_columns_names_those_it_has(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"question": "1", "answer": "2"}\n')
+    result = run("--data", str(path), "--output_dir", str(tmp_path / "run"), check=False)
+    assert result.returncode == 2 and "question" in result.stderr and "target" in result.stderr
+
+
+def test_empty_file_is_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("")
+    result = run("--data", str(path), "--output_dir", str(tmp_path / "run"), check=False)
+    assert result.returncode == 2 and "Traceback" not in result.stderr

@@ -1,0 +1,102 @@
+"""Guard, clip, weight, quiet groups and attribution, on plain tensors."""
+
+import math
+
+import pytest
+import torch
+
+from intrinsic.base import Bonus, FiniteGuard, WeightSchedule
+from training.bonus_pipeline import BonusPipeline, reward_advantages, score_metrics, share_metrics
+from training.errors import RunError
+
+
+class Fixed(Bonus):
+    name = "fixed"
+    placement = "reward"
+
+    def __init__(self, values, placement="reward"):
+        self.values, self.placement = torch.tensor(values), placement
+
+    def score(self, rollout):
+        return self.values
+
+
+class TwoParts(Bonus):
+    name = "two"
+    placement = "reward"
+    part_names = ("near", "far")
+
+    def score_parts(self, rollout):
+        return {"near": torch.ones(len(rollout)), "far": torch.arange(len(rollout), dtype=torch.float32)}
+
+
+def test_schedule_ramps_then_decays():
+    schedule = WeightSchedule(2.0, "cosine", warmup_steps=10)
+    assert [schedule(step, 110) for step in (0, 5, 10)] == [0.0, 1.0, 2.0]
+    assert schedule(60, 110) == pytest.approx(1.0) and schedule(110, 110) == pytest.approx(0.0)
+    assert WeightSchedule(1.0, "linear")(25, 100) == pytest.approx(0.75)
+    assert WeightSchedule(0.3)(10**6, 100) == 0.3
+
+
+def test_scores_are_clipped_then_weighted(rollout_factory):
+    rollout = rollout_factory(["a", "b", "c", "d"], [1, 0, 0, 0])
+    (scored,) = BonusPipeline([Fixed([9.0, -9.0, 1.0, 0.0])], [WeightSchedule(0.5)], clip=2.0).score(rollout)
+    assert scored.total.tolist() == [1.0, -1.0, 0.5, 0.0]
+
+
+def test_guard_counts_replaces_and_forgives_after_a_clean_batch(rollout_factory):
+    rollout = rollout_factory(["a", "b", "c", "d"], [1, 0, 0, 0])
+    guard = FiniteGuard("probe")
+    dirty, clean = torch.tensor([math.nan, 1.0, 2.0, math.inf]), torch.ones(4)
+    for scores in (dirty, dirty, clean, dirty, dirty):
+        finite, count = guard(scores, rollout)
+        assert torch.isfinite(finite).all() and count == (~torch.isfinite(scores)).sum()
+    with pytest.raises(RunError, match="'probe'.*batches in a row: 3.*'a'"):
+        guard(dirty, rollout)
+
+
+def test_parts_are_paid_as_separate_columns(rollout_factory):
+    rollout = rollout_factory(["a", "b", "c", "d"], [1, 0, 0, 0])
+    pipeline = BonusPipeline([TwoParts()], [WeightSchedule(0.5)])
+    assert pipeline.reward_columns == [("two", "near"), ("two", "far")]
+    near, far = pipeline.reward_values(pipeline.score(rollout), num_generations=4)
+    assert near.tolist() == [0.5] * 4 and far.tolist() == [0.0, 0.5, 1.0, 1.5]
+    metrics = score_metrics(pipeline.score(rollout), rollout)
+    assert metrics["ir/two/far/raw_right"] == 0.0 and metrics["ir/two/far/raw_wrong"] == 2.0
+
+
+def test_min_std_silences_groups_whose_bonus_hardly_varies(rollout_factory):
+    values = [0.001, 0.002, 0.001, 0.002, 0.0, 1.0, 0.0, 1.0]
+    rollout = rollout_factory(list("abcdefgh"), [0] * 8, num_generations=4)
+    pipeline = BonusPipeline([Fixed(values)], [WeightSchedule(1.0)], min_std=0.01)
+    (column,) = pipeline.reward_values(pipeline.score(rollout), num_generations=4)
+    torch.testing.assert_close(column, torch.tensor([0.0015] * 4 + [0.0, 1.0, 0.0, 1.0]))
+    loud = BonusPipeline([Fixed(values)], [WeightSchedule(1.0)])
+    (column,) = loud.reward_values(loud.score(rollout), num_generations=4)
+    advantages = reward_advantages(column[:, None], torch.ones(1), 4, "group")
+    assert advantages[:4].abs().max() > 0.5
+
+
+def test_reward_advantages_match_the_vector_of_memory_r_plus():
+    totals = torch.tensor([[0.433609], [1.949976], [1.0], [1.0]])
+    expected = torch.tensor([-1.052955, 1.357881, -0.152463, -0.152463])
+    torch.testing.assert_close(reward_advantages(totals, torch.ones(1), 4, "group"), expected, atol=1e-5, rtol=0)
+
+
+def test_share_is_zero_without_a_change_and_one_when_the_bonus_is_all_there_is(rollout_factory):
+    rollout = rollout_factory(["a", "b", "c", "d"], [1, 0, 0, 0])
+    advantages = torch.tensor([1.0, -1.0, 0.5, -0.5])
+    assert share_metrics("x", advantages, advantages, rollout)["ir/x/share_of_advantage"] == 0.0
+    only_bonus = share_metrics("x", torch.zeros(4), advantages, rollout)
+    assert only_bonus["ir/x/share_of_advantage"] == 1.0
+    assert only_bonus["ir/x/advantage_right"] == 1.0
+
+
+def test_state_of_bonuses_and_guards_survives(rollout_factory):
+    rollout = rollout_factory(["a", "b", "c", "d"], [1, 0, 0, 0])
+    pipeline = BonusPipeline([Fixed([math.nan, 1.0, 1.0, 1.0])], [WeightSchedule(1.0)])
+    pipeline.score(rollout), pipeline.score(rollout)
+    restored = BonusPipeline([Fixed([math.nan, 1.0, 1.0, 1.0])], [WeightSchedule(1.0)])
+    restored.load_state_dict(pipeline.state_dict())
+    with pytest.raises(RunError):
+        restored.score(rollout)

@@ -1,0 +1,166 @@
+"""The contract every registered bonus keeps, and the completeness of the registry: code, test, card, README row."""
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from intrinsic import ALIASES, REGISTRY, bonus_class
+from intrinsic.base import FEATURES
+from training.options import IntrinsicOptions
+from training.state_io import load_state, save_state
+
+ROOT = Path(__file__).parents[2]
+TEXTS = ["<think>\n1+2=3\n</think>", "<think>\n2*3=6\n</think>", "4", "5-4=1", "(7-3)*2=8", "", "9/3=3", "8+8=16"]
+CORRECT = [1, 0, 0, 1, 0, 0, 1, 0]
+QUESTIONS = ["first"] * 4 + ["second"] * 4
+
+
+@pytest.fixture(params=sorted(REGISTRY))
+def bonus(request):
+    return bonus_class(request.param).from_options(IntrinsicOptions(use_ir=request.param))
+
+
+@pytest.fixture
+def batches(rollout_factory):
+    """A past batch to learn from and a present one to score."""
+    past = rollout_factory([text + " past" for text in TEXTS], CORRECT, QUESTIONS, num_generations=4)
+    present = rollout_factory(TEXTS, CORRECT, QUESTIONS, num_generations=4, step=11)
+    return past, present
+
+
+def learn(bonus, rollout):
+    bonus.score_parts(rollout)
+    return bonus.update(rollout)
+
+
+def snapshot(bonus):
+    return copy.deepcopy(bonus.state_dict())
+
+
+def assert_same_state(first, second):
+    assert type(first) is type(second)
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same_state(first[key], second[key])
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    else:
+        assert first == second
+
+
+def test_declares_what_the_trainer_reads(bonus):
+    assert bonus.placement in ("reward", "advantage", "token")
+    assert bonus.needs <= FEATURES
+    assert bonus.identity()["name"] == bonus.name
+
+
+def test_score_is_float32_finite_and_of_the_right_shape(bonus, batches):
+    past, present = batches
+    learn(bonus, past)
+    score = bonus.score(present)
+    shape = tuple(present.completion_mask.shape) if bonus.placement == "token" else (len(present),)
+    assert score.shape == shape and score.dtype == torch.float32 and torch.isfinite(score).all()
+    parts = bonus.score_parts(present)
+    assert tuple(parts) == (bonus.part_names or (bonus.name,))
+    torch.testing.assert_close(torch.stack(list(parts.values())).sum(0), score)
+
+
+def test_score_changes_nothing(bonus, batches):
+    past, present = batches
+    learn(bonus, past)
+    before = snapshot(bonus)
+    first = bonus.score(present)
+    assert_same_state(before, bonus.state_dict())
+    assert torch.equal(first, bonus.score(present))
+
+
+def test_update_returns_plain_scalars(bonus, batches):
+    logged = learn(bonus, batches[0])
+    assert all(isinstance(float(value), float) for value in logged.values())
+
+
+def test_single_completion_and_empty_text(bonus, batches, rollout_factory):
+    learn(bonus, batches[0])
+    for text in ("", "   ", "12"):
+        alone = rollout_factory([text], [0.0], ["first"])
+        assert torch.isfinite(bonus.score(alone)).all()
+        bonus.update(alone)
+
+
+def test_row_that_is_all_padding(bonus, batches):
+    past, present = batches
+    learn(bonus, past)
+    assert not present.completion_mask[TEXTS.index("")].any()
+    assert torch.isfinite(bonus.score(present)[TEXTS.index("")]).all()
+
+
+def test_permuting_groups_permutes_scores(bonus, batches, rollout_factory):
+    past, present = batches
+    learn(bonus, past)
+    order = [4, 5, 6, 7, 0, 1, 2, 3]
+    permuted = rollout_factory(
+        [TEXTS[i] for i in order],
+        [CORRECT[i] for i in order],
+        [QUESTIONS[i] for i in order],
+        num_generations=4,
+        step=11,
+    )
+    permuted.features = {name: values[order] for name, values in present.features.items()}
+    permuted.completion_mask, permuted.completion_ids = present.completion_mask[order], present.completion_ids[order]
+    torch.testing.assert_close(bonus.score(permuted), bonus.score(present)[order], atol=1e-6, rtol=1e-5)
+
+
+def test_saved_and_loaded_state_scores_the_same(bonus, batches, tmp_path):
+    past, present = batches
+    learn(bonus, past)
+    save_state(bonus.state_dict(), tmp_path, "state")
+    fresh = bonus_class(bonus.name).from_options(IntrinsicOptions(use_ir=bonus.name))
+    fresh.load_state_dict(load_state(tmp_path, "state"))
+    assert torch.equal(fresh.score(present), bonus.score(present))
+    learn(bonus, present), learn(fresh, present)
+    assert_same_state(bonus.state_dict(), fresh.state_dict())
+
+
+def test_same_past_gives_the_same_score(bonus, batches):
+    past, present = batches
+    twin = bonus_class(bonus.name).from_options(IntrinsicOptions(use_ir=bonus.name))
+    learn(bonus, past), learn(twin, past)
+    assert torch.equal(bonus.score(present), twin.score(present))
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_weight_zero_trains_like_no_bonus(name, trainer_factory, random_policy):
+    plain, weightless = copy.deepcopy(random_policy), copy.deepcopy(random_policy)
+    trainer_factory(policy=plain).train()
+    options = IntrinsicOptions(use_ir=name, ir_weight="0")
+    bonus = bonus_class(name).from_options(options)
+    trainer_factory([bonus], options.schedules(), policy=weightless).train()
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), weightless.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_evaluation_does_not_touch_the_bonus(name, trainer_factory):
+    options = IntrinsicOptions(use_ir=name)
+    bonus = bonus_class(name).from_options(options)
+    before = snapshot(bonus)
+    trainer_factory([bonus], options.schedules(), per_device_eval_batch_size=8).evaluate()
+    assert_same_state(before, bonus.state_dict())
+
+
+def test_every_bonus_has_test_card_and_readme_row():
+    cards = {path.stem for path in (ROOT / "docs" / "methods").glob("*.md")}
+    table = set(re.findall(r"^\| `([^`]+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+    assert cards == set(REGISTRY)
+    assert table == {"no", *REGISTRY}
+    for name, target in REGISTRY.items():
+        module = target.split(":")[0].rsplit(".", 1)[1]
+        assert (ROOT / "tests" / "unit" / f"test_{module}.py").exists(), f"{name} has no unit test file"
+
+
+def test_help_names_every_bonus_and_alias():
+    help_text = IntrinsicOptions.__dataclass_fields__["use_ir"].metadata["help"]
+    assert set(re.findall(r"[a-z]+\+?", help_text)) >= {"no", *REGISTRY, *ALIASES}

@@ -1,0 +1,183 @@
+"""Loading rows from files, folders and hub names, and what a person is told when they cannot be loaded."""
+
+import json
+
+import datasets
+import pytest
+from datasets import Dataset
+
+from tasks.load import load_countdown, load_rows, require_columns
+from training.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path_factory):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def jsonl(tmp_path):
+    def write(rows, name="rows.jsonl"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_jsonl_and_parquet_give_the_same_rows(jsonl, tmp_path):
+    rows = [{"numbers": [1, 2], "target": 3}, {"numbers": [4, 5, 6], "target": 7}]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "rows.parquet"))
+    assert load_rows(jsonl(rows)).to_list() == load_rows(tmp_path / "rows.parquet").to_list() == rows
+
+
+def test_folder_gives_its_train_split_unless_another_is_asked_for(jsonl, tmp_path):
+    jsonl([{"a": 1}, {"a": 2}], "folder/train.jsonl")
+    jsonl([{"a": 3}], "folder/test.jsonl")
+    folder = tmp_path / "folder"
+    assert load_rows(str(folder))["a"][:] == [1, 2]
+    assert load_rows(folder, "test")["a"][:] == [3]
+    assert load_rows(folder, "train[:1]")["a"][:] == [1]
+    with pytest.raises(UserError, match=r"dev.*train.*test"):
+        load_rows(folder, "dev")
+
+
+def test_folder_with_one_split_gives_it_and_with_several_but_no_train_asks(jsonl, tmp_path):
+    jsonl([{"a": 3}], "folder/test.jsonl")
+    assert load_rows(tmp_path / "folder")["a"][:] == [3]
+    jsonl([{"a": 4}], "folder/validation.jsonl")
+    with pytest.raises(UserError, match="validation.*no 'train'"):
+        load_rows(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("source", ["no_such.jsonl", "./no_such_folder", "no_such.parquet"])
+def test_missing_file_is_told_with_both_fixes(source):
+    with pytest.raises(UserError, match=f"{source}.*check the path.*hub"):
+        load_rows(source)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("Couldn't reach 'owner/set' on the Hub"),
+        datasets.exceptions.DatasetNotFoundError("Dataset 'owner/set' doesn't exist"),
+    ],
+)
+def test_unreachable_hub_is_told_with_both_fixes(monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("tasks.load.load_dataset", fail)
+    with pytest.raises(UserError, match=r"owner/set.*path of a jsonl or parquet file.*connection"):
+        load_rows("owner/set")
+
+
+def test_hub_name_config_and_split_reach_the_library(monkeypatch):
+    asked = {}
+
+    def load(path, **kwargs):
+        asked.update(path=path, **kwargs)
+        return Dataset.from_list([{"a": 1}])
+
+    monkeypatch.setattr("tasks.load.load_dataset", load)
+    load_rows("owner/set", "test", config="main")
+    assert asked == {"path": "owner/set", "name": "main", "split": "test"}
+
+
+def test_hub_dataset_without_its_config_names_the_choices(monkeypatch):
+    def fail(*args, **kwargs):
+        raise ValueError("Config name is missing. Please pick one among the available configs: ['main', 'socratic']")
+
+    monkeypatch.setattr("tasks.load.load_dataset", fail)
+    with pytest.raises(UserError, match="owner/set.*main.*socratic"):
+        load_rows("owner/set")
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", '{"a": 1}\n{"a":', "\0"])
+def test_empty_or_broken_file_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(content)
+    with pytest.raises(UserError, match="rows.jsonl"):
+        load_rows(path)
+
+
+def test_broken_or_empty_parquet_and_empty_folder_are_refused(tmp_path):
+    (tmp_path / "broken.parquet").write_bytes(b"not parquet")
+    Dataset.from_dict({"numbers": [], "target": []}).to_parquet(str(tmp_path / "empty.parquet"))
+    (tmp_path / "folder").mkdir()
+    for name in ("broken.parquet", "empty.parquet", "folder"):
+        with pytest.raises(UserError, match=name):
+            load_rows(tmp_path / name)
+
+
+def test_unknown_suffix_is_refused_with_the_known_ones(tmp_path):
+    (tmp_path / "rows.xyz").write_text("1")
+    with pytest.raises(UserError, match=r"rows\.xyz.*\.jsonl.*\.parquet"):
+        load_rows(tmp_path / "rows.xyz")
+
+
+def test_require_columns_names_missing_and_found_columns():
+    rows = Dataset.from_list([{"question": "?", "gold": 1}])
+    require_columns(rows, ["question"])
+    with pytest.raises(UserError, match=r"answer; it has question, gold"):
+        require_columns(rows, ["question", "answer"])
+
+
+@pytest.mark.parametrize("column", ["nums", "numbers"])
+def test_countdown_takes_tinyzero_and_own_columns(jsonl, column):
+    path = jsonl([{column: [8, 3], "target": 24, "solution": "8*3"}, {column: [1, 2, 3], "target": -4, "solution": ""}])
+    rows = load_countdown(path)
+    assert rows.to_list() == [{"numbers": [8, 3], "target": 24}, {"numbers": [1, 2, 3], "target": -4}]
+
+
+def test_countdown_keeps_the_first_of_equal_problems_and_prints_the_count(jsonl, capsys):
+    path = jsonl(
+        [
+            {"nums": [3, 1, 2], "target": 6},
+            {"nums": [1, 2, 3], "target": 6},
+            {"nums": [1, 2, 3], "target": 7},
+            {"nums": [1, 2, 2], "target": 6},
+            {"nums": [1, 1, 2], "target": 6},
+        ]
+    )
+    rows = load_countdown(path)
+    assert rows["numbers"][:] == [[3, 1, 2], [1, 2, 3], [1, 2, 2], [1, 1, 2]]
+    assert "dropped 1 of 5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"nums": [1, 2], "target": "three"},
+        {"nums": [1, 2], "target": 2.5},
+        {"nums": [1, 2], "target": None},
+        {"nums": [1, 2], "target": True},
+        {"nums": [1, 2.5], "target": 3},
+        {"nums": [1, "two"], "target": 3},
+        {"nums": [1, None], "target": 3},
+        {"nums": [1, -2], "target": 3},
+        {"nums": [], "target": 3},
+        {"nums": None, "target": 3},
+        {"nums": "1 2", "target": 3},
+    ],
+)
+def test_countdown_refuses_a_row_that_is_not_of_integers_by_its_index(jsonl, bad):
+    with pytest.raises(UserError, match="row 2 "):
+        load_countdown(jsonl([{"nums": [1, 2], "target": 3}, {"nums": [1, 2], "target": 1}, bad]))
+
+
+def test_countdown_reads_whole_floats_as_integers(jsonl):
+    row = load_countdown(jsonl([{"nums": [1.0, 2.0], "target": 3.0}]))[0]
+    assert row == {"numbers": [1, 2], "target": 3}
+    assert isinstance(row["target"], int)
+
+
+def test_countdown_without_its_columns_names_those_found(jsonl):
+    with pytest.raises(UserError, match=r"numbers.*question, target"):
+        load_countdown(jsonl([{"question": "?", "target": 3}]))
+
+
+def test_countdown_refuses_numbers_written_as_text(jsonl):
+    with pytest.raises(UserError, match=r"row 0 .*target='3'"):
+        load_countdown(jsonl([{"nums": [1, 2], "target": "3"}, {"nums": [1, 3], "target": "4"}]))

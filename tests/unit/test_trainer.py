@@ -1,0 +1,169 @@
+"""The trainer seam: placements, order of score and update, evaluation, guards, and the shared feature pass."""
+
+import copy
+
+import pytest
+import torch
+
+from intrinsic.base import Bonus, WeightSchedule
+from training.errors import RunError
+
+
+class RecordingBonus(Bonus):
+    """Pays a fixed value per row (or per row and token) and records the order of calls."""
+
+    name = "recording"
+
+    def __init__(self, placement="reward", values=None, needs=()):
+        self.placement, self.values, self.needs = placement, values, frozenset(needs)
+        self.calls, self.rollouts = [], []
+
+    def score(self, rollout):
+        self.calls.append("score")
+        self.rollouts.append(rollout)
+        values = torch.arange(len(rollout), dtype=torch.float32) if self.values is None else self.values(rollout)
+        if self.placement == "token" and values.dim() == 1:
+            return values[:, None] * rollout.completion_mask
+        return values
+
+    def update(self, rollout):
+        self.calls.append("update")
+        return {"seen": len(rollout)}
+
+
+def one_batch(trainer):
+    """The output of one generation batch in training mode, without TRL's shuffle."""
+    trainer.model.train()
+    inputs = [row for row in trainer.train_dataset.select(range(2)) for _ in range(4)]
+    return trainer._generate_and_score_completions(inputs)
+
+
+def grouped(values, scale=True):
+    groups = values.view(-1, 4)
+    centred = groups - groups.mean(dim=1, keepdim=True)
+    return (centred / (groups.std(dim=1, keepdim=True) + 1e-4) if scale else centred).flatten()
+
+
+def test_reward_bonus_joins_before_group_normalisation(trainer_factory):
+    bonus = RecordingBonus("reward")
+    trainer = trainer_factory([bonus], [WeightSchedule(0.5)])
+    output = one_batch(trainer)
+    rewards = bonus.rollouts[0].correct + 0.5 * torch.arange(8).clamp(max=5.0)
+    torch.testing.assert_close(output["advantages"], grouped(rewards))
+
+
+def test_advantage_bonus_is_added_after_normalisation(trainer_factory):
+    bonus = RecordingBonus("advantage")
+    output = one_batch(trainer_factory([bonus], [WeightSchedule(0.5)]))
+    expected = grouped(bonus.rollouts[0].correct) + 0.5 * torch.arange(8).clamp(max=5.0)
+    torch.testing.assert_close(output["advantages"], expected)
+
+
+def test_token_bonus_makes_advantages_per_token(trainer_factory):
+    bonus = RecordingBonus("token")
+    output = one_batch(trainer_factory([bonus], [WeightSchedule(1.0)]))
+    rollout = bonus.rollouts[0]
+    bonus_values = torch.arange(8).clamp(max=5.0)[:, None] * rollout.completion_mask
+    torch.testing.assert_close(output["advantages"], grouped(rollout.correct)[:, None] + bonus_values)
+
+
+@pytest.mark.parametrize("placement", ["reward", "advantage", "token"])
+def test_every_placement_changes_what_is_learnt(trainer_factory, random_policy, placement):
+    plain, paid = copy.deepcopy(random_policy), copy.deepcopy(random_policy)
+    trainer_factory(policy=plain).train()
+    trainer_factory([RecordingBonus(placement)], [WeightSchedule(1.0)], policy=paid).train()
+    assert any(not torch.equal(a, b) for a, b in zip(plain.parameters(), paid.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("placement", ["reward", "advantage", "token"])
+def test_weight_zero_equals_no_bonus_bit_for_bit(trainer_factory, random_policy, placement):
+    plain, weightless = copy.deepcopy(random_policy), copy.deepcopy(random_policy)
+    trainer_factory(policy=plain).train()
+    needs = {"hidden", "logps", "self_certainty", "entropy", "text_embedding"}
+    trainer_factory([RecordingBonus(placement, needs=needs)], [WeightSchedule(0.0)], policy=weightless).train()
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), weightless.parameters(), strict=True))
+
+
+def test_bonus_is_scored_before_it_learns_once_per_generation_batch(trainer_factory):
+    bonus = RecordingBonus()
+    trainer_factory([bonus], [WeightSchedule(1.0)]).train()
+    assert bonus.calls == ["score", "update"] * 2
+
+
+def test_evaluation_neither_scores_nor_updates(trainer_factory):
+    bonus = RecordingBonus("advantage")
+    trainer_factory([bonus], [WeightSchedule(1.0)], per_device_eval_batch_size=8).evaluate()
+    assert bonus.calls == []
+
+
+def test_two_bonuses_of_different_placement_compose(trainer_factory):
+    first, second = RecordingBonus("reward"), RecordingBonus("token", values=lambda r: torch.ones(len(r)))
+    second.name = "second"
+    output = one_batch(trainer_factory([first, second], [WeightSchedule(1.0), WeightSchedule(0.25)]))
+    rollout = first.rollouts[0]
+    rewards = grouped(rollout.correct + torch.arange(8).clamp(max=5.0))
+    torch.testing.assert_close(output["advantages"], rewards[:, None] + 0.25 * rollout.completion_mask)
+
+
+def test_infinite_bonus_leaves_group_advantages_finite_and_alive(trainer_factory):
+    values = torch.tensor([float("inf"), 1, 2, 3, 4, 3, 2, 1])
+    trainer = trainer_factory([RecordingBonus(values=lambda r: values)], [WeightSchedule(1.0)])
+    advantages = one_batch(trainer)["advantages"]
+    assert torch.isfinite(advantages).all() and advantages[:4].abs().max() > 0.5
+    assert trainer._metrics["train"]["ir/recording/nonfinite"] == [1.0]
+
+
+def test_bonus_that_is_mostly_nan_stops_the_run_by_name(trainer_factory):
+    trainer = trainer_factory([RecordingBonus(values=lambda r: torch.full((8,), torch.nan))], [WeightSchedule(1.0)])
+    with pytest.raises(RunError, match="'recording' returned 8 non-finite values of 8"):
+        trainer.train()
+
+
+def test_bonus_with_a_nan_in_three_batches_in_a_row_stops_the_run(trainer_factory):
+    values = torch.tensor([torch.nan, 1, 2, 3, 4, 3, 2, 1])
+    trainer = trainer_factory([RecordingBonus(values=lambda r: values)], [WeightSchedule(1.0)], max_steps=5)
+    with pytest.raises(RunError, match="batches in a row: 3"):
+        trainer.train()
+
+
+def test_every_part_is_logged_and_split_by_verdict(trainer_factory):
+    trainer = trainer_factory([RecordingBonus("advantage")], [WeightSchedule(0.5)])
+    one_batch(trainer)
+    names = {"raw", "raw_right", "raw_wrong", "scaled", "weight", "nonfinite", "share_of_advantage", "seen"}
+    assert {f"ir/recording/{name}" for name in names} <= set(trainer._metrics["train"])
+
+
+def test_question_is_the_completions_own_prompt(trainer_factory):
+    bonus = RecordingBonus()
+    one_batch(trainer_factory([bonus], [WeightSchedule(1.0)]))
+    assert bonus.rollouts[0].questions == ["Numbers: 0."] * 4 + ["Numbers: 1."] * 4
+
+
+def test_features_match_full_logits(trainer_factory, random_policy):
+    needs = {"hidden", "logps", "self_certainty", "entropy"}
+    bonus = RecordingBonus(needs=needs)
+    trainer = trainer_factory([bonus], [WeightSchedule(1.0)], temperature=0.7)
+    output = one_batch(trainer)
+    rollout = bonus.rollouts[0]
+    input_ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
+    mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
+    length = output["completion_ids"].size(1)
+    with torch.no_grad():
+        full = random_policy(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
+    logits = full.logits[:, -length - 1 : -1] / 0.7
+    logps = logits.log_softmax(-1)
+    keep = rollout.completion_mask
+    sampled = logps.gather(-1, output["completion_ids"][..., None])[..., 0]
+    certainty = -logps.mean(-1) - torch.log(torch.tensor(float(logits.size(-1))))
+    entropy = -(logps.exp() * logps).sum(-1)
+    expected = {"logps": sampled, "self_certainty": certainty, "entropy": entropy}
+    for name, values in expected.items():
+        torch.testing.assert_close(rollout.features[name][keep], values[keep], atol=1e-4, rtol=1e-4)
+    hidden = full.hidden_states[-1][:, -length - 1 : -1]
+    torch.testing.assert_close(rollout.features["hidden"][keep], hidden[keep], atol=1e-4, rtol=1e-4)
+
+
+def test_shared_pass_serves_as_old_log_probs_only_when_a_bonus_counts(trainer_factory):
+    needs = {"logps"}
+    assert "old_per_token_logps" in one_batch(trainer_factory([RecordingBonus(needs=needs)], [WeightSchedule(1.0)]))
+    assert "old_per_token_logps" not in one_batch(trainer_factory([RecordingBonus(needs=needs)], [WeightSchedule(0.0)]))
