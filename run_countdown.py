@@ -69,12 +69,12 @@ def main() -> None:
 
     # ---- data
     train_rows, held_out_rows = load_problems(task, options, config.seed)
-    run = Run("countdown", task, intrinsic, options, config, identity=asdict(task))
     tokenizer = load_tokenizer(options.model_name)
     train_rows = drop_long_prompts(train_rows, tokenizer, options.max_prompt_length)
     check_batch(train_rows, config)
 
-    # ---- trainer
+    # ---- run folder, encoder, policy, trainer
+    run = Run("countdown", task, intrinsic, options, config, identity=asdict(task))
     trainer = run.build_trainer(
         train_rows,
         reward_funcs=[CountdownReward(strict_line=task.countdown_strict_line), FormatReward()],

@@ -12,7 +12,7 @@ from analysis.report import write_report
 from analysis.table import closing_table
 from evaluation.evaluate import HeldOut, HeldOutCallback
 from intrinsic import build_bonuses
-from intrinsic.encoder import build_encoder
+from intrinsic.encoder import POLICY, build_encoder
 from training.bonus_pipeline import BonusPipeline
 from training.callbacks import InterruptCallback, MetricsCallback, install_progress
 from training.checkpoint import abandon_after, check_identity, find_checkpoint, load_state, step_of
@@ -29,8 +29,8 @@ PROGRESS = {"accuracy": "rewards/correctness/mean", "reward": "reward", "entropy
 class Run:
     """One training run: owns its folder and the checkpoint it goes on from.
 
-    Building it makes and locks the folder, finds the checkpoint to resume from and refuses one made with other
-    settings, all before any weights are read.
+    Building it checks model name, encoder and the checkpoint to resume from (one made with other settings is refused),
+    then makes and locks the folder, all before the policy is read.
 
     Args:
         task: name of the task, a level of the default output folder.
@@ -50,6 +50,7 @@ class Run:
         resolve(options.model_name)
         self.intrinsic, self.options, self.config = intrinsic, options, config
         self.bonuses = build_bonuses(intrinsic)
+        self.encoder = self._load_encoder()
         if config.output_dir is None:
             config.output_dir = str(self._default_folder(task))
         self.identity = self._identity(identity)
@@ -90,11 +91,10 @@ class Run:
         tokenizer: PreTrainedTokenizerBase,
         callbacks: Sequence = (),
     ) -> IntrinsicGRPOTrainer:
-        """Load encoder (first, since it is the smaller loss if missing) and policy, and build the trainer."""
-        encoder = self._encoder() if self.intrinsic.encoder != "policy" else None
+        """Load the policy and build the trainer on it."""
         policy = load_policy(self.options.model_name)
-        if encoder is None and self._needs_encoder:
-            encoder = build_encoder("policy", policy=policy, tokenizer=tokenizer)
+        if self._needs_encoder and self.intrinsic.encoder == POLICY:
+            self.encoder = build_encoder(POLICY, policy=policy, tokenizer=tokenizer)
         self.config.reward_weights = list(reward_weights)
         trainer = IntrinsicGRPOTrainer(
             model=policy,
@@ -105,7 +105,7 @@ class Run:
             bonuses=BonusPipeline(
                 self.bonuses, self.intrinsic.schedules(), self.intrinsic.ir_clip, self.intrinsic.ir_min_std
             ),
-            encode=encoder,
+            encode=self.encoder,
             identity=self.identity,
             completions_dir=self.path / "completions",
             keep_checkpoints=self.options.keep_checkpoints or None,
@@ -118,8 +118,11 @@ class Run:
     def _needs_encoder(self) -> bool:
         return any("text_embedding" in bonus.needs for bonus in self.bonuses)
 
-    def _encoder(self):
-        return build_encoder(self.intrinsic.encoder) if self._needs_encoder else None
+    def _load_encoder(self):
+        """The sentence encoder, if a bonus needs one; the policy as encoder has to wait for the policy."""
+        if not self._needs_encoder or self.intrinsic.encoder == POLICY:
+            return None
+        return build_encoder(self.intrinsic.encoder, device=self.config.device)
 
     def train(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut, tokenizer: PreTrainedTokenizerBase) -> None:
         """Evaluate, train, evaluate again, save the policy, and write plots, report and the closing table."""

@@ -131,7 +131,8 @@ def test_traces_answer_only_with_a_hit_and_about_half_of_them_do():
         for line in completion.split("</think>")[0].splitlines()[1:]:
             steps, mark = line.rsplit(" ", 1)
             values = {evaluate_expression(step)[0] for step in steps.split("=")}
-            assert len(values) == 1 and (mark == "yes") == (values == {target})
+            (value,) = values
+            assert mark == ("hit" if value == target else "low" if value < target else "high")
     assert 150 < answered < 250
 
 

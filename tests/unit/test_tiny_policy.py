@@ -11,7 +11,7 @@ from training.policy import EMBEDDED, load_policy, load_tokenizer
 from training.tiny_policy import TAGS, WarmStart, warm_start
 
 
-@pytest.mark.parametrize("text", ["Natalia sold 1,080 clips!", "naïve Ω 😀\n\ttabs", "(12*3)-4=36-4=32 yes", "<b>007"])
+@pytest.mark.parametrize("text", ["Natalia sold 1,080 clips!", "naïve Ω 😀\n\ttabs", "(12*3)-4=36-4=32 high", "<b>007"])
 def test_any_text_survives_the_tokenizer(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
