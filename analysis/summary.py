@@ -21,7 +21,8 @@ def summary_row(run: Run) -> str:
     before, after = (run.evals[name]["metrics"]["accuracy"] for name in ("before", "after"))
     seconds = run.log["seconds"].max()
     factor = f"{point(after) / point(before):.2f}" if point(before) else "-"
-    cells = [run.name, run.last_step, f"{seconds:.0f}", *(format_metric("accuracy", x) for x in (before, after)), factor]
+    accuracies = (format_metric("accuracy", metric) for metric in (before, after))
+    cells = [run.name, run.last_step, f"{seconds:.0f}", *accuracies, factor]
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 

@@ -72,7 +72,9 @@ class RunConfig(GRPOConfig):
         self.max_completion_length = self.L
         self.num_train_epochs = self.nepochs
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        chosen_output_dir = self.output_dir
         super().__post_init__()
+        self.output_dir = chosen_output_dir  # the base class names "trainer_output" where none is given
         self._check_saves()
 
     def _check_saves(self):

@@ -62,7 +62,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     numbers = " ".join(map(str, range(100)))
-    corpus = [numbers] * 100 + [SYSTEM_PROMPT] * 5 + ["Numbers: Target: low high hit The answer is User: Assistant:"] * 50
+    words = "Numbers: Target: low high hit The answer is User: Assistant:"
+    corpus = [numbers] * 100 + [SYSTEM_PROMPT] * 5 + [words] * 50
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
     return PreTrainedTokenizerFast(

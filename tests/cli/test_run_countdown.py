@@ -15,12 +15,12 @@ TOY += ["--logging_steps", "1", "--seed", "3"]
 KNN_PLUS = ["--use_ir=knn+", "--explore_warmup", "1"]
 
 
-def run(*flags, check=True, **environment):
+def run(*flags, check=True, cwd=ROOT, **environment):
     result = subprocess.run(
         [sys.executable, str(ROOT / "run_countdown.py"), *TOY, *flags],
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=cwd,
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | environment,
         timeout=300,
     )
@@ -67,6 +67,11 @@ def test_run_folder_holds_what_a_reader_needs(straight):
     wanted = {"question", "completion", "correct", "verdict", "correctness", "ir_knn+_exploit", "ir_knn+_explore"}
     assert wanted | {"advantage", "raw_ir_knn+_explore"} <= set(completions)
     assert "accuracy" in result.stdout and "before" in result.stdout and str(folder) in result.stdout
+
+
+def test_without_an_output_dir_the_run_is_named_by_model_bonus_and_seed(tmp_path):
+    run("--use_ir=no", "--max_steps", "1", "--do_eval", "0", cwd=tmp_path)
+    assert (tmp_path / "outputs" / "countdown" / "tiny_no_seed3" / "run.json").exists()
 
 
 def test_same_seed_gives_the_same_run_bit_for_bit(straight, tmp_path):

@@ -111,6 +111,17 @@ def test_broken_or_empty_parquet_and_empty_folder_are_refused(tmp_path):
             load_rows(tmp_path / name)
 
 
+def test_a_slice_without_rows_is_refused(jsonl):
+    with pytest.raises(UserError, match=r"rows.jsonl.*train\[:0\]"):
+        load_rows(jsonl([{"a": 1}]), "train[:0]")
+
+
+def test_a_hub_dataset_without_rows_is_refused(monkeypatch):
+    monkeypatch.setattr("tasks.load.load_dataset", lambda *args, **kwargs: Dataset.from_list([]))
+    with pytest.raises(UserError, match="owner/set.*has no rows"):
+        load_rows("owner/set")
+
+
 def test_unknown_suffix_is_refused_with_the_known_ones(tmp_path):
     (tmp_path / "rows.xyz").write_text("1")
     with pytest.raises(UserError, match=r"rows\.xyz.*\.jsonl.*\.parquet"):
@@ -142,7 +153,8 @@ def test_countdown_keeps_the_first_of_equal_problems_and_prints_the_count(jsonl,
         ]
     )
     rows = load_countdown(path)
-    assert rows["numbers"][:] == [[3, 1, 2], [1, 2, 3], [1, 2, 2], [1, 1, 2]]
+    kept = [(row["numbers"], row["target"]) for row in rows]
+    assert kept == [([3, 1, 2], 6), ([1, 2, 3], 7), ([1, 2, 2], 6), ([1, 1, 2], 6)]
     assert "dropped 1 of 5" in capsys.readouterr().out
 
 
