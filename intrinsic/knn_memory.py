@@ -261,6 +261,8 @@ class MemoryR(Bonus):
             "memory_questions": memory.max_questions,
             "memory_responses": memory.max_responses,
             "memory_window": self.windows["exploit"].window,
+            "betas": self.betas,
+            "explore_warmup": self.explore_warmup,
             "encoder": self.encoder,
             "memory_legacy": self.legacy,
         }

@@ -405,7 +405,8 @@ def test_flags_reach_the_bonus_and_its_identity():
     flags = {"k": 3, "memory_questions": 7, "memory_responses": 5, "memory_window": 11, "memory_legacy": True}
     options = IntrinsicOptions(use_ir="memoryr+", **flags, encoder="policy", beta_e=0.3, explore_warmup=4)
     bonus = build_bonuses(options)[0]
-    assert bonus.identity() == {"name": "knn+", **flags, "encoder": "policy"}
+    settings = {"betas": bonus.betas, "explore_warmup": bonus.explore_warmup, "encoder": "policy"}
+    assert bonus.identity() == {"name": "knn+", **flags, **settings}
     assert bonus.betas == {"exploit": 1.0, "explore": 0.3} and bonus.explore_warmup == 4
     assert isinstance(build_bonuses(SimpleNamespace(**{**vars(options), "use_ir": "knn"}))[0], MemoryR)
 
