@@ -25,9 +25,10 @@ format: .venv/installed-dev
 tiny: .venv/installed
 	$(BIN)/python -m training.tiny_policy
 
-.venv/installed: requirements.txt
+.venv/installed: requirements.txt requirements-lighteval.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/lighteval -r requirements-lighteval.txt
 	touch $@
 
 .venv/installed-dev: requirements-dev.txt .venv/installed

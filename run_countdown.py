@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, field
 
 from datasets import Dataset
 
-from evaluation.evaluate import HeldOut
-from rewards.countdown import CountdownReward, Verdict, judge
+from evaluation.graders import GRADERS
+from rewards.countdown import CountdownReward
 from rewards.format import FormatReward
 from tasks.countdown import ProblemSpace, add_prompts, generate, split_of
 from tasks.load import load_countdown
 from training.errors import UserError, run_cli
 from training.policy import is_embedded, load_tokenizer
-from training.run import Run, check_batch, drop_long_prompts
+from training.run import Run, check_batch, fitting_rows
 from training.run_options import RunOptions, parse_options
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     # ---- data
     train_rows, held_out_rows = load_problems(task, options, config.seed)
     tokenizer = load_tokenizer(options.model_name)
-    train_rows = drop_long_prompts(train_rows, tokenizer, options.max_prompt_length)
+    train_rows = fitting_rows(train_rows, tokenizer, options, config)
     check_batch(train_rows, config)
 
     # ---- run folder, encoder, policy, trainer
@@ -83,18 +83,7 @@ def main() -> None:
     )
 
     # ---- evaluate, train, evaluate, save
-    held_out = HeldOut(
-        task="countdown",
-        rows=held_out_rows,
-        judge=lambda completion, row: judge(completion, row["numbers"], row["target"]),
-        correct_verdict=Verdict.CORRECT,
-        folder=run.path / "eval",
-        samples=options.eval_samples,
-        temperature=options.eval_temperature,
-        max_new_tokens=config.L,
-        seed=config.seed,
-    )
-    run.train(trainer, held_out, tokenizer)
+    run.train(trainer, run.held_out(held_out_rows, GRADERS["countdown"]))
 
 
 if __name__ == "__main__":

@@ -6,16 +6,17 @@ from typing import Any
 
 HEADER = ("metric", "before", "after", "factor")
 MISSING = "-"
+SHARES = ("truncated", "clipped", "well_formed", "multiple_answers", "pass@", "maj@")
 
 
 def comparison_rows(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
     """Text rows (metric, before, after, factor after/before) of two evaluations; either may be None.
 
     An evaluation is the content of an eval/*.json or its "metrics" alone. Metrics whose value is no number are left
-    out, as is pass@1, which equals the accuracy.
+    out, as are pass@1 and the medium tier, which equal the accuracy.
     """
     old, new = _metrics(before), _metrics(after)
-    names = [name for name in dict.fromkeys([*new, *old]) if name != "pass@1" or "accuracy" not in {*new, *old}]
+    names = [name for name in dict.fromkeys([*new, *old]) if not _repeats_accuracy(name, {*new, *old})]
     rows = []
     for name in names:
         values = old.get(name), new.get(name)
@@ -59,11 +60,16 @@ def format_metric(name: str, value: Any) -> str:
     if mean is None:
         return MISSING
     is_interval = isinstance(value, Mapping) and value.get("low") is not None and value.get("high") is not None
-    is_share = value["high"] <= 1 if is_interval else name.startswith(("truncated", "clipped", "pass@", "maj@"))
+    is_share = value["high"] <= 1 if is_interval else name.rpartition("/")[2].startswith(SHARES)
     scale, form = (100, ".1f") if is_share else (1, ".4g")
     unit = " %" if is_share else ""
     text = f"{mean * scale:{form}}{unit}"
     return f"{text} [{value['low'] * scale:{form}}, {value['high'] * scale:{form}}]" if is_interval else text
+
+
+def _repeats_accuracy(name: str, names: set[str]) -> bool:
+    prefix, slash, metric = name.rpartition("/")
+    return metric in ("pass@1", "medium") and f"{prefix}{slash}accuracy" in names
 
 
 def _metrics(evaluation: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -1,17 +1,34 @@
-"""Evaluate a policy on held-out rows: one generation pass, verdicts, metrics with intervals, per-item records."""
+"""Evaluate a policy on held-out rows: one generation pass per decoding, all tiers, intervals, per-item records."""
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from evaluation.generate import Sample, sample_completions
-from evaluation.metrics import summarize
+from evaluation.metrics import mean_interval, summarize
+from rewards.grade import Grade
 from training.rollout import message_text
+
+TIERS = ("strict", "medium", "loose")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One way of decoding: ``samples`` completions per problem at ``temperature`` (0 is greedy)."""
+
+    name: str
+    samples: int
+    temperature: float
+    max_new_tokens: int
+    top_p: float = 1.0
 
 
 class HeldOut:
@@ -19,95 +36,147 @@ class HeldOut:
 
     Args:
         task: name of the task, recorded in the report.
-        rows: columns ``prompt`` and whatever ``judge`` reads.
-        judge: (completion text, row) -> verdict; the verdict ``correct_verdict`` counts as right.
+        rows: column ``prompt`` and whatever ``grade`` reads.
+        grade: (completion text, row) -> `Grade`.
         folder: where reports are saved as ``<name>.json``.
-        samples, temperature, max_new_tokens, seed: see `evaluation.generate.sample_completions`.
+        passes: the decodings; metrics of the first have no prefix, those of the others ``<pass name>/``.
+        seed: of the samples; the same seed gives the same samples for the same policy and number of processes.
+        batch_size: completions generated at once.
     """
 
     def __init__(
         self,
         task: str,
         rows: Dataset,
-        judge: Callable[[str, dict], str],
-        correct_verdict: str,
+        grade: Callable[[str, dict], Grade],
         folder: Path,
-        samples: int,
-        temperature: float,
-        max_new_tokens: int,
+        passes: Sequence[Pass],
         seed: int,
+        batch_size: int = 256,
     ):
-        self.task, self.rows, self.judge, self.correct_verdict = task, rows, judge, correct_verdict
-        self.folder = folder
-        self.sampling = {
-            "samples": samples,
-            "temperature": temperature,
-            "max_new_tokens": max_new_tokens,
-            "seed": seed,
-        }
+        self.task, self.rows, self.grade, self.folder = task, rows, grade, Path(folder)
+        self.passes, self.seed, self.batch_size = list(passes), seed, batch_size
 
-    def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, step: int = 0) -> dict:
-        """Sample, judge, summarise and save; returns the report that was saved as ``<name>.json``."""
-        rows = list(self.rows)
-        samples = sample_completions(model, tokenizer, [row["prompt"] for row in rows], **self.sampling)
-        records = [
-            self._record(index, number, row, sample)
-            for index, row in enumerate(rows)
-            for number, sample in enumerate(samples[index])
-        ]
-        correct = np.array([record["correct"] for record in records]).reshape(len(rows), -1)
+    def evaluate(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        step: int = 0,
+        accelerator: Accelerator | None = None,
+    ) -> dict:
+        """Sample, grade, summarise and save ``<name>.json``; every process returns the report.
+
+        On several processes each takes every n-th problem, and the main one saves.
+        """
+        records, metrics = [], {}
+        for index, decoding in enumerate(self.passes):
+            found = self._records(model, tokenizer, decoding, accelerator)
+            prefix = f"{decoding.name}/" if index else ""
+            metrics |= {prefix + key: value for key, value in summarize_records(found).items()}
+            records += found
         report = {
             "name": name,
             "step": step,
             "task": self.task,
-            "problems": len(rows),
-            "samples_per_problem": self.sampling["samples"],
-            "temperature": self.sampling["temperature"],
-            "metrics": summarize(correct)
-            | {
-                "mean_length": float(np.mean([record["length"] for record in records])),
-                "truncated": float(np.mean([record["truncated"] for record in records])),
-            },
+            "problems": len(self.rows),
+            "passes": [vars(decoding) for decoding in self.passes],
+            "seed": self.seed,
+            "metrics": metrics,
             "records": records,
         }
-        self._save(report)
+        if accelerator is None or accelerator.is_main_process:
+            save_report(report, self.folder / f"{name}.json")
         return report
 
-    def _record(self, index: int, number: int, row: dict, sample: Sample) -> dict:
-        """Everything that is needed to judge a completion again without the model."""
-        verdict = self.judge(sample.text, row)
-        return {
-            "id": index,
-            "sample": number,
-            **row,
-            "prompt": message_text(row["prompt"], "user"),
-            "completion": sample.text,
-            "length": sample.length,
-            "truncated": sample.truncated,
-            "verdict": str(verdict),
-            "correct": verdict == self.correct_verdict,
-        }
+    def _records(self, model, tokenizer, decoding: Pass, accelerator: Accelerator | None) -> list[dict]:
+        rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+        rows = list(self.rows)
+        indices = range(rank, len(rows), world)
+        samples = sample_completions(
+            model,
+            tokenizer,
+            [rows[index]["prompt"] for index in indices],
+            samples=decoding.samples,
+            temperature=decoding.temperature,
+            max_new_tokens=decoding.max_new_tokens,
+            top_p=decoding.top_p,
+            seed=self.seed + rank,
+            batch_size=self.batch_size,
+        )
+        records = [
+            record_of(rows[index], self.grade, sample, {"id": index, "pass": decoding.name, "sample": number})
+            for index, found in zip(indices, samples, strict=True)
+            for number, sample in enumerate(found)
+        ]
+        if world > 1:
+            records = sorted(gather_object(records), key=lambda record: (record["id"], record["sample"]))
+        return records
 
     def load(self, name: str) -> dict | None:
         """The report saved as ``<name>.json``, or None."""
         path = self.folder / f"{name}.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
-    def _save(self, report: dict) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{report['name']}.json"
-        temporary = path.with_suffix(".json.tmp")
-        temporary.write_text(json.dumps(report, ensure_ascii=True) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+
+def record_of(row: dict, grade: Callable[[str, dict], Grade], sample: Sample, identity: dict) -> dict:
+    """Everything that is needed to judge a completion again without the model, and what the grader says of it."""
+    judged = grade(sample.text, row)
+    return {
+        **{key: value for key, value in row.items() if key not in ("prompt", "id")},
+        **identity,
+        "prompt": message_text(row["prompt"], "user"),
+        "completion": sample.text,
+        "length": sample.length,
+        "truncated": sample.truncated,
+        **judged._asdict(),
+        "correct": judged.medium,
+    }
+
+
+def summarize_records(records: Sequence[dict]) -> dict:
+    """Metrics of one pass from its records: accuracy (medium), tiers, pass@k, maj@k, length, truncation, format."""
+
+    def by_problem(key: str) -> list[list]:
+        problems: dict = {}
+        for record in records:
+            problems.setdefault(record["id"], []).append(record[key])
+        return list(problems.values())
+
+    metrics = summarize(np.array(by_problem("medium")), answers=by_problem("answer"))
+    metrics |= {tier: mean_interval(np.array(by_problem(tier), dtype=float)) for tier in TIERS}
+    return metrics | {
+        "mean_length": float(np.mean([record["length"] for record in records])),
+        "truncated": float(np.mean([record["truncated"] for record in records])),
+        "well_formed": float(np.mean([record["well_formed"] for record in records])),
+        "multiple_answers": float(np.mean([record["verdict"] == "multiple_answers" for record in records])),
+    }
+
+
+def save_report(report: dict, path: Path) -> None:
+    """Write ``report`` as JSON under a temporary name, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".json.tmp")
+    temporary.write_text(json.dumps(report, ensure_ascii=True) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
 
 
 class HeldOutCallback(TrainerCallback):
     """Evaluates on the held-out set every ``every`` optimiser steps, outside training's random state."""
 
-    def __init__(self, held_out: HeldOut, tokenizer: PreTrainedTokenizerBase, every: int):
+    def __init__(
+        self,
+        held_out: HeldOut,
+        tokenizer: PreTrainedTokenizerBase,
+        every: int,
+        accelerator: Accelerator,
+        on_report: Callable[[dict], object],
+    ):
         self.held_out, self.tokenizer, self.every = held_out, tokenizer, every
+        self.accelerator, self.on_report = accelerator, on_report
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        due = self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps
-        if due and state.is_world_process_zero:
-            self.held_out.evaluate(model, self.tokenizer, f"step_{state.global_step:06d}", state.global_step)
+        if state.global_step % self.every == 0 and state.global_step < state.max_steps:
+            name = f"step_{state.global_step:06d}"
+            policy = self.accelerator.unwrap_model(model)
+            self.on_report(self.held_out.evaluate(policy, self.tokenizer, name, state.global_step, self.accelerator))

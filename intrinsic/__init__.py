@@ -1,5 +1,6 @@
 """Registry of intrinsic bonuses: flag -> "module:Class", imported only when asked for."""
 
+from collections.abc import Sequence
 from importlib import import_module
 
 from intrinsic.base import Bonus
@@ -9,18 +10,21 @@ REGISTRY = {
     "knn": "intrinsic.knn_memory:MemoryR",
     "knn+": "intrinsic.knn_memory:MemoryRPlus",
 }
-ALIASES = {"memoryr": "knn", "memoryr+": "knn+"}
 NO_BONUS = "no"
+ALIASES = {"memoryr": "knn", "memoryr+": "knn+", "r1": NO_BONUS}
 
 
-def parse_names(use_ir: str) -> list[str]:
-    """Split ``--use_ir`` ("knn+,cfn", "no") into registry names; raises `UserError` on an unknown or repeated one."""
+def parse_names(use_ir: str, others: Sequence[str] = ()) -> list[str]:
+    """Split ``--use_ir`` ("knn+,cfn", "no") into names of the registry or of ``others``, in order; [] for no bonus.
+
+    Raises `UserError` on an unknown or repeated name.
+    """
     names = [ALIASES.get(name.strip(), name.strip()) for name in use_ir.split(",")]
     if names == [NO_BONUS]:
         return []
     for name in names:
-        if name not in REGISTRY:
-            known = ", ".join([NO_BONUS, *REGISTRY, *ALIASES])
+        if name not in REGISTRY and name not in others:
+            known = ", ".join([NO_BONUS, *REGISTRY, *others, *ALIASES])
             raise UserError(f"--use_ir={use_ir!r} names the unknown bonus {name!r}; known: {known}.")
     if len(set(names)) != len(names):
         raise UserError(f"--use_ir={use_ir!r} names a bonus twice; name each one once.")
@@ -34,5 +38,5 @@ def bonus_class(name: str) -> type[Bonus]:
 
 
 def build_bonuses(options) -> list[Bonus]:
-    """The bonuses named by ``options.use_ir``, in order."""
-    return [bonus_class(name).from_options(options) for name in parse_names(options.use_ir)]
+    """The bonuses of the registry that ``options.use_ir`` names, in order."""
+    return [bonus_class(name).from_options(options) for name in options.bonus_names]

@@ -11,7 +11,9 @@ from training.errors import RunError
 from training.rollout import Rollout
 
 Placement = Literal["reward", "advantage", "token"]
-FEATURES = frozenset({"text_embedding", "hidden", "logps", "self_certainty", "entropy"})
+FEATURES = frozenset(
+    {"text_embedding", "hidden", "logps", "self_certainty", "entropy", "frozen_hidden", "frozen_self_certainty"}
+)
 
 
 class Bonus:

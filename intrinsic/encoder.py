@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from training.devices import cpu_has_bfloat16
 from training.errors import UserError
 
 POLICY = "policy"
@@ -53,7 +54,7 @@ class SentenceEncoder:
 
     def __init__(self, model):
         self.model = model.float().eval()
-        self.bfloat16 = model.device.type == "cpu" and _cpu_has_bfloat16()
+        self.bfloat16 = model.device.type == "cpu" and cpu_has_bfloat16()
 
     def __call__(self, texts: list[str]) -> Tensor:
         """(n, d) float32 unit vectors on the model's device."""
@@ -106,11 +107,6 @@ class PolicyEncoder:
         body = self.policy.get_decoder()
         hidden = body(input_ids=padded, attention_mask=mask.long(), use_cache=False).last_hidden_state
         return (hidden.float() * mask[:, :, None]).sum(dim=1) / lengths[:, None]
-
-
-def _cpu_has_bfloat16() -> bool:
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _load_sentence_transformer(name: str, device: str | torch.device):

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from fractions import Fraction
 
-from rewards.format import ANSWER_CLOSE, ANSWER_OPEN, completion_text, cut_thinking, last_answer
+from rewards.format import ANSWER_CLOSE, ANSWER_OPEN, completion_text, cut_thinking, is_well_formed, last_answer
+from rewards.grade import Grade
 from training.errors import UserError
 
 MAX_LENGTH = 256  # characters of an answer, runs of whitespace counted as one
@@ -225,6 +226,33 @@ def judge_reference(completion: str, numbers: Sequence[int], target: int) -> flo
         return REFERENCE_FORMAT_CREDIT
     right = sorted(used) == sorted(numbers) and abs(value - target) < REFERENCE_TOLERANCE
     return 1.0 if right else REFERENCE_FORMAT_CREDIT
+
+
+def grade_countdown(completion: str, numbers: Sequence[int], target: int) -> Grade:
+    """`Grade` of ``completion`` (without its prompt) for the problem ``numbers`` -> ``target``.
+
+    strict: `is_well_formed`, and medium. medium: `judge` calls it correct. loose: medium, or `judge_reference` calls it
+    right. The answer is the last expression, outside the thinking if there is one, without its spaces.
+    """
+    verdict = judge(completion, numbers, target)
+    well_formed = is_well_formed(completion)
+    medium = verdict is Verdict.CORRECT
+    loose = medium or judge_reference(completion, numbers, target) == 1.0
+    block = last_answer(cut_thinking(completion)) or last_answer(completion)
+    answer = None if block is None else _canonical(block.text, target)
+    return Grade(medium and well_formed, medium, loose, answer, str(verdict), well_formed)
+
+
+def _canonical(text: str, target: int) -> str | None:
+    """An answer without its spaces; None if it is no expression."""
+    try:
+        expression = normalize_answer(text, target)
+        evaluate_expression(expression)
+    except ZeroDivisorError:
+        return expression.replace(" ", "")
+    except ExpressionError:
+        return None
+    return expression.replace(" ", "")
 
 
 class CountdownReward:

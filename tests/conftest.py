@@ -37,6 +37,8 @@ def make_rollout(
         "logps": -torch.rand(size, length, generator=generator) * mask,
         "self_certainty": torch.rand(size, length, generator=generator) * mask,
         "entropy": torch.rand(size, length, generator=generator) * mask,
+        "frozen_hidden": torch.randn(size, length, 6, generator=generator) * mask[..., None],
+        "frozen_self_certainty": torch.rand(size, length, generator=generator) * mask,
     }
     return Rollout(
         questions=list(questions or ["one question"] * size),
@@ -48,6 +50,9 @@ def make_rollout(
         max_steps=max_steps,
         completion_mask=mask,
         completion_ids=torch.randint(5, 50, (size, length), generator=generator) * mask,
+        prompt_ids=torch.randint(5, 50, (size, 3), generator=generator),
+        prompt_mask=torch.ones(size, 3, dtype=torch.bool),
+        vocab_size=50,
         features=features,
         encode=fields.pop("encode", stub_encode),
         **fields,
@@ -87,7 +92,17 @@ def trainer_factory(tokenizer, random_policy, tmp_path):
 
     length_reward.__name__ = "correctness"
 
-    def build(bonuses=(), schedules=(), clip=5.0, min_std=0.0, encode=stub_encode, policy=None, **overrides):
+    def build(
+        bonuses=(),
+        schedules=(),
+        clip=5.0,
+        min_std=0.0,
+        encode=stub_encode,
+        policy=None,
+        peft_config=None,
+        capture=True,
+        **overrides,
+    ):
         settings = {
             "output_dir": str(tmp_path / "run"),
             "per_device_train_batch_size": 8,
@@ -112,8 +127,10 @@ def trainer_factory(tokenizer, random_policy, tmp_path):
             eval_dataset=rows.select(range(4)),
             reward_funcs=[length_reward],
             processing_class=tokenizer,
+            peft_config=peft_config,
             bonuses=BonusPipeline(bonuses, schedules, clip, min_std),
             encode=encode,
+            capture_features=capture,
         )
 
     return build

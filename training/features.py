@@ -2,26 +2,26 @@
 
 With h the final-norm output at the position that predicts token y, W the output embedding and T the sampling
 temperature, ``logsumexp = h.W[y]/T - logp(y)`` and ``mean logit = h.mean(W)/T``, so self-certainty, the KL divergence
-from the uniform distribution over the vocabulary, costs two dot products per token.
+from the uniform distribution over the vocabulary, costs two dot products per token. A head with bias, soft-capping or
+scaling takes a slower path through the logits of a few tokens at a time.
 """
 
+import copy
 import math
+from collections.abc import Collection
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
+from accelerate.utils import is_peft_model
 from torch import Tensor
 from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import pad
-
-from training.errors import UserError
+from trl.trainer.utils import add_fused_lm_head, pad
 
 TOKEN_FEATURES = frozenset({"hidden", "logps", "self_certainty", "entropy"})
-_HEAD_TRANSFORMS = (
-    "final_logit_softcapping",
-    "logit_scale",
-    "output_multiplier",
-    "lm_head_multiplier",
-    "logits_scaling",
-)
+# Of the policy as it was before training -> the feature it is on that policy.
+FROZEN_FEATURES = {"frozen_hidden": "hidden", "frozen_self_certainty": "self_certainty"}
+CHUNK_TOKENS = 256  # whose logits exist at once on the chunked path
 
 
 def pad_tokens(sequences: list[list[int]], side: str, padding_value: int, device) -> tuple[Tensor, Tensor]:
@@ -31,17 +31,41 @@ def pad_tokens(sequences: list[list[int]], side: str, padding_value: int, device
     return ids.to(device), mask.to(device)
 
 
-def check_head(model) -> None:
-    """Raise `UserError` when the output head is not a plain projection, on which the identity above rests."""
-    config = model.config.get_text_config()
-    found = [name for name in _HEAD_TRANSFORMS if getattr(config, name, None) not in (None, 1.0)]
-    if getattr(model.get_output_embeddings(), "bias", None) is not None:
-        found.append("head bias")
-    if found:
-        raise UserError(
-            f"self-certainty needs a plain output head, but this model has {', '.join(found)}; use another "
-            "--model_name or a bonus that does not need it."
-        )
+@dataclass(frozen=True)
+class Head:
+    """What an output head does beside the projection: ``softcap * tanh(scale * (h.W + bias) / softcap)``."""
+
+    scale: float
+    softcap: float | None
+    has_bias: bool
+
+    @classmethod
+    def of(cls, model) -> "Head":
+        """The head of a causal language model, read from the config entries that TRL 1.16's fused head knows too."""
+        config = model.config.get_text_config()
+        names = ("logit_scale", "output_multiplier", "lm_head_multiplier")
+        scale = next((getattr(config, name) for name in names if getattr(config, name, None) is not None), None)
+        divisor = getattr(config, "logits_scaling", None)
+        if scale is None and divisor is not None:
+            scale = divisor if config.model_type == "hyperclovax" else 1 / divisor
+        bias = getattr(model.get_output_embeddings(), "bias", None)
+        softcap = getattr(config, "final_logit_softcapping", None)
+        return cls(1.0 if scale is None else scale, softcap, bias is not None)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the head is a projection alone, for which self-certainty needs no logits."""
+        return self == Head(1.0, None, False)
+
+    def finish(self, projected: Tensor) -> Tensor:
+        """Logits of what the projection and the bias give."""
+        logits = projected.float() * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def logits_of(self, hidden: Tensor, tokens: Tensor, output_head) -> Tensor:
+        """The logit (B, T) of each of ``tokens`` (B, T), from the hidden states (B, T, H) that predict them."""
+        projected = (hidden * output_head.weight[tokens].float()).sum(dim=-1)
+        return self.finish(projected + output_head.bias[tokens] if self.has_bias else projected)
 
 
 class FeaturePass:
@@ -57,10 +81,19 @@ class FeaturePass:
         self.model = model
         self.temperature = temperature
         self.batch_size = batch_size
+        self.head = Head.of(model)
 
     @torch.no_grad()
-    def __call__(self, prompt_ids, prompt_mask, completion_ids, completion_mask, autocast) -> dict[str, Tensor]:
-        """All of `TOKEN_FEATURES`, float32, zero on padding: (B, T), and (B, T, H) for "hidden".
+    def __call__(
+        self,
+        prompt_ids,
+        prompt_mask,
+        completion_ids,
+        completion_mask,
+        autocast,
+        names: Collection[str] = TOKEN_FEATURES,
+    ) -> dict[str, Tensor]:
+        """The features of `TOKEN_FEATURES` in ``names``, float32, zero on padding: (B, T), (B, T, H) for "hidden".
 
         ``prompt_ids`` (B, P) are left padded, ``completion_ids`` (B, T) right padded, masks are bool; ``autocast`` is
         the context manager factory under which the policy runs.
@@ -71,11 +104,13 @@ class FeaturePass:
                 rows = slice(start, start + self.batch_size)
                 with autocast():
                     chunks.append(
-                        self._chunk(prompt_ids[rows], prompt_mask[rows], completion_ids[rows], completion_mask[rows])
+                        self._chunk(
+                            prompt_ids[rows], prompt_mask[rows], completion_ids[rows], completion_mask[rows], names
+                        )
                     )
-        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in TOKEN_FEATURES}
+        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in names}
 
-    def _chunk(self, prompt_ids, prompt_mask, completion_ids, completion_mask) -> dict[str, Tensor]:
+    def _chunk(self, prompt_ids, prompt_mask, completion_ids, completion_mask, names) -> dict[str, Tensor]:
         length = completion_ids.size(1)
         input_ids = torch.cat([prompt_ids, completion_ids], dim=1)
         attention_mask = torch.cat([prompt_mask, completion_mask], dim=1)
@@ -93,15 +128,56 @@ class FeaturePass:
         hidden = captured[0][:, -length - 1 : -1].float()
         logps = output.log_probs[:, -length:].float()
         mask = completion_mask.float()
-        return {
-            "hidden": hidden * mask[..., None],
-            "logps": logps * mask,
-            "entropy": output.entropy[:, -length:].float() * mask,
-            "self_certainty": self._self_certainty(hidden, logps, completion_ids) * mask,
-        }
+        features = {"hidden": hidden * mask[..., None], "logps": logps * mask}
+        if "entropy" in names:
+            features["entropy"] = output.entropy[:, -length:].float() * mask
+        if "self_certainty" in names:
+            features["self_certainty"] = self._self_certainty(hidden, logps, completion_ids) * mask
+        return features
 
     def _self_certainty(self, hidden: Tensor, logps: Tensor, tokens: Tensor) -> Tensor:
-        weight = self.model.get_output_embeddings().weight.float()
-        target_logit = (hidden * weight[tokens]).sum(dim=-1) / self.temperature
-        mean_logit = hidden @ weight.mean(dim=0) / self.temperature
-        return target_logit - logps - mean_logit - math.log(weight.size(0))
+        output_head = self.model.get_output_embeddings()
+        if not self.head.is_plain:
+            return torch.stack([self._from_logits(row, output_head) for row in hidden])
+        target_logit = self.head.logits_of(hidden, tokens, output_head) / self.temperature
+        mean_logit = hidden @ output_head.weight.mean(dim=0, dtype=torch.float32) / self.temperature
+        return target_logit - logps - mean_logit - math.log(output_head.weight.size(0))
+
+    def _from_logits(self, hidden: Tensor, output_head) -> Tensor:
+        """Self-certainty (T,) of hidden states (T, H) through the logits of `CHUNK_TOKENS` tokens at a time."""
+        parts = []
+        for chunk in hidden.split(CHUNK_TOKENS):
+            logits = self.head.finish(output_head(chunk.to(output_head.weight.dtype))) / self.temperature
+            parts.append(logits.logsumexp(dim=-1) - logits.mean(dim=-1) - math.log(logits.size(-1)))
+        return torch.cat(parts)
+
+
+class FrozenPolicy:
+    """The policy as it was before training, for features that must not move with it.
+
+    With an adapter it is the policy with its adapter off, with a KL penalty TRL's reference model, so neither costs
+    weights. Otherwise it is a copy, to be made before TRL patches the policy.
+
+    Args:
+        model: the policy, not yet in the trainer.
+        has_reference: whether the trainer will hold a reference model (beta > 0).
+        uses_adapter: whether the trainer will put an adapter on the policy, or it has one.
+    """
+
+    def __init__(self, model, has_reference: bool, uses_adapter: bool):
+        self._copy = None if has_reference or uses_adapter else copy.deepcopy(model).eval().requires_grad_(False)
+
+    def attach(self, policy, reference, temperature: float, batch_size: int, device) -> None:
+        """Take the model to run from the trainer: its unwrapped policy, its reference model or None."""
+        self._policy = policy
+        if self._copy is not None:
+            add_fused_lm_head(self._copy.to(device), temperature=temperature)
+        frozen = self._copy or reference or policy
+        self._pass = FeaturePass(frozen, temperature, batch_size)
+
+    def __call__(self, tokens: dict[str, Tensor], names: Collection[str], autocast) -> dict[str, Tensor]:
+        """The features of `FROZEN_FEATURES` in ``names``."""
+        adapter_off = is_peft_model(self._pass.model) and self._pass.model is self._policy
+        with self._policy.disable_adapter() if adapter_off else nullcontext():
+            features = self._pass(**tokens, autocast=autocast, names={FROZEN_FEATURES[name] for name in names})
+        return {name: features[FROZEN_FEATURES[name]] for name in names}

@@ -1,6 +1,7 @@
 """Flags shared by the entry scripts; each field's help is the sentence printed by ``--help``."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from intrinsic import parse_names
 from intrinsic.base import WeightSchedule
@@ -13,9 +14,16 @@ def _flag(default, help):
 
 @dataclass
 class IntrinsicOptions:
-    """Which intrinsic bonuses to pay, and how."""
+    """Which intrinsic bonuses to pay, and how.
 
-    use_ir: str = _flag("no", "Bonus or comma-separated bonuses: no, knn (memoryr), knn+ (memoryr+).")
+    Attributes:
+        bonus_names: bonuses of the registry that ``use_ir`` names, in order; ``weights`` has one number for each.
+        reward_weights: name in ``use_ir`` that is one of `REWARDS`, extrinsic rewards of the script -> its weight.
+    """
+
+    REWARDS: ClassVar[tuple[str, ...]] = ()
+
+    use_ir: str = _flag("no", "Bonus or comma-separated bonuses: no (r1), knn (memoryr), knn+ (memoryr+).")
     ir_weight: str = _flag("1.0", "Weight of each bonus, one number or one per bonus separated by commas.")
     ir_schedule: str = _flag("constant", "Shape of the weight over training: constant, linear or cosine (both to 0).")
     ir_warmup_steps: int = _flag(0, "Optimiser steps over which the weight rises linearly from 0.")
@@ -44,8 +52,13 @@ class IntrinsicOptions:
     )
 
     def __post_init__(self):
-        names = parse_names(self.use_ir)
-        self.weights = self._parse_weights(names)
+        names = parse_names(self.use_ir, self.REWARDS)
+        weights = self._parse_weights(names)
+        self.bonus_names = [name for name in names if name not in self.REWARDS]
+        self.weights = [weight for name, weight in zip(names, weights, strict=True) if name not in self.REWARDS]
+        self.reward_weights = {
+            name: weight for name, weight in zip(names, weights, strict=True) if name in self.REWARDS
+        }
         if self.ir_schedule not in WeightSchedule.SHAPES:
             raise UserError(f"--ir_schedule={self.ir_schedule!r} is unknown; use one of {WeightSchedule.SHAPES}.")
         for flag in ("k", "memory_questions", "memory_responses", "memory_window"):

@@ -1,15 +1,105 @@
-"""Loading the policy and its tokenizer: the embedded one, a hub name or a local folder."""
+"""Loading the policy and its tokenizer: the embedded one, a hub name, a saved model, or a LoRA adapter on its base."""
 
+import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from peft import LoraConfig, PeftModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import is_bitsandbytes_available
 
 from training.errors import UserError
 
 EMBEDDED_NAME = "tiny"
 EMBEDDED = Path(__file__).parent.parent / "assets" / "tiny_policy"
+WEIGHTS = "model.safetensors"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def _flag(default, help):
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class PolicyOptions:
+    """Which weights are trained, and in which precision they are kept."""
+
+    lora: bool = _flag(
+        False, "Train a LoRA adapter instead of all weights; the run ends with adapter and merged model."
+    )
+    lora_r: int = _flag(16, "Rank of the LoRA adapter, 1 or more.")
+    lora_alpha: int = _flag(32, "Scale of the LoRA adapter; its output is multiplied by lora_alpha / lora_r.")
+    lora_dropout: float = _flag(0.0, "Dropout before the LoRA adapter, in [0, 1).")
+    lora_target_modules: str = _flag(
+        "all-linear", "Modules that get an adapter, separated by commas, or all-linear (all but the output head)."
+    )
+    load_in_4bit: bool = _flag(False, "Keep the frozen weights in 4 bits (needs CUDA, bitsandbytes and --lora).")
+    dtype: str = _flag(
+        "auto",
+        "Precision of the kept weights: float32, bfloat16, float16, or auto: float32, and for LoRA on a GPU bfloat16.",
+    )
+    attn_implementation: str = _flag(
+        "auto", "Attention of transformers: eager, sdpa, flash_attention_2, or auto: eager for tiny on CPU, else sdpa."
+    )
+
+    def __post_init__(self):
+        if self.lora_r < 1 or not 0 <= self.lora_dropout < 1:
+            raise UserError(
+                f"--lora_r={self.lora_r} must be at least 1 and --lora_dropout={self.lora_dropout} in [0, 1)."
+            )
+        if self.dtype not in ("auto", *DTYPES):
+            raise UserError(f"--dtype={self.dtype!r} is unknown; use auto, {', '.join(DTYPES)}.")
+        if self.load_in_4bit:
+            self._check_4bit()
+
+    def _check_4bit(self):
+        if not self.lora:
+            raise UserError("--load_in_4bit freezes the weights; add --lora, whose adapter is what then learns.")
+        if not torch.cuda.is_available():
+            raise UserError(
+                "--load_in_4bit needs a CUDA device and there is none; leave it out (--lora alone works on CPU)."
+            )
+        if not is_bitsandbytes_available():
+            raise UserError("--load_in_4bit needs the package bitsandbytes; install it with pip install bitsandbytes.")
+
+    def weight_dtype(self) -> torch.dtype:
+        """The precision that ``dtype`` means on this machine."""
+        if self.dtype != "auto":
+            return DTYPES[self.dtype]
+        return torch.bfloat16 if self.lora and torch.accelerator.is_available() else torch.float32
+
+    def lora_config(self) -> LoraConfig | None:
+        """The adapter to train, or None for full training."""
+        if not self.lora:
+            return None
+        modules = self.lora_target_modules
+        return LoraConfig(
+            r=self.lora_r,
+            lora_alpha=self.lora_alpha,
+            lora_dropout=self.lora_dropout,
+            target_modules=modules if modules == "all-linear" else modules.split(","),
+            task_type="CAUSAL_LM",
+        )
+
+    def quantization(self) -> BitsAndBytesConfig | None:
+        """4-bit NF4 with bfloat16 arithmetic, or None."""
+        if not self.load_in_4bit:
+            return None
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
 
 
 def is_embedded(model_name: str) -> bool:
@@ -17,13 +107,20 @@ def is_embedded(model_name: str) -> bool:
     return model_name == EMBEDDED_NAME
 
 
+def adapter_base(model_name: str) -> str | None:
+    """The base model that the adapter in the folder ``model_name`` was trained on; None when it is no adapter."""
+    config = Path(model_name) / "adapter_config.json"
+    if not config.is_file():
+        return None
+    return json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+
+
 def resolve(model_name: str) -> str:
     """The path or hub name to load; raises `UserError`, before any weights are read, when there is nothing to load."""
     if is_embedded(model_name):
         return str(EMBEDDED)
     if os.path.isdir(model_name):
-        if not (Path(model_name) / "config.json").exists():
-            raise UserError(f"--model_name={model_name!r} is a folder without config.json; give a saved model.")
+        _check_folder(Path(model_name))
         return model_name
     try:
         AutoConfig.from_pretrained(model_name)
@@ -36,23 +133,75 @@ def resolve(model_name: str) -> str:
     return model_name
 
 
+def _check_folder(folder: Path) -> None:
+    """Raise `UserError` unless ``folder`` holds a whole model, or an adapter whose base can be loaded."""
+    if (folder / "adapter_config.json").is_file():
+        base = adapter_base(str(folder))
+        if not base:
+            raise UserError(
+                f"--model_name={str(folder)!r} is an adapter that does not name its base model; name it there."
+            )
+        if not any(folder.glob("adapter_model.*")):
+            raise UserError(
+                f"--model_name={str(folder)!r} is an adapter without weights; its checkpoint is incomplete."
+            )
+        try:
+            resolve(base)
+        except UserError as error:
+            raise UserError(
+                f"--model_name={str(folder)!r} is an adapter whose base {base!r} is not there; "
+                "put it there, or correct base_model_name_or_path in adapter_config.json."
+            ) from error
+        return
+    if not (folder / "config.json").is_file():
+        raise UserError(f"--model_name={str(folder)!r} is a folder without config.json; give a saved model.")
+    index = folder / f"{WEIGHTS}.index.json"
+    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else {WEIGHTS}
+    missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+    if missing:
+        raise UserError(
+            f"--model_name={str(folder)!r} lacks {missing[0]}: the checkpoint is incomplete; give a whole one."
+        )
+
+
 def load_tokenizer(model_name: str) -> PreTrainedTokenizerBase:
-    """Left-padding tokenizer; a missing pad token becomes the EOS token."""
-    tokenizer = AutoTokenizer.from_pretrained(resolve(model_name), padding_side="left")
+    """Left-padding tokenizer; a missing pad token becomes the EOS token. An adapter without one has its base's."""
+    path = resolve(model_name)
+    base = adapter_base(path)
+    if base is not None and not (Path(path) / "tokenizer_config.json").is_file():
+        return load_tokenizer(base)
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def load_policy(model_name: str, attn_implementation: str | None = None) -> PreTrainedModel:
-    """The policy with float32 weights: updates at learning rates around 1e-6 vanish in bfloat16 ones.
+def context_length(model_name: str) -> int | None:
+    """Most tokens of prompt and completion together that the policy was built for, where its config says so."""
+    path = resolve(model_name)
+    return getattr(AutoConfig.from_pretrained(adapter_base(path) or path), "max_position_embeddings", None)
 
-    The forward pass runs in bfloat16 by autocast where the trainer's ``bf16`` is on. ``attn_implementation`` None
-    leaves the choice to transformers, except for the embedded policy on CPU: there, eager attention under bfloat16
-    autocast is 2.4 times faster than SDPA in float32.
+
+def load_policy(model_name: str, options: PolicyOptions | None = None) -> PreTrainedModel:
+    """The policy, by default with float32 weights: updates at learning rates around 1e-6 vanish in bfloat16 ones.
+
+    The forward pass runs in bfloat16 by autocast where the trainer's ``bf16`` is on. An adapter is merged into its
+    base. The embedded policy on CPU takes eager attention: with bfloat16 autocast 2.4 times SDPA in float32.
     """
-    if attn_implementation is None and is_embedded(model_name) and not torch.accelerator.is_available():
-        attn_implementation = "eager"
+    options = options or PolicyOptions()
+    path = resolve(model_name)
+    base = adapter_base(path)
+    if base is not None:
+        return PeftModel.from_pretrained(load_policy(base, options), path).merge_and_unload()
     return AutoModelForCausalLM.from_pretrained(
-        resolve(model_name), dtype=torch.float32, attn_implementation=attn_implementation
+        path,
+        dtype=options.weight_dtype(),
+        attn_implementation=_attention(path, options.attn_implementation),
+        quantization_config=options.quantization(),
     )
+
+
+def _attention(path: str, asked: str) -> str | None:
+    if asked != "auto":
+        return asked
+    return "eager" if Path(path) == EMBEDDED and not torch.accelerator.is_available() else None

@@ -43,9 +43,12 @@ class Rollout:
         step, max_steps: optimiser step now and at the end of training.
         completion_mask: (B, T) bool, true on completion tokens up to and including EOS; None without tokens.
         completion_ids: (B, T) token ids, right padded; None without tokens.
+        prompt_ids, prompt_mask: (B, P) token ids, left padded, and bool mask; None without tokens.
+        vocab_size: number of token ids the policy's embedding has; 0 without tokens.
         features: tensors of the shared feature pass by name, only those some bonus `needs`:
             "hidden" (B, T, H) final-norm output at the position that predicts each token, "logps" (B, T),
-            "self_certainty" (B, T), "entropy" (B, T).
+            "self_certainty" (B, T), "entropy" (B, T), and of the policy before training "frozen_hidden" (B, T, H) and
+            "frozen_self_certainty" (B, T).
         encode: shared text encoder, list of n texts -> (n, d) float32 on the rollout's device.
     """
 
@@ -58,6 +61,9 @@ class Rollout:
     max_steps: int = 1
     completion_mask: Tensor | None = None
     completion_ids: Tensor | None = None
+    prompt_ids: Tensor | None = None
+    prompt_mask: Tensor | None = None
+    vocab_size: int = 0
     features: dict[str, Tensor] = field(default_factory=dict)
     encode: Callable[[list[str]], Tensor] | None = None
     _vectors: dict[str, Tensor] = field(default_factory=dict, repr=False)

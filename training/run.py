@@ -5,21 +5,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from analysis.report import write_report
 from analysis.table import closing_table
-from evaluation.evaluate import HeldOut, HeldOutCallback
+from evaluation.evaluate import HeldOut, HeldOutCallback, Pass
 from intrinsic import build_bonuses
 from intrinsic.encoder import POLICY, build_encoder
+from rewards.grade import Grade
+from training.best import BestPolicy
 from training.bonus_pipeline import BonusPipeline
 from training.callbacks import InterruptCallback, MetricsCallback, install_progress
+from training.chat import check_chat_template, render
 from training.checkpoint import abandon_after, check_identity, find_checkpoint, load_state, step_of
 from training.errors import UserError
 from training.options import IntrinsicOptions
-from training.policy import load_policy, resolve
-from training.run_folder import RunFolder, create_run_folder, default_output_dir
+from training.policy import PolicyOptions, adapter_base, context_length, load_policy, resolve
+from training.run_folder import create_run_folder, default_output_dir
 from training.run_options import RunConfig, RunOptions
 from training.trainer import STATE_NAME, IntrinsicGRPOTrainer
 
@@ -48,6 +52,12 @@ class Run:
         identity: dict,
     ):
         resolve(options.model_name)
+        if adapter_base(options.model_name) and config.beta and not options.lora:
+            raise UserError(
+                f"--model_name={options.model_name!r} is an adapter; the KL penalty (--beta={config.beta}) would pull "
+                "towards its base; train from the merged model, or with --lora or --beta=0."
+            )
+        self.task = task
         self.intrinsic, self.options, self.config = intrinsic, options, config
         self.bonuses = build_bonuses(intrinsic)
         self.encoder = self._load_encoder()
@@ -59,22 +69,22 @@ class Run:
             check_identity(load_state(self.checkpoint, STATE_NAME)["identity"], self.identity)
         groups = {"task": task_options, "intrinsic": intrinsic, "run": options, "grpo": config}
         flags = {name: _flags(group) for name, group in groups.items()}
-        self.folder: RunFolder = create_run_folder(Path(config.output_dir), flags, resume=bool(options.resume))
-
-    @property
-    def path(self) -> Path:
-        return self.folder.path
+        self.path = Path(config.output_dir)
+        if self._is_main:
+            self.folder = create_run_folder(self.path, flags, resume=bool(options.resume))
+        PartialState().wait_for_everyone()
 
     def _default_folder(self, task: str) -> Path:
         if self.config.run_name:
             return Path("outputs") / task / self.config.run_name
-        legacy = ["legacy"] if self.intrinsic.memory_legacy else []
-        return default_output_dir(task, self.options.model_name, self.intrinsic.use_ir, self.config.seed, *legacy)
+        extra = ["legacy"] * self.intrinsic.memory_legacy + ["lora"] * self.options.lora
+        return default_output_dir(task, self.options.model_name, self.intrinsic.use_ir, self.config.seed, *extra)
 
     def _identity(self, data: dict) -> dict:
         config = self.config
         return {
             "model": self.options.model_name,
+            "adapter": [self.options.lora_r, self.options.lora_alpha] if self.options.lora else None,
             "seed": config.seed,
             "data": data,
             "bonuses": {bonus.name: bonus.identity() for bonus in self.bonuses},
@@ -92,7 +102,7 @@ class Run:
         callbacks: Sequence = (),
     ) -> IntrinsicGRPOTrainer:
         """Load the policy and build the trainer on it."""
-        policy = load_policy(self.options.model_name)
+        policy = load_policy(self.options.model_name, self.options)
         if self._needs_encoder and self.intrinsic.encoder == POLICY:
             self.encoder = build_encoder(POLICY, policy=policy, tokenizer=tokenizer)
         self.config.reward_weights = list(reward_weights)
@@ -102,6 +112,7 @@ class Run:
             train_dataset=rows,
             reward_funcs=list(reward_funcs),
             processing_class=tokenizer,
+            peft_config=self.options.lora_config(),
             bonuses=BonusPipeline(
                 self.bonuses, self.intrinsic.schedules(), self.intrinsic.ir_clip, self.intrinsic.ir_min_std
             ),
@@ -124,35 +135,83 @@ class Run:
             return None
         return build_encoder(self.intrinsic.encoder, device=self.config.device)
 
-    def train(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Evaluate, train, evaluate again, save the policy, and write plots, report and the closing table."""
-        before = after = None
-        if self.config.do_eval and self.checkpoint is None:
-            before = held_out.evaluate(trainer.model, tokenizer, "before")
-            print(f"before training: accuracy {before['metrics']['accuracy']['mean']:.3f}", flush=True)
-        elif self.config.do_eval:
-            before = held_out.load("before")
+    def held_out(self, rows: Dataset | None, grade: Callable[[str, dict], Grade]) -> HeldOut | None:
+        """The evaluation of ``rows`` under this run's flags, or None where there is none to make."""
+        if rows is None or not self.config.do_eval:
+            return None
+        options, longest = self.options, self.config.L
+        passes = [Pass("sampled", options.eval_samples, options.eval_temperature, longest)]
+        if options.eval_greedy and options.eval_temperature > 0:
+            passes.append(Pass("greedy", 1, 0.0, longest))
+        return HeldOut(self.task, rows, grade, self.path / "eval", passes, self.config.seed)
+
+    def train(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut | None) -> None:
+        """Evaluate, train, evaluate again, save the policy, and write plots, report and the closing table.
+
+        The policy with the best held-out accuracy is kept in ``best/``, the last one in ``final/``; with LoRA,
+        ``final/`` holds the merged model and ``adapter/`` the adapter. Without ``held_out`` nothing is evaluated.
+        """
+        best = BestPolicy(self.path / "best", trainer.save_model, self._is_main)
+        before = self._evaluate_before(trainer, held_out, best) if held_out else None
         interrupt = InterruptCallback(self._updates_per_generation)
         trainer.add_callback(interrupt)
-        if self.config.do_eval and self.options.eval_every:
-            trainer.add_callback(HeldOutCallback(held_out, tokenizer, self.options.eval_every))
-        if self.checkpoint is not None:
-            print(f"resuming from {self.checkpoint} at step {step_of(self.checkpoint)}", flush=True)
-            abandon_after(self.path, step_of(self.checkpoint))
+        if held_out and self.config.eval_steps:
+            every = int(self.config.eval_steps)
+            trainer.add_callback(
+                HeldOutCallback(held_out, trainer.processing_class, every, trainer.accelerator, best.offer)
+            )
+        self._print_resume()
         try:
             trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
         finally:
             interrupt.restore()
         if interrupt.signal is not None:
-            print("stopped by a signal after saving; go on with --resume auto", flush=True)
+            self._print("stopped by a signal after saving; go on with --resume auto")
             sys.exit(interrupt.exit_code)
-        if self.config.do_eval:
-            after = held_out.evaluate(trainer.model, tokenizer, "after", trainer.state.global_step)
-        trainer.save_model(str(self.path / "final"))
-        report = write_report(self.path)
-        if after is not None:
-            print(closing_table(before, after))
-        print(f"run folder: {self.path} (report: {report})")
+        after = self._evaluate(trainer, held_out, "after", best) if held_out else None
+        self._save_final(trainer)
+        if self._is_main:
+            report = write_report(self.path)
+            print(closing_table(before, after) if held_out else "not evaluated (--do_eval 0)")
+            print(f"run folder: {self.path} (report: {report})")
+
+    def _evaluate_before(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut, best: BestPolicy) -> dict | None:
+        if self.checkpoint is not None:
+            return held_out.load("before")
+        before = self._evaluate(trainer, held_out, "before", best)
+        self._print(f"before training: accuracy {before['metrics']['accuracy']['mean']:.3f}")
+        return before
+
+    def _evaluate(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut, name: str, best: BestPolicy) -> dict:
+        step = trainer.state.global_step
+        report = held_out.evaluate(trainer.model, trainer.processing_class, name, step, trainer.accelerator)
+        best.offer(report)
+        return report
+
+    def _print_resume(self) -> None:
+        if self.checkpoint is None or not self._is_main:
+            return
+        print(f"resuming from {self.checkpoint} at step {step_of(self.checkpoint)}", flush=True)
+        abandon_after(self.path, step_of(self.checkpoint))
+
+    def _save_final(self, trainer: IntrinsicGRPOTrainer) -> None:
+        if not self.options.lora:
+            trainer.save_model(str(self.path / "final"))
+            return
+        adapter = str(self.path / "adapter")
+        trainer.save_model(adapter)
+        if self._is_main:
+            # Merged from the saved files: weights in 4 bits cannot be merged in place without loss.
+            load_policy(adapter, PolicyOptions(dtype=self.options.dtype)).save_pretrained(self.path / "final")
+            trainer.processing_class.save_pretrained(self.path / "final")
+
+    @property
+    def _is_main(self) -> bool:
+        return self.config.process_index == 0
+
+    def _print(self, line: str) -> None:
+        if self._is_main:
+            print(line, flush=True)
 
     @property
     def _updates_per_generation(self) -> int:
@@ -160,23 +219,29 @@ class Run:
         return max(1, config.steps_per_generation * config.num_iterations // config.gradient_accumulation_steps)
 
 
-def drop_long_prompts(rows: Dataset, tokenizer: PreTrainedTokenizerBase, longest: int) -> Dataset:
-    """Rows whose rendered prompt has at most ``longest`` tokens; prints how many were dropped.
+def fitting_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, options: RunOptions, config: RunConfig) -> Dataset:
+    """Rows whose rendered prompt has at most ``max_prompt_length`` tokens and leaves room for ``L`` more.
 
-    Raises `UserError` when none is left.
+    Prints how many were dropped. Raises `UserError` when none is left, when ``L`` alone exceeds the policy's context,
+    or when the prompts are conversations and the policy has no chat template.
     """
+    context = context_length(options.model_name) or options.max_prompt_length + config.L
+    if context <= config.L:
+        raise UserError(f"--L={config.L} leaves no room for a prompt in the policy's context of {context}; lower --L.")
+    longest = min(options.max_prompt_length, context - config.L)
+    check_chat_template(rows[0]["prompt"], tokenizer, options.model_name)
 
     def fits(row: dict) -> bool:
-        prompt = row["prompt"]
-        if not isinstance(prompt, str):
-            prompt = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-        return len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) <= longest
+        return len(tokenizer(render(row["prompt"], tokenizer), add_special_tokens=False)["input_ids"]) <= longest
 
     kept = rows.filter(fits)
     if len(kept) < len(rows):
         print(f"dropped {len(rows) - len(kept)} of {len(rows)} prompts longer than {longest} tokens")
     if not len(kept):
-        raise UserError(f"all {len(rows)} prompts are longer than {longest} tokens; raise --max_prompt_length.")
+        raise UserError(
+            f"all {len(rows)} prompts are longer than {longest} tokens; raise --max_prompt_length, or lower --L or the "
+            "number of shots."
+        )
     return kept
 
 

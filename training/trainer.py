@@ -8,13 +8,15 @@ Plain GRPO scores a group with reward functions and normalises; this trainer als
 Evaluation runs none of this.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, is_peft_model
 from torch import Tensor
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
@@ -26,11 +28,14 @@ from training.bonus_pipeline import (
     sequence_mean,
     share_metrics,
 )
+from training.capture import GenerationCapture
 from training.checkpoint import check_identity, load_state, rotate, save_state, saving
-from training.features import TOKEN_FEATURES, FeaturePass, check_head, pad_tokens
+from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, FrozenPolicy, pad_tokens
 from training.rollout import Rollout, message_text
 
 STATE_NAME = "intrinsic_state"
+
+logger = logging.getLogger(__name__)
 
 
 class EpochSampler(RepeatSampler):
@@ -60,18 +65,22 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
     """`trl.GRPOTrainer` whose advantages also hold intrinsic bonuses.
 
     Args:
+        model: the policy.
         bonuses: the bonuses with their schedules.
         encode: shared text encoder for bonuses that need "text_embedding".
         correctness: name of the reward function whose column above 0.5 means a right answer.
         identity: settings that a resumed run must share with the checkpoint; differences are refused.
         completions_dir: folder that gets one parquet per generation batch, one row per completion; None for none.
         keep_checkpoints: how many complete checkpoints to keep; None for all.
+        capture_features: read token features off the generation where Hugging Face generates; else, and with vLLM,
+            they take a forward pass, which then serves as TRL's old log-probabilities too.
         Everything else goes to `GRPOTrainer`; ``args.reward_weights`` are those of ``reward_funcs`` alone.
     """
 
     def __init__(
         self,
-        *trainer_args,
+        model: PreTrainedModel,
+        *,
         reward_funcs: list[Callable],
         args,
         bonuses: BonusPipeline | None = None,
@@ -80,6 +89,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         identity: dict | None = None,
         completions_dir: Path | None = None,
         keep_checkpoints: int | None = None,
+        capture_features: bool = True,
         **trainer_kwargs,
     ):
         self.bonuses = bonuses or BonusPipeline([], [])
@@ -91,21 +101,41 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         columns = [BonusColumn(bonus, part) for bonus, part in self.bonuses.reward_columns]
         if args.reward_weights is not None:
             args.reward_weights = [*args.reward_weights, *[1.0] * len(columns)]
-        super().__init__(*trainer_args, reward_funcs=[*reward_funcs, *columns], args=args, **trainer_kwargs)
+        frozen = None
+        if self.bonuses.needs & FROZEN_FEATURES.keys():
+            uses_adapter = trainer_kwargs.get("peft_config") is not None or is_peft_model(model)
+            frozen = FrozenPolicy(model, has_reference=args.beta != 0.0, uses_adapter=uses_adapter)
+        super().__init__(model, reward_funcs=[*reward_funcs, *columns], args=args, **trainer_kwargs)
         self.correctness_column = self.reward_func_names.index(correctness)
         self._rollout: Rollout | None = None
         self._scored: list[ScoredBonus] = []
         self._local_logps: Tensor | None = None
         policy = self.accelerator.unwrap_model(self.model)
-        if "self_certainty" in self.bonuses.needs:
-            check_head(policy)
-        self._feature_pass = FeaturePass(policy, self.temperature, args.per_device_train_batch_size)
+        batch_size = args.per_device_train_batch_size
+        self._feature_pass = FeaturePass(policy, self.temperature, batch_size)
+        if self.bonuses.needs & {"self_certainty", "frozen_self_certainty"} and not self._feature_pass.head.is_plain:
+            logger.warning(
+                "self-certainty goes through the logits, in chunks: this policy has %s", self._feature_pass.head
+            )
+        self._capture = None
+        other_sampler = args.use_vllm or args.use_transformers_continuous_batching
+        if capture_features and self.bonuses.needs & TOKEN_FEATURES and not other_sampler:
+            self._capture = GenerationCapture(policy, self.temperature, keep_hidden="hidden" in self.bonuses.needs)
+        self._frozen = frozen
+        if frozen is not None:
+            frozen.attach(policy, self.ref_model, self.temperature, batch_size, self.accelerator.device)
 
     def _get_train_sampler(self, dataset=None):
         sampler = super()._get_train_sampler(dataset)
         if isinstance(sampler, RepeatSampler) and sampler.shuffle:
             sampler.__class__ = EpochSampler
         return sampler
+
+    def _generate_single_turn(self, *args, **kwargs):
+        if self._capture is None or not self.model.training:
+            return super()._generate_single_turn(*args, **kwargs)
+        with self._capture.capturing():
+            return super()._generate_single_turn(*args, **kwargs)
 
     def _generate(self, prompts: list):
         output = super()._generate(prompts)
@@ -141,7 +171,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         extrinsic = rewards[:, : self.num_extrinsic]
         weights = self.reward_weights[: self.num_extrinsic].to(rewards.device)
         tokens = self._token_tensors()
-        features = self._features(tokens) if self.bonuses.needs & TOKEN_FEATURES else {}
+        features = self._features(tokens)
         return Rollout(
             questions=gather_object([message_text(prompt, "user") for prompt in prompts]),
             completions=gather_object([message_text(completion, "assistant") for completion in completions]),
@@ -152,6 +182,9 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             max_steps=self.state.max_steps,
             completion_mask=self._gather_padded(tokens["completion_mask"]),
             completion_ids=self._gather_padded(tokens["completion_ids"]),
+            prompt_ids=self._gather_padded(tokens["prompt_ids"], pad_first=True),
+            prompt_mask=self._gather_padded(tokens["prompt_mask"], pad_first=True),
+            vocab_size=self.accelerator.unwrap_model(self.model).get_input_embeddings().num_embeddings,
             features={name: self._gather_padded(value) for name, value in features.items()},
             encode=self.encode,
         )
@@ -169,12 +202,19 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         }
 
     def _features(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
-        features = self._feature_pass(**tokens, autocast=self.accelerator.autocast)
-        self._local_logps = features["logps"]
-        return {name: features[name] for name in self.bonuses.needs & TOKEN_FEATURES}
+        """The token features that some bonus needs: captured in generation, or from one pass over the policy."""
+        needs, autocast, features = self.bonuses.needs, self.accelerator.autocast, {}
+        if self._capture is not None:
+            features = self._capture.features(tokens["completion_ids"], tokens["completion_mask"])
+        elif needs & TOKEN_FEATURES:
+            features = self._feature_pass(**tokens, autocast=autocast, names=needs & TOKEN_FEATURES | {"logps"})
+            self._local_logps = features["logps"]
+        if needs & FROZEN_FEATURES.keys():
+            features |= self._frozen(tokens, needs & FROZEN_FEATURES.keys(), autocast)
+        return {name: features[name] for name in features if name in needs}
 
-    def _gather_padded(self, values: Tensor) -> Tensor:
-        return self.accelerator.gather(self.accelerator.pad_across_processes(values, dim=1))
+    def _gather_padded(self, values: Tensor, pad_first: bool = False) -> Tensor:
+        return self.accelerator.gather(self.accelerator.pad_across_processes(values, dim=1, pad_first=pad_first))
 
     def _join_after_normalisation(self, output: dict) -> None:
         """Add the bonuses placed after normalisation to ``output["advantages"]``, (B,) or (B, T)."""

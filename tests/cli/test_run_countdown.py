@@ -97,8 +97,9 @@ def test_resumed_run_equals_the_uninterrupted_one(straight, tmp_path):
 
 def test_resume_with_other_settings_is_refused_with_a_table(straight):
     folder, _ = straight
+    record = (folder / "run.json").read_text()
     result = run("--use_ir=knn+", "--k", "3", "--resume", "auto", "--output_dir", str(folder), check=False)
-    assert result.returncode == 2
+    assert result.returncode == 2 and (folder / "run.json").read_text() == record
     assert "setting" in result.stderr and "bonuses.knn+.k" in result.stderr
 
 

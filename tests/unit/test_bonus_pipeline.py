@@ -100,3 +100,31 @@ def test_state_of_bonuses_and_guards_survives(rollout_factory):
     restored.load_state_dict(pipeline.state_dict())
     with pytest.raises(RunError):
         restored.score(rollout)
+
+
+def test_weight_follows_the_schedule_over_the_steps_of_the_run(rollout_factory):
+    pipeline = BonusPipeline([Fixed([1.0, 0.0, 0.0, 0.0])], [WeightSchedule(2.0, "linear")])
+    for step, weight in ((0, 2.0), (10, 1.0), (20, 0.0)):
+        rollout = rollout_factory(["a", "b", "c", "d"], [1, 0, 0, 0], step=step, max_steps=20)
+        assert pipeline.score(rollout)[0].weight == pytest.approx(weight)
+
+
+class Replacing(Fixed):
+    def combine(self, advantages, scores, rollout):
+        return scores
+
+
+def test_a_bonus_that_replaces_the_advantages_does_nothing_at_weight_zero(rollout_factory):
+    rollout = rollout_factory(["a", "b", "c", "d"], [1, 0, 0, 0])
+    advantages = torch.tensor([1.0, -1.0, 0.5, -0.5])
+    for weight, expected in ((0.0, advantages), (1.0, torch.full((4,), 3.0))):
+        pipeline = BonusPipeline([Replacing([3.0] * 4, "advantage")], [WeightSchedule(weight)])
+        torch.testing.assert_close(pipeline.join(advantages, pipeline.score(rollout), rollout), expected)
+
+
+def test_a_reward_that_is_missing_for_a_row_counts_as_zero():
+    columns = torch.tensor([[1.0, math.nan], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    given = torch.nan_to_num(columns)
+    settings = (torch.ones(2), 4, "group")
+    torch.testing.assert_close(reward_advantages(columns, *settings), reward_advantages(given, *settings))
+    assert torch.isfinite(reward_advantages(columns, *settings)).all()

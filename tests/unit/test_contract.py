@@ -164,4 +164,4 @@ def test_every_bonus_has_test_card_and_readme_row():
 
 def test_help_names_every_bonus_and_alias():
     help_text = IntrinsicOptions.__dataclass_fields__["use_ir"].metadata["help"]
-    assert set(re.findall(r"[a-z]+\+?", help_text)) >= {"no", *REGISTRY, *ALIASES}
+    assert set(re.findall(r"[a-z0-9]+\+?", help_text)) >= {"no", *REGISTRY, *ALIASES}

@@ -145,3 +145,23 @@ def test_chat_and_base_prompts_hold_the_problem_and_unknown_styles_are_refused()
 
 def test_rows_for_training_do_not_hold_the_solution():
     assert set(add_prompts(generate(3, "train", 0), "chat").column_names) == {"prompt", "numbers", "target"}
+
+
+def test_the_order_of_the_numbers_makes_no_other_problem():
+    assert problem_key([7, 3, 5], 12) == problem_key([5, 7, 3], 12) != problem_key([5, 7, 3], 13)
+    assert split_of([7, 3, 5], 12) == split_of([3, 5, 7], 12)
+
+
+def test_operations_stay_among_the_whole_numbers_from_zero_on():
+    assert [apply(op, 6, 3) for op in "+-*/"] == [9, 3, 18, 2]
+    assert apply("-", 3, 6) is None and apply("/", 7, 3) is None and apply("/", 7, 0) is None
+
+
+def test_no_step_of_a_solution_exceeds_the_largest_value():
+    def values(node):
+        return [node.value] + (values(node.left) + values(node.right) if node.op else [])
+
+    rng = Random(0)
+    drawn = [draw_expression([12, 9, 14, 13], rng, max_value=200) for _ in range(500)]
+    solutions = [node for node in drawn if node is not None]
+    assert len(solutions) > 100 and max(max(values(node)) for node in solutions) <= 200

@@ -4,9 +4,12 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig
 
 from intrinsic.base import Bonus, WeightSchedule
-from training.errors import RunError
+from training.errors import RunError, UserError
+from training.policy import load_policy, load_tokenizer
+from training.trainer import EpochSampler
 
 
 class RecordingBonus(Bonus):
@@ -139,10 +142,11 @@ def test_question_is_the_completions_own_prompt(trainer_factory):
     assert bonus.rollouts[0].questions == ["Numbers: 0."] * 4 + ["Numbers: 1."] * 4
 
 
-def test_features_match_full_logits(trainer_factory, random_policy):
+@pytest.mark.parametrize("capture", [True, False])
+def test_features_match_full_logits(trainer_factory, random_policy, capture):
     needs = {"hidden", "logps", "self_certainty", "entropy"}
     bonus = RecordingBonus(needs=needs)
-    trainer = trainer_factory([bonus], [WeightSchedule(1.0)], temperature=0.7)
+    trainer = trainer_factory([bonus], [WeightSchedule(1.0)], temperature=0.7, capture=capture)
     output = one_batch(trainer)
     rollout = bonus.rollouts[0]
     input_ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
@@ -164,6 +168,67 @@ def test_features_match_full_logits(trainer_factory, random_policy):
 
 
 def test_shared_pass_serves_as_old_log_probs_only_when_a_bonus_counts(trainer_factory):
-    needs = {"logps"}
-    assert "old_per_token_logps" in one_batch(trainer_factory([RecordingBonus(needs=needs)], [WeightSchedule(1.0)]))
-    assert "old_per_token_logps" not in one_batch(trainer_factory([RecordingBonus(needs=needs)], [WeightSchedule(0.0)]))
+    for weight, capture, expected in ((1.0, False, True), (0.0, False, False), (1.0, True, False)):
+        bonus = RecordingBonus(needs={"logps"})
+        output = one_batch(trainer_factory([bonus], [WeightSchedule(weight)], capture=capture))
+        assert ("old_per_token_logps" in output) == expected
+
+
+def test_a_new_sampler_goes_on_with_the_order_of_a_later_epoch():
+    # TRL 1.16 replays the first epoch's order when a run is resumed in a later one.
+    def sampler():
+        return EpochSampler(range(8), mini_repeat_count=2, batch_size=4, repeat_count=1, shuffle=True, seed=5)
+
+    uninterrupted = sampler()
+    first, second = list(uninterrupted), list(uninterrupted)
+    resumed = sampler()
+    resumed.set_epoch(1)
+    assert list(resumed) == second != first
+
+
+def test_the_trainer_shuffles_through_that_sampler(trainer_factory):
+    assert isinstance(trainer_factory()._get_train_sampler(), EpochSampler)
+
+
+def test_weights_of_the_extrinsic_rewards_leave_a_bonus_its_own(trainer_factory):
+    bonus = RecordingBonus("reward")
+    output = one_batch(trainer_factory([bonus], [WeightSchedule(0.5)], reward_weights=[3.0]))
+    rewards = 3.0 * bonus.rollouts[0].correct + 0.5 * torch.arange(8).clamp(max=5.0)
+    torch.testing.assert_close(output["advantages"], grouped(rewards))
+
+
+def test_a_checkpoint_of_other_settings_is_refused_by_the_trainer_itself(trainer_factory, tmp_path):
+    saved = trainer_factory(save_strategy="steps", save_steps=1, max_steps=1)
+    saved.identity = {"seed": 0}
+    saved.train()
+    other = trainer_factory(max_steps=2)
+    other.identity = {"seed": 1}
+    with pytest.raises(UserError, match="seed"):
+        other.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
+
+
+@pytest.mark.parametrize("way", ["copy", "reference", "adapter"])
+def test_frozen_features_are_those_of_the_policy_before_training(trainer_factory, way):
+    bonus = RecordingBonus(needs={"hidden", "frozen_hidden", "frozen_self_certainty", "self_certainty"})
+    overrides = {
+        "copy": {},
+        "reference": {"beta": 0.04},
+        "adapter": {"peft_config": LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")},
+    }[way]
+    policy = load_policy("tiny")
+    trainer = trainer_factory(
+        [bonus], [WeightSchedule(1.0)], policy=policy, max_steps=3, learning_rate=0.01, **overrides
+    )
+    trainer.train()
+    first, last = bonus.rollouts[0], bonus.rollouts[-1]
+    for name in ("hidden", "self_certainty"):
+        torch.testing.assert_close(first.features[f"frozen_{name}"], first.features[name], atol=1e-3, rtol=1e-3)
+        assert (last.features[f"frozen_{name}"] - last.features[name]).abs().max() > 0.01
+    ids = torch.cat([last.prompt_ids, last.completion_ids], dim=1)
+    mask = torch.cat([last.prompt_mask, last.completion_mask], dim=1)
+    length, keep = last.completion_ids.size(1), last.completion_mask
+    with torch.no_grad():
+        states = load_policy("tiny")(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
+    expected = states[-1][:, -length - 1 : -1]
+    torch.testing.assert_close(last.features["frozen_hidden"][keep], expected[keep], atol=1e-3, rtol=1e-3)
+    assert last.vocab_size == len(load_tokenizer("tiny"))

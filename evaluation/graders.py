@@ -1,0 +1,223 @@
+"""The graders of all tasks by name, and the command that measures them on labelled cases.
+
+python -m evaluation.graders --cases tests/cases/gsm8k_answer_cases.jsonl --show
+
+A case file holds JSON lines of three kinds, told apart by their fields: completions with a gold answer, GSM8K questions
+with the solutions of several models, and Countdown problems. Each row has the verdict that a grader should reach.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from transformers import HfArgumentParser
+
+from rewards.answer import grade_number, has_latex
+from rewards.countdown import grade_countdown
+from rewards.format import cut_thinking
+from rewards.grade import Grade
+from rewards.latex import grade_latex
+from rewards.latex_worker import Reading, is_equal
+from training.errors import UserError, run_cli
+
+GRADERS: dict[str, Callable[[str, dict], Grade]] = {
+    "number": lambda completion, row: grade_number(completion, row["gold"]),
+    "latex": lambda completion, row: grade_latex(completion, row["gold"]),
+    "countdown": lambda completion, row: grade_countdown(completion, row["numbers"], row["target"]),
+}
+TIERS = ("strict", "medium", "loose")
+SHOWN = 160  # characters of a completion
+
+_PLAIN_GOLD = re.compile(r"\$?-?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)\$?")
+_WAYS = {"latex": "latex", "expr": "expr", "string": "letter"}
+_ENGLISH = "Language.ENGLISH"
+_ANSWER_MARK = "A:"
+# math-verify knows English alone: its word "answer" replaces that of the row's language, ...
+_ANSWER_WORDS = re.compile(
+    r"答案|答え|réponse|respuesta|resposta|risposta|antwort|ответ|الإجابة|إجابة|उत्तर", re.IGNORECASE
+)
+# ... and a space goes between scripts, since it finds numbers and letters after a space only.
+_BORDERS = re.compile(
+    r"(?<=[\u3040-\u30ff\u3400-\u9fff])(?=[0-9A-Za-z(\\$-])|(?<=[0-9A-Za-z)$])(?=[\u3040-\u30ff\u3400-\u9fff])"
+)
+
+
+class Case(NamedTuple):
+    """One judgement: what was expected of a grader and what it said; equal if it is right."""
+
+    id: str
+    source: str
+    gold: str
+    prediction: str
+    expected: object
+    got: object
+    is_plain_number: bool = False
+
+
+@dataclass
+class GraderOptions:
+    """Measure the graders on labelled cases."""
+
+    cases: str = field(metadata={"help": "JSON lines: labelled completions, model solutions or Countdown cases."})
+    show: bool = field(default=False, metadata={"help": "Print each disagreement, and the errors on plain numbers."})
+
+
+def read_rows(path: str) -> Iterator[tuple[int, dict]]:
+    """(line number, row) for each line of a file of JSON objects; blank lines are skipped.
+
+    Raises `UserError` when the file is missing or has no row, and with the line number when a line is no JSON object.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"--cases={path!r} is not a file; give the path of a file of JSON lines.")
+    empty = True
+    with open(path, encoding="utf-8", errors="surrogateescape") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}, line {number} is not JSON ({error}); mend or remove the line.") from None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number} holds {line.strip()[:40]!r}; every line must be a JSON object.")
+            empty = False
+            yield number, row
+    if empty:
+        raise UserError(f"{path} is empty; give a file with one case per line.")
+
+
+def judge_row(number: int, row: dict) -> list[Case]:
+    """The judgements of the row in line ``number`` of a case file, by the grader of its kind.
+
+    Raises `UserError` with the line number on a row of no known kind and on fields that hold something else than cases
+    do.
+    """
+    for fields, judge_kind in _KINDS:
+        if fields.keys() <= row.keys():
+            for name, kind in fields.items():
+                if not isinstance(row[name], kind):
+                    raise UserError(f"line {number}: {name} holds {row[name]!r}, but must be a {kind.__name__}.")
+            try:
+                return judge_kind(str(row.get("id", number)), row)
+            except UserError as error:
+                raise UserError(f"line {number}: {error}") from None
+    known = "; or ".join(", ".join(fields) for fields, _ in _KINDS)
+    raise UserError(f"line {number} has the fields {', '.join(row) or 'none'}, but a case has {known}.")
+
+
+def _judge_labelled(identity: str, row: dict) -> list[Case]:
+    options = row.get("options") or {}
+    gold, prediction = row["gold"], row["prediction"]
+    case = Case(identity, row.get("source", "labelled"), gold, prediction, row["expected_bool"], None)
+    if options.keys() >= set(TIERS):
+        tiers = {tier: getattr(grade_number(prediction, gold), tier) for tier in TIERS}
+        return [case._replace(expected={tier: options[tier] for tier in TIERS}, got=tiers)]
+    is_upstream_number = _PLAIN_GOLD.fullmatch(gold.strip()) and "kind" not in options
+    if is_upstream_number and options.get("language", _ENGLISH) == _ENGLISH:
+        # Where the row asks for LaTeX alone, a completion without any has no answer.
+        unreadable = _ways(options) == ("latex",) and not has_latex(prediction)
+        got = grade_number("" if unreadable else prediction, gold).loose
+        return [case._replace(got=got, is_plain_number=True)]
+    text = cut_thinking(_in_english(prediction) if options.get("language", _ENGLISH) != _ENGLISH else prediction)
+    return [case._replace(got=is_equal(gold, text, _reading(options)))]
+
+
+def _ways(options: dict) -> tuple[str, ...]:
+    """The `Reading.ways` of a row."""
+    if options.get("kind") == "letter-index":
+        return ("letter",)
+    names = options.get("match_types") or options.get("match_type") or ["latex", "expr"]
+    for name in names:
+        if name not in _WAYS:
+            raise UserError(f"the match type {name!r} is unknown; use some of {', '.join(_WAYS)}.")
+    return tuple(_WAYS[name] for name in names)
+
+
+def _reading(options: dict) -> Reading:
+    """How math-verify has to read and compare a row that comes from the tests of a library."""
+    is_parser_test = options.get("kind") == "parser-equality"
+    return Reading(
+        ways=("latex",) if is_parser_test else _ways(options),
+        units=not is_parser_test,
+        float_rounding=options.get("precision", Reading.float_rounding),
+        strict=options.get("strict", Reading.strict),
+        set_relations=options.get("allow_set_relation_comp", Reading.set_relations),
+        gold_form=options.get("gold_sympy", ""),
+    )
+
+
+def _in_english(text: str) -> str:
+    """``text`` with the marks by which math-verify finds an answer, put in the place of those of other languages."""
+    return _BORDERS.sub(" ", _ANSWER_WORDS.sub("answer", text)).replace("。", ". ").replace("：", ": ")
+
+
+def _judge_solutions(identity: str, row: dict) -> list[Case]:
+    gold = row["ground_truth"].rpartition(_ANSWER_MARK)[2].strip()
+    solutions = {
+        model: value
+        for model, value in row.items()
+        if isinstance(value, dict) and {"solution", "is_correct"} <= value.keys()
+    }
+    return [
+        Case(identity, model, gold, value["solution"], value["is_correct"], grade_number(value["solution"], gold).loose)
+        for model, value in solutions.items()
+    ]
+
+
+def _judge_countdown(identity: str, row: dict) -> list[Case]:
+    got = grade_countdown(row["completion"], row["numbers"], row["target"]).medium
+    gold = f"{row['numbers']} -> {row['target']}"
+    return [Case(identity, row.get("source", "countdown"), gold, row["completion"], row["expected_bool"], got)]
+
+
+_KINDS = (
+    ({"gold": str, "prediction": str, "expected_bool": bool}, _judge_labelled),
+    ({"question": str, "ground_truth": str}, _judge_solutions),
+    ({"numbers": list, "target": int, "completion": str, "expected_bool": bool}, _judge_countdown),
+)
+
+
+def disagreements(cases: list[Case]) -> list[str]:
+    """One line for each wrong judgement, and a last one with the errors on upstream rows whose gold is a number."""
+    lines = [
+        f"id {case.id} ({case.source}) gold {case.gold[:SHOWN]!r} prediction {_shorten(case.prediction)!r} "
+        f"expected {case.expected} got {case.got}"
+        for case in cases
+        if case.got != case.expected
+    ]
+    plain = [case for case in cases if case.is_plain_number]
+    if plain:
+        accepted = sum(case.got and not case.expected for case in plain)
+        rejected = sum(case.expected and not case.got for case in plain)
+        lines.append(f"plain-number rows: {len(plain)}, wrongly accepted {accepted}, wrongly rejected {rejected}")
+    return lines
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[: SHOWN // 4]} ... {text[-SHOWN * 3 // 4 :]}"
+
+
+def summary(cases: list[Case]) -> list[str]:
+    """``source right/total`` for each source in the order of the file, then the same for all of them."""
+    total = Counter(case.source for case in cases)
+    right = Counter(case.source for case in cases if case.got == case.expected)
+    return [
+        *(f"{source} {right[source]}/{count}" for source, count in total.items()),
+        f"overall {right.total()}/{total.total()}",
+    ]
+
+
+def main() -> None:
+    (options,) = HfArgumentParser(GraderOptions).parse_args_into_dataclasses()
+    cases = [case for number, row in read_rows(options.cases) for case in judge_row(number, row)]
+    if options.show:
+        print("\n".join(disagreements(cases)))
+    print("\n".join(summary(cases)))
+
+
+if __name__ == "__main__":
+    run_cli(main)

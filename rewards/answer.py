@@ -1,0 +1,221 @@
+"""Finding the answer of a completion, and grading it under three tiers; numbers are compared as exact fractions.
+
+Nothing here runs text as code or raises on any completion, and the time is linear in the completion's length.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+from rewards.format import CUT, cut_thinking, is_well_formed, last_answer
+from rewards.grade import Grade
+from rewards.number import (
+    CURRENCY,
+    MAX_LENGTH,
+    NUMBER,
+    SCALE_WORDS,
+    STATEMENT,
+    TEXT_COMMAND,
+    parse_number,
+    plain_characters,
+    unit_factor,
+)
+from training.errors import UserError
+
+MAX_STATEMENTS = 8  # of the form "the answer is ...", counted from the end
+TAIL_LENGTH = 2_000  # final characters in which the loose tier looks for a number without any mark
+
+_MATH_OPEN = re.compile(r"(?<!\\)(?:\$\$|\$|\\\[|\\\()")
+# An inline environment ends on its line.
+_MATH_CLOSE = {
+    "$$": re.compile(r"\$\$"),
+    "$": re.compile(r"(?<!\\)\$|\n"),
+    "\\[": re.compile(r"\\\]"),
+    "\\(": re.compile(r"\\\)|\n"),
+}
+_PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}[,.]?\s+[A-Za-z]{2,}")
+_FREE_NUMBER = re.compile(
+    rf"(?<![A-Za-z0-9_^\\{{])(?<![0-9][.,:/])(?:(?<![)])[+-])?[{CURRENCY}]?-?"
+    rf"(?:[0-9]+ [0-9]+/[0-9]+|{NUMBER}(?: ?/ ?[0-9]+(?:\.[0-9]+)?|[eE][+-]?[0-9]{{1,3}}(?![A-Za-z0-9]))?)"
+    rf"(?:\s?%|\s(?:{SCALE_WORDS})\b)?(?![0-9_}}]|[.,:/][0-9]|\s?\^|\s?\\(?!text|mathrm|mbox|[%$)\],; !]|q?quad))"
+)
+# A stated number may be the first of several or open a calculation, with a unit in between.
+_GOES_ON = re.compile(
+    rf"\s*(?:[A-Za-z]{{2,}}\s*){{0,2}}(?:(?:\bor\b|\bto\b|±|[-+*/×÷=^])\s*(?:[{CURRENCY}(]?[0-9]|\\|[A-Za-z](?![A-Za-z])))"
+)
+_SENTENCE = re.compile(r"(?:[^.\n]|\.(?![\s]|$))+")
+_ANNOTATION = re.compile(r"<<[^<>\n]*>>")  # of GSM8K's solutions
+_MARKUP = " \t\r\n*_`\"'"
+_SPECIAL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|</s>")
+_BRACE = re.compile(r"\\boxed\s*\{|\\fbox\s*\{|\\.|[{}]", re.DOTALL)
+
+
+class Verdict(StrEnum):
+    """What the one answer block of a completion is; `CORRECT` alone makes the medium tier true."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNPARSABLE = "unparsable"
+    NO_ANSWER = "no_answer"
+    MULTIPLE_ANSWERS = "multiple_answers"
+
+
+def boxed_contents(text: str) -> list[tuple[int, int, str]]:
+    """(start, end, content) of every complete ``\\boxed{...}`` or ``\\fbox{...}`` of ``text``, inner boxes included."""
+    opened: list[tuple[int, int] | None] = []
+    found = []
+    for match in _BRACE.finditer(text):
+        token = match[0]
+        if token.endswith("{") and token != "\\{":
+            opened.append((match.start(), match.end()) if len(token) > 1 else None)
+        elif token == "}" and opened:
+            box = opened.pop()
+            if box is not None:
+                found.append((box[0], match.end(), text[box[1] : match.start()].strip()))
+    return sorted(found)
+
+
+def math_spans(text: str) -> list[tuple[int, int, str]]:
+    """(start, end, content) of the LaTeX environments of ``text``; dollars around prose are amounts of money."""
+    spans, position = [], 0
+    while opening := _MATH_OPEN.search(text, position):
+        position = opening.end()
+        closing = _MATH_CLOSE[opening[0]].search(text, position)
+        if closing is None or closing[0] == "\n":
+            continue
+        content = text[position : closing.start()]
+        is_money = opening[0] == "$" and _PROSE.search(TEXT_COMMAND.sub("", content))
+        if content.strip() and not is_money:
+            spans.append((opening.start(), closing.end(), content))
+            position = closing.end()
+    return spans
+
+
+def _is_free(match: re.Match) -> bool:
+    """Whether a match of `_FREE_NUMBER` is a number of its own: neither an ordinal nor the factor of a symbol."""
+    letters = re.match(r"[A-Za-z]+", match.string[match.end() : match.end() + 32])
+    return letters is None or unit_factor(letters[0], attached=True) is not None
+
+
+def has_latex(text: str) -> bool:
+    """Whether ``text`` holds a LaTeX environment (an inline one stands on one line) or a box."""
+    return bool(math_spans(text) or boxed_contents(text))
+
+
+def stated_answer(text: str) -> str | None:
+    """What the last "answer is X" or "answer: X" of ``text`` says, where X starts with math, a box or a number.
+
+    One before a ``####`` is part of the solution, since GSM8K's solutions end in that mark and their answer.
+    """
+    text = text.rpartition("####")[2]
+    for match in list(STATEMENT.finditer(text))[-MAX_STATEMENTS:][::-1]:
+        rest = plain_characters(_ANNOTATION.sub("", text[match.end() : match.end() + MAX_LENGTH])).lstrip(_MARKUP)
+        starts = [*math_spans(rest)[:1], *boxed_contents(rest)[:1]]
+        for start, _, content in starts:
+            if start == 0:
+                return content
+        number = _FREE_NUMBER.match(rest)
+        if number and _is_free(number):
+            return _calculated(rest) if _GOES_ON.match(rest, number.end()) else number[0]
+    return None
+
+
+def _calculated(rest: str) -> str:
+    """The result of the calculation that the first sentence of ``rest`` is; the sentence where it has none."""
+    sentence = _SENTENCE.match(rest)[0]
+    side = sentence.rpartition("=")[2].lstrip(_MARKUP)
+    result = _FREE_NUMBER.match(side) if side != sentence else None
+    return result[0] if result and _is_free(result) else sentence
+
+
+def last_number(text: str) -> str | None:
+    """The last number or LaTeX environment with digits in the final `TAIL_LENGTH` characters of ``text``."""
+    tail = plain_characters(_SPECIAL_TOKEN.sub(" ", text[-TAIL_LENGTH:]))
+    spans = [span for span in math_spans(tail) if re.search("[0-9]", span[2])]
+    numbers = [(match.start(), match.end(), match[0]) for match in _FREE_NUMBER.finditer(tail) if _is_free(match)]
+    spans += [number for number in numbers if not any(start < number[1] <= end for start, end, _ in spans[-1:])]
+    return max(spans)[2] if spans else None
+
+
+def last_block(text: str) -> str | None:
+    """Content of the last complete answer block."""
+    block = last_answer(text)
+    return None if block is None else block.text
+
+
+def last_box(text: str) -> str | None:
+    """Content of the last complete box."""
+    boxes = boxed_contents(text)
+    return boxes[-1][2] if boxes else None
+
+
+def last_hashes(text: str) -> str | None:
+    """What follows the last ``####`` on its line."""
+    _, mark, rest = text.rpartition("####")
+    return rest.lstrip(" ").partition("\n")[0] if mark else None
+
+
+NUMBER_FINDERS = (stated_answer, last_block, last_box, last_hashes, last_number)
+
+
+def find_answer(completion: str, finders: Sequence[Callable[[str], str | None]] = NUMBER_FINDERS) -> str | None:
+    """What the first of ``finders`` that finds something takes for the answer of ``completion``, else None.
+
+    They look outside the thinking, or everywhere if nothing stands outside.
+    """
+    outside = cut_thinking(completion)
+    scope = outside if outside.replace(CUT, "").strip() else completion
+    return next((found for find in finders if (found := find(scope)) is not None), None)
+
+
+def grade_answer(
+    completion: str,
+    canonical: Callable[[str], str | None],
+    is_right: Callable[[str], bool],
+    finders: Sequence[Callable[[str], str | None]] = NUMBER_FINDERS,
+) -> Grade:
+    """`Grade` of ``completion``, for any kind of answer.
+
+    strict: `is_well_formed`, and medium. medium: exactly one complete answer block outside the thinking, and right.
+    loose: medium, or the answer that `find_answer` finds is right. So each tier contains the one before.
+
+    Args:
+        canonical: text of an answer -> the text that equal answers share, None if it cannot be read.
+        is_right: text of an answer that can be read -> whether it equals the gold answer.
+        finders: where `find_answer` looks for the loose tier's answer, in order.
+    """
+    well_formed = is_well_formed(completion)
+    block = last_answer(cut_thinking(completion))
+    answer = None
+    if block is not None and block.repeated:
+        verdict = Verdict.MULTIPLE_ANSWERS
+    elif block is None or not block.text.strip():
+        verdict = Verdict.NO_ANSWER
+    else:
+        answer = canonical(block.text)
+        verdict = Verdict.UNPARSABLE
+        if answer is not None:
+            verdict = Verdict.CORRECT if is_right(block.text) else Verdict.WRONG
+    medium = loose = verdict == Verdict.CORRECT
+    if not medium:
+        found = find_answer(completion, finders)
+        found_answer = None if found is None else canonical(found)
+        loose = found_answer is not None and is_right(found)
+        answer = found_answer if answer is None else answer
+    return Grade(medium and well_formed, medium, loose, answer, str(verdict), well_formed)
+
+
+def grade_number(completion: str, gold: str) -> Grade:
+    """`Grade` of ``completion`` (without its prompt) by exact equality with the number ``gold``.
+
+    Raises `UserError` when ``gold`` is not a number.
+    """
+    target = parse_number(gold)
+    if target is None:
+        raise UserError(f"the gold answer {gold[:80]!r} is not a number; mend the row, or use the LaTeX grader.")
+
+    def canonical(text: str) -> str | None:
+        value = parse_number(text)
+        return None if value is None else str(value)
+
+    return grade_answer(completion, canonical, lambda text: parse_number(text) == target)

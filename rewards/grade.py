@@ -1,0 +1,24 @@
+"""The judgement of one completion under three tiers, the common result of every grader."""
+
+from typing import NamedTuple
+
+
+class Grade(NamedTuple):
+    """What a grader says of one completion; ``strict`` implies ``medium``, and ``medium`` implies ``loose``.
+
+    Attributes:
+        strict: right, and the whole completion is exactly the asked shape.
+        medium: right, by exactly one complete answer block outside the reasoning; what training rewards.
+        loose: right, wherever the answer stands.
+        answer: canonical text of the answer that the loose tier read, None when there is none; equal answers have equal
+            texts, so they can be counted and voted on.
+        verdict: one word on the medium tier, for example correct, wrong, no_answer, multiple_answers or unparsable.
+        well_formed: the whole completion is exactly the asked shape, whatever its answer.
+    """
+
+    strict: bool
+    medium: bool
+    loose: bool
+    answer: str | None
+    verdict: str
+    well_formed: bool

@@ -1,0 +1,117 @@
+"""Flags and data of the scripts that train on questions with one final answer: run_gsm8k.py and run_math.py."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from datasets import Dataset
+
+from tasks.math import GSM8K, NUMINA
+from tasks.math_prompts import add_prompts, check_prompt
+from training.errors import UserError
+from training.options import IntrinsicOptions
+from training.run_options import RunOptions
+
+MAX_HELD_OUT_SHARE = 0.2
+
+
+def _flag(default, help):
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class MathOptions:
+    """Data, prompt and rewards."""
+
+    data: str = _flag(GSM8K, "Training data: hub name, folder, jsonl or parquet file.")
+    split: str = _flag("train", "Split of a hub dataset or folder to train on.")
+    eval_data: str = _flag("", "Held-out data: hub name, folder or file. Unset: --data.")
+    eval_split: str = _flag(
+        "",
+        "Split of the held-out data. Unset: problems set aside from the training split, so that choosing the best "
+        "policy never sees the test split.",
+    )
+    train_problems: int = _flag(0, "Random training problems to use; 0 uses all.")
+    num_shots: int = _flag(0, "Worked examples before each question, in training and evaluation alike, 0 to 9.")
+    prompt_type: str = _flag(
+        "reasoning", "reasoning or think (tags), qwen25-math-cot (boxed), plain (no chat template)."
+    )
+    format_weight: float = _flag(1.0, "Weight of the rewards for shape alone (each at most 0.5).")
+
+    def __post_init__(self):
+        check_prompt(self.prompt_type, self.num_shots)
+        if self.train_problems < 0:
+            raise UserError(f"--train_problems={self.train_problems} must be 0 or more.")
+
+
+@dataclass
+class GSM8KOptions(MathOptions):
+    """Data, prompt and rewards of run_gsm8k.py."""
+
+    reward_legacy: bool = _flag(
+        False,
+        "Reward by the reference's arithmetic, defects included: answers compared as texts, regexes that stop at a "
+        "line break, unbounded tail penalty, cosine over characters.",
+    )
+
+
+@dataclass
+class NuminaOptions(MathOptions):
+    """Data, prompt and rewards of run_math.py."""
+
+    data: str = _flag(
+        NUMINA, "Training data with question or problem, and answer or solution: hub name, folder or file."
+    )
+
+
+@dataclass
+class MathIntrinsicOptions(IntrinsicOptions):
+    """Which intrinsic bonuses to pay; ``cosine`` is the length-aware correctness reward that Memory-R compares with."""
+
+    REWARDS: ClassVar[tuple[str, ...]] = ("cosine",)
+
+    use_ir: str = _flag(
+        "no", "Bonus or comma-separated bonuses: no (r1), cosine (length reward), knn (memoryr), knn+ (memoryr+)."
+    )
+
+
+def weights_of(rewards: Sequence[Callable], task: MathOptions, intrinsic: MathIntrinsicOptions) -> list[float]:
+    """One weight per reward column: correctness 1, those of ``--use_ir`` as ``--ir_weight`` says, shape by its flag."""
+    fixed = {"correctness": 1.0, **intrinsic.reward_weights}
+    return [fixed.get(reward.__name__, task.format_weight) for reward in rewards]
+
+
+def load_problems(
+    options: MathOptions, run: RunOptions, load: Callable[[str, str], Dataset], held_out: bool, seed: int
+) -> tuple[Dataset, Dataset | None]:
+    """(training, held-out) rows with prompts; held-out ones, if asked for, are never trained on.
+
+    Which problems are set aside does not depend on the seed. Raises `UserError` when no training problem is left.
+    """
+    train, test = load(options.data, options.split), None
+    if held_out and (options.eval_data or options.eval_split):
+        test = load(options.eval_data or options.data, options.eval_split or "test")
+        test = test.select(_by_hash(test)[: run.eval_problems])
+    elif held_out:
+        count = min(run.eval_problems, max(1, int(MAX_HELD_OUT_SHARE * len(train))))
+        test = train.select(_by_hash(train)[:count])
+    if test is not None:
+        train = _without(train, set(test["question"]))
+        test = add_prompts(test, options.prompt_type, options.num_shots, seed)
+    if options.train_problems:
+        train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
+    return add_prompts(train, options.prompt_type, options.num_shots, seed), test
+
+
+def _by_hash(rows: Dataset) -> list[int]:
+    """Row indices in an order that depends on the questions alone."""
+    digests = [hashlib.blake2b(text.encode("utf-8", "surrogatepass")).digest() for text in rows["question"]]
+    return sorted(range(len(rows)), key=digests.__getitem__)
+
+
+def _without(rows: Dataset, questions: set[str]) -> Dataset:
+    kept = [index for index, text in enumerate(rows["question"]) if text not in questions]
+    if not kept:
+        raise UserError(f"all {len(rows)} training problems are held-out ones too; give other data, or more of it.")
+    return rows.select(kept)

@@ -1,0 +1,114 @@
+"""LightEval's own pipeline, for real and offline, on four rows: both tasks, prompts, verdicts, cache."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from transformers import set_seed
+
+from evaluation.generate import sample_completions
+from evaluation.lighteval_backend import OVERLAY, run_lighteval
+from tasks.math_prompts import prompt
+from training.policy import EMBEDDED, load_policy, load_tokenizer
+from training.tiny_policy import build_model
+
+pytestmark = pytest.mark.skipif(
+    not (OVERLAY / "lighteval").is_dir(), reason="LightEval is not installed in its folder (requirements-lighteval.txt)"
+)
+
+# The second row has most characters and few tokens, the third fewer characters and most tokens. In the third LightEval
+# takes the number behind the words "the answer", 14.5, for the gold.
+ROWS = [
+    {"question": "Ada has 2 pens and buys 3. How many?", "answer": "2 + 3 = 5\n#### 5"},
+    {"question": "Numbers: low high hit " * 20 + "How many?", "answer": "4 + 4 = 8\n#### 8"},
+    {
+        "question": "What is 29 halved" + " 7" * 90 + "?",
+        "answer": "29 / 2 = 14.5. Round the answer up: 14.5 becomes 15\n#### 15",
+    },
+    {"question": "Ivo has 9 coins. How many?", "answer": "9\n#### 9"},
+]
+# What the trained policy says to our prompt: right and in shape; right, but with text behind; in shape, but wrong;
+# right without any tag. And to the built-in: right; wrong; right, where that cannot score; right inside <think>.
+ANSWERS = [
+    "<reasoning>\n2 + 3 = 5\n</reasoning>\n<answer>\n5\n</answer>",
+    "<reasoning>\n4 + 4\n</reasoning>\n<answer>8</answer>\nDone.",
+    "<think>\n29 / 2\n</think>\n<answer>\n14\n</answer>",
+    "The answer is 9",
+]
+BUILTIN_ANSWERS = ["The answer is 5.", "The answer is 7.", "The answer is 15.", "<think>\nThe answer is 9.\n</think>"]
+MAX_NEW_TOKENS = 48
+TIERS = {"strict": [1, 0, 0, 0], "medium": [1, 1, 0, 0], "loose": [1, 1, 0, 1], "format": [1, 0, 1, 0]}
+
+
+def memorise(tokenizer):
+    """A policy trained on `ANSWERS` and `BUILTIN_ANSWERS` until it says nothing else."""
+    set_seed(0)
+    model = build_model(tokenizer)
+    turns = [[row["question"], answer] for row, answer in zip(ROWS, ANSWERS, strict=True)]
+    turns += [
+        [f"Question: {row['question']}\nAnswer:", answer] for row, answer in zip(ROWS, BUILTIN_ANSWERS, strict=True)
+    ]
+    texts = [f"<|user|>{question}<|assistant|>{answer}<|end|>" for question, answer in turns]
+    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
+    starts = [len(tokenizer(text.partition("<|assistant|>")[0])["input_ids"]) + 1 for text in texts]
+    is_answer = torch.arange(batch["input_ids"].shape[1])[None] >= torch.tensor(starts)[:, None]
+    labels = batch["input_ids"].masked_fill(~is_answer | (batch["attention_mask"] == 0), -100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(300):
+        loss = model(**batch, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if loss < 0.01:
+            return model
+    raise AssertionError(f"the policy has not learned the answers: loss {loss.item():.3f}")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Reports of two runs on one path: the embedded policy first, then the one that knows the answers, in its place."""
+    folder = tmp_path_factory.mktemp("lighteval")
+    data = folder / "test.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    policy = folder / "policy"
+    shutil.copytree(EMBEDDED, policy)
+    files, reports = sorted(policy.rglob("*")), []
+    for weights in (load_policy("tiny"), memorise(load_tokenizer("tiny"))):
+        weights.save_pretrained(policy)
+        run_lighteval(str(policy), "gsm8k", folder / "out", data=str(data), max_new_tokens=MAX_NEW_TOKENS, batch_size=4)
+        reports.append(json.loads((folder / "out" / "lighteval.json").read_text()))
+    return *reports, sorted(policy.rglob("*")) == files
+
+
+def test_completions_are_those_of_our_own_generation_on_whole_prompts(runs):
+    model, tokenizer = load_policy("tiny"), load_tokenizer("tiny")
+    prompts = [prompt(row["question"]) for row in ROWS]
+    expected = sample_completions(model, tokenizer, prompts, temperature=0, max_new_tokens=MAX_NEW_TOKENS)
+    assert [record["completion"] for record in runs[0]["records"]] == [samples[0].text for samples in expected]
+
+
+def test_overwritten_checkpoint_is_generated_with_anew(runs):
+    assert [record["completion"] for record in runs[1]["records"]] == ANSWERS
+    assert [record["builtin_completion"] for record in runs[1]["records"]] == BUILTIN_ANSWERS
+
+
+@pytest.mark.parametrize("metric", TIERS)
+def test_our_task_reports_every_tier(runs, metric):
+    assert [record[metric] for record in runs[1]["records"]] == TIERS[metric]
+    assert runs[1]["metrics"][f"gsm8k_tiers/{metric}"] == sum(TIERS[metric]) / 4
+
+
+def test_builtin_gsm8k_has_its_own_prompt_metric_and_ceiling(runs):
+    records, metrics = runs[1]["records"], runs[1]["metrics"]
+    assert records[0]["builtin_prompt"] == f"Question: {ROWS[0]['question']}\nAnswer:"
+    # LightEval's default for its own task: what stands in <think> is taken away before it is judged.
+    assert [record["builtin_correct"] for record in records] == [True, False, False, False]
+    assert [record["builtin_attainable"] for record in records] == [True, True, False, True]
+    assert (metrics["gsm8k/extractive_match"], metrics["gsm8k/ceiling"]) == (0.25, 0.75)
+
+
+def test_run_leaves_no_trace_in_checkpoint_and_process(runs):
+    assert runs[2], "LightEval wrote into the checkpoint's folder"
+    assert "lighteval" not in sys.modules and str(OVERLAY) not in sys.path

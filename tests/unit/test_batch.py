@@ -1,0 +1,73 @@
+"""What an update is: prompts x generations, whatever the accumulation and the micro-batch."""
+
+import pytest
+import torch
+
+from training.errors import UserError
+from training.policy import load_policy
+from training.run_options import RunConfig
+
+
+def config(**flags) -> RunConfig:
+    return RunConfig(**{"output_dir": "unused", "use_cpu": True, "report_to": "none", "num_generations": 16} | flags)
+
+
+def test_bs_counts_prompts_as_in_the_papers():
+    # Memory-R's README: bs 2, gc 8, 16 generations are 256 completions per update.
+    paper = config(bs=2, gc=8)
+    assert paper.per_device_train_batch_size * paper.gradient_accumulation_steps == 256
+    assert paper.generation_batch_size == 256 and paper.per_device_train_batch_size == 32
+
+
+@pytest.mark.parametrize("micro_batch", [1, 8, 64, 256])
+def test_micro_batch_changes_memory_only(micro_batch):
+    small = config(bs=2, gc=8, micro_batch=micro_batch)
+    assert small.per_device_train_batch_size == micro_batch
+    assert small.generation_batch_size == 256
+
+
+def test_micro_batch_that_does_not_divide_the_update_is_refused():
+    with pytest.raises(UserError, match="divisor of 256"):
+        config(bs=2, gc=8, micro_batch=7)
+
+
+def test_activations_are_recomputed_only_on_an_accelerator_unless_asked(monkeypatch):
+    assert config().activation_checkpointing is False
+    assert config(gradient_checkpointing=True).activation_checkpointing is True
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert config(use_cpu=False, bf16=False).activation_checkpointing is True
+
+
+def test_vllm_that_is_not_installed_is_refused_before_a_model_loads(monkeypatch):
+    monkeypatch.setattr("training.run_options.is_vllm_available", lambda: False)
+    with pytest.raises(UserError, match="package vllm"):
+        config(use_vllm=True)
+
+
+def updated_weights(trainer_factory, **batch) -> dict[str, torch.Tensor]:
+    sizes = RunConfig(output_dir="unused", use_cpu=True, bf16=False, num_generations=4, **batch)
+    trainer = trainer_factory(
+        policy=load_policy("tiny"),
+        per_device_train_batch_size=sizes.per_device_train_batch_size,
+        gradient_accumulation_steps=sizes.gradient_accumulation_steps,
+        max_steps=1,
+        loss_type="grpo",
+        beta=0.04,
+        # The gradient itself as the update: Adam would turn rounding differences of tiny gradients into full steps.
+        optim="sgd",
+        learning_rate=1.0,
+    )
+    trainer.train()
+    return {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+
+
+@pytest.mark.parametrize("other", [{"bs": 4, "gc": 2}, {"bs": 8, "gc": 1}, {"bs": 2, "gc": 4, "micro_batch": 2}])
+def test_the_same_prompts_give_the_same_update_however_they_are_cut(trainer_factory, other):
+    reference = updated_weights(trainer_factory, bs=2, gc=4)
+    cut = updated_weights(trainer_factory, **other)
+    untrained = dict(load_policy("tiny").named_parameters())
+    moved = max((reference[name] - untrained[name]).abs().max().item() for name in reference)
+    assert moved > 1e-3
+    for name in reference:
+        torch.testing.assert_close(cut[name], reference[name], rtol=1e-4, atol=1e-4 * moved)

@@ -1,0 +1,115 @@
+"""Features captured during generation are those of the forward pass, at no forward pass of their own."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    set_seed,
+)
+from trl.trainer.utils import add_fused_lm_head
+
+from training.capture import GenerationCapture
+from training.features import FeaturePass, pad_tokens
+
+SIZES = {
+    "vocab_size": 97,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
+MODELS = {
+    "plain": (LlamaForCausalLM, LlamaConfig(**SIZES)),
+    "soft-capped": (Gemma2ForCausalLM, Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=0.5)),
+    "biased": (PhiForCausalLM, PhiConfig(**SIZES)),
+}
+
+
+def build(model_class, config, adapter=False):
+    set_seed(0)
+    model = model_class(config).eval()
+    with torch.no_grad():
+        for parameter in model.get_output_embeddings().parameters():
+            parameter.normal_()
+    add_fused_lm_head(model, temperature=0.7, outputs=("log_probs", "entropy"))
+    if adapter:
+        model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    return model.eval()
+
+
+def generate(model, capture):
+    """Sampled tokens after prompts of different length, one of which ends early, and the capture's features."""
+    prompts, prompt_mask = pad_tokens([[5, 6, 7], [8], [9, 10]], "left", 0, "cpu")
+    with capture.capturing(), torch.no_grad():
+        output = model.generate(
+            input_ids=prompts,
+            attention_mask=prompt_mask.long(),
+            do_sample=True,
+            top_k=0,
+            max_new_tokens=12,
+            temperature=0.7,
+        )
+    tokens = output[:, prompts.size(1) :]
+    ended = (tokens == 1).int().cumsum(dim=1) - (tokens == 1).int()
+    mask = ended == 0
+    return prompts, prompt_mask, tokens, mask
+
+
+@pytest.mark.parametrize("adapter", [False, True], ids=["full", "adapter"])
+@pytest.mark.parametrize("model_class, config", MODELS.values(), ids=MODELS.keys())
+def test_captured_features_equal_those_of_the_forward_pass(model_class, config, adapter):
+    model = build(model_class, config, adapter)
+    capture = GenerationCapture(model, 0.7, keep_hidden=True)
+    prompts, prompt_mask, tokens, mask = generate(model, capture)
+    captured = capture.features(tokens, mask)
+    passed = FeaturePass(model, 0.7, batch_size=3)(prompts, prompt_mask, tokens, mask, nullcontext)
+    assert captured.keys() == passed.keys()
+    for name, values in passed.items():
+        torch.testing.assert_close(captured[name], values, atol=1e-4, rtol=1e-4)
+
+
+def test_hooks_are_gone_and_the_capture_empty_afterwards():
+    model = build(*MODELS["plain"])
+    capture = GenerationCapture(model, 0.7, keep_hidden=False)
+    _, _, tokens, mask = generate(model, capture)
+    assert "hidden" not in capture.features(tokens, mask)
+    model(torch.ones(1, 3, dtype=torch.long))
+    with pytest.raises(IndexError):
+        capture.features(tokens, mask)
+
+
+def test_captured_bonuses_cost_no_forward_pass(trainer_factory, random_policy):
+    from intrinsic.base import Bonus, WeightSchedule
+
+    class Reader(Bonus):
+        name, placement, needs = "reader", "advantage", frozenset({"self_certainty", "hidden", "entropy"})
+
+        def score(self, rollout):
+            return rollout.features["self_certainty"].mean(dim=1)
+
+    def forwards(**settings):
+        count = 0
+
+        def add(*_):
+            nonlocal count
+            count += 1
+
+        hook = random_policy.model.register_forward_hook(add)
+        trainer_factory(policy=random_policy, max_steps=1, **settings).train()
+        hook.remove()
+        return count
+
+    plain = forwards()
+    assert forwards(bonuses=[Reader()], schedules=[WeightSchedule(1.0)]) == plain
+    assert forwards(bonuses=[Reader(), Reader()], schedules=[WeightSchedule(1.0)] * 2, capture=False) == plain + 1

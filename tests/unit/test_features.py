@@ -1,0 +1,68 @@
+"""The shared feature pass on heads that are more than a projection."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    set_seed,
+)
+from trl.trainer.utils import add_fused_lm_head
+
+from training.features import FeaturePass, pad_tokens
+
+SIZES = {
+    "vocab_size": 97,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+HEADS = {
+    "plain": (LlamaForCausalLM, LlamaConfig(**SIZES)),
+    "soft-capped": (Gemma2ForCausalLM, Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=0.5)),
+    "scaled": (CohereForCausalLM, CohereConfig(**SIZES, logit_scale=0.25)),
+    "divided": (GraniteForCausalLM, GraniteConfig(**SIZES, logits_scaling=8.0)),
+    "biased": (PhiForCausalLM, PhiConfig(**SIZES)),
+}
+
+
+@pytest.mark.parametrize("model_class, config", HEADS.values(), ids=HEADS.keys())
+def test_features_equal_those_of_full_logits_whatever_the_head(model_class, config, monkeypatch):
+    monkeypatch.setattr("training.features.CHUNK_TOKENS", 4)
+    set_seed(0)
+    model = model_class(config).eval()
+    with torch.no_grad():
+        for parameter in model.get_output_embeddings().parameters():
+            parameter.normal_()
+    temperature = 0.7
+    prompts, prompt_mask = pad_tokens([[5, 6, 7], [8]], "left", 0, "cpu")
+    tokens, mask = pad_tokens([[9, 10, 11, 12, 13, 14], [15, 16]], "right", 0, "cpu")
+    ids, attention = torch.cat([prompts, tokens], dim=1), torch.cat([prompt_mask, mask], dim=1)
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=attention.long()).logits[:, 2:-1].float() / temperature
+    logps = logits.log_softmax(-1)
+    expected = {
+        "self_certainty": -logps.mean(-1) - torch.log(torch.tensor(97.0)),
+        "entropy": -(logps.exp() * logps).sum(-1),
+        "logps": logps.gather(-1, tokens[..., None])[..., 0],
+    }
+    add_fused_lm_head(model, temperature=temperature, outputs=("log_probs", "entropy"))
+    features = FeaturePass(model, temperature, batch_size=1)
+    assert features.head.is_plain == (model_class is LlamaForCausalLM)
+    found = features(prompts, prompt_mask, tokens, mask, nullcontext)
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name][mask], values[mask], atol=1e-4, rtol=1e-4)
+        assert not found[name][~mask].any()

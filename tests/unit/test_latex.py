@@ -1,0 +1,208 @@
+"""LaTeX answers: equality, the loose tier's reading, threads, and answers that try to hang the grader."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rewards import latex_worker
+from rewards.latex import MAX_LENGTH, canonical_latex, grade_latex, last_boxes
+from training.errors import RunError, UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+MATH_500 = ROOT / ".." / "shared" / "data" / "math500" / "test.jsonl"
+# (gold, answer, whether they are equal)
+PAIRS = [
+    ("\\frac{1}{2}", "0.5", True),
+    ("\\frac{1}{2}", "\\dfrac12", True),
+    ("\\frac{1}{3}", "0.333333", False),
+    ("\\frac{\\sqrt{2}}{2}", "\\frac{1}{\\sqrt2}", True),
+    ("p - q", "-q + p", True),
+    ("p - q", "q - p", False),
+    ("a + c", "c + a", True),
+    ("2h", "2", False),
+    ("125\\text{ miles}", "125", True),
+    ("\\left( 3, \\frac{\\pi}{2} \\right)", "(3, \\pi/2)", True),
+    ("(1,-2)", "(-2,1)", False),
+    ("1,-2", "-2, 1", True),
+    ("(a+5)(b+2)", "(b+2)(a+5)", True),
+    ("(a+5)(b+2)", "(+5)(b+2)", False),
+    ("x \\in [-2,7]", "[-2,7]", True),
+    ("[0,9)", "(0,9)", False),
+    ("90^\\circ", "90", True),
+    ("\\text{Evelyn}", "Evelyn", True),
+    ("\\text{Evelyn}", "Carla", False),
+    ("12000", "12,000", True),
+    ("18", "18.0000001", False),
+    ("12345678901234567890", "12345678901234567891", False),
+    ("19, 46, 82", "21, 36, 82", False),
+    ("7 = 11a + c", "11a + c", False),
+]
+
+
+def answered(answer):
+    return f"<think>\nwork\n</think>\n<answer>\n{answer}\n</answer>\n"
+
+
+@pytest.mark.parametrize(("gold", "answer", "equal"), PAIRS)
+def test_answers_are_compared_as_mathematics(gold, answer, equal):
+    grade = grade_latex(answered(answer), gold)
+    assert (grade.strict, grade.medium, grade.loose) == (equal, equal, equal)
+
+
+def test_equal_spellings_share_one_canonical_text():
+    assert len({canonical_latex(text) for text in ("0.5", "\\frac12", "\\dfrac{1}{2}", "1/2", "$0.50$")}) == 1
+    assert canonical_latex("\\left( 3, x \\right)") == canonical_latex("(3,\\,x).") != canonical_latex("(3,y)")
+
+
+def test_canonical_text_never_joins_two_numbers():
+    assert canonical_latex("3 1/2") == canonical_latex("7/2") != canonical_latex("31/2")
+
+
+@pytest.mark.parametrize(
+    ("completion", "gold"),
+    [
+        ("Hence $x-p=\\boxed{2-2p}$.", "2-2p"),
+        ("\\[\\boxed{(1, 2)}, \\quad \\text{and} \\quad \\boxed{(2, 1)}\\]", "(2,1),(1,2)"),
+        ("The final answer is $[-3,2]$. I hope it is correct.", "[-3,2]"),
+        ("so the domain is \\([-3,2]\\)", "[-3,2]"),
+        ("there are 12 of them", "12"),
+        ("<think>\\boxed{1}</think> so \\boxed{\\sqrt{2}}", "\\sqrt{2}"),
+    ],
+)
+def test_loose_tier_finds_the_final_answer(completion, gold):
+    grade = grade_latex(completion, gold)
+    assert (grade.medium, grade.loose) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("completion", "gold"),
+    [
+        ("<think>My answer is \\boxed{42}</think> Some other text.", "42"),
+        ("<think>It is \\boxed{42}</think> Here is another: \\boxed{43}.", "42"),
+        ("\\boxed{41}, \\boxed{42}", "42"),
+        ("\\boxed{\\{41, 42\\}}", "42"),
+        ("\\boxed{42} and after a long discussion of the other case \\boxed{41}", "42"),
+        (answered("\\frac{1}{2} \\zzz{"), "\\frac{1}{2}"),
+        (answered("x + \\frac{1}{2} +"), "\\frac{1}{2}"),
+        (answered("5} \\text{"), "5"),
+        (answered(""), "0"),
+        ("", "x"),
+    ],
+)
+def test_wrong_or_unreadable_answer_is_never_accepted(completion, gold):
+    assert not grade_latex(completion, gold).loose
+
+
+def test_repeated_box_is_one_answer():
+    assert last_boxes("\\boxed{5}. $\\boxed{5}$") == "5"
+
+
+HOSTILE = ["9^{9^{9^{9^9}}}", "9^9^9^9^9", "(((10!)!)!)!", "2^{10000000000}", "{" * 200 + "1" + "}" * 200]
+HOSTILE += [
+    "(" * 3_000 + "x" + ")" * 3_000,
+    "\\sqrt" * 200 + "2",
+    "x" * 20_000,
+    "9" * 20_000,
+    "\0\ud800\u202e²",
+    "\\" * 300,
+]
+
+
+@pytest.mark.parametrize("answer", HOSTILE, ids=lambda answer: ascii(answer[:12]))
+def test_hostile_answer_is_wrong_and_the_grader_goes_on(answer, monkeypatch):
+    monkeypatch.setattr(latex_worker, "DEADLINE", 0.5)
+    grade = grade_latex(answered(answer), "x^2 + 1")
+    assert not grade.loose and grade.well_formed
+    monkeypatch.undo()
+    assert latex_worker.is_equal("$x + y$", f"$y + x + {len(answer)} - {len(answer)}$")
+
+
+def test_process_that_misses_the_deadline_is_killed_and_replaced(monkeypatch):
+    assert latex_worker.is_equal("$x + w$", "$w + x$")
+    process = latex_worker._worker.process
+    monkeypatch.setattr(latex_worker, "DEADLINE", 0.2)
+    assert not latex_worker.is_equal("$3$", "$\\sum_{i=1}^{10^{12}} i^{19}$")
+    assert process.poll() is not None
+    monkeypatch.undo()
+    assert latex_worker.is_equal("$x + z$", "$z + x$")
+
+
+@pytest.mark.parametrize(
+    ("event", "arguments"),
+    [
+        ("compile", (b"__import__('os').system('true')", "<string>")),
+        ("compile", (b"(Integer(1)).__class__", "<string>")),
+        ("compile", ("open('answer')", "<unknown>")),
+        ("compile", ("١٨".encode(), "<string>")),
+        ("open", ("answer", "w", os.O_WRONLY | os.O_CREAT)),
+        ("os.system", (b"true",)),
+        ("subprocess.Popen", ("true", ["true"], None, None)),
+        ("socket.connect", (None, ("localhost", 80))),
+    ],
+)
+def test_process_refuses_code_writes_and_programs(event, arguments):
+    with pytest.raises(PermissionError, match=event):
+        latex_worker._refuse_code(event, arguments)
+
+
+@pytest.mark.parametrize(
+    ("event", "arguments"),
+    [
+        ("compile", (b"from sympy import *", "<string>")),
+        ("compile", (b"Float ('7.13' )", "<string>")),
+        ("compile", (b"-Integer (5 )", "<string>")),
+        ("compile", (b"def monomial_pow(A, k):\n    (a0,) = A\n    return (a0*k,)\n", "<string>")),
+        ("compile", (b"import os", "sympy/core/numbers.py")),
+        ("open", ("numbers.pyc", "r", os.O_RDONLY)),
+    ],
+)
+def test_process_allows_what_sympy_needs(event, arguments):
+    latex_worker._refuse_code(event, arguments)
+
+
+def test_guard_is_on_in_the_process_once_it_serves():
+    serve = "import io, sys, rewards.latex_worker as worker; sys.stdin = io.StringIO(''); worker._serve(); eval('id')"
+    result = subprocess.run([sys.executable, "-c", serve], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.stdout == "ready\n"
+    assert "PermissionError" in result.stderr
+
+
+def test_sympy_works_under_the_guard():
+    whole = latex_worker.Reading(whole=True)
+    assert latex_worker.is_equal("\\frac{x^2 - y^2}{x - y}", "x + y", whole)
+    assert latex_worker.is_equal("\\int_0^1 3x^2 dx", "1", whole)
+
+
+def test_grading_in_threads_gives_the_same_verdicts():
+    latex_worker.is_equal.cache_clear()
+    assert threading.current_thread() is threading.main_thread()
+    with ThreadPoolExecutor(4) as pool:
+        grades = list(pool.map(lambda pair: grade_latex(answered(pair[1]), pair[0]).medium, PAIRS * 3))
+    assert grades == [equal for _, _, equal in PAIRS] * 3
+
+
+def test_process_that_cannot_start_stops_the_run(monkeypatch):
+    monkeypatch.setattr(latex_worker, "_worker", latex_worker._Worker())
+    monkeypatch.setattr(latex_worker.sys, "executable", "false")
+    with pytest.raises(RunError, match="did not start"):
+        latex_worker.is_equal("$a$", "$this start fails$")
+
+
+@pytest.mark.parametrize("gold", ["", "  ", "x" * (MAX_LENGTH + 1), "\\frac{1}{2"])
+def test_unusable_gold_is_refused(gold):
+    with pytest.raises(UserError, match="gold answer"):
+        grade_latex("\\boxed{1}", gold)
+
+
+@pytest.mark.skipif(not MATH_500.exists(), reason="needs ../shared/data/math500")
+def test_every_gold_of_math_500_equals_itself_in_a_box_and_in_a_block():
+    for line in MATH_500.read_text(encoding="utf-8").splitlines():
+        gold = json.loads(line)["answer"]
+        assert grade_latex(f"Therefore $x = \\boxed{{{gold}}}$.", gold).loose
+        assert grade_latex(answered(f"${gold}$"), gold).strict

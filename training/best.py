@@ -1,0 +1,35 @@
+"""Keeping the policy that did best on held-out problems."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from training.state_io import write_json
+
+RECORD = "held_out.json"
+
+
+class BestPolicy:
+    """Saves the policy to ``folder`` whenever an evaluation beats the best accuracy so far, ties going to the earlier.
+
+    Args:
+        folder: gets the policy and `RECORD`, which says step and accuracy; a resumed run goes on from that.
+        save: saves the policy of the moment to a folder; called on every process.
+        is_main: whether this process writes the record.
+    """
+
+    def __init__(self, folder: Path, save: Callable[[str], None], is_main: bool = True):
+        self.folder, self._save, self._is_main = folder, save, is_main
+        record = folder / RECORD
+        self.accuracy = json.loads(record.read_text(encoding="utf-8"))["accuracy"] if record.exists() else None
+
+    def offer(self, report: dict) -> bool:
+        """Consider the evaluation ``report`` of the policy as it is now; returns whether it was saved."""
+        accuracy = report["metrics"]["accuracy"]["mean"]
+        if self.accuracy is not None and accuracy <= self.accuracy:
+            return False
+        self.accuracy = accuracy
+        self._save(str(self.folder))
+        if self._is_main:
+            write_json(self.folder / RECORD, {"step": report["step"], "accuracy": accuracy, "name": report["name"]})
+        return True

@@ -1,0 +1,16 @@
+"""What the machine at hand does natively."""
+
+import torch
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices in hardware."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def has_bfloat16() -> bool:
+    """Whether training in bfloat16 autocast pays off on the device that a run takes: the accelerator, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.accelerator.is_available() or cpu_has_bfloat16()
