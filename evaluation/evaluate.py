@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +12,21 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from evaluation.generate import Sample, sample_completions
+from evaluation.generate import Decoding, Sample, sample_completions
 from evaluation.metrics import mean_interval, summarize
 from rewards.grade import Grade
 from training.rollout import message_text
 
 TIERS = ("strict", "medium", "loose")
+SEEDS_PER_PROCESS = 1_000_000  # more than a process ever has batches
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One way of decoding: ``samples`` completions per problem at ``temperature`` (0 is greedy)."""
+    """One way of decoding, by name."""
 
     name: str
-    samples: int
-    temperature: float
-    max_new_tokens: int
-    top_p: float = 1.0
+    decoding: Decoding
 
 
 class HeldOut:
@@ -70,9 +68,9 @@ class HeldOut:
         On several processes each takes every n-th problem, and the main one saves.
         """
         records, metrics = [], {}
-        for index, decoding in enumerate(self.passes):
-            found = self._records(model, tokenizer, decoding, accelerator)
-            prefix = f"{decoding.name}/" if index else ""
+        for index, way in enumerate(self.passes):
+            found = self._records(model, tokenizer, way, accelerator)
+            prefix = f"{way.name}/" if index else ""
             metrics |= {prefix + key: value for key, value in summarize_records(found).items()}
             records += found
         report = {
@@ -80,7 +78,7 @@ class HeldOut:
             "step": step,
             "task": self.task,
             "problems": len(self.rows),
-            "passes": [vars(decoding) for decoding in self.passes],
+            "passes": [asdict(way) for way in self.passes],
             "seed": self.seed,
             "metrics": metrics,
             "records": records,
@@ -89,23 +87,15 @@ class HeldOut:
             save_report(report, self.folder / f"{name}.json")
         return report
 
-    def _records(self, model, tokenizer, decoding: Pass, accelerator: Accelerator | None) -> list[dict]:
+    def _records(self, model, tokenizer, way: Pass, accelerator: Accelerator | None) -> list[dict]:
         rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
         rows = list(self.rows)
         indices = range(rank, len(rows), world)
-        samples = sample_completions(
-            model,
-            tokenizer,
-            [rows[index]["prompt"] for index in indices],
-            samples=decoding.samples,
-            temperature=decoding.temperature,
-            max_new_tokens=decoding.max_new_tokens,
-            top_p=decoding.top_p,
-            seed=self.seed + rank,
-            batch_size=self.batch_size,
-        )
+        prompts = [rows[index]["prompt"] for index in indices]
+        settings = {"seed": self.seed + SEEDS_PER_PROCESS * rank, "batch_size": self.batch_size}
+        samples = sample_completions(model, tokenizer, prompts, way.decoding, **settings)
         records = [
-            record_of(rows[index], self.grade, sample, {"id": index, "pass": decoding.name, "sample": number})
+            record_of(rows[index], self.grade, sample, {"id": index, "pass": way.name, "sample": number})
             for index, found in zip(indices, samples, strict=True)
             for number, sample in enumerate(found)
         ]
@@ -121,7 +111,6 @@ class HeldOut:
 
 def record_of(row: dict, grade: Callable[[str, dict], Grade], sample: Sample, identity: dict) -> dict:
     """Everything that is needed to judge a completion again without the model, and what the grader says of it."""
-    judged = grade(sample.text, row)
     return {
         **{key: value for key, value in row.items() if key not in ("prompt", "id")},
         **identity,
@@ -129,9 +118,13 @@ def record_of(row: dict, grade: Callable[[str, dict], Grade], sample: Sample, id
         "completion": sample.text,
         "length": sample.length,
         "truncated": sample.truncated,
-        **judged._asdict(),
-        "correct": judged.medium,
+        **record_summary(grade(sample.text, row)),
     }
+
+
+def record_summary(grade: Grade) -> dict:
+    """What a record says of its grade; ``correct`` is the medium tier."""
+    return {**grade._asdict(), "correct": grade.medium}
 
 
 def summarize_records(records: Sequence[dict]) -> dict:
@@ -143,7 +136,10 @@ def summarize_records(records: Sequence[dict]) -> dict:
             problems.setdefault(record["id"], []).append(record[key])
         return list(problems.values())
 
-    metrics = summarize(np.array(by_problem("medium")), answers=by_problem("answer"))
+    metrics = summarize(np.array(by_problem("medium")))
+    # A vote is over what the loose tier read, so it is judged by that tier.
+    votes = summarize(np.array(by_problem("loose")), answers=by_problem("answer"))
+    metrics |= {name: value for name, value in votes.items() if name.startswith("maj@")}
     metrics |= {tier: mean_interval(np.array(by_problem(tier), dtype=float)) for tier in TIERS}
     return metrics | {
         "mean_length": float(np.mean([record["length"] for record in records])),

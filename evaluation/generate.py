@@ -1,6 +1,6 @@
 """One generation pass for evaluation: samples of every prompt, without touching the random state of training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,57 +19,85 @@ class Sample:
     truncated: bool
 
 
-@torch.no_grad()
-def sample_completions(
+@dataclass(frozen=True)
+class Decoding:
+    """How completions are sampled: ``samples`` per prompt at ``temperature`` (0 is greedy), nucleus ``top_p``."""
+
+    samples: int
+    temperature: float
+    max_new_tokens: int
+    top_p: float = 1.0
+
+    def generation_flags(self) -> dict:
+        """The arguments of ``generate`` that say how tokens are drawn."""
+        if self.temperature > 0:
+            return {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": self.top_p}
+        return {"do_sample": False}
+
+
+def sample_batches(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str | list[dict]],
-    samples: int = 1,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    max_new_tokens: int = 256,
+    decoding: Decoding,
     batch_size: int = 256,
     seed: int = 0,
+    skip_batches: int = 0,
     progress: bool = False,
-) -> list[list[Sample]]:
-    """``samples`` completions of each prompt, in the order of ``prompts``.
+) -> Iterator[tuple[list[int], list[list[Sample]]]]:
+    """Batches of (indices of prompts, their samples), of at most ``batch_size`` completions, short prompts first.
 
-    Temperature 0 is greedy. Prompts of similar length are batched together, at most ``batch_size`` completions at
-    once. The model is left in the mode it was in, and the global random states are as before.
+    Every batch has a seed of its own, so leaving out the first ``skip_batches`` changes nothing in the others. The
+    model is left in the mode it was in, and the global random states are as before.
     """
     rendered = [render(prompt, tokenizer) for prompt in prompts]
     order = sorted(range(len(rendered)), key=lambda index: len(rendered[index]))
-    per_batch = max(1, batch_size // samples)
-    sampling = (
-        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": top_p}
-        if temperature > 0
-        else {"do_sample": False}
-    )
-    results: list[list[Sample]] = [[] for _ in rendered]
+    per_batch = max(1, batch_size // decoding.samples)
+    batches = [order[start : start + per_batch] for start in range(0, len(order), per_batch)]
     eos_ids = _eos_ids(model, tokenizer)
+    bar = tqdm(
+        total=len(batches), initial=skip_batches, desc="evaluate", unit="batch", disable=not progress, leave=False
+    )
+    for number, indices in list(enumerate(batches))[skip_batches:]:
+        inputs = tokenizer(
+            [rendered[index] for index in indices], padding=True, return_tensors="pt", add_special_tokens=False
+        ).to(model.device)
+        output = _generate(model, inputs, decoding, eos_ids, tokenizer.pad_token_id, seed + number)
+        tokens = output[:, inputs["input_ids"].size(1) :].tolist()
+        samples = [_sample(row, tokenizer, eos_ids) for row in tokens]
+        count = decoding.samples
+        yield indices, [samples[start : start + count] for start in range(0, len(samples), count)]
+        bar.update()
+    bar.close()
+
+
+@torch.no_grad()
+def _generate(model, inputs, decoding: Decoding, eos_ids: set[int], pad_token_id: int, seed: int) -> torch.Tensor:
     was_training = model.training
     model.eval()
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        for start in tqdm(range(0, len(order), per_batch), desc="evaluate", disable=not progress, leave=False):
-            indices = order[start : start + per_batch]
-            inputs = tokenizer(
-                [rendered[index] for index in indices], padding=True, return_tensors="pt", add_special_tokens=False
-            ).to(model.device)
-            output = model.generate(
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            return model.generate(
                 **inputs,
-                **sampling,
-                num_return_sequences=samples,
-                max_new_tokens=max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id,
+                **decoding.generation_flags(),
+                num_return_sequences=decoding.samples,
+                max_new_tokens=decoding.max_new_tokens,
+                pad_token_id=pad_token_id,
                 eos_token_id=sorted(eos_ids),
                 disable_compile=True,
             )
-            new_tokens = output[:, inputs["input_ids"].size(1) :].tolist()
-            for row, tokens in enumerate(new_tokens):
-                results[indices[row // samples]].append(_sample(tokens, tokenizer, eos_ids))
-    model.train(was_training)
+    finally:
+        model.train(was_training)
+
+
+def sample_completions(model, tokenizer, prompts: Sequence, decoding: Decoding, **settings) -> list[list[Sample]]:
+    """The samples of every prompt, in the order of ``prompts``; ``settings`` are those of `sample_batches`."""
+    results: list[list[Sample]] = [[] for _ in prompts]
+    for indices, samples in sample_batches(model, tokenizer, prompts, decoding, **settings):
+        for index, found in zip(indices, samples, strict=True):
+            results[index] = found
     return results
 
 

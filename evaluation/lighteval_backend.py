@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ REPORT = "lighteval.json"
 TASKS = ("gsm8k",)
 _CHILD = "evaluation.lighteval_task"
 _HUB_CONFIG = "main"
+_COLUMNS = ["question", "answer"]
 _POLICY = "policy"
 _TAIL = 1_500  # characters of the process's output that a failure reports
 
@@ -37,7 +39,8 @@ class Request(NamedTuple):
     Attributes:
         model: hub name, or name of a folder in the working directory; never an absolute path (see `_place_policy`).
         context: longest prompt and completion of the model, in tokens; None when its config does not say.
-        rows: folder of test.jsonl (question, answer, gold, prompt) and, for shots, train.jsonl (question, answer).
+        rows: folder of ours/test.jsonl (prompt, gold), builtin/test.jsonl and, for shots, builtin/train.jsonl (question,
+            answer). Two folders, because all files of one must have the same columns.
         num_shots: solved problems before each question of the built-in task.
         batch_size: completions generated at once.
         max_new_tokens: longest completion, in tokens.
@@ -102,9 +105,11 @@ def run_lighteval(
     output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="lighteval-") as folder:
         workspace = Path(folder)
-        _write_rows(workspace / "rows" / "test.jsonl", rows.remove_columns("prompt").add_column("prompt", prompts))
+        ours = [{"prompt": text, "gold": gold} for text, gold in zip(prompts, rows["gold"], strict=True)]
+        _write_rows(workspace / "rows" / "ours" / "test.jsonl", ours)
+        _write_rows(workspace / "rows" / "builtin" / "test.jsonl", rows.select_columns(_COLUMNS))
         if shots is not None:
-            _write_rows(workspace / "rows" / "train.jsonl", shots)
+            _write_rows(workspace / "rows" / "builtin" / "train.jsonl", shots)
         request = Request(
             model=_place_policy(model, workspace),
             context=context_length(model),
@@ -153,7 +158,7 @@ def _load_test(source: str, max_samples: int | None) -> Dataset:
     """Columns question, answer (the worked solution) and gold (a number) of the first ``max_samples`` test rows."""
     split = None if _is_file(source) else "test"
     golds = load_gsm8k(source, split)
-    rows = load_rows(source, split, _config(source)).select_columns(["question", "answer"])
+    rows = load_rows(source, split, _config(source)).select_columns(_COLUMNS)
     rows = rows.add_column("gold", golds["gold"])
     return rows.select(range(min(max_samples or len(rows), len(rows))))
 
@@ -164,7 +169,7 @@ def _load_shots(source: str) -> Dataset:
             f"--num_shots needs a train split, from which LightEval's gsm8k draws its shots, and the file {source!r} "
             "has none; give a folder with train.jsonl and test.jsonl, or --num_shots=0."
         )
-    return load_rows(source, "train", _config(source)).select_columns(["question", "answer"])
+    return load_rows(source, "train", _config(source)).select_columns(_COLUMNS)
 
 
 def _is_file(source: str) -> bool:
@@ -196,8 +201,8 @@ def _check_lengths(prompts: list[str], model: str, max_new_tokens: int) -> None:
             )
 
 
-def _write_rows(path: Path, rows: Dataset) -> None:
-    path.parent.mkdir(exist_ok=True)
+def _write_rows(path: Path, rows: Iterable[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 

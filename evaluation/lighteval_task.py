@@ -159,7 +159,10 @@ def _records(tiers: list, builtin: list, attainable: list[bool]) -> list[dict]:
 
 def run(request: Request) -> dict:
     """LightEval's version, the metrics of both tasks, and one record per row."""
-    _register(tiers_task(request.rows, request.max_new_tokens), builtin_task(request.rows, request.max_new_tokens))
+    _register(
+        tiers_task(f"{request.rows}/ours", request.max_new_tokens),
+        builtin_task(f"{request.rows}/builtin", request.max_new_tokens),
+    )
     tier_metrics, tiers = _evaluate_tiers(request)
     builtin_metrics, builtin = _evaluate_builtin(request)
     attainable = _attainable(builtin, [detail.doc.get_golds()[0] for detail in tiers])

@@ -199,9 +199,8 @@ def grade_answer(
     medium = loose = verdict == Verdict.CORRECT
     if not medium:
         found = find_answer(completion, finders)
-        found_answer = None if found is None else canonical(found)
-        loose = found_answer is not None and is_right(found)
-        answer = found_answer if answer is None else answer
+        answer = None if found is None else canonical(found)
+        loose = answer is not None and is_right(found)
     return Grade(medium and well_formed, medium, loose, answer, str(verdict), well_formed)
 
 

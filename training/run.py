@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from analysis.report import write_report
 from analysis.table import closing_table
 from evaluation.evaluate import HeldOut, HeldOutCallback, Pass
+from evaluation.generate import Decoding
 from intrinsic import build_bonuses
 from intrinsic.encoder import POLICY, build_encoder
 from rewards.grade import Grade
@@ -140,9 +141,9 @@ class Run:
         if rows is None or not self.config.do_eval:
             return None
         options, longest = self.options, self.config.L
-        passes = [Pass("sampled", options.eval_samples, options.eval_temperature, longest)]
+        passes = [Pass("sampled", Decoding(options.eval_samples, options.eval_temperature, longest))]
         if options.eval_greedy and options.eval_temperature > 0:
-            passes.append(Pass("greedy", 1, 0.0, longest))
+            passes.append(Pass("greedy", Decoding(1, 0.0, longest)))
         return HeldOut(self.task, rows, grade, self.path / "eval", passes, self.config.seed)
 
     def train(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut | None) -> None:

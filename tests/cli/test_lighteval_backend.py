@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import set_seed
 
-from evaluation.generate import sample_completions
+from evaluation.generate import Decoding, sample_completions
 from evaluation.lighteval_backend import OVERLAY, run_lighteval
-from tasks.math_prompts import prompt
+from tasks.math_prompts import draw_shots, prompt
 from training.policy import EMBEDDED, load_policy, load_tokenizer
 from training.tiny_policy import build_model
 
@@ -68,28 +68,31 @@ def memorise(tokenizer):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Reports of two runs on one path: the embedded policy first, then the one that knows the answers, in its place."""
+    """Reports of two runs on one path: the embedded policy with a shot, then the one that knows the answers, without."""
     folder = tmp_path_factory.mktemp("lighteval")
-    data = folder / "test.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    data = folder / "data"
+    data.mkdir()
+    (data / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (data / "train.jsonl").write_text(json.dumps({"question": "One?", "answer": "One.\n#### 1"}) + "\n")
     policy = folder / "policy"
     shutil.copytree(EMBEDDED, policy)
     files, reports = sorted(policy.rglob("*")), []
-    for weights in (load_policy("tiny"), memorise(load_tokenizer("tiny"))):
+    shared = {"data": str(data), "max_new_tokens": MAX_NEW_TOKENS, "batch_size": 4}
+    for shots, weights in ((1, load_policy("tiny")), (0, memorise(load_tokenizer("tiny")))):
         weights.save_pretrained(policy)
-        run_lighteval(str(policy), "gsm8k", folder / "out", data=str(data), max_new_tokens=MAX_NEW_TOKENS, batch_size=4)
+        run_lighteval(str(policy), "gsm8k", folder / "out", num_shots=shots, **shared)
         reports.append(json.loads((folder / "out" / "lighteval.json").read_text()))
     return *reports, sorted(policy.rglob("*")) == files
 
 
 def test_completions_are_those_of_our_own_generation_on_whole_prompts(runs):
     model, tokenizer = load_policy("tiny"), load_tokenizer("tiny")
-    prompts = [prompt(row["question"]) for row in ROWS]
-    expected = sample_completions(model, tokenizer, prompts, temperature=0, max_new_tokens=MAX_NEW_TOKENS)
+    prompts = [prompt(row["question"], shots=draw_shots(1, 0, index)) for index, row in enumerate(ROWS)]
+    expected = sample_completions(model, tokenizer, prompts, Decoding(1, 0.0, MAX_NEW_TOKENS))
     assert [record["completion"] for record in runs[0]["records"]] == [samples[0].text for samples in expected]
 
 
-def test_overwritten_checkpoint_is_generated_with_anew(runs):
+def test_completions_are_those_of_the_weights_now_at_the_path(runs):
     assert [record["completion"] for record in runs[1]["records"]] == ANSWERS
     assert [record["builtin_completion"] for record in runs[1]["records"]] == BUILTIN_ANSWERS
 

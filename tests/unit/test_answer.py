@@ -271,3 +271,9 @@ def test_every_gold_of_gsm8k_is_a_number_and_equals_itself(split):
         gold = row["answer"].rpartition("####")[2].strip()
         assert parse_number(gold) == int(gold.replace(",", ""))
         assert grade_number(row["answer"], gold).loose
+
+
+def test_the_answer_of_a_grade_is_what_the_loose_tier_read():
+    # A vote over answers would otherwise count a wrong answer whose completion is right under that tier.
+    grade = grade_number("So the answer is 18. <answer>17</answer>", "18")
+    assert (grade.medium, grade.loose, grade.answer) == (False, True, "18")

@@ -36,15 +36,17 @@ def overlay(tmp_path, monkeypatch):
 
 @pytest.fixture
 def requests(overlay, monkeypatch):
-    """Records every request with the rows and the files of the model it names, and answers it with one metric."""
+    """Records every request with the rows, the weights and the files it names, and answers it with one metric."""
     seen = []
 
     def answer(request, workspace):
         rows = {
-            path.stem: [json.loads(line) for line in path.read_text().splitlines()]
-            for path in Path(request.rows).glob("*.jsonl")
+            f"{path.parent.name}/{path.stem}": [json.loads(line) for line in path.read_text().splitlines()]
+            for path in Path(request.rows).rglob("*.jsonl")
         }
-        seen.append((request, rows, load_policy(str(workspace / request.model)).state_dict()))
+        model = workspace / request.model
+        files = {path.name for path in model.iterdir()}
+        seen.append((request, rows, load_policy(str(model)).state_dict(), files))
         Path(request.result).write_text(json.dumps({"metrics": {"gsm8k_tiers/loose": 0.5}, "records": []}))
 
     monkeypatch.setattr(lighteval_backend, "_run_child", answer)
@@ -89,26 +91,27 @@ def test_shots_from_a_file_without_train_split_are_refused(overlay, tmp_path, da
 
 def test_rows_keep_solutions_and_get_numbers_and_rendered_prompts(requests, tmp_path, data):
     run_lighteval("tiny", "gsm8k", tmp_path / "out", data=data)
-    _, rows, _ = requests[0]
-    assert list(rows) == ["test"]
-    first, second = rows["test"]
-    assert first["prompt"] == f"<|user|>{ROW['question']}<|assistant|>"
-    assert (second["gold"], second["answer"]) == ("1005", "She has 1,005.\n#### 1,005")
+    rows = requests[0][1]
+    rendered = f"<|user|>{ROW['question']}<|assistant|>"
+    assert rows == {
+        "ours/test": [{"prompt": rendered, "gold": "5"}, {"prompt": rendered, "gold": "1005"}],
+        "builtin/test": [ROW, ROW | {"answer": "She has 1,005.\n#### 1,005"}],
+    }
 
 
 def test_max_samples_takes_the_first_rows(requests, tmp_path):
     data = write(tmp_path / "data" / "test.jsonl", [ROW | {"question": f"Question {n}?"} for n in range(9)])
     run_lighteval("tiny", "gsm8k", tmp_path / "out", data=data, max_samples=3)
-    assert [row["question"] for row in requests[0][1]["test"]] == ["Question 0?", "Question 1?", "Question 2?"]
+    assert [row["question"] for row in requests[0][1]["builtin/test"]] == ["Question 0?", "Question 1?", "Question 2?"]
 
 
 def test_shots_stand_in_our_prompts_and_the_train_split_goes_along(requests, tmp_path, data):
     write(tmp_path / "data" / "train.jsonl", [ROW | {"question": "Where?"}])
     run_lighteval("tiny", "gsm8k", tmp_path / "out", data=str(tmp_path / "data"), num_shots=2)
-    request, rows, _ = requests[0]
+    request, rows, *_ = requests[0]
     assert request.num_shots == 2
-    assert rows["train"] == [ROW | {"question": "Where?"}]
-    assert all(row["prompt"].count("<|assistant|><reasoning>") == 2 for row in rows["test"])
+    assert rows["builtin/train"] == [ROW | {"question": "Where?"}]
+    assert all(row["prompt"].count("<|assistant|><reasoning>") == 2 for row in rows["ours/test"])
 
 
 def test_model_has_a_relative_name_and_a_fresh_cache(requests, tmp_path, data):
@@ -129,7 +132,8 @@ def test_adapter_is_merged_for_lighteval(requests, tmp_path, data):
                 value.normal_(std=0.05)
     adapter.save_pretrained(tmp_path / "adapter")
     run_lighteval(str(tmp_path / "adapter"), "gsm8k", tmp_path / "out", data=data)
-    request, _, weights = requests[0]
+    request, _, weights, files = requests[0]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= files and "adapter_config.json" not in files
     assert request.context == 1024
     torch.testing.assert_close(weights, adapter.merge_and_unload().state_dict())
     assert not torch.equal(

@@ -1,0 +1,122 @@
+"""Evaluate one checkpoint on one task, batch by batch, so that an interrupted evaluation goes on where it stopped."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+
+from evaluation.evaluate import record_of, save_report, summarize_records
+from evaluation.generate import Decoding, sample_batches
+from rewards.grade import Grade
+from training.chat import check_chat_template
+from training.errors import UserError
+from training.policy import PolicyOptions, load_policy, load_tokenizer, resolve
+
+PASS = "main"
+
+
+def weights_digest(model_name: str) -> str:
+    """SHA-256 over the weight files of a local folder; the name itself for a model of the hub."""
+    folder = Path(resolve(model_name))
+    if not folder.is_dir():
+        return model_name
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+class PartialRecords:
+    """Records of finished batches beside the output: one line that says of what, then one line per batch.
+
+    A file made with other settings is not touched: it is refused with a sentence that names it.
+    """
+
+    def __init__(self, path: Path, identity: dict):
+        self.path = path
+        self.batches: list[list[dict]] = []
+        lines = [line for line in self._lines() if line.endswith("\n")]
+        if not lines:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(identity) + "\n", encoding="utf-8")
+            return
+        if json.loads(lines[0]) != identity:
+            raise UserError(
+                f"{str(path)!r} holds a begun evaluation with other settings or weights; delete it, or give another "
+                "--output."
+            )
+        # A line without its end is a batch that was cut off while it was written.
+        path.write_text("".join(lines), encoding="utf-8")
+        self.batches = [json.loads(line) for line in lines[1:]]
+
+    def _lines(self) -> list[str]:
+        return self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
+
+    def add(self, records: list[dict]) -> None:
+        """Append the records of one more batch."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(records, ensure_ascii=True) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.batches.append(records)
+
+
+def evaluate_checkpoint(
+    model_name: str,
+    task: str,
+    rows: Dataset,
+    grade: Callable[[str, dict], Grade],
+    decoding: Decoding,
+    output: Path,
+    settings: dict,
+    batch_size: int,
+    seed: int,
+    dtype: str = "auto",
+) -> dict:
+    """Generate, grade and save; returns the report that is now in ``output``.
+
+    Args:
+        rows: with a column prompt and what ``grade`` reads.
+        settings: what else makes this evaluation what it is (data, prompt, shots), for the report and for resuming.
+    """
+    tokenizer = load_tokenizer(model_name)
+    check_chat_template(rows[0]["prompt"], tokenizer, model_name)
+    identity = {
+        "task": task,
+        "model": model_name,
+        "weights": weights_digest(model_name),
+        "decoding": asdict(decoding),
+        "settings": settings,
+        "batch_size": batch_size,
+        "seed": seed,
+        "rows": hashlib.sha256(json.dumps(rows.to_list(), default=str).encode()).hexdigest(),
+    }
+    partial = PartialRecords(output.with_suffix(".partial.jsonl"), identity)
+    if partial.batches:
+        print(f"going on after {len(partial.batches)} finished batches in {partial.path}", flush=True)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    precision = dtype if dtype != "auto" or device.type == "cpu" else "bfloat16"
+    model = load_policy(model_name, PolicyOptions(dtype=precision)).to(device)
+    batches = sample_batches(
+        model, tokenizer, rows["prompt"], decoding, batch_size, seed, skip_batches=len(partial.batches), progress=True
+    )
+    for indices, samples in batches:
+        partial.add(
+            [
+                record_of(rows[index], grade, sample, {"id": index, "pass": PASS, "sample": number})
+                for index, found in zip(indices, samples, strict=True)
+                for number, sample in enumerate(found)
+            ]
+        )
+    records = [record for batch in partial.batches for record in batch]
+    records.sort(key=lambda record: (record["id"], record["sample"]))
+    report = {"name": output.stem, "step": 0, "problems": len(rows), **identity, "metrics": summarize_records(records)}
+    save_report(report | {"records": records}, output)
+    partial.path.unlink()
+    return report | {"records": records}

@@ -1,0 +1,117 @@
+"""Two evaluations of the same problems: the paired difference of their accuracies, and judging records again."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from evaluation.evaluate import TIERS, record_summary, summarize_records
+from evaluation.metrics import CONFIDENCE, NUM_RESAMPLES, SEED
+from evaluation.tasks import eval_task
+from training.errors import UserError
+
+IDENTITY = ("question", "gold", "numbers", "target")
+
+
+def read_report(path: str | Path) -> dict:
+    """A report that run_eval.py or a training run wrote; raises `UserError` on anything else."""
+    path = Path(path)
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read ({error.strerror}); give an evaluation's JSON file.") from error
+    except ValueError as error:
+        raise UserError(f"{str(path)!r} is not JSON ({error}); give an evaluation's JSON file.") from error
+    if not isinstance(report, dict) or not report.get("records") or "task" not in report:
+        raise UserError(
+            f"{str(path)!r} holds no task and records; give a file that run_eval.py or a run's eval/ wrote."
+        )
+    return report
+
+
+def first_pass(report: dict) -> list[dict]:
+    """The records of the report's first pass."""
+    name = report["records"][0].get("pass")
+    return [record for record in report["records"] if record.get("pass") == name]
+
+
+def _by_problem(records: Sequence[dict], tier: str) -> dict[str, float]:
+    """Problem -> share of its samples that are right."""
+    right: dict[str, list[bool]] = {}
+    for record in records:
+        problem = json.dumps([record[name] for name in IDENTITY if name in record])
+        right.setdefault(problem, []).append(record[tier])
+    return {problem: float(np.mean(values)) for problem, values in right.items()}
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
+    """Mean of second - first over the same problems, with a 95 % interval (BCa bootstrap over the problems).
+
+    Also how many problems only one of them did better on, and the exact p-value of McNemar's test on these counts
+    (two-sided binomial, one half). Where all differences agree there is nothing to resample and the interval is NaN.
+    """
+    differences = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
+    low = high = float("nan")
+    if np.ptp(differences) > 0:
+        interval = stats.bootstrap(
+            (differences,), np.mean, n_resamples=NUM_RESAMPLES, batch=1000, confidence_level=CONFIDENCE, rng=SEED
+        ).confidence_interval
+        low, high = float(interval.low), float(interval.high)
+    worse, better = int((differences < 0).sum()), int((differences > 0).sum())
+    p_value = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
+    return {
+        "difference": float(differences.mean()),
+        "low": low,
+        "high": high,
+        "only_first": worse,
+        "only_second": better,
+        "p": float(p_value),
+        "n": len(differences),
+    }
+
+
+def compare(first: dict, second: dict) -> dict[str, dict[str, float]]:
+    """Tier -> `paired_difference` of two reports; raises `UserError` unless they hold the same problems of one task."""
+    if first["task"] != second["task"]:
+        raise UserError(f"these are different tasks, {first['task']} and {second['task']}; compare two of one task.")
+    found = {}
+    for tier in TIERS:
+        one, other = _by_problem(first_pass(first), tier), _by_problem(first_pass(second), tier)
+        if one.keys() != other.keys():
+            raise UserError(
+                f"the two hold different problems ({len(one)} and {len(other)}, {len(one.keys() & other.keys())} in "
+                "common); evaluate both with the same --data, --split and --limit."
+            )
+        found[tier] = paired_difference(list(one.values()), [other[problem] for problem in one])
+    return found
+
+
+def compare_table(differences: dict[str, dict[str, float]]) -> str:
+    """The result of `compare` as text."""
+    lines = [f"{'tier':8}{'difference':>12}{'95 % interval':>20}{'only A':>9}{'only B':>9}{'p':>9}"]
+    for tier, found in differences.items():
+        interval = f"[{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+        lines.append(
+            f"{tier:8}{100 * found['difference']:>+10.1f} %{interval:>20}{found['only_first']:>9}"
+            f"{found['only_second']:>9}{found['p']:>9.3f}"
+        )
+    count = next(iter(differences.values()))["n"]
+    return "\n".join([*lines, f"B minus A in percentage points over {count} problems; p: McNemar's exact test"])
+
+
+def regrade(report: dict) -> tuple[dict, int]:
+    """(the report with every record judged again, number of records whose verdict or tier changed)."""
+    grade = eval_task(report["task"]).grade
+    records, changed = [], 0
+    for record in report["records"]:
+        judged = record_summary(grade(record["completion"], record))
+        changed += any(record.get(key) != value for key, value in judged.items())
+        records.append(record | judged)
+    names = list(dict.fromkeys(record.get("pass") for record in records))
+    metrics = {}
+    for index, name in enumerate(names):
+        summary = summarize_records([record for record in records if record.get("pass") == name])
+        metrics |= {(f"{name}/" if index else "") + key: value for key, value in summary.items()}
+    return report | {"metrics": metrics, "records": records}, changed

@@ -1,0 +1,73 @@
+"""The tasks that run_eval.py knows: where each one's rows come from, how it asks, and how it is judged."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from datasets import Dataset
+
+from evaluation.graders import GRADERS
+from rewards.grade import Grade
+from tasks import countdown, math
+from tasks.load import load_countdown
+from tasks.math_prompts import add_prompts
+from training.errors import UserError
+
+COUNTDOWN_PROMPTS = {"reasoning": "chat", "plain": "base"}
+
+
+@dataclass(frozen=True)
+class EvalTask:
+    """One task.
+
+    Attributes:
+        source, split: the default data; a hub name, or "generate".
+        load: (source, split) -> rows with columns question and gold, or numbers and target.
+        add_prompts: (rows, prompt type, shots, seed) -> rows with a column prompt.
+        grader: name in `evaluation.graders.GRADERS`.
+        max_new_tokens: default limit of a completion.
+    """
+
+    source: str
+    split: str | None
+    load: Callable[[str, str | None], Dataset]
+    add_prompts: Callable[[Dataset, str, int, int], Dataset]
+    grader: str
+    max_new_tokens: int
+
+    @property
+    def grade(self) -> Callable[[str, dict], Grade]:
+        """(completion, row) -> `Grade`."""
+        return GRADERS[self.grader]
+
+
+def _load_countdown(source: str, split: str | None) -> Dataset:
+    """Rows of a file or hub data set, or the held-out problems that run_countdown.py evaluates the tiny policy on."""
+    if source != "generate":
+        return load_countdown(source, split)
+    space = countdown.ProblemSpace(min_numbers=3, max_numbers=3, max_number=15, max_value=99)
+    return countdown.generate(512, "test", 0, space)
+
+
+def _add_countdown_prompts(rows: Dataset, prompt_type: str, num_shots: int, seed: int) -> Dataset:
+    if num_shots:
+        raise UserError(f"--num_shots={num_shots}: Countdown has no worked examples; use 0.")
+    if prompt_type not in COUNTDOWN_PROMPTS:
+        raise UserError(
+            f"--prompt_type={prompt_type!r} does not go with Countdown; use {', '.join(COUNTDOWN_PROMPTS)}."
+        )
+    return countdown.add_prompts(rows, COUNTDOWN_PROMPTS[prompt_type])
+
+
+TASKS = {
+    "gsm8k": EvalTask(math.GSM8K, "test", math.load_gsm8k, add_prompts, "number", 512),
+    "math500": EvalTask(math.MATH_500, "test", math.load_math, add_prompts, "latex", 2048),
+    "svamp": EvalTask(math.SVAMP, "test", math.load_svamp, add_prompts, "number", 512),
+    "countdown": EvalTask("generate", None, _load_countdown, _add_countdown_prompts, "countdown", 128),
+}
+
+
+def eval_task(name: str) -> EvalTask:
+    """The task of that name; raises `UserError` with the known ones."""
+    if name not in TASKS:
+        raise UserError(f"--task={name!r} is unknown; use one of {', '.join(TASKS)}.")
+    return TASKS[name]

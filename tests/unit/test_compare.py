@@ -1,0 +1,101 @@
+"""Comparing two evaluations pairs them by problem; judging again changes what the grader changed and nothing else."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from evaluation.compare import compare, compare_table, paired_difference, read_report, regrade
+from evaluation.evaluate import record_summary
+from evaluation.tasks import TASKS, eval_task
+from rewards.answer import grade_number
+from training.errors import UserError
+
+PERFECT = "<reasoning>\nx\n</reasoning>\n<answer>\n{}\n</answer>"
+
+
+def report_of(answers, task="gsm8k", golds=None):
+    records = []
+    for index, answer in enumerate(answers):
+        gold = str((golds or range(len(answers)))[index])
+        row = {"id": index, "pass": "main", "sample": 0, "question": f"Q{index}?", "gold": gold, "completion": answer}
+        records.append(row | {"length": 3, "truncated": False} | record_summary(grade_number(answer, gold)))
+    return {"task": task, "records": records, "metrics": {}}
+
+
+def test_difference_is_paired_and_has_mcnemars_exact_p():
+    first, second = [1, 1, 0, 0, 1, 0, 0, 0, 0, 0], [1, 0, 1, 1, 1, 1, 1, 1, 0, 0]
+    found = paired_difference(first, second)
+    assert found["difference"] == pytest.approx(0.4) and (found["only_first"], found["only_second"]) == (1, 5)
+    assert found["p"] == pytest.approx(stats.binomtest(5, 6).pvalue) and found["n"] == 10
+    assert found["low"] < 0.4 < found["high"]
+
+
+def test_pairing_narrows_the_interval():
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 2, 400)
+    second = np.where(rng.random(400) < 0.05, 1, first)
+    found = paired_difference(first, second)
+    assert found["high"] - found["low"] < 0.06 and found["low"] > 0
+
+
+def test_equal_evaluations_differ_by_nothing():
+    found = paired_difference([1, 0, 1], [1, 0, 1])
+    assert found["difference"] == 0 and found["p"] == 1.0
+
+
+def test_compare_matches_problems_whatever_their_order():
+    first, second = report_of([PERFECT.format(n) for n in range(6)]), report_of([PERFECT.format(0)] * 6)
+    second["records"].reverse()
+    found = compare(first, second)
+    assert found["strict"]["difference"] == pytest.approx(-5 / 6) and found["strict"]["only_first"] == 5
+    table = compare_table(found)
+    assert "-83.3 %" in table and "6 problems" in table
+
+
+@pytest.mark.parametrize(
+    "other, words",
+    [(report_of(["1"] * 5), "different problems"), (report_of(["1"] * 6, task="svamp"), "different tasks")],
+)
+def test_evaluations_of_something_else_are_refused(other, words):
+    with pytest.raises(UserError, match=words):
+        compare(report_of(["1"] * 6), other)
+
+
+def test_regrading_counts_the_verdicts_that_change_and_keeps_the_rest():
+    report = report_of([PERFECT.format(n) for n in range(4)])
+    again, changed = regrade(report)
+    assert changed == 0 and again["records"] == report["records"]
+    report["records"][2]["medium"] = report["records"][2]["correct"] = False
+    again, changed = regrade(report)
+    assert changed == 1 and again["records"][2]["medium"] and again["metrics"]["accuracy"]["mean"] == 1.0
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"task": "gsm8k", "records": []}', "{nonsense"])
+def test_a_file_that_is_no_evaluation_is_refused(content, tmp_path):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(UserError, match="x.json"):
+        read_report(tmp_path / "x.json")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_report(tmp_path / "nowhere.json")
+
+
+def test_every_task_has_a_grader_and_unknown_ones_are_named():
+    for task in TASKS.values():
+        assert callable(task.grade)
+    with pytest.raises(UserError, match="gsm8k, math500, svamp, countdown"):
+        eval_task("mmlu")
+
+
+def test_countdown_is_judged_on_the_problems_that_training_holds_out(tmp_path):
+    task = eval_task("countdown")
+    rows = task.add_prompts(task.load(task.source, task.split), "reasoning", 0, 0)
+    assert len(rows) == 512 and rows[0]["prompt"][-1]["role"] == "user"
+    with pytest.raises(UserError, match="haiku"):
+        task.add_prompts(rows, "haiku", 0, 0)
+    with pytest.raises(UserError, match="num_shots=2"):
+        task.add_prompts(rows, "reasoning", 2, 0)
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"nums": [1, 2], "target": 3}) + "\n")
+    assert task.load(str(path), None)[0]["numbers"] == [1, 2]

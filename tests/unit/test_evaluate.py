@@ -1,0 +1,170 @@
+"""Evaluation: training's random state is left alone, records can be judged again, and batches can be resumed."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from evaluation.checkpoint import PartialRecords, evaluate_checkpoint, weights_digest
+from evaluation.evaluate import HeldOut, HeldOutCallback, Pass, summarize_records
+from evaluation.generate import Decoding, sample_batches, sample_completions
+from rewards.grade import Grade
+from training.errors import UserError
+from training.policy import load_policy, load_tokenizer
+
+SAMPLED, GREEDY = Decoding(2, 1.0, 6), Decoding(1, 0.0, 6)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return load_policy("tiny"), load_tokenizer("tiny")
+
+
+def rows_of(count):
+    rows = [{"question": f"Numbers: {n} {n + 1}.", "gold": str(n)} for n in range(count)]
+    return Dataset.from_list([row | {"prompt": [{"role": "user", "content": row["question"]}]} for row in rows])
+
+
+def grade_length(text, row):
+    """Right where the text has an even length; strict where it has one divisible by four."""
+    medium = len(text) % 2 == 0
+    return Grade(medium and len(text) % 4 == 0, medium, True, str(len(text)), "correct" if medium else "wrong", False)
+
+
+def held_out(folder, count=6):
+    return HeldOut("toy", rows_of(count), grade_length, folder, [Pass("sampled", SAMPLED), Pass("greedy", GREEDY)], 0)
+
+
+def test_report_holds_all_tiers_of_every_pass_and_one_record_per_completion(policy, tmp_path):
+    report = held_out(tmp_path).evaluate(*policy, "before", step=3)
+    assert json.loads((tmp_path / "before.json").read_text()) == report and report["step"] == 3
+    assert len(report["records"]) == 6 * 2 + 6
+    metrics = report["metrics"]
+    sampled = [record for record in report["records"] if record["pass"] == "sampled"]
+    assert metrics["accuracy"] == metrics["medium"]
+    assert metrics["strict"]["mean"] == np.mean([record["strict"] for record in sampled])
+    assert metrics["loose"]["mean"] == 1.0 and metrics["greedy/loose"]["mean"] == 1.0
+    record = sampled[0]
+    assert record["correct"] == record["medium"] and record["gold"] == "0" and record["prompt"] == "Numbers: 0 1."
+
+
+def test_evaluation_leaves_random_states_and_mode_as_they_were(policy, tmp_path):
+    model, tokenizer = policy
+    model.train()
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    held_out(tmp_path).evaluate(model, tokenizer, "before")
+    assert torch.equal(states[0], torch.get_rng_state()) and model.training
+    assert states[1:] == (random.getstate(), np.random.get_state()[1].tolist())
+
+
+def test_same_seed_gives_the_same_samples_and_another_seed_others(policy):
+    prompts = rows_of(6)["prompt"]
+    first, again, other = (sample_completions(*policy, prompts, SAMPLED, seed=seed) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_batches_left_out_change_nothing_in_the_others(policy):
+    prompts = rows_of(7)["prompt"]
+    settings = {"batch_size": 4, "seed": 5}
+    whole = list(sample_batches(*policy, prompts, SAMPLED, **settings))
+    rest = list(sample_batches(*policy, prompts, SAMPLED, **settings, skip_batches=2))
+    assert len(whole) == 4 and rest == whole[2:]
+    assert sorted(index for indices, _ in whole for index in indices) == list(range(7))
+
+
+def test_every_token_that_ends_a_turn_ends_the_completion(policy):
+    model, tokenizer = policy
+    prompts = rows_of(2)["prompt"]
+    before = model.generation_config.eos_token_id
+    (plain,), _ = sample_completions(model, tokenizer, prompts, GREEDY)
+    first = tokenizer(plain.text, add_special_tokens=False)["input_ids"][0]
+    try:
+        model.generation_config.eos_token_id = [tokenizer.eos_token_id, first]
+        (ended,), _ = sample_completions(model, tokenizer, prompts, GREEDY)
+    finally:
+        model.generation_config.eos_token_id = before
+    assert plain.length > 1 and ended.length == 1 and not ended.truncated
+
+
+def record(problem, medium, answer, loose=None, verdict="wrong"):
+    loose = medium if loose is None else loose
+    flags = {"strict": False, "medium": medium, "loose": loose, "well_formed": False}
+    return {"id": problem, "answer": answer, "verdict": verdict, "length": 4, "truncated": False, **flags}
+
+
+def test_majority_vote_counts_the_answers_of_the_loose_tier():
+    # Two of three samples say 7 without the tags: right by vote under loose, wrong in every medium verdict but one.
+    records = [record(0, True, "7"), record(0, False, "7", loose=True), record(0, False, "8"), record(0, False, None)]
+    metrics = summarize_records(records)
+    assert metrics["maj@4"]["mean"] == 1.0 and metrics["accuracy"]["mean"] == 0.25
+    assert metrics["pass@4"]["mean"] == 1.0 and metrics["loose"]["mean"] == 0.5
+
+
+def test_shares_of_shape_and_truncation_are_over_completions():
+    records = [record(0, False, None, verdict="multiple_answers"), record(1, False, None) | {"truncated": True}]
+    metrics = summarize_records(records)
+    assert metrics["multiple_answers"] == 0.5 and metrics["truncated"] == 0.5 and metrics["mean_length"] == 4
+
+
+def test_callback_evaluates_between_steps_and_hands_the_report_on(policy, tmp_path):
+    from accelerate import Accelerator
+    from transformers import TrainerControl, TrainerState
+
+    reports = []
+    callback = HeldOutCallback(held_out(tmp_path, 2), policy[1], 2, Accelerator(cpu=True), reports.append)
+    for step in range(1, 7):
+        callback.on_step_end(None, TrainerState(global_step=step, max_steps=6), TrainerControl(), model=policy[0])
+    assert [report["step"] for report in reports] == [2, 4]
+    assert (tmp_path / "step_000004.json").exists()
+
+
+def evaluate_tiny(output, rows, grade=grade_length, **changes):
+    settings = {"decoding": SAMPLED, "settings": {}, "batch_size": 4, "seed": 0} | changes
+    return evaluate_checkpoint("tiny", "toy", rows, grade, output=output, **settings)
+
+
+def test_interrupted_evaluation_goes_on_and_equals_an_uninterrupted_one(tmp_path):
+    rows, graded = rows_of(7), 0
+
+    def stop_early(text, row):
+        nonlocal graded
+        graded += 1
+        if graded > 9:
+            raise KeyboardInterrupt
+        return grade_length(text, row)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_tiny(tmp_path / "cut.json", rows, stop_early)
+    partial = tmp_path / "cut.partial.jsonl"
+    assert len(partial.read_text().splitlines()) == 1 + 2
+    with partial.open("a") as stream:
+        stream.write('[{"id": 3, "cut": ')
+    calls = []
+    resumed = evaluate_tiny(
+        tmp_path / "cut.json", rows, lambda text, row: calls.append(text) or grade_length(text, row)
+    )
+    assert len(calls) == (7 - 4) * 2 and not partial.exists()
+    whole = evaluate_tiny(tmp_path / "whole.json", rows)
+    assert resumed["records"] == whole["records"] and resumed["metrics"] == whole["metrics"]
+
+
+def test_begun_evaluation_with_other_settings_is_not_mixed_in(tmp_path):
+    path = tmp_path / "run.partial.jsonl"
+    PartialRecords(path, {"seed": 0}).add([{"id": 0}])
+    assert PartialRecords(path, {"seed": 0}).batches == [[{"id": 0}]]
+    with pytest.raises(UserError, match="other settings"):
+        PartialRecords(path, {"seed": 1})
+    assert PartialRecords(path, {"seed": 0}).batches == [[{"id": 0}]]
+
+
+def test_digest_follows_the_weights_not_the_path(tmp_path):
+    model = load_policy("tiny")
+    model.save_pretrained(tmp_path)
+    first = weights_digest(str(tmp_path))
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    model.save_pretrained(tmp_path)
+    assert weights_digest(str(tmp_path)) != first
