@@ -107,6 +107,7 @@ def main() -> None:
 
     # ---- rows
     task = eval_task(options.task)
+    task.check_prompts(options.prompt_type, options.num_shots)
     resolve(options.model_name)
     max_new_tokens = options.max_new_tokens or task.max_new_tokens
     if options.backend == "lighteval":

@@ -39,8 +39,8 @@ class Request(NamedTuple):
     Attributes:
         model: hub name, or name of a folder in the working directory; never an absolute path (see `_place_policy`).
         context: longest prompt and completion of the model, in tokens; None when its config does not say.
-        rows: folder of ours/test.jsonl (prompt, gold), builtin/test.jsonl and, for shots, builtin/train.jsonl (question,
-            answer). Two folders, because all files of one must have the same columns.
+        rows: folder of ours/test.jsonl (prompt, gold), builtin/test.jsonl and, for shots, builtin/train.jsonl
+            (question, answer); apart, because all files of one folder must have the same columns.
         num_shots: solved problems before each question of the built-in task.
         batch_size: completions generated at once.
         max_new_tokens: longest completion, in tokens.

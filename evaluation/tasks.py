@@ -9,7 +9,7 @@ from evaluation.graders import GRADERS
 from rewards.grade import Grade
 from tasks import countdown, math
 from tasks.load import load_countdown
-from tasks.math_prompts import add_prompts
+from tasks.math_prompts import add_prompts, check_prompt
 from training.errors import UserError
 
 COUNTDOWN_PROMPTS = {"reasoning": "chat", "plain": "base"}
@@ -22,6 +22,7 @@ class EvalTask:
     Attributes:
         source, split: the default data; a hub name, or "generate".
         load: (source, split) -> rows with columns question and gold, or numbers and target.
+        check_prompts: (prompt type, shots) -> None, or `UserError` where the task has no such prompts.
         add_prompts: (rows, prompt type, shots, seed) -> rows with a column prompt.
         grader: name in `evaluation.graders.GRADERS`.
         max_new_tokens: default limit of a completion.
@@ -30,6 +31,7 @@ class EvalTask:
     source: str
     split: str | None
     load: Callable[[str, str | None], Dataset]
+    check_prompts: Callable[[str, int], None]
     add_prompts: Callable[[Dataset, str, int, int], Dataset]
     grader: str
     max_new_tokens: int
@@ -48,21 +50,27 @@ def _load_countdown(source: str, split: str | None) -> Dataset:
     return countdown.generate(512, "test", 0, space)
 
 
-def _add_countdown_prompts(rows: Dataset, prompt_type: str, num_shots: int, seed: int) -> Dataset:
+def _check_countdown_prompts(prompt_type: str, num_shots: int) -> None:
     if num_shots:
         raise UserError(f"--num_shots={num_shots}: Countdown has no worked examples; use 0.")
     if prompt_type not in COUNTDOWN_PROMPTS:
         raise UserError(
             f"--prompt_type={prompt_type!r} does not go with Countdown; use {', '.join(COUNTDOWN_PROMPTS)}."
         )
+
+
+def _add_countdown_prompts(rows: Dataset, prompt_type: str, num_shots: int, seed: int) -> Dataset:
+    _check_countdown_prompts(prompt_type, num_shots)
     return countdown.add_prompts(rows, COUNTDOWN_PROMPTS[prompt_type])
 
 
 TASKS = {
-    "gsm8k": EvalTask(math.GSM8K, "test", math.load_gsm8k, add_prompts, "number", 512),
-    "math500": EvalTask(math.MATH_500, "test", math.load_math, add_prompts, "latex", 2048),
-    "svamp": EvalTask(math.SVAMP, "test", math.load_svamp, add_prompts, "number", 512),
-    "countdown": EvalTask("generate", None, _load_countdown, _add_countdown_prompts, "countdown", 128),
+    "gsm8k": EvalTask(math.GSM8K, "test", math.load_gsm8k, check_prompt, add_prompts, "number", 512),
+    "math500": EvalTask(math.MATH_500, "test", math.load_math, check_prompt, add_prompts, "latex", 2048),
+    "svamp": EvalTask(math.SVAMP, "test", math.load_svamp, check_prompt, add_prompts, "number", 512),
+    "countdown": EvalTask(
+        "generate", None, _load_countdown, _check_countdown_prompts, _add_countdown_prompts, "countdown", 128
+    ),
 }
 
 

@@ -17,7 +17,7 @@ def load_rows(source: str | Path, split: str | None = None, config: str | None =
 
     Args:
         split: a split of a folder or hub dataset, slices such as "train[:100]" too; by default "train", or the only
-            one. A file has only "train".
+            one. A file is one split, whatever its name; slices of it are "train[...]".
         config: the configuration of a hub dataset that has several, for example "main" of openai/gsm8k.
 
     Raises `UserError` when the source is missing, unreadable or empty, or the hub cannot be reached.
@@ -95,6 +95,7 @@ def _load_local(path: Path, split: str | None) -> Dataset:
         raise UserError(f"{str(path)!r} has no rows, it is an empty file; give a source with at least one.")
     else:
         arguments = {"path": FILE_FORMATS[path.suffix.lower()], "data_files": str(path)}
+        split = split if split and "[" in split else None
     try:
         loaded = load_dataset(**arguments, split=split)
     except (DatasetsError, ValueError, OSError) as error:

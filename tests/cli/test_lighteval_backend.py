@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import set_seed
 
-from evaluation.generate import Decoding, sample_completions
 from evaluation.lighteval_backend import OVERLAY, run_lighteval
 from tasks.math_prompts import draw_shots, prompt
+from training.chat import render
 from training.policy import EMBEDDED, load_policy, load_tokenizer
 from training.tiny_policy import build_model
 
@@ -42,17 +42,23 @@ MAX_NEW_TOKENS = 48
 TIERS = {"strict": [1, 0, 0, 0], "medium": [1, 1, 0, 0], "loose": [1, 1, 0, 1], "format": [1, 0, 1, 0]}
 
 
+SHOT = {"question": "One?", "answer": "One.\n#### 1"}
+BUILTIN_PROMPT = (
+    "<|user|>Question: One?\nAnswer:<|assistant|> One.\n#### 1<|end|><|user|>Question: {question}\nAnswer:<|assistant|>"
+)
+
+
 def memorise(tokenizer):
-    """A policy trained on `ANSWERS` and `BUILTIN_ANSWERS` until it says nothing else."""
+    """A policy trained on the prompts of both tasks with one shot, each with its answer, until it knows them."""
     set_seed(0)
     model = build_model(tokenizer)
-    turns = [[row["question"], answer] for row, answer in zip(ROWS, ANSWERS, strict=True)]
-    turns += [
-        [f"Question: {row['question']}\nAnswer:", answer] for row, answer in zip(ROWS, BUILTIN_ANSWERS, strict=True)
+    prompts = [
+        render(prompt(row["question"], shots=draw_shots(1, 0, index)), tokenizer) for index, row in enumerate(ROWS)
     ]
-    texts = [f"<|user|>{question}<|assistant|>{answer}<|end|>" for question, answer in turns]
+    prompts += [BUILTIN_PROMPT.format(question=row["question"]) for row in ROWS]
+    texts = [f"{text}{answer}<|end|>" for text, answer in zip(prompts, ANSWERS + BUILTIN_ANSWERS, strict=True)]
     batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
-    starts = [len(tokenizer(text.partition("<|assistant|>")[0])["input_ids"]) + 1 for text in texts]
+    starts = [len(tokenizer(text)["input_ids"]) for text in prompts]
     is_answer = torch.arange(batch["input_ids"].shape[1])[None] >= torch.tensor(starts)[:, None]
     labels = batch["input_ids"].masked_fill(~is_answer | (batch["attention_mask"] == 0), -100)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
@@ -67,44 +73,36 @@ def memorise(tokenizer):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Reports of two runs on one path: the embedded policy with a shot, then the one that knows the answers, without."""
+def run(tmp_path_factory):
+    """Report on a policy that knows the answers, judged where another was before, and whether its folder stayed."""
     folder = tmp_path_factory.mktemp("lighteval")
     data = folder / "data"
     data.mkdir()
     (data / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    (data / "train.jsonl").write_text(json.dumps({"question": "One?", "answer": "One.\n#### 1"}) + "\n")
+    (data / "train.jsonl").write_text(json.dumps(SHOT) + "\n")
     policy = folder / "policy"
     shutil.copytree(EMBEDDED, policy)
-    files, reports = sorted(policy.rglob("*")), []
-    shared = {"data": str(data), "max_new_tokens": MAX_NEW_TOKENS, "batch_size": 4}
-    for shots, weights in ((1, load_policy("tiny")), (0, memorise(load_tokenizer("tiny")))):
+    files = sorted(policy.rglob("*"))
+    settings = {"data": str(data), "max_new_tokens": MAX_NEW_TOKENS, "batch_size": 4, "num_shots": 1}
+    for weights in (load_policy("tiny"), memorise(load_tokenizer("tiny"))):
         weights.save_pretrained(policy)
-        run_lighteval(str(policy), "gsm8k", folder / "out", num_shots=shots, **shared)
-        reports.append(json.loads((folder / "out" / "lighteval.json").read_text()))
-    return *reports, sorted(policy.rglob("*")) == files
+        run_lighteval(str(policy), "gsm8k", folder / "out", **settings)
+    return json.loads((folder / "out" / "lighteval.json").read_text()), sorted(policy.rglob("*")) == files
 
 
-def test_completions_are_those_of_our_own_generation_on_whole_prompts(runs):
-    model, tokenizer = load_policy("tiny"), load_tokenizer("tiny")
-    prompts = [prompt(row["question"], shots=draw_shots(1, 0, index)) for index, row in enumerate(ROWS)]
-    expected = sample_completions(model, tokenizer, prompts, Decoding(1, 0.0, MAX_NEW_TOKENS))
-    assert [record["completion"] for record in runs[0]["records"]] == [samples[0].text for samples in expected]
-
-
-def test_completions_are_those_of_the_weights_now_at_the_path(runs):
-    assert [record["completion"] for record in runs[1]["records"]] == ANSWERS
-    assert [record["builtin_completion"] for record in runs[1]["records"]] == BUILTIN_ANSWERS
+def test_completions_are_those_of_whole_prompts_and_of_the_weights_now_at_the_path(run):
+    assert [record["completion"] for record in run[0]["records"]] == ANSWERS
+    assert [record["builtin_completion"] for record in run[0]["records"]] == BUILTIN_ANSWERS
 
 
 @pytest.mark.parametrize("metric", TIERS)
-def test_our_task_reports_every_tier(runs, metric):
-    assert [record[metric] for record in runs[1]["records"]] == TIERS[metric]
-    assert runs[1]["metrics"][f"gsm8k_tiers/{metric}"] == sum(TIERS[metric]) / 4
+def test_our_task_reports_every_tier(run, metric):
+    assert [record[metric] for record in run[0]["records"]] == TIERS[metric]
+    assert run[0]["metrics"][f"gsm8k_tiers/{metric}"] == sum(TIERS[metric]) / 4
 
 
-def test_builtin_gsm8k_has_its_own_prompt_metric_and_ceiling(runs):
-    records, metrics = runs[1]["records"], runs[1]["metrics"]
+def test_builtin_gsm8k_has_its_own_prompt_metric_and_ceiling(run):
+    records, metrics = run[0]["records"], run[0]["metrics"]
     assert records[0]["builtin_prompt"] == f"Question: {ROWS[0]['question']}\nAnswer:"
     # LightEval's default for its own task: what stands in <think> is taken away before it is judged.
     assert [record["builtin_correct"] for record in records] == [True, False, False, False]
@@ -112,6 +110,6 @@ def test_builtin_gsm8k_has_its_own_prompt_metric_and_ceiling(runs):
     assert (metrics["gsm8k/extractive_match"], metrics["gsm8k/ceiling"]) == (0.25, 0.75)
 
 
-def test_run_leaves_no_trace_in_checkpoint_and_process(runs):
-    assert runs[2], "LightEval wrote into the checkpoint's folder"
+def test_run_leaves_no_trace_in_checkpoint_and_process(run):
+    assert run[1], "LightEval wrote into the checkpoint's folder"
     assert "lighteval" not in sys.modules and str(OVERLAY) not in sys.path

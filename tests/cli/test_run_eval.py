@@ -1,0 +1,153 @@
+"""run_eval.py and sh/eval_gsm8k.sh from the shell: tables, files, comparison, judging again, and refused input."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.policy import EMBEDDED
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "data"
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+TINY = ["--model_name=tiny", "--max_new_tokens", "8"]
+
+
+def run(*flags, check=True, cwd=ROOT):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "run_eval.py"), *map(str, flags)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=ENVIRONMENT,
+        timeout=300,
+    )
+    if check:
+        assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    lines = [{"question": f"What is {n} + 1?", "answer": f"#### {n + 1}"} for n in range(5)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory):
+    """Countdown, four samples of each of eight problems."""
+    path = tmp_path_factory.mktemp("eval") / "sampled.json"
+    flags = ["--task=countdown", "--model_name=tiny", "--limit", "8", "--n", "4", "--temperature", "1"]
+    return path, run(*flags, "--output", path)
+
+
+def test_all_tiers_pass_and_vote_are_side_by_side_with_records(sampled):
+    path, result = sampled
+    for name in ("strict", "medium", "loose", "pass@4", "maj@4", "mean_length", "truncated", "well_formed"):
+        assert any(line.startswith(name) for line in result.stdout.splitlines()), result.stdout
+    report = json.loads(path.read_text())
+    assert len(report["records"]) == 32 and report["decoding"]["samples"] == 4
+    assert {"completion", "numbers", "target", "verdict", "strict", "answer"} <= set(report["records"][0])
+    assert not path.with_suffix(".partial.jsonl").exists()
+
+
+def test_the_readmes_command_needs_no_other_flag(rows, tmp_path):
+    run("--task=gsm8k", *TINY, "--data", rows, cwd=tmp_path)
+    (path,) = (tmp_path / "outputs" / "eval" / "gsm8k" / "tiny").glob("*.json")
+    assert path.name == "greedy_reasoning_0shot.json" and len(json.loads(path.read_text())["records"]) == 5
+
+
+def test_compare_and_regrade_need_no_model(sampled, tmp_path):
+    path, _ = sampled
+    report = json.loads(path.read_text())
+    for record in report["records"]:
+        record["medium"] = record["loose"] = False
+    changed = tmp_path / "wrong.json"
+    changed.write_text(json.dumps(report))
+    compared = run("--compare", changed, path)
+    assert "95 % interval" in compared.stdout and "8 problems" in compared.stdout
+    right = sum(record["medium"] for record in json.loads(path.read_text())["records"])
+    again = run("--regrade", changed)
+    assert f"{right} of 32 verdicts changed" in again.stdout
+    regraded = json.loads((tmp_path / "wrong.regraded.json").read_text())
+    assert regraded["metrics"]["medium"] == json.loads(path.read_text())["metrics"]["medium"]
+
+
+def test_shell_script_prints_the_loose_tier_from_inside_its_folder(rows, tmp_path):
+    flags = [
+        "qwen25-math-cot",
+        "tiny",
+        "--data",
+        str(rows),
+        "--max_new_tokens",
+        "8",
+        "--output",
+        str(tmp_path / "x.json"),
+    ]
+    command = ["bash", "sh/eval_gsm8k.sh", *flags]
+    settings = {"capture_output": True, "text": True, "cwd": ROOT / "evaluation", "timeout": 300}
+    result = subprocess.run(command, env=ENVIRONMENT | {"PYTHON": sys.executable}, **settings)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.startswith("loose") and "medium" not in result.stdout
+    refused = subprocess.run(
+        [*command, "--data", "nowhere.jsonl"], env=ENVIRONMENT | {"PYTHON": sys.executable}, **settings
+    )
+    assert refused.returncode == 2 and "nowhere.jsonl" in refused.stderr
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared data folder is not here")
+@pytest.mark.parametrize(
+    "task, source", [("gsm8k", "gsm8k"), ("svamp", "svamp/test.jsonl"), ("math500", "math500/test.jsonl")]
+)
+def test_every_task_runs_on_its_real_rows(task, source, tmp_path):
+    flags = [f"--task={task}", *TINY, "--data", SHARED / source, "--limit", "3", "--output", tmp_path / "x.json"]
+    if source.endswith("jsonl"):
+        flags += ["--split", "train"]
+    run(*flags)
+    assert len(json.loads((tmp_path / "x.json").read_text())["records"]) == 3
+
+
+def without_weights(folder):
+    shutil.copytree(EMBEDDED, folder)
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
+BAD_INPUT = {
+    "unknown task": (["--task=mmlu"], ["mmlu", "svamp"]),
+    "greedy samples": (["--n", "4"], ["--temperature"]),
+    "missing file": (["--data", "nowhere.jsonl"], ["nowhere.jsonl"]),
+    "unknown model": (["--model_name", "nobody/nothing"], ["nobody/nothing"]),
+    "unknown prompt type": (["--prompt_type", "haiku"], ["haiku", "plain"]),
+    "unknown tier": (["--tier", "medum"], ["medum", "loose"]),
+    "one file to compare": (["--compare", "a.json"], ["two files"]),
+    "no evaluation": (["--regrade", "README.md"], ["README.md"]),
+}
+
+
+@pytest.mark.parametrize("flags, words", BAD_INPUT.values(), ids=BAD_INPUT.keys())
+def test_bad_input_is_one_sentence_and_exit_code_2(flags, words):
+    result = run(*flags, check=False)
+    assert result.returncode == 2, result.stderr[-2000:]
+    message = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(message) == 1 and "Traceback" not in result.stderr
+    assert all(word in message[0] for word in words)
+
+
+def test_damaged_data_and_checkpoints_are_refused(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "columns.jsonl").write_text('{"problem": "1", "reply": "2"}\n')
+    cases = [
+        (["--data", tmp_path / "empty.jsonl"], "no rows"),
+        (["--data", tmp_path / "columns.jsonl"], "problem, reply"),
+        (["--model_name", without_weights(tmp_path / "model")], "incomplete"),
+    ]
+    for flags, words in cases:
+        result = run(*flags, check=False)
+        assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr

@@ -1,0 +1,282 @@
+"""The checks of the watchdogs: pure functions from the history of a run to a warning, or None.
+
+Reward-mode and length collapse: Memory-R+ (arXiv:2504.02273v1, section 4.3). Loss of length, repetition and collapse of
+the policy: INTUITOR (arXiv:2505.19590v2) and its users. Rise, then fall below the start, under intrinsic rewards:
+arXiv:2506.17219. The papers give no thresholds; those here are ours.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from rewards.gsm8k import SHAPE_REWARD
+from training.history import Change, History, change, highest_window
+
+ACCURACY = "rewards/correctness/mean"
+LENGTH = "completions/mean_length"
+REPETITION = "completions/repetition"
+IDENTICAL = "completions/identical"
+# Most that each reward for shape alone can pay; other columns are not taken for such rewards.
+SHAPE_MAXIMA = {
+    "format": 1.0,
+    "steps": 1.0,
+    "integer": SHAPE_REWARD,
+    "xml_count": SHAPE_REWARD,
+    "soft_format": SHAPE_REWARD,
+    "strict_format": SHAPE_REWARD,
+}
+FORMATS = ("format", "xml_count", "soft_format", "strict_format")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When a watchdog warns. Windows and waits are in logged steps, shares in [0, 1], errors in standard errors."""
+
+    # In our Countdown runs the accuracy of one batch has a standard deviation of 0.05, the mean of ten one of 0.016.
+    window: int = 10
+    # Every log is a new test: one chance in a thousand (3) is affordable, one in twenty (2) is not.
+    errors: float = 3.0
+    # The best of many windows is partly luck: a long plateau often lies 3 errors below it.
+    peak_errors: float = 4.5
+    # A fifth of the whole format reward is far beyond noise, and well before the reward is exhausted.
+    format_rise: float = 0.2
+    # Healthy runs learn the format first too; accuracy gets this long to follow.
+    format_patience: int = 50
+    # Less than the 0.063 by which the seeds of the GRPO baseline differ in table 1 of Memory-R+.
+    accuracy_flat: float = 0.05
+    # "Flat" is a claim too: 95 % sure that accuracy did not gain that much, else a noisy run would pass for flat.
+    flat_errors: float = 2.0
+    # From here up accuracy has no room to follow the format.
+    accuracy_ceiling: float = 0.9
+    # One completion in twenty is too rare for most groups of 8 or 16 to hold both kinds, so that nothing is learnt.
+    format_adopted: float = 0.05
+    # Slow adoption, which needs only time, rises by more than this.
+    format_adopting: float = 0.01
+    # Memory-R+ saw about 10 tokens where a solution takes 100; half is reached long before.
+    length_collapse: float = 0.5
+    # Dropping idle talk shortens completions too, but then accuracy gains at least this.
+    length_accuracy: float = 0.02
+    # Cut-off completions have no answer; a third of them is a third of the batch lost.
+    truncated: float = 0.3
+    # A limit that was too short from the start is no runaway.
+    truncated_rise: float = 0.15
+    # Solutions of GSM8K by language models have 0.09 on average and 0.3 at the 99th percentile, loops 0.8 and more.
+    repetition: float = 0.4
+    # Tasks that ask for lists of similar lines start higher.
+    repetition_rise: float = 0.2
+    # Half of a group alike leaves it half of its signal; our Countdown runs have 0.02 to 0.08.
+    identical: float = 0.5
+    # Short answers to easy problems coincide from the start.
+    identical_rise: float = 0.2
+    # Our Countdown runs keep 0.9 of their first entropy; a policy that merely grows sure may lose half.
+    entropy_collapse: float = 0.25
+    # About the half-width of the interval of an evaluation on 500 problems.
+    accuracy_fall: float = 0.05
+    # Relative to the bonus, because bonuses have no common scale.
+    bonus_rise: float = 0.1
+
+
+@dataclass(frozen=True)
+class TrainingWarning:
+    """What a watchdog saw: the step, a sentence with the numbers, what to try, and the numbers by name."""
+
+    watchdog: str
+    step: int
+    message: str
+    advice: str
+    numbers: dict[str, float]
+
+    @property
+    def line(self) -> str:
+        """One line for the log."""
+        return f"warning at step {self.step}: {self.watchdog}: {self.message}; {self.advice}"
+
+
+def reward_mode_collapse(history: History, limits: Thresholds) -> TrainingWarning | None:
+    """A reward for shape alone rose some time ago, and accuracy has stayed flat."""
+    for name, most in SHAPE_MAXIMA.items():
+        shape, accuracy = history.columns(f"rewards/{name}/mean", ACCURACY)
+        learnt = change(shape[: -limits.format_patience] / most, limits.window)
+        if learnt is None:
+            continue
+        kept, right = change(shape / most, limits.window), change(accuracy, limits.window)
+        has_risen = all(part.rose(limits.format_rise, limits.errors) for part in (learnt, kept))
+        is_flat = (
+            right.difference + limits.flat_errors * right.error < limits.accuracy_flat
+            and right.after < limits.accuracy_ceiling
+        )
+        if has_risen and is_flat:
+            return TrainingWarning(
+                "reward-mode collapse",
+                history.step,
+                f"the {name} reward rose from {kept.before:.1%} to {kept.after:.1%} of its maximum, "
+                f"but accuracy only went from {right.before:.1%} to {right.after:.1%}",
+                "the policy learns the shape and not the task: lower --format_weight, or take easier problems",
+                _numbers(name, kept) | _numbers("accuracy", right),
+            )
+    return None
+
+
+def format_never_adopted(history: History, limits: Thresholds) -> TrainingWarning | None:
+    """After the first steps, hardly any completion has the shape that the rewards ask for, and no more come."""
+    changes = {}
+    for name in FORMATS:
+        found = change(history.columns(f"rewards/{name}/mean")[0] / SHAPE_MAXIMA[name], limits.window)
+        if found is not None:
+            changes[name] = found
+    if not changes:
+        return None
+    name, best = max(changes.items(), key=lambda item: item[1].after)
+    if best.after >= limits.format_adopted or best.rose(limits.format_adopting, limits.errors):
+        return None
+    return TrainingWarning(
+        "format never adopted",
+        history.step,
+        f"the {name} reward, the most adopted, is at {best.after:.1%} of its maximum ({best.before:.1%} at the start)",
+        "prompt and reward disagree, or the policy never tries the format: read some completions, show it examples "
+        "(--num_shots) or begin with supervised training",
+        _numbers(name, best),
+    )
+
+
+def length_collapse(history: History, limits: Thresholds) -> TrainingWarning | None:
+    """Completions shrank since they were longest, and accuracy gained nothing from it."""
+    length, accuracy = history.columns(LENGTH, ACCURACY)
+    start = highest_window(length, limits.window)
+    tokens, right = change(length, limits.window, start), change(accuracy, limits.window, start)
+    if tokens is None or tokens.after > limits.length_collapse * tokens.before:
+        return None
+    if not tokens.fell(0.0, limits.errors) or right.difference >= limits.length_accuracy:
+        return None
+    return TrainingWarning(
+        "length collapse",
+        history.step,
+        f"completions shrank from {tokens.before:.0f} to {tokens.after:.0f} tokens while accuracy went from "
+        f"{right.before:.1%} to {right.after:.1%}",
+        "reasoning is being dropped: raise --beta, lower --learning_rate, or weaken a reward for short answers",
+        _numbers("mean_length", tokens) | _numbers("accuracy", right),
+    )
+
+
+def length_runaway(history: History, limits: Thresholds) -> TrainingWarning | None:
+    """Many completions are cut off at the token limit, far more than at the start."""
+    return _risen_share(
+        history,
+        limits,
+        ("completions/clipped_ratio", limits.truncated, limits.truncated_rise),
+        "length runaway",
+        "completions are cut off at the token limit",
+        "they earn no answer: raise --L if they were still reasoning, else raise --beta or lower --learning_rate",
+    )
+
+
+def repetition(history: History, limits: Thresholds) -> TrainingWarning | None:
+    """Completions repeat themselves, far more than at the start."""
+    return _risen_share(
+        history,
+        limits,
+        (REPETITION, limits.repetition, limits.repetition_rise),
+        "repetition",
+        "the four-grams in a completion repeat an earlier one",
+        "the policy loops: raise --beta, lower --learning_rate, or weaken the bonus that pays for it",
+    )
+
+
+def identical_completions(history: History, limits: Thresholds) -> TrainingWarning | None:
+    """The completions of a group are often the same text, far more than at the start."""
+    return _risen_share(
+        history,
+        limits,
+        (IDENTICAL, limits.identical, limits.identical_rise),
+        "identical completions",
+        "completions have a twin in their group",
+        "groups carry little signal: raise --temperature, or take harder problems",
+    )
+
+
+def _risen_share(
+    history: History, limits: Thresholds, share: tuple[str, float, float], watchdog: str, what: str, advice: str
+) -> TrainingWarning | None:
+    """``share``: (metric, least level, least rise since the start)."""
+    key, level, rise = share
+    found = change(history.columns(key)[0], limits.window)
+    if found is None or found.after < level or not found.rose(rise, limits.errors):
+        return None
+    message = f"{found.after:.1%} of {what} ({found.before:.1%} at the start)"
+    return TrainingWarning(watchdog, history.step, message, advice, _numbers(key.split("/")[-1], found))
+
+
+def entropy_collapse(history: History, limits: Thresholds) -> TrainingWarning | None:
+    """The entropy per token fell to a small part of what it was at the start."""
+    entropy = change(history.columns("entropy")[0], limits.window)
+    if entropy is None or entropy.after > limits.entropy_collapse * entropy.before:
+        return None
+    if not entropy.fell(0.0, limits.errors):
+        return None
+    return TrainingWarning(
+        "entropy collapse",
+        history.step,
+        f"entropy fell from {entropy.before:.3g} to {entropy.after:.3g} nats per token",
+        "the policy hardly explores: raise --beta or --temperature, or lower --learning_rate",
+        _numbers("entropy", entropy),
+    )
+
+
+def bonus_against_accuracy(history: History, limits: Thresholds, bonus: str) -> TrainingWarning | None:
+    """The raw bonus rose while accuracy fell, both since accuracy was best; a bonus of weight 0 moves nothing."""
+    accuracy, raw, weight = history.columns(ACCURACY, f"ir/{bonus}/raw", f"ir/{bonus}/weight")
+    start = highest_window(accuracy, limits.window)
+    right, paid = change(accuracy, limits.window, start), change(raw, limits.window, start)
+    if right is None or weight[-1] == 0.0 or not right.fell(limits.accuracy_fall, limits.peak_errors):
+        return None
+    if not paid.rose(limits.bonus_rise * abs(paid.before), limits.errors):
+        return None
+    return TrainingWarning(
+        f"bonus against accuracy ({bonus})",
+        history.step,
+        f"the bonus {bonus} rose from {paid.before:.3g} to {paid.after:.3g} while accuracy fell from its best, "
+        f"{right.before:.1%}, to {right.after:.1%}",
+        "the policy is optimising the bonus: lower --ir_weight, let it decay (--ir_schedule), or stop and take best/",
+        _numbers("raw", paid) | _numbers("accuracy", right),
+    )
+
+
+def held_out_fall(history: History, limits: Thresholds) -> TrainingWarning | None:
+    """The interval of the last held-out accuracy lies wholly below that of the best one."""
+    if not history.evaluations:
+        return None
+    last, best = history.evaluations[-1], max(history.evaluations, key=lambda report: report["mean"])
+    if last["high"] >= best["low"] or best["mean"] - last["mean"] <= limits.accuracy_fall:
+        return None
+    return TrainingWarning(
+        "held-out accuracy fell",
+        last["step"],
+        f"held-out accuracy is {last['mean']:.1%} [{last['low']:.1%}, {last['high']:.1%}], at step {best['step']} it "
+        f"was {best['mean']:.1%} [{best['low']:.1%}, {best['high']:.1%}]",
+        "more training is making the policy worse: stop and take best/, or lower --learning_rate",
+        {"best": best["mean"], "best_step": best["step"], "last": last["mean"]},
+    )
+
+
+def _numbers(name: str, found: Change) -> dict[str, float]:
+    return {f"{name}_before": found.before, f"{name}_after": found.after}
+
+
+Check = Callable[[History], TrainingWarning | None]
+
+
+def training_checks(limits: Thresholds, bonuses: Iterable[str]) -> list[Check]:
+    """The checks to run after every log, with those of the bonuses named."""
+    checks = (
+        reward_mode_collapse,
+        format_never_adopted,
+        length_collapse,
+        length_runaway,
+        repetition,
+        identical_completions,
+        entropy_collapse,
+    )
+    return [
+        *(partial(check, limits=limits) for check in checks),
+        *(partial(bonus_against_accuracy, limits=limits, bonus=bonus) for bonus in bonuses),
+    ]
