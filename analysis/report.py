@@ -2,6 +2,7 @@
 
 import argparse
 import base64
+import json
 import re
 from collections.abc import Mapping
 from itertools import chain, zip_longest
@@ -13,7 +14,7 @@ from jinja2 import Environment
 from analysis.plots import plot_run
 from analysis.runs import Run, read_run
 from analysis.table import comparison_rows, interval_note
-from training.errors import run_cli
+from training.errors import UserError, run_cli
 
 NUM_SAMPLES = 10
 MAX_TEXT = 6000
@@ -57,6 +58,16 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f7f7f7; paddi
 <p class="note">{{ note }}</p>
 {% else %}<p>This run holds no evaluation.</p>{% endif %}
 
+<h2>Warnings</h2>
+{% if warnings is none %}<p>No watchdog looked at this run: it has no warnings.jsonl.</p>
+{% elif warnings %}
+<table>
+<tr><th>step</th><th>watchdog</th><th>what it saw</th><th>what to try</th></tr>
+{% for row in warnings %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+{% else %}<p>No warning: length, repetition, entropy, rewards, bonuses and accuracy stayed within their limits.</p>
+{% endif %}
+
 {% if figures %}<h2>Figures</h2>
 {% for title, data in figures %}<img alt="{{ title }}" src="data:image/png;base64,{{ data }}">
 {% endfor %}{% endif %}
@@ -98,7 +109,7 @@ def write_report(run_folder: str | Path) -> Path:
     Returns the path of the report.
 
     Raises:
-        UserError: the folder is no run (see `analysis.runs.read_run`).
+        UserError: the folder is no run (see `analysis.runs.read_run`), or a line of its warnings.jsonl is damaged.
     """
     run = read_run(run_folder)
     before, after = run.evals.get("before"), run.evals.get("after")
@@ -110,6 +121,7 @@ def write_report(run_folder: str | Path) -> Path:
         subtitle=_subtitle(run),
         headline=comparison_rows(before, after),
         note=interval_note(before, after),
+        warnings=_read_warnings(run.path / "warnings.jsonl"),
         figures=[(file.stem.replace("_", " "), base64.b64encode(file.read_bytes()).decode()) for file in plot_run(run)],
         samples=samples,
         last=_last_values(run),
@@ -119,6 +131,23 @@ def write_report(run_folder: str | Path) -> Path:
     path = run.path / "report.html"
     path.write_text(html, encoding="utf-8")
     return path
+
+
+def _read_warnings(path: Path) -> list[tuple] | None:
+    """(step, watchdog, message, advice) of every line that `training.watchdogs` wrote; None where it never looked."""
+    if not path.exists():
+        return None
+    warnings, columns = [], ("step", "watchdog", "message", "advice")
+    # A line without its line break was cut off when the run was killed.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], start=1):
+        try:
+            warning = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path} line {number} is no JSON ({error}); remove the line.") from error
+        if not isinstance(warning, dict) or not warning.keys() >= set(columns):
+            raise UserError(f"{path} line {number} does not hold {', '.join(columns)}; remove the line.")
+        warnings.append(tuple(warning[column] for column in columns))
+    return warnings
 
 
 def _printable(value: Any) -> str:

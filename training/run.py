@@ -27,6 +27,7 @@ from training.policy import PolicyOptions, adapter_base, context_length, load_po
 from training.run_folder import create_run_folder, default_output_dir
 from training.run_options import RunConfig, RunOptions
 from training.trainer import STATE_NAME, IntrinsicGRPOTrainer
+from training.watchdogs import WatchdogCallback
 
 PROGRESS = {"accuracy": "rewards/correctness/mean", "reward": "reward", "entropy": "entropy"}
 
@@ -74,6 +75,7 @@ class Run:
         if self._is_main:
             self.folder = create_run_folder(self.path, flags, resume=bool(options.resume))
         PartialState().wait_for_everyone()
+        self.watchdogs = WatchdogCallback(self.path, intrinsic.bonus_names, self._is_main)
 
     def _default_folder(self, task: str) -> Path:
         if self.config.run_name:
@@ -121,7 +123,7 @@ class Run:
             identity=self.identity,
             completions_dir=self.path / "completions",
             keep_checkpoints=self.options.keep_checkpoints or None,
-            callbacks=[MetricsCallback(self.path / "metrics.jsonl"), *callbacks],
+            callbacks=[MetricsCallback(self.path / "metrics.jsonl"), self.watchdogs, *callbacks],
         )
         install_progress(trainer, PROGRESS)
         return trainer
@@ -158,9 +160,12 @@ class Run:
         trainer.add_callback(interrupt)
         if held_out and self.config.eval_steps:
             every = int(self.config.eval_steps)
-            trainer.add_callback(
-                HeldOutCallback(held_out, trainer.processing_class, every, trainer.accelerator, best.offer)
-            )
+
+            def take(report: dict) -> None:
+                best.offer(report)
+                self.watchdogs.add_evaluation(report)
+
+            trainer.add_callback(HeldOutCallback(held_out, trainer.processing_class, every, trainer.accelerator, take))
         self._print_resume()
         try:
             trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)

@@ -32,6 +32,7 @@ from training.capture import GenerationCapture
 from training.checkpoint import check_identity, load_state, rotate, save_state, saving
 from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, FrozenPolicy, pad_tokens
 from training.rollout import Rollout, message_text
+from training.watchdogs import text_metrics
 
 STATE_NAME = "intrinsic_state"
 
@@ -150,7 +151,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         self._scored = self.bonuses.score(self._rollout)
         for offset, column in enumerate(self.bonuses.reward_values(self._scored, self.num_generations)):
             rewards[:, self.num_extrinsic + offset] = column
-        self._log_metrics(score_metrics(self._scored, self._rollout))
+        self._log_metrics(text_metrics(self._rollout) | score_metrics(self._scored, self._rollout))
         self._log_reward_shares(rewards)
         return rewards
 

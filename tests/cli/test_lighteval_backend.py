@@ -18,16 +18,16 @@ pytestmark = pytest.mark.skipif(
     not (OVERLAY / "lighteval").is_dir(), reason="LightEval is not installed in its folder (requirements-lighteval.txt)"
 )
 
-# The second row has most characters and few tokens, the third fewer characters and most tokens. In the third LightEval
-# takes the number behind the words "the answer", 14.5, for the gold.
+# The second row has most characters. The others of the last three have most tokens and differ at their beginnings alone,
+# which are lost if prompts are cut. In the third LightEval takes 14.5, behind the words "the answer", for the gold.
 ROWS = [
     {"question": "Ada has 2 pens and buys 3. How many?", "answer": "2 + 3 = 5\n#### 5"},
     {"question": "Numbers: low high hit " * 20 + "How many?", "answer": "4 + 4 = 8\n#### 8"},
     {
-        "question": "What is 29 halved" + " 7" * 90 + "?",
+        "question": "What is 29 halved" + " 7" * 200 + "?",
         "answer": "29 / 2 = 14.5. Round the answer up: 14.5 becomes 15\n#### 15",
     },
-    {"question": "Ivo has 9 coins. How many?", "answer": "9\n#### 9"},
+    {"question": "What is 27 divided by 3" + " 7" * 200 + "?", "answer": "9\n#### 9"},
 ]
 # What the trained policy says to our prompt: right and in shape; right, but with text behind; in shape, but wrong;
 # right without any tag. And to the built-in: right; wrong; right, where that cannot score; right inside <think>.

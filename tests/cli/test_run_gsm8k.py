@@ -116,6 +116,20 @@ def test_lora_run_ends_with_adapter_and_merged_model(lora_run):
         assert not torch.equal(merged(ids).logits, load_policy("tiny")(ids).logits)
 
 
+def test_two_processes_share_the_evaluation(problems, tmp_path):
+    launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--cpu"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    flags = [*TOY, "--data", str(problems), "--use_ir=knn", "--eval_steps", "1", "--output_dir", str(tmp_path)]
+    command = [sys.executable, *launch, str(ROOT / "run_gsm8k.py"), *flags]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    report = json.loads((tmp_path / "eval" / "step_000001.json").read_text())
+    sampled = [record["id"] for record in report["records"] if record["pass"] == "sampled"]
+    assert sampled == [0, 1, 2, 3] and report["metrics"]["accuracy"]["n"] == 4
+    assert result.stdout.count("before training") == 1 and (tmp_path / "best" / "held_out.json").exists()
+
+
 def test_latex_answers_train_through_run_math(tmp_path):
     rows = [{"problem": f"What is {n}/7?", "solution": f"It is \\boxed{{\\frac{{{n}}}{{7}}}}."} for n in range(1, 31)]
     data = tmp_path / "rows.jsonl"

@@ -110,3 +110,47 @@ def test_a_folder_that_is_no_run_gets_no_report(tmp_path):
     with pytest.raises(UserError):
         write_report(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def warnings_section(html):
+    return html.partition("<h2>Warnings</h2>")[2].partition("<h2>")[0]
+
+
+def warning(**changes):
+    found = {
+        "step": 40,
+        "watchdog": "length collapse",
+        "message": "shrank from 120 to 11 tokens",
+        "advice": "raise beta",
+    }
+    return json.dumps(found | changes) + "\n"
+
+
+def test_warnings_appear_with_their_numbers_and_cannot_inject_html(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / "warnings.jsonl").write_text(warning() + warning(step=80, watchdog="repetition", message=HOSTILE))
+    html = read(write_report(run))
+    section = warnings_section(html)
+    assert "<td>40</td><td>length collapse</td><td>shrank from 120 to 11 tokens</td><td>raise beta</td>" in section
+    assert section.index("<td>40</td>") < section.index("<td>80</td><td>repetition</td>")
+    assert "&lt;script&gt;" in section and "<script" not in section
+
+
+def test_a_run_without_warnings_is_told_from_one_nobody_watched(tmp_path):
+    run = make_run(tmp_path / "run")
+    assert "No watchdog looked" in warnings_section(read(write_report(run)))
+    (run / "warnings.jsonl").touch()
+    assert "No warning:" in warnings_section(read(write_report(run)))
+
+
+def test_a_warning_cut_off_by_a_kill_is_left_out_and_a_damaged_one_named(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / "warnings.jsonl").write_text(warning() + warning(step=80)[:30])
+    section = warnings_section(read(write_report(run)))
+    assert "<td>40</td>" in section and "80" not in section
+    (run / "warnings.jsonl").write_text(warning() + "{\n" + warning())
+    with pytest.raises(UserError, match="line 2"):
+        write_report(run)
+    (run / "warnings.jsonl").write_text("[1]\n")
+    with pytest.raises(UserError, match="watchdog"):
+        write_report(run)
