@@ -65,7 +65,8 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f7f7f7; paddi
 <tr><th>step</th><th>watchdog</th><th>what it saw</th><th>what to try</th></tr>
 {% for row in warnings %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>
-{% else %}<p>No warning: length, repetition, entropy, rewards, bonuses and accuracy stayed within their limits.</p>
+{% else %}<p>No warning: length, repetition, entropy, rewards, bonuses and accuracy stayed within their limits.
+Watchdogs of training compare windows of ten logged steps and say nothing before the twentieth.</p>
 {% endif %}
 
 {% if figures %}<h2>Figures</h2>

@@ -192,6 +192,7 @@ class Run:
         step = trainer.state.global_step
         report = held_out.evaluate(trainer.model, trainer.processing_class, name, step, trainer.accelerator)
         best.offer(report)
+        self.watchdogs.add_evaluation(report)
         return report
 
     def _print_resume(self) -> None:

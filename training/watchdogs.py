@@ -101,6 +101,9 @@ class WatchdogCallback(TrainerCallback):
         is_main: whether this is the main process; the others do nothing.
         thresholds: when to warn.
         out: where a line goes.
+
+    Attributes:
+        history: what the run has logged and evaluated so far; empty on other processes. A new one when training begins.
     """
 
     def __init__(
@@ -136,12 +139,12 @@ class WatchdogCallback(TrainerCallback):
         """Take in the report of an evaluation on held-out problems (see `evaluation.evaluate.HeldOut.evaluate`)."""
         if self.is_main:
             accuracy = report["metrics"]["accuracy"]
-            self._history.evaluations.append({"step": report["step"], **accuracy})
+            self.history.evaluations.append({"step": report["step"], **accuracy})
             self._look([self._on_evaluations])
 
     def _reset(self) -> None:
         limits = self.thresholds
-        self._history = History()
+        self.history = History()
         self._on_logs = [Watchdog(check, limits.window) for check in training_checks(limits, self.bonuses)]
         self._on_evaluations = Watchdog(partial(held_out_fall, limits=limits), patience=1)
 
@@ -161,12 +164,12 @@ class WatchdogCallback(TrainerCallback):
                 self._add_record(item)
 
     def _add_record(self, record: dict) -> None:
-        self._history.add(record)
+        self.history.add(record)
         self._look(self._on_logs)
 
     def _look(self, watchdogs: Iterable[Watchdog]) -> None:
         for watchdog in watchdogs:
-            warning = watchdog.look(self._history)
+            warning = watchdog.look(self.history)
             if warning is not None and (warning.step, warning.watchdog) not in self._told:
                 self._told.add((warning.step, warning.watchdog))
                 self._out(warning.line)

@@ -18,16 +18,16 @@ pytestmark = pytest.mark.skipif(
     not (OVERLAY / "lighteval").is_dir(), reason="LightEval is not installed in its folder (requirements-lighteval.txt)"
 )
 
-# The second row has most characters. The others of the last three have most tokens and differ at their beginnings alone,
+# The second row has most characters. The last two have most tokens and differ at their beginnings alone,
 # which are lost if prompts are cut. In the third LightEval takes 14.5, behind the words "the answer", for the gold.
 ROWS = [
     {"question": "Ada has 2 pens and buys 3. How many?", "answer": "2 + 3 = 5\n#### 5"},
-    {"question": "Numbers: low high hit " * 20 + "How many?", "answer": "4 + 4 = 8\n#### 8"},
+    {"question": "Numbers" * 60 + "?", "answer": "4 + 4 = 8\n#### 8"},
     {
-        "question": "What is 29 halved" + " 7" * 200 + "?",
+        "question": "What is 29 halved" + " 7" * 150 + "?",
         "answer": "29 / 2 = 14.5. Round the answer up: 14.5 becomes 15\n#### 15",
     },
-    {"question": "What is 27 divided by 3" + " 7" * 200 + "?", "answer": "9\n#### 9"},
+    {"question": "What is 27 divided by 3" + " 7" * 150 + "?", "answer": "9\n#### 9"},
 ]
 # What the trained policy says to our prompt: right and in shape; right, but with text behind; in shape, but wrong;
 # right without any tag. And to the built-in: right; wrong; right, where that cannot score; right inside <think>.
@@ -52,6 +52,8 @@ def memorise(tokenizer):
     """A policy trained on the prompts of both tasks with one shot, each with its answer, until it knows them."""
     set_seed(0)
     model = build_model(tokenizer)
+    model.config.num_hidden_layers = 2
+    model.model.layers = model.model.layers[:2]
     prompts = [
         render(prompt(row["question"], shots=draw_shots(1, 0, index)), tokenizer) for index, row in enumerate(ROWS)
     ]
@@ -61,13 +63,13 @@ def memorise(tokenizer):
     starts = [len(tokenizer(text)["input_ids"]) for text in prompts]
     is_answer = torch.arange(batch["input_ids"].shape[1])[None] >= torch.tensor(starts)[:, None]
     labels = batch["input_ids"].masked_fill(~is_answer | (batch["attention_mask"] == 0), -100)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
     for _ in range(300):
         loss = model(**batch, labels=labels).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        if loss < 0.01:
+        if loss < 0.02:
             return model
     raise AssertionError(f"the policy has not learned the answers: loss {loss.item():.3f}")
 

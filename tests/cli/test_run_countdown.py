@@ -60,7 +60,7 @@ def test_run_folder_holds_what_a_reader_needs(straight):
     for part in ("raw", "scaled", "weight", "nonfinite", "share_of_advantage", "exploit/raw", "explore/raw_wrong"):
         assert f"ir/knn+/{part}" in rows[-1]
     before, after = (json.loads((folder / "eval" / f"{name}.json").read_text()) for name in ("before", "after"))
-    assert len(before["records"]) == 8 and after["step"] == 4
+    assert len(before["records"]) == 8 * 2 and after["step"] == 4  # sampled and greedy
     assert (folder / "report.html").exists() and list((folder / "plots").glob("*.png"))
     completions = pd.read_parquet(next((folder / "completions").glob("*.parquet")))
     assert len(completions) == 8

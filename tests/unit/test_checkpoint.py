@@ -92,7 +92,9 @@ def test_a_trainable_parameter_is_stored_as_plain_tensor(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", [np.zeros(2), np.float64(1.0), (1, 2), {1: 2}, {1, 2}, object(), torch.zeros(2).to_sparse()], ids=repr
+    "value",
+    [np.zeros(2), np.float64(1.0), (1, 2), {1: 2}, {1, 2}, object(), torch.zeros(2).to_sparse()],
+    ids=lambda value: type(value).__name__,
 )
 def test_state_of_other_types_is_refused_and_the_old_state_stays(tmp_path, value):
     save_state({"a": 1}, tmp_path)

@@ -28,8 +28,8 @@ CLIPPED = "completions/clipped_ratio"
 
 def test_one_warning_per_episode_and_a_new_one_after_the_condition_cleared():
     dog = Watchdog(lambda value: value, patience=2)
-    seen = [dog.look(value) for value in ("a", "b", None, "c", None, None, "d", "e")]
-    assert seen == ["a", None, None, None, None, None, "d", None]
+    seen = [dog.look(value) for value in ("a", "b", None, "c", None, "d", None, None, "e", "f")]
+    assert seen == ["a", None, None, None, None, None, None, None, "e", None]
 
 
 # ---- the callback
