@@ -29,10 +29,12 @@ class Decoding:
     top_p: float = 1.0
 
     def generation_flags(self) -> dict:
-        """The arguments of ``generate`` that say how tokens are drawn."""
+        """The arguments of ``generate`` that say how tokens are drawn; nothing is left to the model's own defaults."""
         if self.temperature > 0:
-            return {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": self.top_p}
-        return {"do_sample": False}
+            sampling = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": self.top_p}
+        else:
+            sampling = {"do_sample": False}
+        return sampling | {"repetition_penalty": 1.0}
 
 
 def sample_batches(

@@ -9,6 +9,8 @@ from training.errors import UserError
 REGISTRY = {
     "knn": "intrinsic.knn_memory:MemoryR",
     "knn+": "intrinsic.knn_memory:MemoryRPlus",
+    "sc": "intrinsic.self_certainty:SelfCertainty",
+    "cfn": "intrinsic.cfn:Merci",
 }
 NO_BONUS = "no"
 ALIASES = {"memoryr": "knn", "memoryr+": "knn+", "r1": NO_BONUS}

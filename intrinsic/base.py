@@ -23,6 +23,7 @@ class Bonus:
         name: the value of ``--use_ir`` that selects it.
         placement: "reward" joins before TRL's group normalisation, "advantage" and "token" after it.
         needs: subset of `FEATURES` that the trainer has to put into the rollout.
+        pretrain_batches: generation batches of the untrained policy that it still wants to `update` on before training.
         part_names: names of the separately logged parts of the score; empty for a bonus in one piece.
     """
 
@@ -30,6 +31,7 @@ class Bonus:
     placement: Placement
     needs: frozenset[str] = frozenset()
     part_names: tuple[str, ...] = ()
+    pretrain_batches: int = 0
 
     @classmethod
     def from_options(cls, options) -> "Bonus":

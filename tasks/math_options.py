@@ -72,7 +72,8 @@ class MathIntrinsicOptions(IntrinsicOptions):
     REWARDS: ClassVar[tuple[str, ...]] = ("cosine",)
 
     use_ir: str = _flag(
-        "no", "Bonus or comma-separated bonuses: no (r1), cosine (length reward), knn (memoryr), knn+ (memoryr+)."
+        "no",
+        "Bonus or comma-separated bonuses: no (r1), cosine (length reward), knn (memoryr), knn+ (memoryr+), sc, cfn.",
     )
 
 

@@ -1,19 +1,16 @@
 """Flags shared by the entry scripts; each field's help is the sentence printed by ``--help``."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from intrinsic import parse_names
 from intrinsic.base import WeightSchedule
+from training.bonus_flags import MemoryFlags, MerciFlags, SelfCertaintyFlags, flag
 from training.errors import UserError
 
 
-def _flag(default, help):
-    return field(default=default, metadata={"help": help})
-
-
 @dataclass
-class IntrinsicOptions:
+class IntrinsicOptions(MerciFlags, SelfCertaintyFlags, MemoryFlags):
     """Which intrinsic bonuses to pay, and how.
 
     Attributes:
@@ -23,32 +20,13 @@ class IntrinsicOptions:
 
     REWARDS: ClassVar[tuple[str, ...]] = ()
 
-    use_ir: str = _flag("no", "Bonus or comma-separated bonuses: no (r1), knn (memoryr), knn+ (memoryr+).")
-    ir_weight: str = _flag("1.0", "Weight of each bonus, one number or one per bonus separated by commas.")
-    ir_schedule: str = _flag("constant", "Shape of the weight over training: constant, linear or cosine (both to 0).")
-    ir_warmup_steps: int = _flag(0, "Optimiser steps over which the weight rises linearly from 0.")
-    ir_clip: float = _flag(5.0, "Raw bonus values are clipped to [-ir_clip, ir_clip].")
-    ir_min_std: float = _flag(
+    use_ir: str = flag("no", "Bonus or comma-separated bonuses: no (r1), knn (memoryr), knn+ (memoryr+), sc, cfn.")
+    ir_weight: str = flag("1.0", "Weight of each bonus, one number or one per bonus separated by commas.")
+    ir_schedule: str = flag("constant", "Shape of the weight over training: constant, linear or cosine (both to 0).")
+    ir_warmup_steps: int = flag(0, "Optimiser steps over which the weight rises linearly from 0.")
+    ir_clip: float = flag(5.0, "Raw bonus values are clipped to [-ir_clip, ir_clip].")
+    ir_min_std: float = flag(
         0.0, "A group whose scaled bonus has a standard deviation below this gets no bonus from it (reward placement)."
-    )
-    k: int = _flag(1, "knn: number of nearest stored questions whose responses are compared with (K of the paper).")
-    memory_questions: int = _flag(10_000, "knn: questions a memory holds; the oldest is evicted with its responses.")
-    memory_responses: int = _flag(100, "knn: responses a memory holds per question; the oldest is dropped.")
-    memory_window: int = _flag(
-        100, "knn: past raw values that, with the current batch, set the min-max range of the normalisation."
-    )
-    explore_warmup: float = _flag(
-        0.1, "knn+: explore reward is 0 before this many optimiser steps (>= 1) or share of all steps (< 1)."
-    )
-    beta_s: float = _flag(1.0, "knn: weight of the exploit reward (nearness to past right answers).")
-    beta_e: float = _flag(1.0, "knn+: weight of the explore reward (distance from past wrong answers).")
-    memory_legacy: bool = _flag(
-        False, "knn: reproduce the reference order (insert first, normalise sample by sample) with its defects."
-    )
-    encoder: str = _flag(
-        "sentence-transformers/all-MiniLM-L6-v2",
-        "Text encoder of the memory: hub name, local path, or policy (mean-pooled hidden states of the policy). "
-        "The default falls back to its packaged copy when the hub is not at hand.",
     )
 
     def __post_init__(self):
@@ -61,9 +39,11 @@ class IntrinsicOptions:
         }
         if self.ir_schedule not in WeightSchedule.SHAPES:
             raise UserError(f"--ir_schedule={self.ir_schedule!r} is unknown; use one of {WeightSchedule.SHAPES}.")
-        for flag in ("k", "memory_questions", "memory_responses", "memory_window"):
-            if getattr(self, flag) < 1:
-                raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
+        for name in ("k", "memory_questions", "memory_responses", "memory_window"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
+        if self.sc_alone and self.bonus_names != ["sc"]:
+            raise UserError(f"--sc_alone goes with --use_ir=sc by itself, not with --use_ir={self.use_ir!r}.")
         if not self.ir_clip > 0:
             raise UserError(f"--ir_clip={self.ir_clip} must be above 0.")
 

@@ -49,6 +49,7 @@ class Rollout:
             "hidden" (B, T, H) final-norm output at the position that predicts each token, "logps" (B, T),
             "self_certainty" (B, T), "entropy" (B, T), and of the policy before training "frozen_hidden" (B, T, H) and
             "frozen_self_certainty" (B, T).
+        decode: token id lists -> texts; None without tokens.
         encode: shared text encoder, list of n texts -> (n, d) float32 on the rollout's device.
     """
 
@@ -66,6 +67,7 @@ class Rollout:
     vocab_size: int = 0
     features: dict[str, Tensor] = field(default_factory=dict)
     encode: Callable[[list[str]], Tensor] | None = None
+    decode: Callable[[list[list[int]]], list[str]] | None = None
     _vectors: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:

@@ -21,6 +21,7 @@ from training.bonus_pipeline import BonusPipeline
 from training.callbacks import InterruptCallback, MetricsCallback, install_progress
 from training.chat import check_chat_template, render
 from training.checkpoint import abandon_after, check_identity, find_checkpoint, load_state, step_of
+from training.collapse import EXIT_CODE, CollapseCallback, stops_on_collapse
 from training.errors import UserError
 from training.options import IntrinsicOptions
 from training.policy import PolicyOptions, adapter_base, context_length, load_policy, resolve
@@ -108,7 +109,8 @@ class Run:
         policy = load_policy(self.options.model_name, self.options)
         if self._needs_encoder and self.intrinsic.encoder == POLICY:
             self.encoder = build_encoder(POLICY, policy=policy, tokenizer=tokenizer)
-        self.config.reward_weights = list(reward_weights)
+        # Columns of weight 0 are logged and pay nothing.
+        self.config.reward_weights = [0.0 if self.intrinsic.sc_alone else weight for weight in reward_weights]
         trainer = IntrinsicGRPOTrainer(
             model=policy,
             args=self.config,
@@ -158,6 +160,9 @@ class Run:
         before = self._evaluate_before(trainer, held_out, best) if held_out else None
         interrupt = InterruptCallback(self._updates_per_generation)
         trainer.add_callback(interrupt)
+        collapse = CollapseCallback(lambda: self.watchdogs.history, self._updates_per_generation)
+        if stops_on_collapse(self.options.stop_on_collapse, self.intrinsic.bonus_names):
+            trainer.add_callback(collapse)
         if held_out and self.config.eval_steps:
             every = int(self.config.eval_steps)
 
@@ -167,6 +172,8 @@ class Run:
 
             trainer.add_callback(HeldOutCallback(held_out, trainer.processing_class, every, trainer.accelerator, take))
         self._print_resume()
+        if self.checkpoint is None:
+            trainer.pretrain_bonuses()
         try:
             trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
         finally:
@@ -174,6 +181,9 @@ class Run:
         if interrupt.signal is not None:
             self._print("stopped by a signal after saving; go on with --resume auto")
             sys.exit(interrupt.exit_code)
+        if collapse.stopped:
+            self._print(collapse.message)
+            sys.exit(EXIT_CODE)
         after = self._evaluate(trainer, held_out, "after", best) if held_out else None
         self._save_final(trainer)
         if self._is_main:

@@ -43,6 +43,11 @@ class RunOptions(PolicyOptions):
     eval_problems: int = _flag(512, "Held-out problems of each evaluation.")
     eval_samples: int = _flag(1, "Sampled completions per held-out problem.")
     eval_temperature: float = _flag(1.0, "Sampling temperature of evaluations; 0 is greedy.")
+    stop_on_collapse: bool | None = _flag(
+        None,
+        "Stop, with a checkpoint and exit code 3, when length, repetition, KL or accuracy collapse; unset: "
+        "only with sc.",
+    )
     eval_greedy: bool = _flag(True, "Evaluate by greedy decoding too, one completion per problem.")
 
     def __post_init__(self):

@@ -10,6 +10,7 @@ Evaluation runs none of this.
 
 import logging
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +21,7 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
+from intrinsic.base import Bonus
 from training.bonus_pipeline import (
     BonusPipeline,
     ScoredBonus,
@@ -110,6 +112,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         self.correctness_column = self.reward_func_names.index(correctness)
         self._rollout: Rollout | None = None
         self._scored: list[ScoredBonus] = []
+        self._pretrained: list[Bonus] = []
         self._local_logps: Tensor | None = None
         policy = self.accelerator.unwrap_model(self.model)
         batch_size = args.per_device_train_batch_size
@@ -148,6 +151,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         if not self.model.training:
             return rewards
         self._rollout = self._gather_rollout(prompts, completions, rewards)
+        if self._pretrained:
+            return rewards
         self._scored = self.bonuses.score(self._rollout)
         for offset, column in enumerate(self.bonuses.reward_values(self._scored, self.num_generations)):
             rewards[:, self.num_extrinsic + offset] = column
@@ -159,6 +164,10 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         output = super()._generate_and_score_completions(inputs)
         if not self.model.training:
             return output
+        if self._pretrained:
+            for bonus in self._pretrained:
+                bonus.update(self._rollout)
+            return output
         self._join_after_normalisation(output)
         self._log_metrics(self.bonuses.update(self._rollout))
         if self._local_logps is not None and any(item.weight for item in self._scored):
@@ -166,6 +175,20 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         if self.completions_dir is not None and self.accelerator.is_main_process:
             self._write_completions()
         return output
+
+    def pretrain_bonuses(self) -> None:
+        """Let bonuses learn from the generation batches of the untrained policy that they ask for; trains nothing."""
+        waiting = [bonus for bonus in self.bonuses.bonuses if bonus.pretrain_batches]
+        if not waiting:
+            return
+        self.model.train()
+        self._pretrained = waiting
+        batches = cycle(self.get_train_dataloader())
+        while any(bonus.pretrain_batches for bonus in waiting):
+            with torch.no_grad():
+                self._generate_and_score_completions(next(batches))
+        self._pretrained = []
+        self._metrics["train"].clear()
 
     def _gather_rollout(self, prompts, completions, rewards: Tensor) -> Rollout:
         """The rollout of all processes, in rank order; ``rewards`` are already gathered."""
@@ -188,6 +211,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             vocab_size=self.accelerator.unwrap_model(self.model).get_input_embeddings().num_embeddings,
             features={name: self._gather_padded(value) for name, value in features.items()},
             encode=self.encode,
+            decode=self.processing_class.batch_decode,
         )
 
     def _token_tensors(self) -> dict[str, Tensor]:

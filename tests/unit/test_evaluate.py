@@ -1,5 +1,6 @@
 """Evaluation: training's random state is left alone, records can be judged again, and batches can be resumed."""
 
+import copy
 import json
 import random
 
@@ -87,6 +88,19 @@ def test_every_token_that_ends_a_turn_ends_the_completion(policy):
     finally:
         model.generation_config.eos_token_id = before
     assert plain.length > 1 and ended.length == 1 and not ended.truncated
+
+
+@pytest.mark.parametrize("decoding", [SAMPLED, GREEDY], ids=["sampled", "greedy"])
+def test_decoding_is_ours_whatever_defaults_the_model_came_with(policy, decoding):
+    model, tokenizer = policy
+    prompts = rows_of(4)["prompt"]
+    plain = sample_completions(model, tokenizer, prompts, decoding)
+    config, model.generation_config = model.generation_config, copy.deepcopy(model.generation_config)
+    try:
+        model.generation_config.update(repetition_penalty=5.0, top_k=1, top_p=0.1, temperature=0.1, do_sample=True)
+        assert sample_completions(model, tokenizer, prompts, decoding) == plain
+    finally:
+        model.generation_config = config
 
 
 def record(problem, medium, answer, loose=None, verdict="wrong"):

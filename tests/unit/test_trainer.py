@@ -232,3 +232,21 @@ def test_frozen_features_are_those_of_the_policy_before_training(trainer_factory
     expected = states[-1][:, -length - 1 : -1]
     torch.testing.assert_close(last.features["frozen_hidden"][keep], expected[keep], atol=1e-3, rtol=1e-3)
     assert last.vocab_size == len(load_tokenizer("tiny"))
+
+
+def test_pretraining_feeds_the_bonus_that_asks_for_it_and_changes_nothing_else(trainer_factory, random_policy):
+    class Wanting(RecordingBonus):
+        name = "wanting"
+
+        @property
+        def pretrain_batches(self):
+            return max(0, 3 - self.calls.count("update"))
+
+    wanting, other = Wanting("advantage"), RecordingBonus()
+    trainer = trainer_factory([wanting, other], [WeightSchedule(1.0)] * 2, max_steps=1)
+    before = copy.deepcopy(random_policy.state_dict())
+    trainer.pretrain_bonuses()
+    assert wanting.calls == ["update"] * 3 and other.calls == []
+    assert all(torch.equal(value, before[name]) for name, value in random_policy.state_dict().items())
+    trainer.train()
+    assert wanting.calls == [*["update"] * 3, "score", "update"] and other.calls == ["score", "update"]

@@ -1,0 +1,142 @@
+"""Completions that a run left behind, with the prompts they were given, read back from its files."""
+
+import json
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from evaluation.tasks import COUNTDOWN_PROMPTS
+from tasks import countdown, math_prompts
+from training.errors import UserError
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A completion with its prompt (a conversation, or a text) and verdict.
+
+    ``ended``: whether its end token was sampled, or the token limit cut it off; None where the file does not say.
+    """
+
+    question: str
+    prompt: list[dict] | str
+    text: str
+    correct: bool
+    ended: bool | None
+
+
+@dataclass(frozen=True)
+class CompletionFile:
+    """Completions of one file of a run.
+
+    Attributes:
+        label: what they are, printable.
+        completions: in the order of the file.
+        options: the flags of the run by group, empty where its run.json is not there.
+        model_name: the policy they are of: that which run_eval.py evaluated, else the one the run ended with.
+    """
+
+    label: str
+    completions: list[Completion]
+    options: dict[str, dict[str, Any]]
+    model_name: str
+
+    def pick(self, count: int) -> list[Completion]:
+        """Up to ``count`` completions, right and wrong ones in turn as far as there are both."""
+        right = [completion for completion in self.completions if completion.correct]
+        wrong = [completion for completion in self.completions if not completion.correct]
+        turns = chain.from_iterable(zip_longest(right, wrong))
+        return [completion for completion in turns if completion is not None][:count]
+
+
+def read_completions(path: str | Path) -> CompletionFile:
+    """The completions of a run folder (its last training batch), of a completions/*.parquet, or of an eval/*.json.
+
+    Raises:
+        UserError: there is no such file, it holds no completions, or their prompts cannot be made again.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = _last_batch(path)
+    if not path.is_file():
+        raise UserError(f"--run={str(path)!r} is not there; give a run folder, a completions/*.parquet or eval/*.json.")
+    folder = path.parent.parent
+    record = folder / "run.json"
+    options = _read_json(record)["options"] if record.is_file() else {}
+    if path.suffix == ".parquet":
+        completions, model_name = _from_batch(path, options), None
+    elif path.suffix == ".json":
+        report = _read_json(path)
+        completions, model_name = _from_evaluation(path, report, options), report.get("model")
+    else:
+        raise UserError(f"--run={str(path)!r} is neither a run folder nor a .parquet or .json file; give one of them.")
+    if not completions:
+        raise UserError(f"{path} holds no completions; give another file.")
+    label = f"{path.stem} of {folder.resolve().name}"
+    return CompletionFile(label, completions, options, model_name or str(folder / "final"))
+
+
+def _last_batch(folder: Path) -> Path:
+    batches = sorted(folder.glob("completions/step_*.parquet"))
+    if not batches:
+        raise UserError(f"--run={str(folder)!r} holds no completions/*.parquet; give a run folder, or an eval/*.json.")
+    return batches[-1]
+
+
+def _from_batch(path: Path, options: dict) -> list[Completion]:
+    asked = options.get("task", {})
+    if asked.get("num_shots"):
+        raise UserError(
+            f"{path} does not say which worked examples each prompt had (--num_shots={asked['num_shots']}); "
+            "give an eval/*.json of the run."
+        )
+    frame = pd.read_parquet(path, columns=["question", "completion", "correct"])
+    return [
+        Completion(row.question, _prompt(row.question, asked), row.completion, bool(row.correct), ended=None)
+        for row in frame.itertuples()
+    ]
+
+
+def _from_evaluation(path: Path, report: dict, options: dict) -> list[Completion]:
+    records = report.get("records")
+    if not isinstance(records, list):
+        raise UserError(f'{path} holds no "records"; give an evaluation with per-item records.')
+    asked = options.get("task", {}) | {"seed": options.get("grpo", {}).get("seed", 0)}
+    if "settings" in report:  # by run_eval.py, whose flags are its own
+        asked = report["settings"] | {"seed": report["seed"]}
+        if report["task"] == "countdown":
+            asked = {"prompt_style": COUNTDOWN_PROMPTS[asked["prompt_type"]]}
+    first_pass = records[0].get("pass") if records else None
+    return [
+        Completion(
+            record["prompt"],
+            _prompt(record["prompt"], asked, record["id"]),
+            record["completion"],
+            bool(record["correct"]),
+            ended=None if "truncated" not in record else not record["truncated"],
+        )
+        for record in records
+        if record.get("pass") == first_pass
+    ]
+
+
+def _prompt(text: str, asked: dict, index: int = 0) -> list[dict] | str:
+    """The prompt whose last user turn, or whole text, is ``text``; ``asked``: the flags that shaped it."""
+    if asked.get("prompt_style", "base") == "base" and asked.get("prompt_type", "plain") == "plain":
+        return text
+    if "prompt_style" in asked:
+        return [{"role": "system", "content": countdown.SYSTEM_PROMPT}, {"role": "user", "content": text}]
+    shots = math_prompts.draw_shots(asked["num_shots"], asked["seed"], index)
+    return math_prompts.prompt(text, asked["prompt_type"], shots)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}); restore it.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not an object; restore it.")
+    return content

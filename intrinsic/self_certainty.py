@@ -1,0 +1,126 @@
+"""INTUITOR's self-certainty (arXiv 2505.19590v2, section 3): GRPO that pays a policy for being sure of what it writes.
+
+Plain GRPO standardises the verdicts of a group; here the self-certainty u of each completion is standardised in the
+same way and added, ``A = z(r) + lambda z(u)``, or stands alone where no reward has a weight. u is the mean over the
+completion's tokens of KL(uniform || policy), in nats per token (equation 4; Kang et al., arXiv 2502.18581).
+
+Differences from the two reference implementations (each on purpose): u belongs to the distributions that predict the
+tokens, not to those after them; it is in float32 (bfloat16 has steps as wide as the spread of a group); a completion
+without tokens does not enter mean and deviation of its group; lambda exists, where there the weight of a single reward
+cancels in its own normalisation and self-certainty has none.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from intrinsic.base import Bonus
+from training.bonus_pipeline import sequence_mean
+from training.errors import UserError
+from training.rollout import Rollout
+
+# Who judges: the policy as it is, or as it was before training -> the feature with that judgement.
+ANNOTATORS = {"online": "self_certainty", "offline": "frozen_self_certainty"}
+EPSILON = 1e-4  # what the open-r1 implementation and TRL add to the standard deviation
+RESOLUTION = 1e-4  # nats; equal completions differ by up to 1e-5 with their place in a batch
+
+
+def group_standardize(values: Tensor, present: Tensor, num_generations: int) -> Tensor:
+    """(values - mean) / (unbiased standard deviation + 1e-4) within each group of ``num_generations``; equation 6.
+
+    Args:
+        values: (B,) float32.
+        present: (B,) bool; rows that enter mean and deviation.
+
+    Returns:
+        (B,); 0 for absent rows, and in groups with fewer than two present rows or no spread beyond rounding.
+    """
+    groups, inside = values.view(-1, num_generations), present.view(-1, num_generations)
+    known = torch.where(inside, groups, torch.zeros_like(groups))
+    count = inside.sum(dim=1, keepdim=True)
+    centred = torch.where(inside, known - known.sum(dim=1, keepdim=True) / count.clamp(min=1), 0.0)
+    deviation = (centred.square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+    spread = centred.amax(dim=1, keepdim=True) - centred.amin(dim=1, keepdim=True)
+    return torch.where(spread > RESOLUTION, centred / (deviation + EPSILON), 0.0).flatten()
+
+
+def right_above_wrong(values: Tensor, correct: Tensor, present: Tensor, num_generations: int) -> float:
+    """Share of the (right, wrong) pairs of one group in which the right completion has the higher value.
+
+    The area under the ROC curve within groups: ties count one half, 0.5 means that values do not tell right from
+    wrong. NaN where no group has both. ``values``, ``correct``, ``present``: (B,).
+    """
+    groups = values.view(-1, num_generations)
+    right = ((correct > 0.5) & present).view_as(groups)
+    wrong = ((correct <= 0.5) & present).view_as(groups)
+    pairs = right[:, :, None] & wrong[:, None, :]
+    difference = (groups[:, :, None] - groups[:, None, :])[pairs]
+    return ((difference > 0).float() + 0.5 * (difference == 0).float()).mean().item()
+
+
+class SelfCertainty(Bonus):
+    """``--use_ir=sc``: self-certainty of each completion, standardised within its group.
+
+    Args:
+        sc_lambda: lambda, the weight of the standardised self-certainty beside the standardised reward.
+        annotator: "online", the policy as it samples, or "offline", the policy before training, which the paper shows
+            to be exploited and which is here for that ablation.
+        alone: whether extrinsic rewards have weight 0; only to tell saved runs apart.
+
+    Raises `UserError` for a weight that is not finite or an unknown annotator.
+    """
+
+    name = "sc"
+    placement = "advantage"
+
+    def __init__(self, sc_lambda: float = 1.0, annotator: str = "online", alone: bool = False):
+        if not math.isfinite(sc_lambda):
+            raise UserError(f"--sc_lambda={sc_lambda} must be a finite number.")
+        if annotator not in ANNOTATORS:
+            raise UserError(f"--sc_annotator={annotator!r} is unknown; use one of {', '.join(ANNOTATORS)}.")
+        self.sc_lambda = sc_lambda
+        self.annotator = annotator
+        self.alone = alone
+        self.needs = frozenset({ANNOTATORS[annotator]})
+
+    @classmethod
+    def from_options(cls, options) -> "SelfCertainty":
+        return cls(sc_lambda=options.sc_lambda, annotator=options.sc_annotator, alone=options.sc_alone)
+
+    def certainty(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """u (B,) in nats per token, detached, and (B,) bool of the rows that have tokens and a finite u."""
+        tokens = rollout.features[ANNOTATORS[self.annotator]].detach().float()
+        mean = sequence_mean(tokens, rollout.completion_mask)
+        return mean, rollout.completion_mask.any(dim=1) & mean.isfinite()
+
+    def score(self, rollout: Rollout) -> Tensor:
+        """z(u) of each completion within its group, (B,); NaN where u is, for the finite guard to see."""
+        values, present = self.certainty(rollout)
+        standardized = group_standardize(values, present, rollout.num_generations)
+        return torch.where(values.isfinite(), standardized, values)
+
+    def combine(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
+        """``advantages + lambda * scores``, both (B,) or (B, T)."""
+        return advantages + self.sc_lambda * scores
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Nothing to learn; u before standardisation for the log, over completions that have one.
+
+        Returns "self_certainty" (mean u, nats per token), its means over right and wrong answers, "group_std" (mean
+        deviation of u in a group) and "right_above_wrong"; each only where the batch holds what it is about.
+        """
+        values, present = self.certainty(rollout)
+        right = rollout.correct > 0.5
+        rows = {"": present, "_right": present & right, "_wrong": present & ~right}
+        metrics = {f"self_certainty{side}": values[chosen].mean().item() for side, chosen in rows.items()}
+        groups, inside = values.view(-1, rollout.num_generations), present.view(-1, rollout.num_generations)
+        deviations = [group[kept].std() for group, kept in zip(groups, inside, strict=True) if kept.sum() > 1]
+        metrics["group_std"] = torch.stack(deviations).mean().item() if deviations else math.nan
+        metrics["right_above_wrong"] = right_above_wrong(values, rollout.correct, present, rollout.num_generations)
+        return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+    def identity(self) -> dict[str, Any]:
+        settings = {"sc_lambda": self.sc_lambda, "sc_annotator": self.annotator, "sc_alone": self.alone}
+        return {"name": self.name, **settings}

@@ -1,0 +1,332 @@
+"""The token map: completions read back with their prompts, one value per token, and the page that paints them."""
+
+import json
+import math
+import re
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.completions import Completion, read_completions
+from analysis.token_map import LEVELS, QUANTITIES, Scale, TokenMapOptions, contrast, palette, token_map, write_token_map
+from analysis.token_values import TokenBatch, TokenFeatures, load_token_bonus, tokenize
+from intrinsic import REGISTRY
+from intrinsic.base import Bonus
+from tasks import countdown, math_prompts
+from training.chat import render
+from training.errors import UserError
+from training.policy import load_policy, load_tokenizer
+from training.state_io import save_state
+
+CPU = torch.device("cpu")
+QUESTION = countdown.question([5, 1, 4], 15)
+RIGHT = "<think>\n(4-1)*5=15 hit\n</think>\n<answer>(4-1)*5</answer>"
+COUNTDOWN = {"task": {"prompt_style": "chat"}, "run": {"model_name": "tiny"}, "grpo": {"max_completion_length": 40}}
+
+
+def write_run(folder, options, rows, name="step_000003"):
+    """A run folder with one batch of (question, completion, correct)."""
+    (folder / "completions").mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps({"options": options}))
+    frame = pd.DataFrame(rows, columns=["question", "completion", "correct"])
+    frame.to_parquet(folder / "completions" / f"{name}.parquet")
+    return folder
+
+
+def write_evaluation(folder, records, **fields):
+    (folder / "eval").mkdir(parents=True, exist_ok=True)
+    path = folder / "eval" / "after.json"
+    path.write_text(json.dumps({"name": "after", "records": records, **fields}))
+    return path
+
+
+def record(index, prompt="q", **fields):
+    return {"id": index, "prompt": prompt, "completion": "c", "correct": False, "pass": "sampled", **fields}
+
+
+# ---- completions with their prompts
+
+
+def test_last_batch_of_a_run_with_the_prompt_of_training(tmp_path):
+    write_run(tmp_path, COUNTDOWN, [(QUESTION, "old", False)], "step_000002")
+    run = write_run(tmp_path, COUNTDOWN, [(QUESTION, RIGHT, True)])
+    file = read_completions(run)
+    assert file.completions == [Completion(QUESTION, countdown.prompt([5, 1, 4], 15, "chat"), RIGHT, True, None)]
+    assert "step_000003" in file.label and file.options == COUNTDOWN and file.model_name == str(run / "final")
+
+
+@pytest.mark.parametrize(
+    "asked, prompt",
+    [
+        ({"prompt_style": "base"}, countdown.prompt([5, 1, 4], 15, "base")),
+        ({"prompt_type": "plain", "num_shots": 0}, math_prompts.prompt("How many?", "plain")),
+    ],
+)
+def test_a_prompt_without_conversation_is_the_question_itself(tmp_path, asked, prompt):
+    run = write_run(tmp_path, {"task": asked}, [(prompt, RIGHT, True)])
+    assert read_completions(run).completions[0].prompt == prompt
+
+
+def test_worked_examples_of_an_evaluation_are_those_of_its_rows(tmp_path):
+    write_run(tmp_path, {"task": {"prompt_type": "think", "num_shots": 2}, "grpo": {"seed": 5}}, [])
+    path = write_evaluation(tmp_path, [record(0), record(7, truncated=True)])
+    found = read_completions(path).completions
+    assert found[1].prompt == math_prompts.prompt("q", "think", math_prompts.draw_shots(2, 5, 7))
+    assert found[0].prompt != found[1].prompt
+    assert [item.ended for item in found] == [None, False]
+
+
+@pytest.mark.parametrize(
+    "task, settings, prompt",
+    [
+        ("countdown", {"prompt_type": "reasoning", "num_shots": 0}, countdown.prompt([5, 1, 4], 15, "chat")),
+        ("countdown", {"prompt_type": "plain", "num_shots": 0}, QUESTION),
+        ("gsm8k", {"prompt_type": "qwen25-math-cot", "num_shots": 0}, math_prompts.prompt(QUESTION, "qwen25-math-cot")),
+    ],
+)
+def test_output_of_run_eval_brings_its_own_settings(tmp_path, task, settings, prompt):
+    path = write_evaluation(tmp_path, [record(0, QUESTION)], task=task, settings=settings, seed=0, model="tiny")
+    file = read_completions(path)
+    assert file.completions[0].prompt == prompt and file.model_name == "tiny"
+
+
+def test_one_pass_of_an_evaluation_with_several(tmp_path):
+    path = write_evaluation(tmp_path, [record(0), record(0, **{"pass": "greedy"}), record(1)])
+    assert len(read_completions(path).completions) == 2
+
+
+def test_right_and_wrong_ones_are_picked_in_turn(tmp_path):
+    verdicts = [False, False, False, True, True]
+    run = write_run(tmp_path, COUNTDOWN, [(QUESTION, str(index), right) for index, right in enumerate(verdicts)])
+    file = read_completions(run)
+    assert [item.text for item in file.pick(3)] == ["3", "0", "4"]
+    assert sorted(item.text for item in file.pick(99)) == list("01234")
+
+
+def test_bad_files_are_refused_with_the_reason(tmp_path):
+    shots = write_run(tmp_path / "shots", {"task": {"prompt_type": "think", "num_shots": 2}}, [(QUESTION, "x", True)])
+    for path, reason in [
+        (tmp_path / "nowhere", "is not there"),
+        (tmp_path, "no completions"),
+        (write_run(tmp_path / "empty", COUNTDOWN, []), "holds no completions"),
+        (shots, "--num_shots=2"),
+        (shots / "run.json", "records"),
+        (write_evaluation(tmp_path / "other", "none"), "records"),
+        (tests_file := tmp_path / "notes.txt", ".txt"),
+    ]:
+        tests_file.write_text("x")
+        with pytest.raises(UserError, match=reason):
+            read_completions(path)
+
+
+# ---- tokens and their values
+
+
+def completion(text, ended=True):
+    return Completion(QUESTION, countdown.prompt([5, 1, 4], 15, "chat"), text, True, ended)
+
+
+@given(st.text())
+def test_pieces_together_are_the_text(text):
+    tokenizer = load_tokenizer("tiny")
+    text = text.encode("utf-8", "ignore").decode()
+    batch = tokenize([completion(text, ended=False), completion("x")], tokenizer, None, CPU)
+    pieces = batch.pieces[0]
+    assert "".join(pieces) == text or not pieces
+    assert len(pieces) == int(batch.tensors["completion_mask"][0].sum())
+
+
+def test_end_token_stands_where_it_was_sampled():
+    tokenizer = load_tokenizer("tiny")
+    items = [completion(RIGHT, ended) for ended in (True, False, None)]
+    length = len(tokenizer(RIGHT)["input_ids"])
+    for longest, with_end in ((None, True), (length + 1, True), (length, False)):
+        batch = tokenize(items, tokenizer, longest, CPU)
+        counts = batch.tensors["completion_mask"].sum(dim=1).tolist()
+        assert counts == [length + 1, length, length + with_end]
+        assert batch.pieces[0][-1] == tokenizer.eos_token
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_a_token_has_the_value_of_the_distribution_that_it_was_sampled_from(quantity):
+    tokenizer, temperature = load_tokenizer("tiny"), 0.8
+    item = completion(RIGHT)
+    batch = tokenize([completion("7"), item], tokenizer, None, CPU)
+    policy = load_policy("tiny").eval()
+    prompt = tokenizer(render(item.prompt, tokenizer), add_special_tokens=False)["input_ids"]
+    tokens = batch.tensors["completion_ids"][1]
+    with torch.no_grad():
+        logits = policy(torch.tensor([[*prompt, *tokens.tolist()]])).logits[0, len(prompt) - 1 : -1] / temperature
+    logps = logits.log_softmax(-1)
+    expected = {
+        "entropy": -(logps.exp() * logps).sum(-1),
+        "self_certainty": -logps.mean(-1) - math.log(logits.size(-1)),
+        "logps": logps.gather(-1, tokens[:, None])[:, 0],
+    }
+    found = TokenFeatures(policy, None, temperature)(batch, frozenset({quantity}))[quantity]
+    torch.testing.assert_close(found[1], expected[quantity], atol=1e-3, rtol=1e-3)
+
+
+class Surprise(Bonus):
+    """A token-level bonus with a state and with features of both policies."""
+
+    name, placement, needs = "surprise", "token", frozenset({"logps", "frozen_hidden"})
+    scale = 0.0
+
+    def score(self, rollout):
+        assert rollout.features["frozen_hidden"].dim() == 3 and rollout.vocab_size > rollout.completion_ids.max()
+        assert rollout.prompt_mask.dtype == torch.bool
+        return -self.scale * rollout.features["logps"]
+
+    def load_state_dict(self, state):
+        self.scale = state["scale"]
+
+
+@pytest.fixture
+def surprise(monkeypatch, tmp_path):
+    """The checkpoint of a run that was paid with `Surprise`."""
+    monkeypatch.setitem(sys.modules, "surprise_module", SimpleNamespace(Surprise=Surprise))
+    monkeypatch.setitem(REGISTRY, "surprise", "surprise_module:Surprise")
+    checkpoint = tmp_path / "run" / "checkpoint-3"
+    checkpoint.mkdir(parents=True)
+    load_policy("tiny").save_pretrained(checkpoint)
+    load_tokenizer("tiny").save_pretrained(checkpoint)
+    save_state({"bonuses": {"surprise": {"bonus": {"scale": 3.0}, "nonfinite_streak": 0}}}, checkpoint)
+    write_run(tmp_path / "run", COUNTDOWN, [(QUESTION, RIGHT, True), (QUESTION, "no", False)])
+    return checkpoint
+
+
+def test_a_bonus_paints_with_the_state_of_the_checkpoint(surprise, tmp_path):
+    settings = {"run": str(surprise.parent), "model_name": str(surprise)}
+    values = {}
+    for name, more in (("bonus", {"bonus": "surprise"}), ("logps", {"quantity": "logps"})):
+        page = write_token_map(TokenMapOptions(out=str(tmp_path / f"{name}.html"), **settings, **more)).read_text()
+        values[name] = [float(text) for text in re.findall(r'title="\S+ (\S+)', page)]
+    assert len(values["bonus"]) > 10
+    np.testing.assert_allclose(values["bonus"], -3.0 * np.array(values["logps"]), rtol=1e-2, atol=1e-6)
+
+
+def test_bonus_that_cannot_be_painted_is_refused(surprise):
+    for name, checkpoint, reason in [
+        ("knn", str(surprise), "one value per completion"),
+        ("surprise", "tiny", "checkpoint-<step>"),
+        ("rumour", str(surprise), "unknown bonus"),
+    ]:
+        with pytest.raises(UserError, match=reason):
+            load_token_bonus(name, checkpoint, {})
+    save_state({"bonuses": {}}, surprise)
+    with pytest.raises(UserError, match="no bonus"):
+        load_token_bonus("surprise", str(surprise), {"use_ir": "knn", "flag_of_another_version": 1})
+
+
+def test_features_of_an_unknown_first_policy_are_refused():
+    batch = tokenize([completion("7")], load_tokenizer("tiny"), None, CPU)
+    with pytest.raises(UserError, match="run.json"):
+        TokenFeatures(load_policy("tiny"), None, 1.0)(batch, frozenset({"frozen_hidden"}))
+
+
+# ---- the page
+
+
+def page_of(rows, title="title", note="note"):
+    """The page of completions given as lists of (piece, value)."""
+    width = max(len(row) for row in rows)
+    values = torch.tensor([[value for _, value in row] + [99.0] * (width - len(row)) for row in rows])
+    completions = [completion("".join(piece for piece, _ in row)) for row in rows]
+    batch = TokenBatch(completions, [[piece for piece, _ in row] for row in rows], {})
+    return token_map(batch, values, QUANTITIES["entropy"], title, note)
+
+
+def spans(page):
+    """(class, hover, text) of every token."""
+    body = page.split("<pre>", 1)[1]
+    return re.findall(r'<span class="([^"]*)" title="([^"]*)">(.*?)</span>', body, re.DOTALL)
+
+
+def test_every_token_is_a_span_with_its_value_and_colour_and_no_space_between():
+    page = page_of([[("a", 0.0), (" b", 1.0), ("c", 0.49)], [("d", 1.0)]])
+    assert [(css, text) for css, _, text in spans(page)] == [
+        ("l0", "a"),
+        (f"l{LEVELS - 1}", " b"),
+        (f"l{LEVELS // 2 - 1}", "c"),
+        (f"l{LEVELS - 1}", "d"),
+    ]
+    assert spans(page)[2][1].startswith("entropy 0.49 nats")
+    assert re.search(r"<pre><span [^>]*>a</span><span [^>]*> b</span><span [^>]*>c</span></pre>", page, re.DOTALL)
+
+
+def test_hostile_text_stays_text_and_the_page_loads_nothing():
+    page = page_of([[("<script>alert(1)</script>", 0.0), ("\"'&\x00\ud800", 1.0)]], title="<b>", note="{{ 7*7 }}")
+    assert "<script" not in page and "<b>" not in page and "{{ 7*7 }}" in page
+    assert not re.search(r"https?:|src=|@import|url\(", page)
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+    page.encode("utf-8")
+    assert "\x00" not in page
+
+
+def test_line_breaks_and_parts_of_characters_are_visible():
+    assert [text for _, _, text in spans(page_of([[("\n", 0.0), ("", 1.0)]]))] == ["\u21b5\n", "\u00b7"]
+
+
+def test_values_that_are_not_finite_are_marked_and_leave_the_scale_alone():
+    rows = spans(page_of([[("a", math.nan), ("b", 1.0), ("c", 2.0), ("d", math.inf)]]))
+    assert [css for css, _, _ in rows] == ["none", "l0", f"l{LEVELS - 1}", "none"]
+
+
+def test_legend_gives_the_numbers_of_every_colour():
+    legend = Scale(0.0, float(LEVELS)).legend()
+    assert [entry["level"] for entry in legend] == list(range(LEVELS))
+    assert legend[0]["label"] == "below 1" and legend[1]["label"] == "1 to 2"
+    assert legend[-1]["label"] == f"above {LEVELS - 1}"
+
+
+def test_one_outlier_does_not_bleach_the_others():
+    values = np.concatenate([np.linspace(0, 1, 200), [1000.0]])
+    scale = Scale.of(values)
+    assert len({scale.level(value) for value in values}) == LEVELS
+
+
+def test_equal_values_and_no_values_have_a_scale():
+    assert Scale.of(np.full(5, 2.5)).legend() == [{"level": 0, "label": "2.5"}]
+    assert Scale.of(np.full(5, 2.5)).level(2.5) == 0
+    assert len(Scale.of(np.array([])).legend()) == 1
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_colour_can_be_read_and_much_stands_out_from_the_page(dark):
+    colors = palette(dark)
+    assert all(contrast(background, text) >= 4.5 for background, text in colors)
+    from_page = [contrast(background, "#14161a" if dark else "#ffffff") for background, _ in colors]
+    assert from_page == sorted(from_page)
+
+
+# ---- the command
+
+
+def test_a_run_of_the_embedded_policy_becomes_a_page(tmp_path):
+    run = write_run(tmp_path / "run", COUNTDOWN, [(QUESTION, RIGHT, True), (QUESTION, "no", False)])
+    out = tmp_path / "map.html"
+    assert write_token_map(TokenMapOptions(run=str(run), out=str(out), model_name="tiny", limit=1)) == out
+    page = out.read_text(encoding="utf-8")
+    assert "".join(text for _, _, text in spans(page)).startswith("&lt;think&gt;\u21b5\n")
+    assert QUESTION in page and "1 completions" not in page and ">right<" in page and ">wrong<" not in page
+
+
+@pytest.mark.parametrize(
+    "flags, reason",
+    [
+        ({"quantity": "mood"}, "mood"),
+        ({"limit": 0}, "--limit=0"),
+        ({"bonus": "no"}, "--bonus='no'"),
+        ({"out": "/nowhere/at/all.html"}, "--out"),
+    ],
+)
+def test_bad_flags_are_refused_with_their_value(flags, reason):
+    with pytest.raises(UserError, match=reason):
+        TokenMapOptions(**({"run": "run", "out": "map.html"} | flags))

@@ -1,0 +1,71 @@
+"""Flags of the single methods; each field's help is the sentence printed by ``--help``. "ours": the paper is silent."""
+
+from dataclasses import dataclass, field
+
+
+def flag(default, help):
+    """A dataclass field with a help sentence."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class MemoryFlags:
+    """Memory-R and Memory-R+ (knn, knn+)."""
+
+    k: int = flag(1, "knn: number of nearest stored questions whose responses are compared with (K of the paper).")
+    memory_questions: int = flag(10_000, "knn: questions a memory holds; the oldest is evicted with its responses.")
+    memory_responses: int = flag(100, "knn: responses a memory holds per question; the oldest is dropped.")
+    memory_window: int = flag(
+        100, "knn: past raw values that, with the current batch, set the min-max range of the normalisation."
+    )
+    explore_warmup: float = flag(
+        0.1, "knn+: explore reward is 0 before this many optimiser steps (>= 1) or share of all steps (< 1)."
+    )
+    beta_s: float = flag(1.0, "knn: weight of the exploit reward (nearness to past right answers).")
+    beta_e: float = flag(1.0, "knn+: weight of the explore reward (distance from past wrong answers).")
+    memory_legacy: bool = flag(
+        False, "knn: reproduce the reference order (insert first, normalise sample by sample) with its defects."
+    )
+    encoder: str = flag(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "Text encoder of the memory: hub name, local path, or policy (mean-pooled hidden states of the policy). "
+        "The default falls back to its packaged copy when the hub is not at hand.",
+    )
+
+
+@dataclass
+class SelfCertaintyFlags:
+    """INTUITOR (sc)."""
+
+    sc_lambda: float = flag(1.0, "sc: weight of the standardised self-certainty beside the standardised reward (ours).")
+    sc_alone: bool = flag(False, "sc: no reward counts, correctness is only logged; the paper's own setting.")
+    sc_annotator: str = flag(
+        "online", "sc: who judges: online (the policy as it samples) or offline (as before training; an ablation)."
+    )
+
+
+@dataclass
+class MerciFlags:
+    """MERCI (cfn)."""
+
+    cfn_mode: str = flag("network", "cfn: network (coin flips, the paper) or linear (elliptical, no training).")
+    cfn_level: str = flag("trajectory", "cfn: trajectory (one bonus per response, the paper) or token (one per token).")
+    cfn_gamma: float = flag(0.5, "cfn: scale of the bonus at the start, 0 or more; falls to 0 by half a cosine (ours).")
+    cfn_alpha: float = flag(0.5, "cfn: most change of an advantage, as a share of it, in (0, 1) (ours).")
+    cfn_top_percent: float = flag(50.0, "cfn: share of most uncertain tokens that count, per cent, above 0 (ours).")
+    cfn_min_run: int = flag(3, "cfn: fewest neighbouring uncertain tokens that count, 1 or more (ours).")
+    cfn_filters: str = flag(
+        "percentile,coherence,code,characters,repetition", "cfn: filters that are on, separated by commas, or none."
+    )
+    cfn_length: str = flag("kept", "cfn: length that a response's sum is divided by: kept or response (tokens) (ours).")
+    cfn_dim: int = flag(20, "cfn: coins per state, 1 or more.")
+    cfn_width: int = flag(512, "cfn: width of the network's hidden layer, 1 or more (ours).")
+    cfn_lr: float = flag(1e-3, "cfn: learning rate of the network, above 0 (ours).")
+    cfn_weight_decay: float = flag(1e-2, "cfn: weight decay of the network, 0 or more (ours).")
+    cfn_batch_size: int = flag(1024, "cfn: states per step of the network, 1 or more (ours).")
+    cfn_passes: int = flag(1, "cfn: passes of the network over the states of a batch, 1 or more (ours).")
+    cfn_replay: int = flag(16_384, "cfn: past states that are visited again, 0 or more (ours).")
+    cfn_ridge: float = flag(1.0, "cfn, linear: prior precision per dimension, above 0 (ours).")
+    cfn_warmup: int = flag(20, "cfn: generation batches that are counted before the bonus pays, 0 or more (ours).")
+    cfn_pretrain: int = flag(0, "cfn: generation batches of the untrained policy to count before training, 0 or more.")
+    cfn_seed: int = flag(0, "cfn: seed of the network and its coins.")
