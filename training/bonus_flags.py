@@ -52,7 +52,10 @@ class MerciFlags:
     cfn_level: str = flag("trajectory", "cfn: trajectory (one bonus per response, the paper) or token (one per token).")
     cfn_gamma: float = flag(0.5, "cfn: scale of the bonus at the start, 0 or more; falls to 0 by half a cosine (ours).")
     cfn_alpha: float = flag(0.5, "cfn: most change of an advantage, as a share of it, in (0, 1) (ours).")
-    cfn_top_percent: float = flag(50.0, "cfn: share of most uncertain tokens that count, per cent, above 0 (ours).")
+    cfn_top_percent: float = flag(
+        50.0,
+        "cfn: share of a response's most uncertain tokens that count, per cent, to 100 (the paper's example).",
+    )
     cfn_min_run: int = flag(3, "cfn: fewest neighbouring uncertain tokens that count, 1 or more (ours).")
     cfn_filters: str = flag(
         "percentile,coherence,code,characters,repetition", "cfn: filters that are on, separated by commas, or none."
@@ -64,8 +67,11 @@ class MerciFlags:
     cfn_weight_decay: float = flag(1e-2, "cfn: weight decay of the network, 0 or more (ours).")
     cfn_batch_size: int = flag(1024, "cfn: states per step of the network, 1 or more (ours).")
     cfn_passes: int = flag(1, "cfn: passes of the network over the states of a batch, 1 or more (ours).")
-    cfn_replay: int = flag(16_384, "cfn: past states that are visited again, 0 or more (ours).")
+    cfn_replay: int = flag(16_384, "cfn: past visits kept for replay, 0 for none (ours).")
     cfn_ridge: float = flag(1.0, "cfn, linear: prior precision per dimension, above 0 (ours).")
     cfn_warmup: int = flag(20, "cfn: generation batches that are counted before the bonus pays, 0 or more (ours).")
-    cfn_pretrain: int = flag(0, "cfn: generation batches of the untrained policy to count before training, 0 or more.")
+    cfn_pretrain: int = flag(
+        0,
+        "cfn: generation batches of the untrained policy to count first, in place of the warm-up, 0 or more (ours).",
+    )
     cfn_seed: int = flag(0, "cfn: seed of the network and its coins.")
