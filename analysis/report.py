@@ -116,7 +116,7 @@ def write_report(run_folder: str | Path) -> Path:
     before, after = run.evals.get("before"), run.evals.get("after")
     samples = _pick_samples(before, after)
     # Every value is made printable first and escaped after that.
-    environment = Environment(autoescape=True, finalize=_printable)
+    environment = Environment(autoescape=True, finalize=printable)
     html = environment.from_string(TEMPLATE).render(
         name=run.name,
         subtitle=_subtitle(run),
@@ -151,7 +151,7 @@ def _read_warnings(path: Path) -> list[tuple] | None:
     return warnings
 
 
-def _printable(value: Any) -> str:
+def printable(value: Any) -> str:
     """Text that UTF-8 and HTML can hold: lone surrogates as their escapes, control characters as visible symbols."""
     text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
     return _CONTROL.sub(lambda match: chr(0x2400 + ord(match[0])) if ord(match[0]) < 0x20 else "\ufffd", text)

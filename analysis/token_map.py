@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex, to_rgb
 from transformers import HfArgumentParser
 
 from analysis.completions import CompletionFile, read_completions
-from analysis.report import _printable as printable
+from analysis.report import printable
 from analysis.token_template import TEMPLATE
 from analysis.token_values import TokenBatch, TokenFeatures, bonus_values, load_token_bonus, tokenize
 from intrinsic import parse_names

@@ -58,7 +58,7 @@ def tokenize(
     for completion in completions:
         prompts.append(tokenizer(render(completion.prompt, tokenizer), add_special_tokens=False)["input_ids"])
         encoded = tokenizer(completion.text, add_special_tokens=False, return_offsets_mapping=True)
-        tokens, texts = list(encoded["input_ids"]), _pieces(completion.text, encoded["offset_mapping"])
+        tokens, texts = list(encoded["input_ids"]), cut_pieces(completion.text, encoded["offset_mapping"])
         ended = completion.ended if completion.ended is not None else longest is None or len(tokens) < longest
         if ended:
             tokens, texts = [*tokens, tokenizer.eos_token_id], [*texts, tokenizer.eos_token]
@@ -78,7 +78,7 @@ def tokenize(
     )
 
 
-def _pieces(text: str, offsets: Sequence[tuple[int, int]]) -> list[str]:
+def cut_pieces(text: str, offsets: Sequence[tuple[int, int]]) -> list[str]:
     """``text`` cut at the ends of its tokens; what no token covers goes with the next one, or the last."""
     ends = [end for _, end in offsets]
     if ends:

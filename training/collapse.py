@@ -50,7 +50,7 @@ class CollapseLimits:
     # One interval in twenty is off by chance; two in a row are not.
     evaluations: int = 2
     # At 1 nat the reference gives a sampled token 37 % of the policy's probability on (geometric) average; our GRPO
-    # runs on Countdown stay below 0.21. Median: a single token can blow up the mean of TRL's estimator for one step.
+    # runs on Countdown stay below 0.41. Median: a single token can blow up the mean of TRL's estimator for one step.
     kl: float = 1.0
     kl_window: int = 10
 
@@ -122,11 +122,13 @@ class CollapseCallback(TrainerCallback):
 
     @property
     def message(self) -> str:
-        """The sentences that end the run; only where ``warning`` is set."""
+        """The sentence that ends the run; empty where ``warning`` is None."""
+        if self.warning is None:
+            return ""
         return (
-            f"stopped at step {self.warning.step}: {self.warning.watchdog}: {self.warning.message}; the checkpoint is "
-            f"saved and best/ holds the best policy: take that, or {self.warning.advice}; "
-            "--resume auto --stop_on_collapse false goes on regardless"
+            f"stopped at step {self.warning.step}: {self.warning.watchdog}: {self.warning.message}; "
+            f"{self.warning.advice}; a checkpoint is saved, best/ holds the policy of the best held-out evaluation if "
+            "there was one, and --resume auto --stop_on_collapse false goes on regardless"
         )
 
     def on_log(self, args, state, control, logs=None, **kwargs):

@@ -182,6 +182,8 @@ class Run:
             self._print("stopped by a signal after saving; go on with --resume auto")
             sys.exit(interrupt.exit_code)
         if collapse.stopped:
+            if self._is_main:
+                write_report(self.path)
             self._print(collapse.message)
             sys.exit(EXIT_CODE)
         after = self._evaluate(trainer, held_out, "after", best) if held_out else None

@@ -132,7 +132,7 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
     Flags win over ``--config FILE``, which wins over ``configs/<task>_tiny.yaml`` (embedded policy) or
     ``configs/<task>.yaml`` (any other), the script's own defaults.
     """
-    _quiet_libraries()
+    quiet_libraries()
     arguments = [part for flag in sys.argv[1:] for part in _split_config_flag(flag)]
     _refuse_shadowed_flags(arguments)
     parser = TrlParser((task_options, intrinsic, RunOptions, RunConfig), allow_abbrev=False)
@@ -146,7 +146,7 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
         raise UserError(f"{error}") from error
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Bars of data loading only on a terminal; no notes on transformers' own internals that a user cannot act on."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     if not sys.stderr.isatty():

@@ -28,6 +28,10 @@ SHAPE_MAXIMA = {
 FORMATS = ("format", "xml_count", "soft_format", "strict_format")
 
 
+# What a bonus measures, where its raw value is standardised in the group and so always 0 on average.
+MEASURED = {"sc": "self_certainty", "cfn": "uncertainty"}
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """When a watchdog warns. Windows and waits are in logged steps, shares in [0, 1], errors in standard errors."""
@@ -223,8 +227,9 @@ def entropy_collapse(history: History, limits: Thresholds) -> TrainingWarning | 
 
 
 def bonus_against_accuracy(history: History, limits: Thresholds, bonus: str) -> TrainingWarning | None:
-    """The raw bonus rose while accuracy fell, both since accuracy was best; a bonus of weight 0 moves nothing."""
-    accuracy, raw, weight = history.columns(ACCURACY, f"ir/{bonus}/raw", f"ir/{bonus}/weight")
+    """The bonus rose while accuracy fell, both since accuracy was best; a bonus of weight 0 moves nothing."""
+    measured = f"ir/{bonus}/{MEASURED.get(bonus, 'raw')}"
+    accuracy, raw, weight = history.columns(ACCURACY, measured, f"ir/{bonus}/weight")
     start = highest_window(accuracy, limits.window)
     right, paid = change(accuracy, limits.window, start), change(raw, limits.window, start)
     if right is None or weight[-1] == 0.0 or not right.fell(limits.accuracy_fall, limits.peak_errors):

@@ -185,6 +185,7 @@ def test_message_says_what_collapsed_where_the_policy_is_and_how_to_go_on():
     for part in ("step 150", "repetition", "%", "best/", "--resume auto --stop_on_collapse false"):
         assert part in callback.message
     assert "\n" not in callback.message and EXIT_CODE not in (0, 1, 2)
+    assert CollapseCallback(collapsed_history).message == ""  # on a process that is not the main one
 
 
 @pytest.mark.parametrize("limit, last_step", [(-1.0, 4), (1.0, 8)], ids=["collapsed", "healthy"])

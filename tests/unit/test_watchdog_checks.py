@@ -202,8 +202,16 @@ def test_a_bonus_is_blamed_only_if_it_rose_since_accuracy_was_best_and_is_paid()
 
 
 def test_every_bonus_has_its_own_watchdog():
-    rows = [row | {"ir/cfn/raw": 0.5, "ir/cfn/weight": 1.0} for row in records(**FALLING)]
+    rows = [row | {"ir/cfn/uncertainty": 0.5, "ir/cfn/weight": 1.0} for row in records(**FALLING)]
     assert {name for name, _ in barks(rows, ("knn", "cfn"))} == {"bonus against accuracy (knn)"}
+
+
+def test_a_bonus_standardised_in_its_group_is_judged_by_what_it_measures():
+    rows = [
+        row | {"ir/sc/raw": 0.0, "ir/sc/weight": 1.0, "ir/sc/self_certainty": row["ir/knn/raw"]}
+        for row in records(**FALLING)
+    ]
+    assert only(bonus_against_accuracy, rows, bonus="sc") is not None
 
 
 def test_held_out_accuracy_must_fall_below_the_best_interval():
