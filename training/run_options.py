@@ -89,6 +89,8 @@ class RunConfig(GRPOConfig):
         self.num_train_epochs = self.nepochs
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         self.eval_steps = self.eval_steps or None
+        if self.eval_steps and not self.do_eval:
+            raise UserError(f"--eval_steps={self.eval_steps} evaluates nothing without --do_eval 1; add it.")
         if self.bf16 is None and not self.fp16:
             self.bf16 = has_bfloat16()
         if self.activation_checkpointing is None:

@@ -56,10 +56,10 @@ def problems(tmp_path_factory):
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--use_ir=r1", "--do_eval", "0"],
-        ["--use_ir=knn", "--k=1", "--num_shots=2", "--do_eval", "0"],
-        ["--use_ir=cosine", "--reward_legacy", "--do_eval", "0"],
-        ["--use_ir=cosine,knn+", "--ir_weight=0.5,1", "--do_eval", "0"],
+        ["--use_ir=r1"],
+        ["--use_ir=knn", "--k=1", "--num_shots=2"],
+        ["--use_ir=cosine", "--reward_legacy"],
+        ["--use_ir=cosine,knn+", "--ir_weight=0.5,1"],
     ],
     ids=lambda flags: " ".join(flags[:2]),
 )
@@ -119,8 +119,8 @@ def test_lora_run_ends_with_adapter_and_merged_model(lora_run):
 def test_two_processes_share_the_evaluation(problems, tmp_path):
     launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--cpu"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    flags = [*TOY, "--data", str(problems), "--use_ir=knn", "--eval_steps", "1", "--output_dir", str(tmp_path)]
-    command = [sys.executable, *launch, str(ROOT / "run_gsm8k.py"), *flags]
+    flags = [*TOY, "--data", str(problems), "--use_ir=knn", "--do_eval", "1", "--eval_steps", "1"]
+    command = [sys.executable, *launch, str(ROOT / "run_gsm8k.py"), *flags, "--output_dir", str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -134,7 +134,17 @@ def test_latex_answers_train_through_run_math(tmp_path):
     rows = [{"problem": f"What is {n}/7?", "solution": f"It is \\boxed{{\\frac{{{n}}}{{7}}}}."} for n in range(1, 31)]
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run("run_math.py", *TOY, "--data", str(data), "--use_ir=knn+", "--output_dir", str(tmp_path / "run"))
+    run(
+        "run_math.py",
+        *TOY,
+        "--data",
+        str(data),
+        "--use_ir=knn+",
+        "--do_eval",
+        "1",
+        "--output_dir",
+        str(tmp_path / "run"),
+    )
     log = records(tmp_path / "run")
     assert any("rewards/steps/mean" in record for record in log)
     assert json.loads((tmp_path / "run" / "eval" / "after.json").read_text())["records"][0]["gold"].startswith("\\frac")
@@ -154,12 +164,14 @@ def test_every_training_command_of_memory_r_means_what_the_paper_meant(monkeypat
         assert config.max_completion_length == config.L and config.num_train_epochs == float(flags["--nepochs"])
         assert (config.beta, config.temperature, config.loss_type) == (0.04, 0.9, "grpo")
         assert task.num_shots == int(flags["--num_shots"]) and intrinsic.k == 1
+        # As in the paper, all 7,473 problems are trained on unless an evaluation is asked for.
+        assert not config.do_eval and not task.train_problems
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the shared data folder is not here")
 def test_a_printed_command_trains_on_the_real_rows(tmp_path):
     command = "--use_ir=knn+ --k=1 --num_shots=0 --nepochs=1 --seed 0 --bs 2 --gc 8 --L 200 --num_generations 2"
-    flags = [*command.split(), "--model_name=tiny", "--data", str(REAL), "--max_steps", "1", "--do_eval", "0"]
+    flags = [*command.split(), "--model_name=tiny", "--data", str(REAL), "--max_steps", "1"]
     run("run_gsm8k.py", *flags, "--output_dir", str(tmp_path))
     completions = pd.read_parquet(next((tmp_path / "completions").glob("*.parquet")))
     assert len(completions) == 2 * 8 * 2 and completions["question"].nunique() == 16
@@ -207,7 +219,7 @@ def test_policy_without_chat_template_is_told_of_the_plain_prompt(problems, tmp_
     tokenizer = load_tokenizer("tiny")
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "base")
-    flags = [*TOY, "--data", str(problems), "--model_name", str(tmp_path / "base"), "--do_eval", "0"]
+    flags = [*TOY, "--data", str(problems), "--model_name", str(tmp_path / "base")]
     refused = run("run_gsm8k.py", *flags, "--output_dir", str(tmp_path / "run"), check=False)
     assert refused.returncode == 2 and "--prompt_type=plain" in refused.stderr
     run("run_gsm8k.py", *flags, "--prompt_type=plain", "--output_dir", str(tmp_path / "run"))

@@ -71,3 +71,9 @@ def test_the_same_prompts_give_the_same_update_however_they_are_cut(trainer_fact
     assert moved > 1e-3
     for name in reference:
         torch.testing.assert_close(cut[name], reference[name], rtol=1e-4, atol=1e-4 * moved)
+
+
+def test_evaluation_steps_without_evaluation_are_refused():
+    with pytest.raises(UserError, match="--do_eval 1"):
+        config(eval_steps=5, do_eval=False)
+    assert config(eval_steps=5).eval_steps == 5 and config(eval_steps=0).eval_steps is None
