@@ -1,0 +1,194 @@
+"""What each bonus costs: step time and peak memory over plain GRPO, and self-certainty over full logits.
+
+python -m benchmarks.bonus_overhead [--policies tiny,wide] [--bonuses knn,knn+,sc,cfn] [--steps 6]
+
+Every bonus runs in a process of its own, so that peak memory is its own, and plain GRPO runs before and after them all.
+Times are medians over the steps after the first two. "wide" is a random Llama with the width and vocabulary of
+Qwen2.5-0.5B and two layers.
+"""
+
+import json
+import math
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+
+import torch
+from transformers import HfArgumentParser, LlamaConfig, LlamaForCausalLM, TrainerCallback, set_seed
+
+from intrinsic import build_bonuses
+from intrinsic.encoder import build_encoder
+from tasks.countdown import add_prompts, generate
+from training.bonus_pipeline import BonusPipeline
+from training.features import FeaturePass, pad_tokens
+from training.options import IntrinsicOptions
+from training.policy import load_policy, load_tokenizer
+from training.run_options import RunConfig
+from training.tiny_policy import SPACE
+from training.trainer import IntrinsicGRPOTrainer
+
+# policy -> prompts and completion tokens of a step; eight completions per prompt.
+BATCHES = {"tiny": (24, 64), "wide": (2, 32)}
+WARM_STEPS = 2
+
+
+@dataclass
+class Options:
+    """What is measured."""
+
+    policies: str = field(default="tiny,wide", metadata={"help": "Policies, separated by commas: tiny, wide."})
+    bonuses: str = field(default="knn,knn+,sc,cfn", metadata={"help": "Bonuses, separated by commas."})
+    steps: int = field(default=6, metadata={"help": "Optimiser steps per run, 3 or more."})
+    child: str = field(default="", metadata={"help": "Used by the benchmark itself: policy and bonus of one process."})
+
+
+class StepTimes(TrainerCallback):
+    """Seconds of every optimiser step, generation and bonus included."""
+
+    def __init__(self):
+        self.seconds: list[float] = []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._start = self._start if hasattr(self, "_start") else time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        now = time.perf_counter()
+        self.seconds.append(now - self._start)
+        self._start = now
+
+
+def build_policy(name: str, tokenizer):
+    """The embedded policy, or the wide random one with the embedded policy's tokenizer."""
+    if name == "tiny":
+        return load_policy("tiny")
+    config = LlamaConfig(
+        vocab_size=151_936,
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=2,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def peak_megabytes() -> float:
+    """Peak memory so far: allocated on the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def measure(policy_name: str, bonus: str, steps: int) -> dict[str, float]:
+    """Median seconds of a step and peak megabytes of one run."""
+    set_seed(0)
+    prompts, length = BATCHES[policy_name]
+    tokenizer = load_tokenizer("tiny")
+    options = IntrinsicOptions(use_ir=bonus, cfn_warmup=1, explore_warmup=0)
+    times = StepTimes()
+    with tempfile.TemporaryDirectory() as folder:
+        config = RunConfig(
+            output_dir=folder,
+            bs=prompts,
+            num_generations=8,
+            L=length,
+            max_steps=steps,
+            learning_rate=1e-6,
+            save_strategy="no",
+            report_to="none",
+            logging_strategy="no",
+            disable_tqdm=True,
+            seed=0,
+        )
+        trainer = IntrinsicGRPOTrainer(
+            build_policy(policy_name, tokenizer),
+            args=config,
+            train_dataset=add_prompts(generate(500, "train", 0, SPACE), "chat"),
+            reward_funcs=[correctness],
+            processing_class=tokenizer,
+            bonuses=BonusPipeline(build_bonuses(options), options.schedules()),
+            encode=build_encoder(options.encoder) if "knn" in bonus else None,
+            callbacks=[times],
+        )
+        trainer.train()
+    return {"seconds": statistics.median(times.seconds[WARM_STEPS:]), "megabytes": peak_megabytes()}
+
+
+def correctness(completions, **kwargs) -> list[float]:
+    """Right for every other completion, so that every group learns and no bonus is idle."""
+    return [float(index % 2) for index in range(len(completions))]
+
+
+def run_child(policy: str, bonus: str, steps: int) -> dict[str, float]:
+    """`measure` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.bonus_overhead", "--child", f"{policy}:{bonus}", "--steps", str(steps)]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+    if result.returncode:
+        sys.exit(f"{policy} with {bonus} failed:\n{result.stderr[-2000:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def self_certainty_memory(rows: int = 4, length: int = 256) -> dict[str, float]:
+    """Milliseconds, and megabytes of the tensors each makes: the identity over hidden states against full logits."""
+    set_seed(0)
+    tokenizer = load_tokenizer("tiny")
+    model = build_policy("wide", tokenizer).eval()
+    weight = model.get_output_embeddings().weight
+    tokens, _ = pad_tokens([[7] * length] * rows, "right", 0, "cpu")
+    with torch.no_grad():
+        hidden = model.model(input_ids=tokens).last_hidden_state.float()
+        logps = torch.zeros(rows, length)
+        features = FeaturePass(model, 1.0, rows)
+        start = time.perf_counter()
+        features._self_certainty(hidden, logps, tokens)
+        ours = time.perf_counter() - start
+        start = time.perf_counter()
+        logits = hidden @ weight.T
+        _ = logits.logsumexp(dim=-1) - logits.mean(dim=-1) - math.log(weight.size(0))
+        full = time.perf_counter() - start
+    gathered = hidden.numel() * 4 * 2 + weight.size(1) * 4
+    return {
+        "ours_ms": 1e3 * ours,
+        "full_ms": 1e3 * full,
+        "ours_mb": gathered / 2**20,
+        "full_mb": logits.numel() * 4 / 2**20,
+    }
+
+
+def main() -> None:
+    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    if options.child:
+        policy, bonus = options.child.split(":")
+        print(json.dumps(measure(policy, bonus, options.steps)))
+        return
+    print("| policy | bonus | seconds per step | ratio | peak MB | ratio |\n|---|---|---|---|---|---|")
+    for policy in options.policies.split(","):
+        bonuses = ["no", *options.bonuses.split(","), "no"]
+        runs = [run_child(policy, bonus, options.steps) for bonus in bonuses]
+        base_time = min(runs[0]["seconds"], runs[-1]["seconds"])
+        base_memory = min(runs[0]["megabytes"], runs[-1]["megabytes"])
+        for bonus, run in zip(bonuses, runs, strict=True):
+            time_ratio, memory_ratio = run["seconds"] / base_time, run["megabytes"] / base_memory
+            print(
+                f"| {policy} | {bonus} | {run['seconds']:.3f} | {time_ratio:.2f} | {run['megabytes']:.0f} | "
+                f"{memory_ratio:.2f} |",
+                flush=True,
+            )
+    found = self_certainty_memory()
+    print(
+        f"self-certainty of 4 x 256 tokens, width 896, vocabulary 151,936: {found['ours_ms']:.0f} ms and "
+        f"{found['ours_mb']:.1f} MB against {found['full_ms']:.0f} ms and {found['full_mb']:.0f} MB with full logits"
+    )
+
+
+if __name__ == "__main__":
+    main()
