@@ -35,7 +35,7 @@ p.note { color: #666; margin: .3rem 0 1rem; }
 table { border-collapse: collapse; }
 th, td { text-align: left; padding: .3rem 1.4rem .3rem 0; border-bottom: 1px solid #e4e4e4; vertical-align: top;
   overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-th { font-weight: 600; } table.headline td:nth-child(3) { font-weight: 600; }
+th { font-weight: 600; white-space: nowrap; } table.headline td:nth-child(3) { font-weight: 600; }
 img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
 details { margin: .6rem 0; } summary { cursor: pointer; font-weight: 600; }
 .sample { border-top: 1px solid #e4e4e4; padding: .8rem 0; }
