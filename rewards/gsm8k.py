@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from rewards.answer import Verdict
 from rewards.format import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
@@ -52,8 +53,10 @@ class CorrectnessReward:
         if log_metric is not None and grades:
             for tier in ("strict", "medium", "loose"):
                 log_metric(f"accuracy/{tier}", sum(getattr(grade, tier) for grade in grades) / len(grades))
-            for verdict, count in Counter(grade.verdict for grade in grades).items():
-                log_metric(f"verdict/{verdict}", count / len(grades))
+            counts = Counter(grade.verdict for grade in grades)
+            # All of them, always: processes gather their metrics name by name and must agree on the names.
+            for verdict in Verdict:
+                log_metric(f"verdict/{verdict}", counts[verdict] / len(grades))
         return [float(grade.medium) for grade in grades]
 
 

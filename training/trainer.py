@@ -239,7 +239,10 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         return {name: features[name] for name in features if name in needs}
 
     def _gather_padded(self, values: Tensor, pad_first: bool = False) -> Tensor:
-        return self.accelerator.gather(self.accelerator.pad_across_processes(values, dim=1, pad_first=pad_first))
+        # A mask that accelerate pads becomes integer, on the processes that need padding alone.
+        whole = values.long() if values.dtype == torch.bool else values
+        padded = self.accelerator.pad_across_processes(whole, dim=1, pad_first=pad_first)
+        return self.accelerator.gather(padded).to(values.dtype)
 
     def _join_after_normalisation(self, output: dict) -> None:
         """Add the bonuses placed after normalisation to ``output["advantages"]``, (B,) or (B, T)."""

@@ -40,11 +40,11 @@ def records(folder):
 
 @pytest.fixture(scope="module")
 def problems(tmp_path_factory):
-    """Forty word problems in GSM8K's shape."""
+    """Forty word problems in GSM8K's shape, of different lengths."""
     path = tmp_path_factory.mktemp("data") / "problems.jsonl"
     rows = [
         {
-            "question": f"Ada has {n} pens and buys {n + 3} boxes of {n + 2} pens. How many pens has she?",
+            "question": "Well. " * (n % 7) + f"Ada has {n} pens and buys {n + 3} boxes of {n + 2}. How many has she?",
             "answer": f"She buys {(n + 3) * (n + 2)}.\n#### {n + (n + 3) * (n + 2):,}",
         }
         for n in range(40)
@@ -117,8 +117,7 @@ def test_lora_run_ends_with_adapter_and_merged_model(lora_run):
 
 
 def test_two_processes_share_the_evaluation(problems, tmp_path):
-    launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--cpu"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     flags = [*TOY, "--data", str(problems), "--use_ir=knn", "--do_eval", "1", "--eval_steps", "1"]
     command = [sys.executable, *launch, str(ROOT / "run_gsm8k.py"), *flags, "--output_dir", str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -128,6 +127,8 @@ def test_two_processes_share_the_evaluation(problems, tmp_path):
     sampled = [record["id"] for record in report["records"] if record["pass"] == "sampled"]
     assert sampled == [0, 1, 2, 3] and report["metrics"]["accuracy"]["n"] == 4
     assert result.stdout.count("before training") == 1 and (tmp_path / "best" / "held_out.json").exists()
+    completions = pd.read_parquet(next((tmp_path / "completions").glob("*.parquet")))
+    assert len(completions) == 2 * 2 * 4  # processes x prompts x generations
 
 
 def test_latex_answers_train_through_run_math(tmp_path):

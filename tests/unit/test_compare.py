@@ -48,6 +48,9 @@ def test_equal_evaluations_differ_by_nothing():
 def test_compare_matches_problems_whatever_their_order():
     first, second = report_of([PERFECT.format(n) for n in range(6)]), report_of([PERFECT.format(0)] * 6)
     second["records"].reverse()
+    assert compare(second, second)["strict"]["only_first"] == 0
+    same = report_of([PERFECT.format(0)] * 6)
+    assert compare(same, second)["strict"]["only_first"] == compare(same, second)["strict"]["only_second"] == 0
     found = compare(first, second)
     assert found["strict"]["difference"] == pytest.approx(-5 / 6) and found["strict"]["only_first"] == 5
     table = compare_table(found)

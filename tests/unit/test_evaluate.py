@@ -30,8 +30,8 @@ def rows_of(count):
 
 
 def grade_length(text, row):
-    """Right where the text has an even length; strict where it has one divisible by four."""
-    medium = len(text) % 2 == 0
+    """Right by the parity of the characters; strict where the length can be divided by four too."""
+    medium = sum(map(ord, text)) % 2 == 0
     return Grade(medium and len(text) % 4 == 0, medium, True, str(len(text)), "correct" if medium else "wrong", False)
 
 
@@ -48,13 +48,16 @@ def test_report_holds_all_tiers_of_every_pass_and_one_record_per_completion(poli
     assert metrics["accuracy"] == metrics["medium"]
     assert metrics["strict"]["mean"] == np.mean([record["strict"] for record in sampled])
     assert metrics["loose"]["mean"] == 1.0 and metrics["greedy/loose"]["mean"] == 1.0
-    record = sampled[0]
-    assert record["correct"] == record["medium"] and record["gold"] == "0" and record["prompt"] == "Numbers: 0 1."
+    assert all(record["correct"] == record["medium"] for record in sampled)
+    assert {record["medium"] for record in sampled} == {True, False}
+    assert sampled[0]["gold"] == "0" and sampled[0]["prompt"] == "Numbers: 0 1."
 
 
 def test_evaluation_leaves_random_states_and_mode_as_they_were(policy, tmp_path):
     model, tokenizer = policy
     model.train()
+    # A state that no evaluation leaves behind.
+    torch.manual_seed(1234)
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     held_out(tmp_path).evaluate(model, tokenizer, "before")
     assert torch.equal(states[0], torch.get_rng_state()) and model.training
@@ -74,6 +77,12 @@ def test_batches_left_out_change_nothing_in_the_others(policy):
     rest = list(sample_batches(*policy, prompts, SAMPLED, **settings, skip_batches=2))
     assert len(whole) == 4 and rest == whole[2:]
     assert sorted(index for indices, _ in whole for index in indices) == list(range(7))
+
+
+def test_batches_of_equal_prompts_have_samples_of_their_own(policy):
+    prompts = [rows_of(1)["prompt"][0]] * 8
+    batches = [samples for _, samples in sample_batches(*policy, prompts, Decoding(1, 1.0, 12), batch_size=4)]
+    assert len(batches) == 2 and batches[0] != batches[1]
 
 
 def test_every_token_that_ends_a_turn_ends_the_completion(policy):

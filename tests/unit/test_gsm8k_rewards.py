@@ -94,6 +94,10 @@ def test_integer_reward_reads_signs_and_thousands(answer, is_integer):
     assert values([IntegerReward()], tagged("x", answer), "4") == [0.5 * is_integer]
 
 
+def test_integer_reward_wants_one_answer():
+    assert values([IntegerReward()], PERFECT + "<answer>4</answer>", "4") == [0]
+
+
 def test_strict_wants_every_tag_on_its_line_and_nothing_else():
     strict = [StrictFormatReward()]
     assert values(strict, PERFECT, "4") == [0.5]
@@ -155,6 +159,10 @@ def test_correctness_logs_tiers_verdicts_and_answers():
     assert extra["answer"][0] == "4" and extra["answer"][3] == "5"
     assert metrics["accuracy/strict"] == metrics["accuracy/medium"] == 0.25 and metrics["accuracy/loose"] == 0.75
     assert metrics["verdict/wrong"] == 0.25
+    # Processes gather metrics name by name: the names must not depend on what a process happens to see.
+    alone = {}
+    column(["p"], [PERFECT], ["4"], log_metric=alone.__setitem__)
+    assert alone.keys() == metrics.keys() and alone["verdict/wrong"] == 0
 
 
 def test_a_grader_that_fails_stops_the_run_and_names_the_prompt():
