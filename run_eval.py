@@ -9,7 +9,7 @@ from transformers import HfArgumentParser
 
 from analysis.table import format_metric, interval_note
 from evaluation.compare import compare, compare_table, read_report, regrade
-from evaluation.evaluate import save_report
+from evaluation.evaluate import TIERS, save_report
 from evaluation.options import EvalOptions
 from evaluation.tasks import eval_task
 from training.errors import run_cli
@@ -31,11 +31,12 @@ def main() -> None:
 
     # ---- finished evaluations
     if options.compare:
-        print(compare_table(compare(*map(read_report, options.compare))))
+        first, second = (read_report(path, needed=TIERS) for path in options.compare)
+        print(compare_table(compare(first, second)))
         return
     if options.regrade:
         report, changed = regrade(read_report(options.regrade))
-        path = Path(options.output or Path(options.regrade).with_suffix(".regraded.json"))
+        path = options.in_output(Path(options.regrade).with_suffix(".regraded.json"))
         save_report(report, path)
         print(f"{changed} of {len(report['records'])} verdicts changed")
         print_report(report, path, options.tier)

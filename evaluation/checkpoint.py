@@ -3,19 +3,20 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from evaluation.evaluate import record_of, save_report, summarize_records
 from evaluation.generate import Decoding, sample_batches
 from rewards.grade import Grade
-from training.chat import check_chat_template
+from training.chat import check_chat_template, render
 from training.errors import UserError
-from training.policy import PolicyOptions, load_policy, load_tokenizer, resolve
+from training.policy import PolicyOptions, context_length, load_policy, load_tokenizer, resolve
 
 PASS = "main"
 
@@ -30,6 +31,11 @@ def weights_digest(model_name: str) -> str:
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def count_beyond_context(prompts: Sequence, tokenizer: PreTrainedTokenizerBase, longest: int, context: int) -> int:
+    """How many prompts leave less than ``longest`` tokens in a context of ``context`` tokens."""
+    return sum(len(tokenizer(render(prompt, tokenizer))["input_ids"]) + longest > context for prompt in prompts)
 
 
 class PartialRecords:
@@ -87,10 +93,13 @@ def evaluate_checkpoint(
     """
     tokenizer = load_tokenizer(model_name)
     check_chat_template(rows[0]["prompt"], tokenizer, model_name)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    precision = dtype if dtype != "auto" else "float32" if device.type == "cpu" else "bfloat16"
     identity = {
         "task": task,
         "model": model_name,
         "weights": weights_digest(model_name),
+        "dtype": precision,
         "decoding": asdict(decoding),
         "settings": settings,
         "batch_size": batch_size,
@@ -100,8 +109,14 @@ def evaluate_checkpoint(
     partial = PartialRecords(output.with_suffix(".partial.jsonl"), identity)
     if partial.batches:
         print(f"going on after {len(partial.batches)} finished batches in {partial.path}", flush=True)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    precision = dtype if dtype != "auto" or device.type == "cpu" else "bfloat16"
+    context = context_length(model_name)
+    beyond = count_beyond_context(rows["prompt"], tokenizer, decoding.max_new_tokens, context) if context else 0
+    if beyond:
+        print(
+            f"{beyond} of {len(rows)} prompts leave less than {decoding.max_new_tokens} tokens in the policy's context "
+            f"of {context}; what it writes beyond that is not to be trusted",
+            flush=True,
+        )
     model = load_policy(model_name, PolicyOptions(dtype=precision)).to(device)
     batches = sample_batches(
         model, tokenizer, rows["prompt"], decoding, batch_size, seed, skip_batches=len(partial.batches), progress=True

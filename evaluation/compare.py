@@ -13,10 +13,15 @@ from evaluation.tasks import eval_task
 from training.errors import UserError
 
 IDENTITY = ("question", "gold", "numbers", "target")
+COMPLETION = ("id", "completion", "length", "truncated")
 
 
-def read_report(path: str | Path) -> dict:
-    """A report that run_eval.py or a training run wrote; raises `UserError` on anything else."""
+def read_report(path: str | Path, needed: Sequence[str] = COMPLETION) -> dict:
+    """A report that run_eval.py or a training run wrote; raises `UserError` on anything else.
+
+    Args:
+        needed: what every record must hold.
+    """
     path = Path(path)
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -27,6 +32,12 @@ def read_report(path: str | Path) -> dict:
     if not isinstance(report, dict) or not report.get("records") or "task" not in report:
         raise UserError(
             f"{str(path)!r} holds no task and records; give a file that run_eval.py or a run's eval/ wrote."
+        )
+    missing = next((name for record in report["records"] for name in needed if name not in record), None)
+    if missing:
+        raise UserError(
+            f"{str(path)!r} has a record without {missing!r}; give a file with whole records, or --regrade it first "
+            "where only tiers are missing."
         )
     return report
 
@@ -104,6 +115,8 @@ def compare_table(differences: dict[str, dict[str, float]]) -> str:
 def regrade(report: dict) -> tuple[dict, int]:
     """(the report with every record judged again, number of records whose verdict or tier changed)."""
     grade = eval_task(report["task"]).grade
+    if not {"gold", "target"} & report["records"][0].keys():
+        raise UserError("the records hold neither gold nor target, so nothing can be judged; give a whole evaluation.")
     records, changed = [], 0
     for record in report["records"]:
         judged = record_summary(grade(record["completion"], record))

@@ -18,6 +18,7 @@ from rewards.grade import Grade
 from training.rollout import message_text
 
 TIERS = ("strict", "medium", "loose")
+KS = (1, 4, 8, 16, 32, 64)  # of pass@k and maj@k, beside the number of samples itself
 SEEDS_PER_PROCESS = 1_000_000  # more than a process ever has batches
 
 
@@ -136,9 +137,11 @@ def summarize_records(records: Sequence[dict]) -> dict:
             problems.setdefault(record["id"], []).append(record[key])
         return list(problems.values())
 
-    metrics = summarize(np.array(by_problem("medium")))
+    medium = np.array(by_problem("medium"))
+    ks = sorted({*KS, medium.shape[1]})
+    metrics = summarize(medium, ks)
     # A vote is over what the loose tier read, so it is judged by that tier.
-    votes = summarize(np.array(by_problem("loose")), answers=by_problem("answer"))
+    votes = summarize(np.array(by_problem("loose")), ks, answers=by_problem("answer"))
     metrics |= {name: value for name, value in votes.items() if name.startswith("maj@")}
     metrics |= {tier: mean_interval(np.array(by_problem(tier), dtype=float)) for tier in TIERS}
     return metrics | {

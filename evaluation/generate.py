@@ -50,19 +50,21 @@ def sample_batches(
     """Batches of (indices of prompts, their samples), of at most ``batch_size`` completions, short prompts first.
 
     Every batch has a seed of its own, so leaving out the first ``skip_batches`` changes nothing in the others. The
-    model is left in the mode it was in, and the global random states are as before.
+    model is left in the mode it was in, and the global random states are as before. Prompts are all conversations or
+    all texts; a text gets the tokenizer's own special tokens, as in TRL's training, a rendered conversation has them.
     """
     rendered = [render(prompt, tokenizer) for prompt in prompts]
     order = sorted(range(len(rendered)), key=lambda index: len(rendered[index]))
     per_batch = max(1, batch_size // decoding.samples)
     batches = [order[start : start + per_batch] for start in range(0, len(order), per_batch)]
     eos_ids = _eos_ids(model, tokenizer)
+    are_texts = bool(prompts) and isinstance(prompts[0], str)
     bar = tqdm(
         total=len(batches), initial=skip_batches, desc="evaluate", unit="batch", disable=not progress, leave=False
     )
     for number, indices in list(enumerate(batches))[skip_batches:]:
         inputs = tokenizer(
-            [rendered[index] for index in indices], padding=True, return_tensors="pt", add_special_tokens=False
+            [rendered[index] for index in indices], padding=True, return_tensors="pt", add_special_tokens=are_texts
         ).to(model.device)
         output = _generate(model, inputs, decoding, eos_ids, tokenizer.pad_token_id, seed + number)
         tokens = output[:, inputs["input_ids"].size(1) :].tolist()

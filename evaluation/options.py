@@ -16,7 +16,9 @@ def _flag(default, help):
 class EvalOptions:
     """What is evaluated, how it is asked, and what to do with finished evaluations."""
 
-    task: str = _flag("gsm8k", "gsm8k, math500, svamp or countdown.")
+    task: str = _flag(
+        "gsm8k", "gsm8k, math500, svamp, countdown or math (NuminaMath-TIR, or any questions and answers)."
+    )
     model_name: str = _flag(EMBEDDED_NAME, "Hub name, folder of a model or LoRA adapter, or tiny (embedded policy).")
     data: str = _flag("", "Other rows for the task: hub name, folder, jsonl or parquet file. Unset: the task's own.")
     split: str = _flag("", "Split of a hub dataset or folder. Unset: the task's own.")
@@ -32,7 +34,9 @@ class EvalOptions:
     batch_size: int = _flag(64, "Completions generated at once.")
     seed: int = _flag(0, "Seed of samples and worked examples.")
     dtype: str = _flag("auto", f"Precision of the weights: {', '.join(DTYPES)}, or auto (bfloat16; float32 on a CPU).")
-    output: str = _flag("", "JSON file to write. Unset: outputs/eval/<task>/<model>/<settings>.json.")
+    output: str = _flag(
+        "", "JSON file to write, or folder for <settings>.json. Unset: outputs/eval/<task>/<model>/<settings>.json."
+    )
     tier: str = _flag("", "Print this tier alone: strict, medium or loose. Unset: all, side by side.")
     backend: str = _flag("native", "native, or lighteval: LightEval's pipeline, our task and its own gsm8k.")
     regrade: str = _flag("", "Judge the records of this JSON file again, without a model.")
@@ -62,10 +66,30 @@ class EvalOptions:
             raise UserError(f"--compare takes two files, got {len(self.compare)}.")
 
     def output_path(self) -> Path:
-        """The file that the evaluation is written to."""
-        if self.output:
-            return Path(self.output)
-        model = re.sub(r"[^A-Za-z0-9.+_-]+", "-", self.model_name.strip("/")).strip("-")
-        decoding = f"n{self.n}_t{self.temperature:g}" if self.temperature else "greedy"
-        parts = [decoding, self.prompt_type, f"{self.num_shots}shot", *([f"first{self.limit}"] if self.limit else [])]
-        return Path("outputs") / "eval" / self.task / model / f"{'_'.join(parts)}.json"
+        """The file that the evaluation is written to; by default its name tells every flag that is not the default."""
+        default = Path("outputs") / "eval" / self.task / _file_name(self.model_name) / f"{self._settings_name()}.json"
+        return self.in_output(default)
+
+    def in_output(self, default: Path) -> Path:
+        """``--output`` if it is a file, the name of ``default`` in it if it is a folder, ``default`` if it is unset."""
+        if not self.output:
+            return default
+        is_folder = self.output.endswith("/") or Path(self.output).is_dir()
+        return Path(self.output) / default.name if is_folder else Path(self.output)
+
+    def _settings_name(self) -> str:
+        parts = [f"n{self.n}_t{self.temperature:g}" if self.temperature else "greedy", self.prompt_type]
+        parts += [f"{self.num_shots}shot", *([f"first{self.limit}"] if self.limit else [])]
+        others = {
+            "p": f"{self.top_p:g}" if self.top_p < 1 else "",
+            "max": self.max_new_tokens,
+            "seed": self.seed,
+            "split-": self.split,
+            "data-": "-".join(Path(self.data).parts[-2:]),
+        }
+        return "_".join([*parts, *(_file_name(f"{name}{value}") for name, value in others.items() if value)])
+
+
+def _file_name(text: str) -> str:
+    """``text`` with everything but letters, digits and .+_- made a hyphen."""
+    return re.sub(r"[^A-Za-z0-9.+_-]+", "-", text.strip("/")).strip("-")

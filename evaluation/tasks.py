@@ -71,6 +71,7 @@ TASKS = {
     "countdown": EvalTask(
         "generate", None, _load_countdown, _check_countdown_prompts, _add_countdown_prompts, "countdown", 128
     ),
+    "math": EvalTask(math.NUMINA, "test", math.load_math, check_prompt, add_prompts, "latex", 2048),
 }
 
 

@@ -60,7 +60,11 @@ def test_all_tiers_pass_and_vote_are_side_by_side_with_records(sampled):
 def test_the_readmes_command_needs_no_other_flag(rows, tmp_path):
     run("--task=gsm8k", *TINY, "--data", rows, cwd=tmp_path)
     (path,) = (tmp_path / "outputs" / "eval" / "gsm8k" / "tiny").glob("*.json")
-    assert path.name == "greedy_reasoning_0shot.json" and len(json.loads(path.read_text())["records"]) == 5
+    data = "-".join(rows.parts[-2:])
+    assert (
+        path.name == f"greedy_reasoning_0shot_max8_data-{data}.json"
+        and len(json.loads(path.read_text())["records"]) == 5
+    )
 
 
 def test_compare_and_regrade_need_no_model(sampled, tmp_path):
@@ -77,6 +81,11 @@ def test_compare_and_regrade_need_no_model(sampled, tmp_path):
     assert f"{right} of 32 verdicts changed" in again.stdout
     regraded = json.loads((tmp_path / "wrong.regraded.json").read_text())
     assert regraded["metrics"]["medium"] == json.loads(path.read_text())["metrics"]["medium"]
+
+
+def test_output_may_be_a_folder(rows, tmp_path):
+    run("--task=gsm8k", *TINY, "--data", rows, "--output", tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
 
 
 def test_shell_script_prints_the_loose_tier_from_inside_its_folder(rows, tmp_path):

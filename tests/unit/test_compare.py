@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from evaluation.compare import compare, compare_table, paired_difference, read_report, regrade
-from evaluation.evaluate import record_summary
+from evaluation.evaluate import TIERS, record_summary
 from evaluation.tasks import TASKS, eval_task
 from rewards.answer import grade_number
 from training.errors import UserError
@@ -82,6 +82,35 @@ def test_a_file_that_is_no_evaluation_is_refused(content, tmp_path):
         read_report(tmp_path / "x.json")
     with pytest.raises(UserError, match="cannot be read"):
         read_report(tmp_path / "nowhere.json")
+
+
+def test_records_without_tiers_are_judged_again_before_they_are_compared(tmp_path):
+    report = report_of([PERFECT.format(n) for n in range(3)])
+    bare = [{key: value for key, value in record.items() if key not in TIERS} for record in report["records"]]
+    path = tmp_path / "bare.json"
+    path.write_text(json.dumps(report | {"records": bare}))
+    with pytest.raises(UserError, match="without 'strict'.*--regrade"):
+        read_report(path, needed=TIERS)
+    again, changed = regrade(read_report(path))
+    assert changed == 3 and compare(again, report)["strict"]["difference"] == 0
+
+
+def test_records_that_cannot_be_judged_are_refused(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"task": "gsm8k", "records": [{"id": 0, "completion": "1"}]}))
+    with pytest.raises(UserError, match="without 'length'"):
+        read_report(path)
+    report = report_of([PERFECT.format(0)])
+    del report["records"][0]["gold"]
+    with pytest.raises(UserError, match="neither gold nor target"):
+        regrade(report)
+
+
+def test_reports_of_every_training_script_can_be_judged_again():
+    box = "<answer>\\frac12</answer>"
+    record = report_of([box])["records"][0] | {"gold": "0.5", "medium": False}
+    again, changed = regrade({"task": "math", "records": [record], "metrics": {}})
+    assert changed == 1 and again["records"][0]["medium"]
 
 
 def test_every_task_has_a_grader_and_unknown_ones_are_named():

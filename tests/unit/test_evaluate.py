@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from tokenizers.processors import TemplateProcessing
 
-from evaluation.checkpoint import PartialRecords, evaluate_checkpoint, weights_digest
+from evaluation.checkpoint import PartialRecords, count_beyond_context, evaluate_checkpoint, weights_digest
 from evaluation.evaluate import HeldOut, HeldOutCallback, Pass, summarize_records
 from evaluation.generate import Decoding, sample_batches, sample_completions
+from evaluation.options import EvalOptions
 from rewards.grade import Grade
 from training.errors import UserError
 from training.policy import load_policy, load_tokenizer
@@ -99,6 +101,22 @@ def test_every_token_that_ends_a_turn_ends_the_completion(policy):
     assert plain.length > 1 and ended.length == 1 and not ended.truncated
 
 
+def test_texts_get_the_special_tokens_that_training_gives_them_and_conversations_only_those_of_the_template(
+    policy, monkeypatch
+):
+    model, tokenizer = policy[0], copy.deepcopy(policy[1])
+    start = tokenizer.eos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{start} $A", special_tokens=[(start, tokenizer.eos_token_id)]
+    )
+    generate, seen = model.generate, []
+    monkeypatch.setattr(model, "generate", lambda **inputs: seen.append(inputs["input_ids"]) or generate(**inputs))
+    sample_completions(model, tokenizer, ["Numbers: 1 2."], GREEDY)
+    sample_completions(model, tokenizer, rows_of(1)["prompt"], GREEDY)
+    assert seen[0][0].tolist() == tokenizer("Numbers: 1 2.")["input_ids"]
+    assert seen[0][0, 0] == tokenizer.eos_token_id and seen[1][0, 0] != tokenizer.eos_token_id
+
+
 @pytest.mark.parametrize("decoding", [SAMPLED, GREEDY], ids=["sampled", "greedy"])
 def test_decoding_is_ours_whatever_defaults_the_model_came_with(policy, decoding):
     model, tokenizer = policy
@@ -124,6 +142,13 @@ def test_majority_vote_counts_the_answers_of_the_loose_tier():
     metrics = summarize_records(records)
     assert metrics["maj@4"]["mean"] == 1.0 and metrics["accuracy"]["mean"] == 0.25
     assert metrics["pass@4"]["mean"] == 1.0 and metrics["loose"]["mean"] == 0.5
+
+
+@pytest.mark.parametrize("samples", [3, 16])
+def test_pass_and_vote_of_all_samples_are_reported_whatever_their_number(samples):
+    metrics = summarize_records([record(0, number == 0, str(number)) for number in range(samples)])
+    assert metrics[f"pass@{samples}"]["mean"] == 1.0 and metrics["pass@1"]["mean"] == pytest.approx(1 / samples)
+    assert metrics[f"maj@{samples}"]["mean"] == pytest.approx(1 / samples)
 
 
 def test_shares_of_shape_and_truncation_are_over_completions():
@@ -181,6 +206,59 @@ def test_begun_evaluation_with_other_settings_is_not_mixed_in(tmp_path):
     with pytest.raises(UserError, match="other settings"):
         PartialRecords(path, {"seed": 1})
     assert PartialRecords(path, {"seed": 0}).batches == [[{"id": 0}]]
+
+
+def test_begun_evaluation_in_another_precision_is_not_continued(tmp_path):
+    def stop(text, row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_tiny(tmp_path / "cut.json", rows_of(1), stop, dtype="float32")
+    with pytest.raises(UserError, match="other settings"):
+        evaluate_tiny(tmp_path / "cut.json", rows_of(1), dtype="bfloat16")
+
+
+def test_prompts_that_leave_too_little_of_the_context_are_counted(policy, tmp_path, capsys):
+    tokenizer = policy[1]
+    prompts = [*rows_of(2)["prompt"], [{"role": "user", "content": "Numbers: 1 2. " * 20}]]
+    length = len(tokenizer.apply_chat_template(prompts[0], add_generation_prompt=True)["input_ids"])
+    assert count_beyond_context(prompts, tokenizer, 8, length + 8) == 1
+    assert count_beyond_context(prompts, tokenizer, 9, length + 8) == 3
+    evaluate_tiny(tmp_path / "short.json", rows_of(2))
+    assert "context" not in capsys.readouterr().out
+    monstrous = Dataset.from_list([rows_of(1)[0] | {"prompt": "Numbers: 1 2. " * 400}])
+    evaluate_tiny(tmp_path / "long.json", monstrous)
+    assert "1 of 1 prompts leave less than 6 tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"seed": 1},
+        {"data": "a/test.jsonl"},
+        {"data": "b/test.jsonl"},
+        {"split": "train"},
+        {"max_new_tokens": 9},
+        {"top_p": 0.5},
+        {"limit": 3},
+        {"num_shots": 2},
+        {"prompt_type": "plain"},
+        {"temperature": 1.0},
+        {"temperature": 1.0, "n": 4},
+        {"model_name": "runs/a"},
+    ],
+    ids=str,
+)
+def test_evaluations_with_other_flags_have_files_of_their_own(flags):
+    others = [EvalOptions(), EvalOptions(data="c/test.jsonl"), EvalOptions(seed=2)]
+    assert EvalOptions(**flags).output_path() not in [options.output_path() for options in others]
+
+
+def test_output_is_a_file_or_a_folder(tmp_path):
+    name = EvalOptions().output_path().name
+    assert EvalOptions(output=str(tmp_path)).output_path() == tmp_path / name
+    assert EvalOptions(output=f"{tmp_path}/new/").output_path() == tmp_path / "new" / name
+    assert EvalOptions(output=str(tmp_path / "x.json")).output_path() == tmp_path / "x.json"
 
 
 def test_digest_follows_the_weights_not_the_path(tmp_path):
