@@ -25,6 +25,7 @@ class Bonus:
         needs: subset of `FEATURES` that the trainer has to put into the rollout.
         pretrain_batches: generation batches of the untrained policy that it still wants to `update` on before training.
         part_names: names of the separately logged parts of the score; empty for a bonus in one piece.
+        replaces: whether `combine` puts its own advantage in place of the group's instead of adding to it.
     """
 
     name: str
@@ -32,11 +33,19 @@ class Bonus:
     needs: frozenset[str] = frozenset()
     part_names: tuple[str, ...] = ()
     pretrain_batches: int = 0
+    replaces: bool = False
 
     @classmethod
     def from_options(cls, options) -> "Bonus":
         """Build the bonus from an `IntrinsicOptions`."""
         return cls()
+
+    def check(self, num_generations: int, max_completion_length: int) -> None:
+        """Raise `UserError` if the bonus cannot work with groups of ``num_generations`` or completions that long."""
+
+    def eligible(self, rollout: Rollout) -> Tensor:
+        """(B,) bool: the completions that this bonus may pay, whatever it finds in them; all unless it says so."""
+        return torch.ones(len(rollout), dtype=torch.bool, device=rollout.device)
 
     def score(self, rollout: Rollout) -> Tensor:
         """Raw bonus of each completion, (B,) or, for placement "token", (B, T); float32; must not change state."""

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import skip_init
+from torch import Tensor
 
 from intrinsic.cfn_states import TokenStates, chunks
+from intrinsic.networks import cloned, load_optimizer_state, mlp, optimizer_state
 
 MOMENTS_VARIANCE = 0.002  # of the prior before any visit (reference code)
 MOMENTS_EPS = 1e-4
@@ -32,22 +32,6 @@ def coin_variance(outputs: Tensor) -> Tensor:
 def replay_priority(draws: Tensor, variance: Tensor) -> Tensor:
     """Priority (n,) of visits drawn ``draws`` times: a / (draws + 1) + (1 - a) variance, with a = 0.5."""
     return PRIORITY_SHARE / (draws + 1.0) + (1.0 - PRIORITY_SHARE) * variance
-
-
-def mlp(sizes: Sequence[int], generator: torch.Generator, zero_last: bool) -> nn.Sequential:
-    """Leaky-ReLU network with layers of ``sizes``: orthogonal weights of gain sqrt 2, zero biases, on the CPU.
-
-    ``zero_last`` zeroes the last layer. The global random state is neither read nor moved.
-    """
-    layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
-        layer = skip_init(nn.Linear, inputs, outputs)
-        nn.init.orthogonal_(layer.weight, gain=2.0**0.5, generator=generator)
-        nn.init.zeros_(layer.bias)
-        layers += [layer, nn.LeakyReLU()]
-    if zero_last:
-        nn.init.zeros_(layers[-2].weight)
-    return nn.Sequential(*layers[:-1])
 
 
 class RunningMoments:
@@ -229,13 +213,12 @@ class CoinFlipCounts:
             self.replay.insert(states[chosen], coins[chosen], priors[chosen])
 
     def state_dict(self) -> dict[str, Any]:
-        slots = self.optimizer.state_dict()["state"]
         return {
-            "head": _cloned(self.head.state_dict()),
-            "prior": _cloned(self.prior.state_dict()),
+            "head": cloned(self.head.state_dict()),
+            "prior": cloned(self.prior.state_dict()),
             "moments": self.moments.state_dict(),
             "replay": self.replay.state_dict(),
-            "optimizer": {str(index): _cloned(slot) for index, slot in slots.items()},
+            "optimizer": optimizer_state(self.optimizer),
             "generator": self.generator.get_state(),
         }
 
@@ -244,11 +227,5 @@ class CoinFlipCounts:
         self.prior.load_state_dict(state["prior"])
         self.moments.load_state_dict(state["moments"])
         self.replay.load_state_dict(state["replay"])
-        slots = {int(index): _cloned(slot) for index, slot in state["optimizer"].items()}
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        load_optimizer_state(self.optimizer, state["optimizer"])
         self.generator.set_state(state["generator"].cpu())
-
-
-def _cloned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

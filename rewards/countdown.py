@@ -232,15 +232,19 @@ def grade_countdown(completion: str, numbers: Sequence[int], target: int) -> Gra
     """`Grade` of ``completion`` (without its prompt) for the problem ``numbers`` -> ``target``.
 
     strict: `is_well_formed`, and medium. medium: `judge` calls it correct. loose: medium, or `judge_reference` calls it
-    right. The answer is the last expression, outside the thinking if there is one, without its spaces.
+    right. The answer is `final_answer`.
     """
     verdict = judge(completion, numbers, target)
     well_formed = is_well_formed(completion)
     medium = verdict is Verdict.CORRECT
     loose = medium or judge_reference(completion, numbers, target) == 1.0
+    return Grade(medium and well_formed, medium, loose, final_answer(completion, target), str(verdict), well_formed)
+
+
+def final_answer(completion: str, target: int) -> str | None:
+    """The last expression, outside the thinking if there is one, without its spaces; None if there is none."""
     block = last_answer(cut_thinking(completion)) or last_answer(completion)
-    answer = None if block is None else _canonical(block.text, target)
-    return Grade(medium and well_formed, medium, loose, answer, str(verdict), well_formed)
+    return None if block is None else _canonical(block.text, target)
 
 
 def _canonical(text: str, target: int) -> str | None:
@@ -258,8 +262,8 @@ def _canonical(text: str, target: int) -> str | None:
 class CountdownReward:
     """TRL reward column "correctness": 1.0 for a solved problem; above 0.5 means solved, whatever the settings.
 
-    Also logs the verdict of every completion and the share of each verdict, through TRL's ``log_extra`` and
-    ``log_metric``.
+    Also logs verdict and final answer of every completion and the share of each verdict, through TRL's ``log_extra``
+    and ``log_metric``.
 
     Args:
         strict_line: score by `judge_reference` (1.0, 0.1 or 0) instead of `judge`.
@@ -283,6 +287,7 @@ class CountdownReward:
         verdicts = [judge(*problem) for problem in problems]
         if log_extra is not None:
             log_extra("verdict", [str(verdict) for verdict in verdicts])
+            log_extra("answer", [final_answer(text, goal) or "" for text, _, goal in problems])
         if log_metric is not None and verdicts:
             for verdict in Verdict:
                 log_metric(f"verdict/{verdict}", verdicts.count(verdict) / len(verdicts))

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from datasets import Dataset
 
+from intrinsic import known_names
 from tasks.math import GSM8K, NUMINA
 from tasks.math_prompts import add_prompts, check_prompt
 from training.errors import UserError
@@ -71,10 +72,7 @@ class MathIntrinsicOptions(IntrinsicOptions):
 
     REWARDS: ClassVar[tuple[str, ...]] = ("cosine",)
 
-    use_ir: str = _flag(
-        "no",
-        "Bonus or comma-separated bonuses: no (r1), cosine (length reward), knn (memoryr), knn+ (memoryr+), sc, cfn.",
-    )
+    use_ir: str = _flag("no", f"Bonus, or bonuses separated by commas: {known_names(REWARDS)}.")
 
 
 def weights_of(rewards: Sequence[Callable], task: MathOptions, intrinsic: MathIntrinsicOptions) -> list[float]:

@@ -75,3 +75,23 @@ class MerciFlags:
         "cfn: generation batches of the untrained policy to count first, in place of the warm-up, 0 or more (ours).",
     )
     cfn_seed: int = flag(0, "cfn: seed of the network and its coins.")
+
+
+@dataclass
+class RndFlags:
+    """i-MENTOR (rnd) and its controls (noise, shuffle)."""
+
+    rnd_mode: str = flag("fixed", "rnd, noise: fixed (ours: see the card) or reference (the authors' program).")
+    rnd_alpha: float = flag(40.0, "rnd, noise: bonus at batch t is scaled by alpha / (gamma + t); 0 or more.")
+    rnd_gamma: float = flag(40.0, "rnd, noise: generation batches after which the bonus is halved; above 0.")
+    rnd_center: bool = flag(
+        False, "rnd, noise: subtract the mean bonus of the group's wrong answers, which else are all pushed up (ours)."
+    )
+    rnd_window: int = flag(1024, "rnd, noise, fixed: past completions that set the bonus's scale, 0 or more (ours).")
+    rnd_lr: float = flag(1e-3, "rnd: learning rate of the predictor, 0 or more.")
+    rnd_weight_decay: float = flag(1e-2, "rnd: weight decay of the predictor, 0 or more.")
+    rnd_width: int = flag(512, "rnd, fixed: hidden and output width of the networks, 1 or more (ours).")
+    rnd_prompt_length: int = flag(256, "rnd, reference: last prompt tokens that are read, 1 or more.")
+    rnd_response_length: int = flag(1024, "rnd, reference: response tokens that are read, --L or more.")
+    rnd_seed: int = flag(0, "rnd, noise: seed of networks and noise, 0 or more.")
+    shuffle_seed: int = flag(0, "shuffle: seed of the permutations, 0 or more.")

@@ -50,9 +50,11 @@ class BonusPipeline:
     def __init__(
         self, bonuses: Sequence[Bonus], schedules: Sequence[WeightSchedule], clip: float = 5.0, min_std: float = 0.0
     ):
-        self.bonuses = list(bonuses)
-        self.schedules = list(schedules)
-        self.guards = [FiniteGuard(bonus.name) for bonus in bonuses]
+        # One that replaces the advantage goes first, so that the others add to what it puts there.
+        pairs = sorted(zip(bonuses, schedules, strict=True), key=lambda pair: not pair[0].replaces)
+        self.bonuses = [bonus for bonus, _ in pairs]
+        self.schedules = [schedule for _, schedule in pairs]
+        self.guards = [FiniteGuard(bonus.name) for bonus in self.bonuses]
         self.clip = clip
         self.min_std = min_std
 

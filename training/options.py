@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from intrinsic import parse_names
+from intrinsic import known_names, parse_names
 from intrinsic.base import WeightSchedule
-from training.bonus_flags import MemoryFlags, MerciFlags, SelfCertaintyFlags, flag
+from training.bonus_flags import MemoryFlags, MerciFlags, RndFlags, SelfCertaintyFlags, flag
 from training.errors import UserError
 
 
 @dataclass
-class IntrinsicOptions(MerciFlags, SelfCertaintyFlags, MemoryFlags):
+class IntrinsicOptions(RndFlags, MerciFlags, SelfCertaintyFlags, MemoryFlags):
     """Which intrinsic bonuses to pay, and how.
 
     Attributes:
@@ -20,7 +20,7 @@ class IntrinsicOptions(MerciFlags, SelfCertaintyFlags, MemoryFlags):
 
     REWARDS: ClassVar[tuple[str, ...]] = ()
 
-    use_ir: str = flag("no", "Bonus or comma-separated bonuses: no (r1), knn (memoryr), knn+ (memoryr+), sc, cfn.")
+    use_ir: str = flag("no", f"Bonus, or bonuses separated by commas: {known_names()}.")
     ir_weight: str = flag("1.0", "Weight of each bonus, one number or one per bonus separated by commas.")
     ir_schedule: str = flag("constant", "Shape of the weight over training: constant, linear or cosine (both to 0).")
     ir_warmup_steps: int = flag(0, "Optimiser steps over which the weight rises linearly from 0.")
@@ -42,6 +42,8 @@ class IntrinsicOptions(MerciFlags, SelfCertaintyFlags, MemoryFlags):
         for name in ("k", "memory_questions", "memory_responses", "memory_window"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
+        if self.shuffle_seed < 0:
+            raise UserError(f"--shuffle_seed={self.shuffle_seed} must be 0 or more.")
         if self.sc_alone and self.bonus_names != ["sc"]:
             raise UserError(f"--sc_alone goes with --use_ir=sc by itself, not with --use_ir={self.use_ir!r}.")
         if not self.ir_clip > 0:

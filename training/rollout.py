@@ -40,6 +40,8 @@ class Rollout:
         correct: (B,) float32, 1.0 where the verdict is right, else 0.0.
         rewards: (B,) float32, weighted sum of the extrinsic reward columns.
         num_generations: G; completions of one prompt are adjacent.
+        answers: B canonical texts of the final answers, equal for equal answers; None where none could be read, or
+            where the task tells none.
         step, max_steps: optimiser step now and at the end of training.
         completion_mask: (B, T) bool, true on completion tokens up to and including EOS; None without tokens.
         completion_ids: (B, T) token ids, right padded; None without tokens.
@@ -58,6 +60,7 @@ class Rollout:
     correct: Tensor
     rewards: Tensor
     num_generations: int
+    answers: list[str | None] = field(default_factory=list)
     step: int = 0
     max_steps: int = 1
     completion_mask: Tensor | None = None
@@ -69,6 +72,9 @@ class Rollout:
     encode: Callable[[list[str]], Tensor] | None = None
     decode: Callable[[list[list[int]]], list[str]] | None = None
     _vectors: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        self.answers = self.answers or [None] * len(self.completions)
 
     def __len__(self) -> int:
         return len(self.completions)

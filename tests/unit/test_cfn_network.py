@@ -12,11 +12,11 @@ from intrinsic.cfn_network import (
     RunningMoments,
     VisitReplay,
     coin_variance,
-    mlp,
     rademacher,
     replay_priority,
 )
 from intrinsic.cfn_states import StateScale, TokenStates
+from intrinsic.networks import mlp
 
 VISITS = [1, 2, 4, 8, 16, 32, 64]
 

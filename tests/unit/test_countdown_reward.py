@@ -354,7 +354,8 @@ def test_reward_never_scores_the_prompt():
 def test_reward_logs_each_verdict_and_shares_that_sum_to_one():
     extra, metrics = {}, {}
     CountdownReward()(**BATCH, log_extra=extra.__setitem__, log_metric=metrics.__setitem__)
-    assert extra == {"verdict": ["correct", "wrong_value", "wrong_numbers", "syntax", "no_answer"]}
+    assert extra["verdict"] == ["correct", "wrong_value", "wrong_numbers", "syntax", "no_answer"]
+    assert extra["answer"] == ["2*3", "2+3", "6", "", ""]
     assert set(metrics) == {f"verdict/{verdict}" for verdict in Verdict}
     assert metrics["verdict/correct"] == metrics["verdict/syntax"] == 0.2
     assert metrics["verdict/multiple_answers"] == metrics["verdict/division_by_zero"] == 0.0

@@ -250,3 +250,28 @@ def test_pretraining_feeds_the_bonus_that_asks_for_it_and_changes_nothing_else(t
     assert all(torch.equal(value, before[name]) for name, value in random_policy.state_dict().items())
     trainer.train()
     assert wanting.calls == [*["update"] * 3, "score", "update"] and other.calls == ["score", "update"]
+
+
+def test_bonuses_see_the_answers_that_the_reward_function_read(trainer_factory):
+    seen = []
+
+    class Watching(Bonus):
+        name, placement = "watching", "advantage"
+
+        def score(self, rollout):
+            seen.append((rollout.answers, rollout.completions))
+            return torch.zeros(len(rollout))
+
+    trainer = trainer_factory([Watching()], [WeightSchedule()])
+
+    def answering(completions, log_extra, **kwargs):
+        log_extra("answer", [text[0]["content"][:1] for text in completions])
+        return [0.0] * len(completions)
+
+    trainer.train()
+    assert seen[0][0] == [None] * 8
+    trainer.reward_funcs[0] = answering
+    trainer.args.max_steps = 1
+    trainer.train()
+    answers, texts = seen[-1]
+    assert answers == [text[:1] or None for text in texts]

@@ -1,0 +1,119 @@
+"""The permutation control: everything of the wrapped bonus but the tie between value and text."""
+
+import pytest
+import torch
+
+from intrinsic import REGISTRY, bonus_class, build_bonus, build_bonuses, parse_names
+from intrinsic.base import Bonus
+from intrinsic.shuffle import Shuffle
+from training.bonus_pipeline import BonusPipeline
+from training.errors import UserError
+from training.options import IntrinsicOptions
+from training.state_io import load_state, save_state
+
+
+class Numbered(Bonus):
+    """Two parts that know their row; the learnt count shifts them."""
+
+    name, placement, part_names = "numbered", "advantage", ("tens", "ones")
+
+    def __init__(self):
+        self.seen = 0
+
+    def score_parts(self, rollout):
+        rows = torch.arange(len(rollout), dtype=torch.float32) + self.seen
+        return {"tens": rows * 10, "ones": rows}
+
+    def eligible(self, rollout):
+        return rollout.correct <= 0.5
+
+    def update(self, rollout):
+        self.seen += 1
+        return {"seen": self.seen}
+
+    def combine(self, advantages, scores, rollout):
+        return advantages * scores
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]
+
+
+def shuffled(name, **flags):
+    return build_bonus(f"shuffle:{name}", IntrinsicOptions(use_ir=f"shuffle:{name}", **flags))
+
+
+def test_values_stay_among_the_eligible_and_parts_stay_together(rollout_factory):
+    correct = [1, 0] * 16
+    rollout, bonus = rollout_factory(["1"] * 32, correct), Shuffle(Numbered())
+    parts = bonus.score_parts(rollout)
+    torch.testing.assert_close(parts["tens"], 10 * parts["ones"])
+    rows = torch.arange(32.0)
+    assert torch.equal(parts["ones"][::2], rows[::2])
+    assert not torch.equal(parts["ones"], rows) and torch.equal(parts["ones"].sort().values, rows)
+
+
+def test_every_batch_and_seed_has_a_lot_of_its_own_and_score_changes_nothing(rollout_factory):
+    rollout, bonus = rollout_factory(["1"] * 32, [0] * 32), Shuffle(Numbered())
+    first = bonus.score(rollout)
+    assert torch.equal(first, bonus.score(rollout))
+    assert not torch.equal(first, Shuffle(Numbered(), seed=1).score(rollout))
+    bonus.update(rollout)
+    assert not torch.equal(bonus.score(rollout) - 11, first)
+
+
+def test_over_many_lots_value_and_row_are_unrelated(rollout_factory):
+    rollout, bonus, lots = rollout_factory(["1"] * 16, [0] * 16), Shuffle(Numbered()), []
+    for number in range(200):
+        lots.append(bonus.score_parts(rollout)["ones"] - number)
+        bonus.update(rollout)
+    means = torch.stack(lots).mean(dim=0)
+    assert (means - 7.5).abs().max() < 4 * 4.6 / 200**0.5
+
+
+def test_the_wrapped_bonus_learns_joins_and_is_saved_as_if_alone(rollout_factory, tmp_path):
+    rollout, bonus = rollout_factory(["1"] * 8, [0] * 8), Shuffle(Numbered())
+    assert bonus.update(rollout) == {"seen": 1}
+    assert torch.equal(bonus.combine(torch.full((8,), 2.0), torch.ones(8), rollout), torch.full((8,), 2.0))
+    save_state(bonus.state_dict(), tmp_path, "state")
+    other = Shuffle(Numbered())
+    other.load_state_dict(load_state(tmp_path, "state"))
+    assert torch.equal(other.score(rollout), bonus.score(rollout))
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_every_bonus_with_one_value_per_completion_has_this_control(name, rollout_factory):
+    options, plain = IntrinsicOptions(use_ir=f"shuffle:{name}"), build_bonus(name, IntrinsicOptions(use_ir=name))
+    if plain.placement == "token" or plain.replaces:
+        with pytest.raises(UserError, match=f"shuffle:{name} cannot be shuffled"):
+            build_bonuses(options)
+        return
+    texts = ["1+2=3", "2*3=6", "4", "5-4=1", "7-3=4", "8", "9/3=3", "8+8=16"]
+    rollout = rollout_factory(texts, [1, 0] * 4, num_generations=4)
+    pipeline = BonusPipeline(build_bonuses(options), options.schedules())
+    plain.update(rollout), pipeline.update(rollout)
+    (scored,) = pipeline.score(rollout)
+    mine, its = scored.total.sort().values, plain.score(rollout).clamp(-5, 5).sort().values
+    torch.testing.assert_close(mine, its)
+    assert pipeline.needs == plain.needs and scored.bonus.name == f"shuffle:{name}"
+    assert all(part.startswith("shuffle:") or part in plain.part_names for _, part in pipeline.reward_columns)
+
+
+def test_token_level_and_unknown_bonuses_are_refused():
+    with pytest.raises(UserError, match="cfn cannot be shuffled: cfn gives one value per token"):
+        shuffled("cfn", cfn_level="token")
+    for name in ("nothing", "no", "shuffle:knn", ""):
+        with pytest.raises(UserError, match="unknown bonus"):
+            parse_names(f"shuffle:{name}")
+    with pytest.raises(UserError, match="--shuffle_seed=-1"):
+        IntrinsicOptions(use_ir="shuffle:knn", shuffle_seed=-1)
+
+
+def test_aliases_and_composition():
+    assert parse_names("shuffle:memoryr+,knn+") == ["shuffle:knn+", "knn+"]
+    (bonus,) = build_bonuses(IntrinsicOptions(use_ir="shuffle:memoryr"))
+    assert type(bonus.bonus) is bonus_class("knn")
+    with pytest.raises(UserError, match="twice"):
+        parse_names("shuffle:knn+,shuffle:memoryr+")
