@@ -63,6 +63,8 @@ class Run:
         self.task = task
         self.intrinsic, self.options, self.config = intrinsic, options, config
         self.bonuses = build_bonuses(intrinsic)
+        for bonus in self.bonuses:
+            bonus.check(config.num_generations, config.L)
         self.encoder = self._load_encoder()
         if config.output_dir is None:
             config.output_dir = str(self._default_folder(task))
