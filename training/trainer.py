@@ -5,7 +5,7 @@ Plain GRPO scores a group with reward functions and normalises; this trainer als
 2. pays bonuses of placement "reward" as reward columns, before the group normalisation,
 3. adds bonuses of placement "advantage" (B,) and "token" (B, T) to the advantages, after it,
 4. then lets every bonus learn from the batch, and logs every part apart.
-Evaluation runs none of this.
+Evaluation runs none of this. Training is the same as plain GRPO's but for speed: see training/buckets.py.
 """
 
 import logging
@@ -30,6 +30,7 @@ from training.bonus_pipeline import (
     sequence_mean,
     share_metrics,
 )
+from training.buckets import by_length
 from training.capture import GenerationCapture
 from training.checkpoint import check_identity, load_state, rotate, save_state, saving
 from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, FrozenPolicy, pad_tokens
@@ -145,6 +146,21 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         output = super()._generate(prompts)
         self._prompt_ids_list, self._completion_ids_list = output[0], output[1]
         return output
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **others
+    ):
+        # Several forward passes before one backward pass are not safe under every wrapper of several processes.
+        whole = super()._get_per_token_logps_and_entropies
+        if self.accelerator.num_processes > 1 or any(
+            value is not None and value is not False for value in others.values()
+        ):
+            return whole(model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others)
+
+        def compute(ids, mask, length):
+            return whole(model, ids, mask, length, batch_size, compute_entropy)[:2]
+
+        return *by_length(compute, input_ids, attention_mask, logits_to_keep), None
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)

@@ -1,0 +1,77 @@
+"""Log-probabilities by length: the same values and the same update as one padded batch, on less padding."""
+
+import pytest
+import torch
+
+from training import buckets
+from training.buckets import by_length, completion_lengths, length_buckets
+from training.policy import load_policy
+
+
+def test_buckets_hold_every_row_once_by_length_and_enough_tokens():
+    lengths = [9, 1, 5, 5, 30, 2, 8, 1]
+    found = length_buckets(lengths, others=4, min_tokens=20)
+    assert sorted(row for rows in found for row in rows) == list(range(8))
+    flat = [lengths[row] for rows in found for row in rows]
+    assert flat == sorted(lengths)
+    assert all(len(rows) * (4 + max(lengths[row] for row in rows)) >= 20 for rows in found) and len(found) > 2
+
+
+def test_too_few_tokens_make_one_bucket():
+    assert length_buckets([3, 1], others=2, min_tokens=1000) == [[1, 0]]
+    assert length_buckets([500, 1], others=600, min_tokens=1000) == [[1, 0]]
+
+
+def test_length_is_up_to_the_last_token_even_behind_a_hole():
+    mask = torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
+    assert completion_lengths(mask) == [2, 3, 1, 4]
+
+
+def test_results_come_back_in_order_and_zero_behind_the_bucket(monkeypatch):
+    monkeypatch.setitem(buckets.MIN_TOKENS, "cpu", 4)
+    ids = torch.tensor([[7, 1, 2, 3], [7, 4, 0, 0], [7, 5, 6, 0]])
+    mask = (ids > 0).long()
+    seen = []
+
+    def compute(ids, mask, length):
+        seen.append(ids.size(1))
+        return ids[:, -length:].float(), 10.0 * ids[:, -length:]
+
+    logps, entropies = by_length(compute, ids, mask, 3)
+    assert logps.tolist() == [[1, 2, 3], [4, 0, 0], [5, 6, 0]] and torch.equal(entropies, 10 * logps)
+    assert seen == [3, 4]
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "bnpo", "dr_grpo"])
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_update_equals_that_of_one_padded_batch(loss_type, beta, trainer_factory, monkeypatch):
+    def trained(min_tokens):
+        monkeypatch.setitem(buckets.MIN_TOKENS, "cpu", min_tokens)
+        policy = load_policy("tiny")
+        settings = {"loss_type": loss_type, "beta": beta, "max_completion_length": 96, "optim": "sgd"}
+        trainer = trainer_factory(policy=policy, learning_rate=1e-2, num_iterations=2, **settings)
+        trainer.train()
+        return policy, trainer.state.log_history
+
+    (one, log_one), (many, log_many) = trained(10**9), trained(64)
+    for name, value in one.named_parameters():
+        torch.testing.assert_close(many.get_parameter(name), value, rtol=1e-4, atol=1e-5)
+    for before, after in zip(log_one[:-1], log_many[:-1], strict=True):
+        for key in ("loss", "entropy", "kl", "clip_ratio/region_mean"):
+            assert before.get(key, 0.0) == pytest.approx(after.get(key, 0.0), rel=1e-3, abs=1e-6)
+
+
+def test_the_trainer_takes_several_buckets_where_lengths_differ(trainer_factory, random_policy, monkeypatch):
+    monkeypatch.setitem(buckets.MIN_TOKENS, "cpu", 64)
+    widths, forward = set(), random_policy.forward
+    trainer = trainer_factory(policy=random_policy, max_completion_length=96, max_steps=1)
+
+    def watching(*args, **kwargs):
+        if "labels" in kwargs:
+            widths.add(tuple(kwargs["input_ids"].shape))
+        return forward(*args, **kwargs)
+
+    forward = random_policy.forward
+    monkeypatch.setattr(random_policy, "forward", watching)
+    trainer.train()
+    assert len(widths) > 1 and len({width for _, width in widths}) > 1
