@@ -13,6 +13,8 @@ REGISTRY = {
     "cfn": "intrinsic.cfn:Merci",
     "rnd": "intrinsic.rnd:RandomNetworkDistillation",
     "noise": "intrinsic.noise:Noise",
+    "outcome": "intrinsic.outcome:Outcome",
+    "passk": "intrinsic.pass_at_k:PassAtK",
 }
 SHUFFLE = "shuffle:"  # before a name of the registry: its control
 NO_BONUS = "no"

@@ -7,10 +7,11 @@ from intrinsic import known_names, parse_names
 from intrinsic.base import WeightSchedule
 from training.bonus_flags import MemoryFlags, MerciFlags, RndFlags, SelfCertaintyFlags, flag
 from training.errors import UserError
+from training.flags_outcome import OutcomeFlags, PassAtKFlags
 
 
 @dataclass
-class IntrinsicOptions(RndFlags, MerciFlags, SelfCertaintyFlags, MemoryFlags):
+class IntrinsicOptions(OutcomeFlags, PassAtKFlags, RndFlags, MerciFlags, SelfCertaintyFlags, MemoryFlags):
     """Which intrinsic bonuses to pay, and how.
 
     Attributes:

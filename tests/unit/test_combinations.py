@@ -1,0 +1,202 @@
+"""Every pair of registered bonuses goes through one pipeline together, or is refused before anything runs."""
+
+import math
+from itertools import combinations
+
+import pytest
+import torch
+
+from intrinsic import REGISTRY, bonus_class, build_bonus, build_bonuses
+from intrinsic.base import Bonus
+from training.bonus_pipeline import BonusPipeline, reward_advantages, score_metrics, share_metrics
+from training.errors import UserError
+from training.options import IntrinsicOptions
+from training.state_io import load_state, save_state
+
+TEXTS = ["<think>\n1+2=3\n</think>", "<think>\n2*3=6\n</think>", "4", "5-4=1", "(7-3)*2=8", "", "9/3=3", "8+8=16"]
+CORRECT = [1, 0, 0, 1, 0, 0, 1, 0]
+QUESTIONS = ["first"] * 4 + ["second"] * 4
+ANSWERS = ["3", "6", "4", "4", "8", None, "3", "3"]
+GROUP = 4
+PAIRS = list(combinations(sorted(REGISTRY), 2))
+WEIGHTS = (1.0, 0.5)
+# Without a long warm-up, and with networks of a size for tests.
+SETTINGS = {"cfn_warmup": 1, "cfn_width": 16, "cfn_min_run": 1, "rnd_width": 16}
+
+
+def placement(name):
+    return build_bonus(name, IntrinsicOptions()).placement
+
+
+def must_be_refused(pair):
+    """Two bonuses that replace the advantage, or one beside a bonus that is part of what it replaces."""
+    replacers = [name for name in pair if bonus_class(name).replaces]
+    return len(replacers) == 2 or bool(replacers) and "reward" in {placement(name) for name in pair}
+
+
+def pipeline_of(names, weights=WEIGHTS, **settings):
+    options = IntrinsicOptions(use_ir=",".join(names), ir_weight=",".join(map(str, weights)), **SETTINGS, **settings)
+    return BonusPipeline(build_bonuses(options), options.schedules())
+
+
+@pytest.fixture
+def make_batches(rollout_factory):
+    """Two past batches to learn from and a present one to score; the same ones at every call."""
+
+    def batch(suffix, step):
+        texts = [text + suffix for text in TEXTS]
+        return rollout_factory(texts, CORRECT, QUESTIONS, num_generations=GROUP, step=step, answers=list(ANSWERS))
+
+    return lambda: (batch(" past", 9), batch(" recent", 10), batch("", 11))
+
+
+@pytest.fixture
+def batches(make_batches):
+    return make_batches()
+
+
+def advantages_of(pipeline, rollout):
+    """What the trainer trains on: verdicts and reward columns normalised, the other bonuses joined afterwards."""
+    scored = pipeline.score(rollout)
+    columns = torch.stack([rollout.correct, *pipeline.reward_values(scored, GROUP)], dim=1)
+    advantages = reward_advantages(columns, torch.ones(columns.size(1)), GROUP, "group")
+    return advantages, pipeline.join(advantages, scored, rollout), scored
+
+
+def learn(pipeline, rollouts):
+    for rollout in rollouts:
+        pipeline.score(rollout)
+        metrics = pipeline.update(rollout)
+    return metrics
+
+
+def assert_same_state(first, second):
+    assert type(first) is type(second)
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same_state(first[key], second[key])
+    elif isinstance(first, list):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_same_state(one, other)
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    else:
+        assert first == second
+
+
+@pytest.fixture(params=[pair for pair in PAIRS if not must_be_refused(pair)], ids="+".join)
+def pair(request):
+    return request.param
+
+
+def test_joined_advantages_are_finite_and_per_token_if_one_of_them_is(pair, batches):
+    pipeline = pipeline_of(pair)
+    learn(pipeline, batches[:2])
+    _, joined, _ = advantages_of(pipeline, batches[2])
+    per_token = "token" in {bonus.placement for bonus in pipeline.bonuses}
+    assert joined.shape == (batches[2].completion_mask.shape if per_token else (len(TEXTS),))
+    assert joined.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(REGISTRY) if name != "cfn"])
+def test_one_value_per_token_joins_one_per_completion(name, batches):
+    """In either order, whatever the other's placement; a value per completion counts for each of its tokens."""
+    for names in (("cfn", name), (name, "cfn")):
+        pipeline = pipeline_of(names, cfn_level="token")
+        learn(pipeline, batches[:2])
+        _, joined, _ = advantages_of(pipeline, batches[2])
+        assert joined.shape == batches[2].completion_mask.shape and joined.isfinite().all()
+
+
+def test_neither_sees_the_other(pair, make_batches):
+    """Scores, state and figures of a bonus are those it has alone: nothing shared is read, moved or overwritten."""
+    both, present = pipeline_of(pair), make_batches()
+    figures = learn(both, present[:2])
+    together = {item.bonus.name: item for item in both.score(present[2])}
+    for name, weight in zip(pair, WEIGHTS, strict=True):
+        alone, present = pipeline_of([name], [weight]), make_batches()
+        assert learn(alone, present[:2]).items() <= figures.items()
+        (item,) = alone.score(present[2])
+        assert item.weight == together[name].weight == weight
+        assert torch.equal(item.total, together[name].total)
+        assert_same_state(alone.state_dict()[name], both.state_dict()[name])
+
+
+def test_columns_and_figures_of_both_are_logged_apart(pair, batches):
+    pipeline = pipeline_of(pair)
+    figures = learn(pipeline, batches[:2])
+    advantages, joined, scored = advantages_of(pipeline, batches[2])
+    figures |= score_metrics(scored, batches[2])
+    for name in pair:
+        figures |= share_metrics(name, advantages, joined, batches[2])
+        assert math.isfinite(figures[f"ir/{name}/raw"]) and math.isfinite(figures[f"ir/{name}/share_of_advantage"])
+    assert {key.split("/")[1] for key in figures} == set(pair)
+    assert all(type(value) is float for value in figures.values())
+    columns = pipeline.reward_columns
+    assert len(set(columns)) == len(columns)
+    assert {name for name, _ in columns} == {name for name in pair if placement(name) == "reward"}
+
+
+def test_saved_and_loaded_pair_goes_on_alike(pair, batches, tmp_path):
+    pipeline, fresh = pipeline_of(pair), pipeline_of(pair)
+    learn(pipeline, batches[:1])
+    save_state(pipeline.state_dict(), tmp_path, "state")
+    fresh.load_state_dict(load_state(tmp_path, "state"))
+    assert torch.equal(advantages_of(pipeline, batches[1])[1], advantages_of(fresh, batches[1])[1])
+    assert learn(pipeline, batches[1:]) == learn(fresh, batches[1:])
+    assert_same_state(pipeline.state_dict(), fresh.state_dict())
+
+
+def test_without_weight_both_leave_the_advantages_alone(pair, batches):
+    pipeline = pipeline_of(pair, weights=(0.0, 0.0))
+    learn(pipeline, batches[:2])
+    _, joined, _ = advantages_of(pipeline, batches[2])
+    plain = reward_advantages(batches[2].correct[:, None], torch.ones(1), GROUP, "group")
+    assert torch.equal(joined, plain)
+
+
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if must_be_refused(pair)], ids="+".join)
+def test_pairs_that_throw_each_other_away_are_refused(pair):
+    for order in (pair, pair[::-1]):
+        with pytest.raises(UserError, match="replace"):
+            pipeline_of(order)
+
+
+class Replacer(Bonus):
+    name = "replacer"
+    placement = "advantage"
+    replaces = True
+
+
+def test_two_that_replace_the_advantage_are_refused(monkeypatch):
+    for name in ("one", "other"):
+        monkeypatch.setitem(REGISTRY, name, f"{__name__}:Replacer")
+    with pytest.raises(UserError, match="--use_ir='one,other': .* both replace the advantage"):
+        pipeline_of(("one", "other"))
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_every_bonus_pays_something_in_these_batches(name, batches):
+    """Else the tests of its pairs would say nothing: shorten its warm-up in `SETTINGS`."""
+    pipeline = pipeline_of([name], [1.0])
+    learn(pipeline, batches[:2])
+    (item,) = pipeline.score(batches[2])
+    assert item.total.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_a_bonus_beside_itself_is_refused(name):
+    with pytest.raises(UserError, match="twice"):
+        pipeline_of((name, name))
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(REGISTRY) if bonus_class(name).replaces])
+def test_one_that_replaces_comes_before_those_that_add(name):
+    """Whatever the order in the flag, else it would throw away what was added."""
+    for other in sorted(REGISTRY):
+        if other == name or must_be_refused((name, other)):
+            continue
+        for order in ((name, other), (other, name)):
+            assert [bonus.replaces for bonus in pipeline_of(order).bonuses] == [True, False]
