@@ -33,6 +33,20 @@ def length_buckets(lengths: list[int], others: int, min_tokens: int) -> list[lis
     return buckets
 
 
+def buckets_of(completion_mask: Tensor, prompt_length: int) -> list[tuple[list[int], int]]:
+    """(rows, longest completion) of each bucket for the (B, T) mask, of the size that its device needs."""
+    lengths = completion_lengths(completion_mask)
+    least = MIN_TOKENS.get(completion_mask.device.type, MIN_TOKENS_ACCELERATOR)
+    return [(rows, max(lengths[row] for row in rows)) for rows in length_buckets(lengths, prompt_length, least)]
+
+
+def in_order(parts: list[Tensor], buckets: list[tuple[list[int], int]], length: int) -> Tensor:
+    """(B, length, ...) in the order of the rows from each bucket's (b, t, ...), zero behind a bucket."""
+    whole = [pad(part, (0, 0) * (part.dim() - 2) + (0, length - part.size(1))) for part in parts]
+    order = torch.tensor([row for rows, _ in buckets for row in rows], device=parts[0].device)
+    return torch.cat(whole)[order.argsort()]
+
+
 def completion_lengths(completion_mask: Tensor) -> list[int]:
     """Position of the last true of each row of a (B, T) mask, plus one; at least 1."""
     positions = torch.arange(1, completion_mask.size(1) + 1, device=completion_mask.device)
@@ -55,15 +69,13 @@ def by_length(
     Returns:
         (log-probabilities, entropies or None), each (B, T); 0 behind a row's bucket.
     """
-    lengths = completion_lengths(attention_mask[:, -logits_to_keep:])
     prompt = input_ids.size(1) - logits_to_keep
-    buckets = length_buckets(lengths, prompt, MIN_TOKENS.get(input_ids.device.type, MIN_TOKENS_ACCELERATOR))
-    logps, entropies = [], []
-    for rows in buckets:
-        longest = max(lengths[row] for row in rows)
-        found = compute(input_ids[rows, : prompt + longest], attention_mask[rows, : prompt + longest], longest)
-        logps.append(pad(found[0], (0, logits_to_keep - longest)))
-        if found[1] is not None:
-            entropies.append(pad(found[1], (0, logits_to_keep - longest)))
-    back = torch.tensor([row for rows in buckets for row in rows], device=input_ids.device).argsort()
-    return torch.cat(logps)[back], torch.cat(entropies)[back] if entropies else None
+    buckets = buckets_of(attention_mask[:, -logits_to_keep:], prompt)
+    found = [
+        compute(input_ids[rows, : prompt + longest], attention_mask[rows, : prompt + longest], longest)
+        for rows, longest in buckets
+    ]
+    logps = in_order([part for part, _ in found], buckets, logits_to_keep)
+    if found[0][1] is None:
+        return logps, None
+    return logps, in_order([part for _, part in found], buckets, logits_to_keep)

@@ -18,6 +18,8 @@ from torch import Tensor
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import add_fused_lm_head, pad
 
+from training.buckets import buckets_of, in_order
+
 TOKEN_FEATURES = frozenset({"hidden", "logps", "self_certainty", "entropy"})
 # Of the policy as it was before training -> the feature it is on that policy.
 FROZEN_FEATURES = {"frozen_hidden": "hidden", "frozen_self_certainty": "self_certainty"}
@@ -98,17 +100,19 @@ class FeaturePass:
         ``prompt_ids`` (B, P) are left padded, ``completion_ids`` (B, T) right padded, masks are bool; ``autocast`` is
         the context manager factory under which the policy runs.
         """
+        buckets = [
+            (rows[start : start + self.batch_size], longest)
+            for rows, longest in buckets_of(completion_mask, prompt_ids.size(1))
+            for start in range(0, len(rows), self.batch_size)
+        ]
         chunks = []
         with disable_gradient_checkpointing(self.model, None):
-            for start in range(0, len(prompt_ids), self.batch_size):
-                rows = slice(start, start + self.batch_size)
+            for rows, longest in buckets:
+                completions = completion_ids[rows, :longest], completion_mask[rows, :longest]
                 with autocast():
-                    chunks.append(
-                        self._chunk(
-                            prompt_ids[rows], prompt_mask[rows], completion_ids[rows], completion_mask[rows], names
-                        )
-                    )
-        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in names}
+                    chunks.append(self._chunk(prompt_ids[rows], prompt_mask[rows], *completions, names))
+        length = completion_ids.size(1)
+        return {name: in_order([chunk[name] for chunk in chunks], buckets, length) for name in names}
 
     def _chunk(self, prompt_ids, prompt_mask, completion_ids, completion_mask, names) -> dict[str, Tensor]:
         length = completion_ids.size(1)
