@@ -12,13 +12,19 @@ REGISTRY = {
     "sc": "intrinsic.self_certainty:SelfCertainty",
     "cfn": "intrinsic.cfn:Merci",
     "rnd": "intrinsic.rnd:RandomNetworkDistillation",
-    "noise": "intrinsic.noise:Noise",
+    "knn-sent": "intrinsic.sentence_memory:SentenceMemory",
+    "entropy": "intrinsic.text_entropy:TextEntropy",
+    "ltree": "intrinsic.lexical_novelty:LexicalNovelty",
+    "ppl": "intrinsic.perplexity:Perplexity",
+    "entropy-adv": "intrinsic.entropy_advantage:EntropyAdvantage",
+    "repexp": "intrinsic.repexp:RepExp",
     "outcome": "intrinsic.outcome:Outcome",
     "passk": "intrinsic.pass_at_k:PassAtK",
+    "noise": "intrinsic.noise:Noise",
 }
 SHUFFLE = "shuffle:"  # before a name of the registry: its control
 NO_BONUS = "no"
-ALIASES = {"memoryr": "knn", "memoryr+": "knn+", "r1": NO_BONUS}
+ALIASES = {"memoryr": "knn", "memoryr+": "knn+", "surprise": "ppl", "r1": NO_BONUS}
 
 
 def known_names(others: Sequence[str] = ()) -> str:

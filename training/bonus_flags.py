@@ -10,19 +10,23 @@ def flag(default, help):
 
 @dataclass
 class MemoryFlags:
-    """Memory-R and Memory-R+ (knn, knn+)."""
+    """Memory-R and Memory-R+ (knn, knn+, knn-sent)."""
 
-    k: int = flag(1, "knn: number of nearest stored questions whose responses are compared with (K of the paper).")
-    memory_questions: int = flag(10_000, "knn: questions a memory holds; the oldest is evicted with its responses.")
+    k: int = flag(
+        1, "knn, knn-sent: number of nearest stored questions whose responses are compared with (K of the paper)."
+    )
+    memory_questions: int = flag(
+        10_000, "knn, knn-sent: questions a memory holds; the oldest is evicted with its texts."
+    )
     memory_responses: int = flag(100, "knn: responses a memory holds per question; the oldest is dropped.")
     memory_window: int = flag(
-        100, "knn: past raw values that, with the current batch, set the min-max range of the normalisation."
+        100, "knn, knn-sent: past raw values that, with the current batch, set the min-max range of the normalisation."
     )
     explore_warmup: float = flag(
-        0.1, "knn+: explore reward is 0 before this many optimiser steps (>= 1) or share of all steps (< 1)."
+        0.1, "knn+, knn-sent: explore reward is 0 before this many optimiser steps (>= 1) or share of all steps (< 1)."
     )
-    beta_s: float = flag(1.0, "knn: weight of the exploit reward (nearness to past right answers).")
-    beta_e: float = flag(1.0, "knn+: weight of the explore reward (distance from past wrong answers).")
+    beta_s: float = flag(1.0, "knn, knn-sent: weight of the exploit reward (nearness to past right answers).")
+    beta_e: float = flag(1.0, "knn+, knn-sent: weight of the explore reward (distance from past wrong answers).")
     memory_legacy: bool = flag(
         False, "knn: reproduce the reference order (insert first, normalise sample by sample) with its defects."
     )

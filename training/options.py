@@ -8,10 +8,30 @@ from intrinsic.base import WeightSchedule
 from training.bonus_flags import MemoryFlags, MerciFlags, RndFlags, SelfCertaintyFlags, flag
 from training.errors import UserError
 from training.flags_outcome import OutcomeFlags, PassAtKFlags
+from training.flags_policy import EntropyAdvantageFlags, PerplexityFlags, RepExpFlags
+from training.flags_text import LexicalNoveltyFlags, SentenceMemoryFlags, TextEntropyFlags
 
 
 @dataclass
-class IntrinsicOptions(OutcomeFlags, PassAtKFlags, RndFlags, MerciFlags, SelfCertaintyFlags, MemoryFlags):
+class BonusFlags(
+    PassAtKFlags,
+    OutcomeFlags,
+    RepExpFlags,
+    EntropyAdvantageFlags,
+    PerplexityFlags,
+    LexicalNoveltyFlags,
+    TextEntropyFlags,
+    SentenceMemoryFlags,
+    RndFlags,
+    MerciFlags,
+    SelfCertaintyFlags,
+    MemoryFlags,
+):
+    """The flags of every bonus; those of the last base come first."""
+
+
+@dataclass
+class IntrinsicOptions(BonusFlags):
     """Which intrinsic bonuses to pay, and how.
 
     Attributes:

@@ -21,7 +21,7 @@ GROUP = 4
 PAIRS = list(combinations(sorted(REGISTRY), 2))
 WEIGHTS = (1.0, 0.5)
 # Without a long warm-up, and with networks of a size for tests.
-SETTINGS = {"cfn_warmup": 1, "cfn_width": 16, "cfn_min_run": 1, "rnd_width": 16}
+SETTINGS = {"cfn_warmup": 1, "cfn_width": 16, "cfn_min_run": 1, "rnd_width": 16, "ppl_until": 0.9}
 
 
 def placement(name):

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 TEXTS = ["<think>\n1+2=3\n</think>", "<think>\n2*3=6\n</think>", "4", "5-4=1", "(7-3)*2=8", "", "9/3=3", "8+8=16"]
 CORRECT = [1, 0, 0, 1, 0, 0, 1, 0]
 QUESTIONS = ["first"] * 4 + ["second"] * 4
+ANSWERS = ["3", "6", "4", None, "8", None, "3", "16"]
 
 
 @pytest.fixture(params=sorted(REGISTRY))
@@ -26,8 +27,10 @@ def bonus(request):
 @pytest.fixture
 def batches(rollout_factory):
     """A past batch to learn from and a present one to score."""
-    past = rollout_factory([text + " past" for text in TEXTS], CORRECT, QUESTIONS, num_generations=4)
-    present = rollout_factory(TEXTS, CORRECT, QUESTIONS, num_generations=4, step=11)
+    past = rollout_factory(
+        [text + " past" for text in TEXTS], CORRECT, QUESTIONS, num_generations=4, answers=["1", *ANSWERS[1:]]
+    )
+    present = rollout_factory(TEXTS, CORRECT, QUESTIONS, num_generations=4, step=11, answers=ANSWERS)
     return past, present
 
 
@@ -108,6 +111,7 @@ def test_permuting_groups_permutes_scores(bonus, batches, rollout_factory):
         [QUESTIONS[i] for i in order],
         num_generations=4,
         step=11,
+        answers=[ANSWERS[i] for i in order],
     )
     permuted.features = {name: values[order] for name, values in present.features.items()}
     permuted.completion_mask, permuted.completion_ids = present.completion_mask[order], present.completion_ids[order]
@@ -164,4 +168,4 @@ def test_every_bonus_has_test_card_and_readme_row():
 
 def test_help_names_every_bonus_and_alias():
     help_text = IntrinsicOptions.__dataclass_fields__["use_ir"].metadata["help"]
-    assert set(re.findall(r"[a-z0-9]+\+?", help_text)) >= {"no", *REGISTRY, *ALIASES}
+    assert set(re.findall(r"[a-z0-9-]+\+?", help_text)) >= {"no", *REGISTRY, *ALIASES}

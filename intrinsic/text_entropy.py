@@ -1,0 +1,141 @@
+"""Memory-R's text entropy (arXiv 2504.02273; removed from the authors' program in May 2025): GRPO plus a reward for
+spreading the characters of all that was written more evenly.
+
+Plain GRPO compares the answers of one group only; here a response is judged by what it does to the character
+distribution of the past responses. Differences from the authors' program (each on purpose): every response of a batch
+is judged against the same past and stored afterwards; the min-max range is one per batch; the raw value is the change
+of the entropy in bits, not its level, which drifts with the past and so hides a response's own part (``mode="total"``
+brings it back); no separator is counted between texts; an empty response and an empty past pay 0.
+"""
+
+import math
+from collections import Counter, deque
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from intrinsic.base import Bonus
+from intrinsic.normalize import WindowMinMax
+from training.errors import UserError
+from training.rollout import Rollout
+
+MODES = ("gain", "total")
+RAW_RESOLUTION = 1e-6  # bits; raws are computed in float64 and kept in float32
+
+
+def character_entropy(counts: Tensor) -> Tensor:
+    """Shannon entropy (n,) in bits per character, float64, of character counts (n, A); 0 for a row of zeros."""
+    shares = counts.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.special.entr(shares).sum(dim=1) / math.log(2)
+
+
+class TextEntropy(Bonus):
+    """``--use_ir=entropy``: min-max normalised entropy that a response gives to the text of the past, in [0, 1].
+
+    Args:
+        mode: "gain", the change of H by the response times the characters of past and response, in bits: after a long
+            past about what the response takes beyond the usual in the past's character code; or "total", H of past and
+            response, in bits per character.
+        texts: past responses that the past consists of.
+        window: past raw values in the min-max range, besides the batch.
+
+    Raises `UserError` for an unknown mode, or a size below 1.
+    """
+
+    name = "entropy"
+    placement = "reward"
+
+    def __init__(self, mode: str = "gain", texts: int = 1000, window: int = 1000):
+        if mode not in MODES:
+            raise UserError(f"--entropy_mode={mode!r} is unknown; use one of {', '.join(MODES)}.")
+        for flag, value in (("entropy_texts", texts), ("entropy_window", window)):
+            if value < 1:
+                raise UserError(f"--{flag}={value} must be at least 1.")
+        self.mode = mode
+        self.texts = texts
+        self.past: deque[Counter] = deque()
+        self.totals: Counter = Counter()
+        self.window = WindowMinMax(window, resolution=RAW_RESOLUTION)
+
+    @classmethod
+    def from_options(cls, options) -> "TextEntropy":
+        return cls(mode=options.entropy_mode, texts=options.entropy_texts, window=options.entropy_window)
+
+    def eligible(self, rollout: Rollout) -> Tensor:
+        """(B,) bool: responses that are not empty."""
+        return torch.tensor([bool(text) for text in rollout.reasonings], device=rollout.device)
+
+    def raw(self, rollout: Rollout) -> Tensor:
+        """Entropy, or what the response adds to it, (B,), float32; NaN for an empty response or without a past."""
+        texts = rollout.reasonings
+        if not self.past:
+            return torch.full((len(texts),), math.nan)
+        row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        alphabet = sorted(set(self.totals).union(*row_of))
+        past = torch.tensor([[self.totals[character] for character in alphabet]])
+        counts = [Counter(text) for text in row_of]
+        added = torch.tensor([[count[character] for character in alphabet] for count in counts])
+        entropy = character_entropy(past + added)
+        if self.mode == "gain":
+            # Without the factor the values would shrink as the past grows, and those of a short past set the range.
+            entropy = (entropy - character_entropy(past)) * (past + added).sum(dim=1)
+        empty = torch.tensor([not text for text in texts])
+        return entropy[[row_of[text] for text in texts]].masked_fill(empty, math.nan).float()
+
+    def score(self, rollout: Rollout) -> Tensor:
+        """Normalised raw of each completion, (B,); 0 for an empty response, and for all without a past."""
+        if not self.past:
+            return torch.zeros(len(rollout), device=rollout.device)
+        present = self.eligible(rollout)
+        return self.window.normalize(self.raw(rollout).to(rollout.device), present)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Append the raws that `score` normalised to the window, then store the responses that are not empty.
+
+        Returns "text_entropy" of the past after the update (bits per character), its number of "texts", and, where
+        there was a past, the mean raw value ("unnormalized").
+        """
+        raw = self.raw(rollout)
+        self.window.append(raw)
+        for text in rollout.reasonings:
+            if text:
+                self._store(Counter(text))
+        # Sorted, so that a resumed run adds in the same order.
+        totals = [self.totals[character] for character in sorted(self.totals)]
+        level = character_entropy(torch.tensor([totals], dtype=torch.float64))
+        metrics = {"text_entropy": level.item(), "texts": float(len(self.past))}
+        if raw.isfinite().any():
+            metrics["unnormalized"] = raw.nanmean().item()
+        return metrics
+
+    def _store(self, counts: Counter) -> None:
+        if len(self.past) == self.texts:
+            self.totals -= self.past.popleft()
+        self.past.append(counts)
+        self.totals += counts
+
+    def state_dict(self) -> dict[str, Any]:
+        """Per past text, oldest first: how many distinct characters it has, their code points and counts, in a row."""
+        pairs = [sorted(counts.items()) for counts in self.past]
+        return {
+            "distinct": torch.tensor([len(text) for text in pairs], dtype=torch.int64),
+            "code_points": torch.tensor([ord(character) for text in pairs for character, _ in text], dtype=torch.int64),
+            "counts": torch.tensor([count for text in pairs for _, count in text], dtype=torch.int64),
+            "window": self.window.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.past, self.totals = deque(), Counter()
+        pairs = zip(map(chr, state["code_points"].tolist()), state["counts"].tolist(), strict=True)
+        for distinct in state["distinct"].tolist():
+            self._store(Counter(dict(next(pairs) for _ in range(distinct))))
+        self.window.load_state_dict(state["window"])
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "entropy_mode": self.mode,
+            "entropy_texts": self.texts,
+            "entropy_window": self.window.window,
+        }
