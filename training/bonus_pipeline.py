@@ -41,7 +41,7 @@ class BonusPipeline:
 
     Args:
         bonuses, schedules: one schedule per bonus.
-        clip: raw scores are clipped to [-clip, clip].
+        clip: raw scores are clipped to [-clip, clip], but for a bonus that replaces the advantage.
         min_std: reward placement only: in a group whose weighted bonus varies less than this, the bonus is set to
             its group mean and so contributes nothing. Group scaling otherwise turns any difference, however small,
             into advantages of about 1.
@@ -79,7 +79,9 @@ class BonusPipeline:
         for bonus, schedule, guard in zip(self.bonuses, self.schedules, self.guards, strict=True):
             parts = {name: score.float() for name, score in bonus.score_parts(rollout).items()}
             finite, nonfinite = guard(torch.stack(list(parts.values()), dim=1), rollout)
-            raw = dict(zip(parts, finite.clamp(-self.clip, self.clip).unbind(dim=1), strict=True))
+            # What replaces the advantage is no bonus beside it: its size is the method's own.
+            bounded = finite if bonus.replaces else finite.clamp(-self.clip, self.clip)
+            raw = dict(zip(parts, bounded.unbind(dim=1), strict=True))
             scored.append(ScoredBonus(bonus, raw, schedule(rollout.step, rollout.max_steps), nonfinite))
         return scored
 

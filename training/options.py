@@ -45,7 +45,7 @@ class IntrinsicOptions(BonusFlags):
     ir_weight: str = flag("1.0", "Weight of each bonus, one number or one per bonus separated by commas.")
     ir_schedule: str = flag("constant", "Shape of the weight over training: constant, linear or cosine (both to 0).")
     ir_warmup_steps: int = flag(0, "Optimiser steps over which the weight rises linearly from 0.")
-    ir_clip: float = flag(5.0, "Raw bonus values are clipped to [-ir_clip, ir_clip].")
+    ir_clip: float = flag(5.0, "Raw bonus values are clipped to [-ir_clip, ir_clip]; not those of passk.")
     ir_min_std: float = flag(
         0.0, "A group whose scaled bonus has a standard deviation below this gets no bonus from it (reward placement)."
     )

@@ -110,6 +110,8 @@ def test_weight_follows_the_schedule_over_the_steps_of_the_run(rollout_factory):
 
 
 class Replacing(Fixed):
+    replaces = True
+
     def combine(self, advantages, scores, rollout):
         return scores
 
@@ -128,3 +130,11 @@ def test_a_reward_that_is_missing_for_a_row_counts_as_zero():
     settings = (torch.ones(2), 4, "group")
     torch.testing.assert_close(reward_advantages(columns, *settings), reward_advantages(given, *settings))
     assert torch.isfinite(reward_advantages(columns, *settings)).all()
+
+
+def test_one_that_replaces_goes_first_unclipped_and_others_add_to_what_it_puts(rollout_factory):
+    rollout = rollout_factory(["a", "b", "c", "d"], [1, 0, 0, 0])
+    bonuses = [Fixed([1.0] * 4, "advantage"), Replacing([9.0] * 4, "advantage")]
+    pipeline = BonusPipeline(bonuses, [WeightSchedule(0.5), WeightSchedule(1.0)])
+    scored = pipeline.score(rollout)
+    torch.testing.assert_close(pipeline.join(torch.zeros(4), scored, rollout), torch.full((4,), 9.5))
