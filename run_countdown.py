@@ -4,6 +4,7 @@ python run_countdown.py --use_ir=knn+ --seed 0
 """
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from datasets import Dataset
 
@@ -12,6 +13,7 @@ from rewards.countdown import CountdownReward
 from rewards.format import FormatReward
 from tasks.countdown import ProblemSpace, add_prompts, generate, split_of
 from tasks.load import load_countdown
+from training.dry_run import dry_run
 from training.errors import UserError, run_cli
 from training.policy import is_embedded, load_tokenizer
 from training.run import Run, check_batch, fitting_rows
@@ -59,16 +61,20 @@ def load_problems(options: CountdownOptions, run: RunOptions, seed: int) -> tupl
 
 def main() -> None:
     # ---- flags
-    task, intrinsic, options, config = parse_options("countdown", CountdownOptions)
+    flags = task, intrinsic, options, config = parse_options("countdown", CountdownOptions)
+    load = partial(load_problems, task, options, config.seed)
+    if task.warm_start and not is_embedded(options.model_name):
+        raise UserError(f"--warm_start trains the embedded policy; it does not go with {options.model_name!r}.")
+    if options.dry_run:
+        dry_run("countdown", flags, load)
+        return
     if task.warm_start:
-        if not is_embedded(options.model_name):
-            raise UserError(f"--warm_start trains the embedded policy; it does not go with {options.model_name!r}.")
         from training.tiny_policy import WarmStart, warm_start
 
         warm_start(WarmStart())
 
     # ---- data
-    train_rows, held_out_rows = load_problems(task, options, config.seed)
+    train_rows, held_out_rows = load()
     tokenizer = load_tokenizer(options.model_name)
     train_rows = fitting_rows(train_rows, tokenizer, options, config)
     check_batch(train_rows, config)

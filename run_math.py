@@ -4,11 +4,13 @@ python run_math.py --model_name=Qwen/Qwen2.5-0.5B-Instruct --use_ir=knn+ --k=20 
 """
 
 from dataclasses import asdict
+from functools import partial
 
 from evaluation.graders import GRADERS
 from rewards.gsm8k import math_rewards
 from tasks.math import load_math
 from tasks.math_options import MathIntrinsicOptions, NuminaOptions, load_problems, weights_of
+from training.dry_run import dry_run
 from training.errors import run_cli
 from training.policy import load_tokenizer
 from training.run import Run, check_batch, fitting_rows
@@ -17,10 +19,14 @@ from training.run_options import parse_options
 
 def main() -> None:
     # ---- flags
-    task, intrinsic, options, config = parse_options("math", NuminaOptions, MathIntrinsicOptions)
+    flags = task, intrinsic, options, config = parse_options("math", NuminaOptions, MathIntrinsicOptions)
+    load = partial(load_problems, task, options, load_math, config.do_eval, config.seed)
+    if options.dry_run:
+        dry_run("math", flags, load)
+        return
 
     # ---- data
-    train_rows, held_out_rows = load_problems(task, options, load_math, config.do_eval, config.seed)
+    train_rows, held_out_rows = load()
     tokenizer = load_tokenizer(options.model_name)
     train_rows = fitting_rows(train_rows, tokenizer, options, config)
     check_batch(train_rows, config)

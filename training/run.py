@@ -25,7 +25,7 @@ from training.collapse import EXIT_CODE, CollapseCallback, stops_on_collapse
 from training.errors import UserError
 from training.options import IntrinsicOptions
 from training.policy import PolicyOptions, adapter_base, context_length, load_policy, resolve
-from training.run_folder import create_run_folder, default_output_dir
+from training.run_folder import create_run_folder, default_output_dir, refuse_used
 from training.run_options import RunConfig, RunOptions
 from training.trainer import STATE_NAME, IntrinsicGRPOTrainer
 from training.watchdogs import WatchdogCallback
@@ -36,8 +36,8 @@ PROGRESS = {"accuracy": "rewards/correctness/mean", "reward": "reward", "entropy
 class Run:
     """One training run: owns its folder and the checkpoint it goes on from.
 
-    Building it checks model name, encoder and the checkpoint to resume from (one made with other settings is refused),
-    then makes and locks the folder, all before the policy is read.
+    Building it checks model name, bonuses, folder, the checkpoint to resume from (one made with other settings is
+    refused) and the encoder, and writes nothing; `build_trainer` makes and locks the folder before it reads the policy.
 
     Args:
         task: name of the task, a level of the default output folder.
@@ -65,25 +65,25 @@ class Run:
         self.bonuses = build_bonuses(intrinsic)
         for bonus in self.bonuses:
             bonus.check(config.num_generations, config.L)
-        self.encoder = self._load_encoder()
         if config.output_dir is None:
             config.output_dir = str(self._default_folder(task))
+        self.path = Path(config.output_dir)
+        if self._is_main and not options.resume:
+            refuse_used(self.path)
         self.identity = self._identity(identity)
-        self.checkpoint = find_checkpoint(Path(config.output_dir), options.resume)
+        self.checkpoint = find_checkpoint(self.path, options.resume)
         if self.checkpoint is not None:
             check_identity(load_state(self.checkpoint, STATE_NAME)["identity"], self.identity)
         groups = {"task": task_options, "intrinsic": intrinsic, "run": options, "grpo": config}
-        flags = {name: _flags(group) for name, group in groups.items()}
-        self.path = Path(config.output_dir)
-        if self._is_main:
-            self.folder = create_run_folder(self.path, flags, resume=bool(options.resume))
-        PartialState().wait_for_everyone()
+        self.flags = {name: _flags(group) for name, group in groups.items()}
+        self.encoder = self._load_encoder()
         self.watchdogs = WatchdogCallback(self.path, intrinsic.bonus_names, self._is_main)
 
     def _default_folder(self, task: str) -> Path:
         if self.config.run_name:
             return Path("outputs") / task / self.config.run_name
         extra = ["legacy"] * self.intrinsic.memory_legacy + ["lora"] * self.options.lora
+        extra.append(Path(self.options.config_file).stem)
         return default_output_dir(task, self.options.model_name, self.intrinsic.use_ir, self.config.seed, *extra)
 
     def _identity(self, data: dict) -> dict:
@@ -107,7 +107,8 @@ class Run:
         tokenizer: PreTrainedTokenizerBase,
         callbacks: Sequence = (),
     ) -> IntrinsicGRPOTrainer:
-        """Load the policy and build the trainer on it."""
+        """Make the run folder, load the policy and build the trainer on it."""
+        self._claim_folder()
         policy = load_policy(self.options.model_name, self.options)
         if self._needs_encoder and self.intrinsic.encoder == POLICY:
             self.encoder = build_encoder(POLICY, policy=policy, tokenizer=tokenizer)
@@ -131,6 +132,11 @@ class Run:
         )
         install_progress(trainer, PROGRESS)
         return trainer
+
+    def _claim_folder(self) -> None:
+        if self._is_main:
+            self.folder = create_run_folder(self.path, self.flags, resume=bool(self.options.resume))
+        PartialState().wait_for_everyone()
 
     @property
     def _needs_encoder(self) -> bool:
@@ -246,10 +252,7 @@ def fitting_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, options: Run
     Prints how many were dropped. Raises `UserError` when none is left, when ``L`` alone exceeds the policy's context,
     or when the prompts are conversations and the policy has no chat template.
     """
-    context = context_length(options.model_name) or options.max_prompt_length + config.L
-    if context <= config.L:
-        raise UserError(f"--L={config.L} leaves no room for a prompt in the policy's context of {context}; lower --L.")
-    longest = min(options.max_prompt_length, context - config.L)
+    longest = longest_prompt(options, config)
     check_chat_template(rows[0]["prompt"], tokenizer, options.model_name)
 
     def fits(row: dict) -> bool:
@@ -264,6 +267,17 @@ def fitting_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, options: Run
             "number of shots."
         )
     return kept
+
+
+def longest_prompt(options: RunOptions, config: RunConfig) -> int:
+    """Most tokens of a prompt: ``max_prompt_length``, or less where the policy's context leaves less beside ``L``.
+
+    Raises `UserError` when it leaves nothing.
+    """
+    context = context_length(options.model_name) or options.max_prompt_length + config.L
+    if context <= config.L:
+        raise UserError(f"--L={config.L} leaves no room for a prompt in the policy's context of {context}; lower --L.")
+    return min(options.max_prompt_length, context - config.L)
 
 
 def check_batch(rows: Dataset, config: RunConfig) -> None:

@@ -42,6 +42,10 @@ _PROJECT = Path(__file__).resolve().parents[1]
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+_-]+")
 _SECRET = re.compile(r"hub_token|api_key|password|secret")
 _LONGEST_PART = 80
+NAME_RULE = (
+    "<last part of --model_name>_<--use_ir>_seed<--seed>, then _legacy with --memory_legacy, _lora with --lora, and "
+    "_<name of the --config file>"
+)
 
 
 @dataclass
@@ -100,7 +104,7 @@ def create_run_folder(output_dir: Path, options_by_group: dict[str, dict[str, An
     run = RunFolder(folder, _lock(folder))
     try:
         if not resume:
-            _refuse_used(folder)
+            refuse_used(folder)
         _write_record(folder / RUN_FILE, describe_run(options_by_group))
     except BaseException:
         run.release()
@@ -121,7 +125,8 @@ def _lock(folder: Path) -> FileLock:
     return lock
 
 
-def _refuse_used(folder: Path) -> None:
+def refuse_used(folder: Path) -> None:
+    """Raise `UserError` when ``folder`` already holds a run."""
     found = [path.name for path in (folder / RUN_FILE, *list_checkpoints(folder)) if path.exists()]
     if found:
         raise UserError(

@@ -2,8 +2,8 @@
 
 import sys
 import warnings
-from argparse import ArgumentParser
-from dataclasses import dataclass, field
+from argparse import Namespace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import datasets
@@ -15,8 +15,11 @@ from trl.import_utils import is_vllm_available
 
 from training.devices import has_bfloat16
 from training.errors import UserError
+from training.help import help_text
 from training.options import IntrinsicOptions
 from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded
+from training.presets import as_defaults, check_keys, did_you_mean, overridden, read_config
+from training.run_folder import NAME_RULE
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SHADOWED = {
@@ -49,6 +52,10 @@ class RunOptions(PolicyOptions):
         "only with sc.",
     )
     eval_greedy: bool = _flag(True, "Evaluate by greedy decoding too, one completion per problem.")
+    dry_run: bool = _flag(
+        False, "Check flags, packages, device, model, data, bonuses and run folder, print every setting, and end."
+    )
+    config_file: str = field(default="", init=False)  # the value of --config, which is no flag of a dataclass
 
     def __post_init__(self):
         super().__post_init__()
@@ -63,7 +70,8 @@ class RunOptions(PolicyOptions):
 class RunConfig(GRPOConfig):
     """`trl.GRPOConfig` with the papers' batch flags; every field of it stays a flag of its own."""
 
-    output_dir: str | None = _flag(None, "Run folder; default outputs/<task>/<run name>.")
+    output_dir: str | None = _flag(None, "Run folder; unset: outputs/<task>/<run name>.")
+    run_name: str | None = _flag(None, f"Name of the run; unset: {NAME_RULE}.")
     do_eval: bool = _flag(True, "Evaluate on held-out problems before and after training, and keep the best policy.")
     eval_steps: int | None = _flag(None, "Also evaluate every this many optimiser steps; unset or 0 does not.")
     bs: int = _flag(24, "Prompts per accumulation step; each gets num_generations completions.")
@@ -131,21 +139,73 @@ class RunConfig(GRPOConfig):
 def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOptions] = IntrinsicOptions) -> tuple:
     """(task options, intrinsic options, `RunOptions`, `RunConfig`) from the command line.
 
-    Flags win over ``--config FILE``, which wins over ``configs/<task>_tiny.yaml`` (embedded policy) or
-    ``configs/<task>.yaml`` (any other), the script's own defaults.
+    Flags win over ``--config FILE``, and say so; it wins over the script's own defaults, ``configs/<task>_tiny.yaml``
+    (embedded policy) or ``configs/<task>.yaml`` (any other). ``--help`` and ``--help_all`` print and exit.
     """
     quiet_libraries()
-    arguments = [part for flag in sys.argv[1:] for part in _split_config_flag(flag)]
+    script, arguments = _script_flags(sys.argv[1:])
     _refuse_shadowed_flags(arguments)
-    parser = TrlParser((task_options, intrinsic, RunOptions, RunConfig), allow_abbrev=False)
-    defaults = CONFIGS / f"{task}{'_tiny' if is_embedded(_model_name(arguments)) else ''}.yaml"
-    parser.set_defaults_with_config(**yaml.safe_load(defaults.read_text()))
+    types = (task_options, intrinsic, RunOptions, RunConfig)
+    file_flags = read_config(script.config, f"run_{task}.py") if script.config else {}
+    parser = FlagParser(types, allow_abbrev=False, add_help=False)
+    known = {item.name for kind in types for item in fields(kind) if item.init}
+    check_keys(file_flags, known, SHADOWED, script.config)
+    defaults = _default_flags(task, _model_name(arguments, file_flags)) | as_defaults(file_flags)
+    parser.set_defaults_with_config(**defaults)
+    if script.help or script.help_all:
+        hidden = {flag.removeprefix("--") for flag in SHADOWED}
+        print(help_text(f"run_{task}.py", types, defaults, script.help_all, hidden))
+        sys.exit(0)
+    parsed = _parse(parser, arguments, known)
+    options, config = parsed[2:]
+    options.config_file = script.config or ""
+    if config.process_index == 0:
+        for line in overridden(parser, arguments, file_flags, script.config):
+            print(line)
+    return parsed
+
+
+class FlagParser(TrlParser):
+    """`trl.TrlParser` whose complaints are `UserError`s: one sentence instead of a page of usage."""
+
+    def error(self, message: str):
+        raise UserError(f"{message}; --help explains every flag.")
+
+
+def _script_flags(arguments: list[str]) -> tuple[Namespace, list[str]]:
+    """The flags that are no field of any options (config, help, help_all), and the other arguments."""
+    parser = FlagParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("--config")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--help_all", "--help-all", action="store_true")
+    return parser.parse_known_args(arguments)
+
+
+def _model_name(arguments: list[str], file_flags: dict) -> str:
+    """The policy asked for, which decides the defaults, before the flags are parsed for real."""
+    parser = FlagParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("--model_name", "--model-name", default=file_flags.get("model_name", EMBEDDED_NAME))
+    return parser.parse_known_args(arguments)[0].model_name
+
+
+def _default_flags(task: str, model_name: str) -> dict:
+    file = CONFIGS / f"{task}{'_tiny' if is_embedded(model_name) else ''}.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+def _parse(parser: FlagParser, arguments: list[str], known: set[str]) -> tuple:
     try:
-        return parser.parse_args_and_config(arguments)
+        *parsed, unknown = parser.parse_args_into_dataclasses(
+            arguments, return_remaining_strings=True, look_for_args_file=False
+        )
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"{error}") from error
+    if unknown:
+        name = unknown[0].lstrip("-").split("=")[0].replace("-", "_")
+        raise UserError(f"{unknown[0]!r} is not a flag{did_you_mean(name, known, '--')}; --help_all lists all.")
+    return tuple(parsed)
 
 
 def quiet_libraries() -> None:
@@ -156,24 +216,8 @@ def quiet_libraries() -> None:
         transformers.utils.logging.disable_progress_bar()
 
 
-def _split_config_flag(flag: str) -> list[str]:
-    return flag.split("=", 1) if flag.startswith("--config=") else [flag]
-
-
 def _refuse_shadowed_flags(arguments: list[str]) -> None:
     for flag in arguments:
-        ours = SHADOWED.get(flag.split("=")[0])
+        ours = SHADOWED.get("--" + flag.split("=")[0].removeprefix("--").replace("-", "_"))
         if ours:
             raise UserError(f"{flag!r} is set through {ours} here; use {ours}.")
-
-
-def _model_name(arguments: list[str]) -> str:
-    """The policy asked for, which decides the defaults, before the flags are parsed for real."""
-    early = ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--model_name")
-    early.add_argument("--config")
-    known, _ = early.parse_known_args(arguments)
-    if known.config is not None and not Path(known.config).is_file():
-        raise UserError(f"--config={known.config!r} is not a file; give a YAML file of flags.")
-    config = yaml.safe_load(Path(known.config).read_text()) if known.config else {}
-    return known.model_name or config.get("model_name", EMBEDDED_NAME)

@@ -1,0 +1,154 @@
+"""--dry_run of the entry scripts: settings by group, one OK line per check, nothing written, no weights read."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import run_countdown
+import run_gsm8k
+from training.dry_run import packages
+from training.errors import UserError, run_cli
+from training.help import GROUPS
+from training.policy import EMBEDDED, load_policy
+from training.presets import PRESETS
+
+ROOT = Path(__file__).parents[2]
+CHECKS = ["flags", "packages", "device", "model", "data", "bonuses", "run folder"]
+TOY = ["--train_problems", "64", "--eval_problems", "8", "--bs", "2", "--num_generations", "4", "--L", "12"]
+
+
+@pytest.fixture
+def dry_run(monkeypatch, capsys, tmp_path):
+    """Runs an entry script with --dry_run in an empty folder: (exit code, standard output, standard error)."""
+
+    def dry_run(*flags, script=run_countdown):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", "--dry_run", *flags])
+        code = 0
+        try:
+            run_cli(script.main)
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return dry_run
+
+
+def passed(output):
+    return re.findall(r"^OK  ([\w ]+):", output, re.MULTILINE)
+
+
+def test_a_good_run_passes_every_check_prints_its_settings_by_group_and_writes_nothing(dry_run, tmp_path):
+    code, output, _ = dry_run(*TOY, "--use_ir=knn+", "--encoder=policy", "--learning_rate=3e-5")
+    assert code == 0 and passed(output) == CHECKS
+    titles = re.findall(r"^(\w.*):$", output, re.MULTILINE)
+    assert titles == list(GROUPS)
+    assert re.search(r"^optimisation:\n(  .*\n)*  learning_rate +3e-05$", output, re.MULTILINE)
+    assert "OK  data: 64 training problems, 8 held-out ones" in output
+    assert "OK  bonuses: knn+ (reward)" in output
+    assert "OK  run folder: outputs/countdown/tiny_knn+_seed42, new" in output
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_flags_of_trl_are_shown_where_they_are_changed(dry_run):
+    _, output, _ = dry_run(*TOY, "--dataloader_num_workers=2")
+    assert re.search(r"^other flags of TRL and transformers:\n  dataloader_num_workers +2$", output, re.MULTILINE)
+
+
+def test_no_weights_are_read(dry_run, tmp_path):
+    policy = tmp_path / "policy"
+    shutil.copytree(EMBEDDED, policy)
+    (policy / "model.safetensors").write_bytes(b"no weights")
+    code, output, _ = dry_run(*TOY, f"--model_name={policy}")
+    assert code == 0 and passed(output) == CHECKS
+
+
+def test_size_of_the_policy_and_memory_of_its_training_state(dry_run):
+    parameters = load_policy("tiny").num_parameters()
+    _, output, _ = dry_run(*TOY, "--beta=0")
+    gib = parameters * 16 / 2**30
+    assert f"{parameters / 1e6:.1f} million parameters, {gib:.2f} GiB (weights, gradients, AdamW)," in output
+    _, output, _ = dry_run(*TOY, "--beta=0.1", "--dtype=bfloat16")
+    assert f"{parameters * 10 / 2**30:.2f} GiB (weights, gradients, AdamW, reference)" in output
+    _, output, _ = dry_run(*TOY, "--lora", "--dtype=float32")
+    assert f"{parameters * 4 / 2**30:.2f} GiB (weights)" in output
+
+
+def test_prompts_get_what_the_context_leaves_beside_the_completion(dry_run):
+    _, output, _ = dry_run("--L=600", "--max_prompt_length=512")
+    assert "prompts of up to 424 tokens" in output
+
+
+BAD = {
+    "no such model": (["--model_name=nowhere/policy"], "nowhere/policy", 3),
+    "no room for a prompt": (["--L=1024"], "--L=1024 leaves no room", 3),
+    "no such data": (["--data=nowhere.jsonl"], "nowhere.jsonl", 4),
+    "too few problems": (["--train_problems=64", "--bs=100"], "64 training problems cannot fill", 4),
+    "too long a completion for the bonus": (
+        ["--use_ir=rnd", "--rnd_mode=reference", "--rnd_response_length=5"],
+        "--rnd_response_length=5",
+        5,
+    ),
+    "no such encoder": (["--use_ir=knn", "--encoder=./nowhere"], "nowhere", 5),
+    "no such checkpoint": (["--resume=nowhere"], "--resume='nowhere'", 5),
+}
+
+
+@pytest.mark.parametrize("flags, message, checks", BAD.values(), ids=BAD)
+def test_the_first_bad_setting_ends_with_exit_code_2_after_the_checks_before_it(flags, message, checks, dry_run):
+    code, output, errors = dry_run(*TOY, *flags)
+    assert code == 2 and passed(output) == CHECKS[:checks]
+    line = errors.strip().splitlines()[-1]
+    assert line.startswith("error: ") and message in line
+
+
+def test_a_run_folder_in_use_is_refused(dry_run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    code, _, errors = dry_run(*TOY, "--output_dir=run")
+    assert code == 2 and "already holds a run" in errors
+    code, output, _ = dry_run(*TOY, "--output_dir=run", "--resume=auto")
+    assert code == 0 and "OK  run folder: run, new" in output
+
+
+def test_versions_other_than_the_pinned_ones_are_named(monkeypatch, tmp_path):
+    assert packages([]).startswith("torch ") and "tested with" not in packages([])
+    pins = (ROOT / "requirements.txt").read_text()
+    (tmp_path / "requirements.txt").write_text(re.sub(r"\btrl==\S+", "trl==0.14.0", pins))
+    monkeypatch.setattr("training.dry_run.REQUIREMENTS", tmp_path / "requirements.txt")
+    assert re.search(r"trl \S+ \(tested with ==0.14.0\), accelerate [\d.]+,", packages([]))
+
+
+def test_a_reporter_that_is_not_installed_is_refused():
+    with pytest.raises(UserError, match="--report_to=no_such_reporter"):
+        packages(["no_such_reporter"])
+
+
+def test_a_preset_with_flags_on_top_says_which_values_it_loses(dry_run, tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps({"question": f"{n} + 2?", "answer": f"#### {n + 2}"}) + "\n" for n in range(40)))
+    flags = ["--model_name=tiny", f"--data={data}", "--encoder=policy", "--bs=2", "--L=50"]
+    code, output, _ = dry_run("--config", str(PRESETS / "memory_r_gsm8k.yaml"), *flags, script=run_gsm8k)
+    assert code == 0 and passed(output) == CHECKS
+    replaced = re.findall(r"^(\w+): \S*memory_r_gsm8k.yaml says (\S+), the command line (\S+);", output, re.MULTILINE)
+    assert ("L", "200", "50") in replaced and {name for name, *_ in replaced} == {"model_name", "data", "encoder", "L"}
+    assert "tiny_knn+_seed42_memory_r_gsm8k, new" in output
+    assert re.search(r"^OK  flags: .*memory_r_gsm8k.yaml", output, re.MULTILINE)
+
+
+def test_from_the_shell(tmp_path):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "run_countdown.py"), *TOY, "--dry_run"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        timeout=300,
+    )
+    assert result.returncode == 0 and passed(result.stdout) == CHECKS and not list(tmp_path.iterdir())

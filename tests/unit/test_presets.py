@@ -1,0 +1,192 @@
+"""Presets: every one trains at toy size with its own values; --config files are checked; flags win over them."""
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from intrinsic import build_bonuses
+from run_countdown import CountdownOptions
+from tasks.math_options import GSM8KOptions, MathIntrinsicOptions, NuminaOptions
+from training.errors import UserError
+from training.presets import PRESETS, did_you_mean, preset_names, read_config
+from training.run_options import parse_options
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(PRESETS.glob("*.yaml"))
+ALL = {
+    *("memory_r_gsm8k", "memory_r_aimo", "intuitor_math_gsm8k", "intuitor_math_math500", "imentor_countdown_3to4"),
+    *("imentor_countdown_4", "merci_math", "cde", "passk"),
+}
+# What a policy of a million parameters needs in place of the recipe's: data at hand, little of everything.
+TOY = {
+    "model_name": "tiny",
+    "encoder": "policy",
+    "cfn_pretrain": 1,
+    "max_prompt_length": 992,
+    "bs": 2,
+    "gc": 1,
+    "micro_batch": 0,
+    "num_generations": 8,
+    "generation_batch_size": 16,
+    "L": 8,
+    "max_steps": 1,
+    "do_eval": "false",
+    "eval_steps": 0,
+    "save_strategy": "no",
+}
+OPTIONS = {
+    "run_gsm8k.py": (GSM8KOptions, MathIntrinsicOptions),
+    "run_math.py": (NuminaOptions, MathIntrinsicOptions),
+    "run_countdown.py": (CountdownOptions,),
+}
+ROWS = {
+    "run_gsm8k.py": [{"question": f"What is {n} and 2?", "answer": f"#### {n + 2}"} for n in range(8)],
+    "run_math.py": [{"problem": f"What is ${n} + 2$?", "answer": str(n + 2)} for n in range(8)],
+    "run_countdown.py": [{"nums": [n, n + 1, 3], "target": 2 * n + 4} for n in range(1, 60)],
+}
+
+
+def train(script, monkeypatch, *flags):
+    """Run the entry script in this process, but for its plots, which take longer than the rest."""
+    monkeypatch.setattr("training.run.write_report", lambda folder: folder)
+    monkeypatch.setattr(sys, "argv", [str(ROOT / script), *flags])
+    importlib.import_module(script.removesuffix(".py")).main()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_preset_takes_a_step_with_its_own_values(file, monkeypatch, tmp_path):
+    preset = yaml.safe_load(file.read_text())
+    script = preset.pop("script")
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS[script]))
+    toy = TOY | {"data": data}
+    monkeypatch.chdir(tmp_path)
+    train(script, monkeypatch, "--config", str(file), *(f"--{name}={value}" for name, value in toy.items()))
+
+    (folder,) = (tmp_path / "outputs" / script.removeprefix("run_").removesuffix(".py")).iterdir()
+    assert folder.name.endswith(f"_{file.stem}")
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [record for record in records if "loss" in record]
+    assert len(steps) == 1 and f"ir/{preset['use_ir']}/raw" in steps[0]
+    options = json.loads((folder / "run.json").read_text())["options"]
+    used = {name: value for group in options.values() for name, value in group.items()}
+    assert used["config_file"] == str(file)
+    for name in preset.keys() - toy.keys():
+        assert used[name] == preset[name] or str(used[name]) == str(float(preset[name])), name
+
+
+def test_the_presets_are_those_of_the_published_recipes():
+    assert set(preset_names()) == ALL
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_preset_names_its_source_its_deviations_and_its_script(file):
+    comments = [line for line in file.read_text().splitlines() if line.startswith("#")]
+    assert re.search(r"arXiv \d{4}\.\d{5}", comments[0])
+    assert any(line.startswith("# - ") for line in comments[comments.index("# Deviations:") :])
+    assert (ROOT / yaml.safe_load(file.read_text())["script"]).is_file()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_preset_is_valid_at_its_own_size(file, monkeypatch):
+    script = yaml.safe_load(file.read_text())["script"]
+    monkeypatch.setattr(sys, "argv", [script, "--config", str(file)])
+    _, intrinsic, options, config = parse_options(script.removeprefix("run_").removesuffix(".py"), *OPTIONS[script])
+    for bonus in build_bonuses(intrinsic):
+        bonus.check(config.num_generations, config.L)
+    assert config.generation_batch_size % config.num_generations == 0
+    assert options.max_prompt_length + config.L <= 4096, "the context of the smallest of the recipes' models"
+
+
+@pytest.fixture
+def parse(monkeypatch, tmp_path):
+    """`parse_options` of run_countdown.py on a command line, with a --config file of the given text if any."""
+
+    def parse(*flags, config=None):
+        if config is not None:
+            (tmp_path / "flags.yaml").write_text(config)
+            flags = ("--config", str(tmp_path / "flags.yaml"), *flags)
+        monkeypatch.setattr(sys, "argv", ["run_countdown.py", *flags])
+        return parse_options("countdown", CountdownOptions)
+
+    return parse
+
+
+@pytest.mark.parametrize("form", ["--config={}", "--config {}"])
+def test_an_unknown_preset_is_refused_with_the_list_of_presets(form, parse):
+    with pytest.raises(UserError, match="configs/presets/memory.yaml") as error:
+        parse(*form.format("configs/presets/memory.yaml").split())
+    assert all(name in str(error.value) for name in ALL)
+
+
+def test_a_preset_of_another_script_is_refused(parse):
+    with pytest.raises(UserError, match=r"is for run_gsm8k.py, not for run_countdown.py"):
+        parse("--config", str(PRESETS / "memory_r_gsm8k.yaml"))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    {
+        "a typing error": ("learning_rat: 1", "'learning_rat'.*did you mean learning_rate"),
+        "a flag that ours takes the place of": ("max_completion_length: 5", "'max_completion_length'.*--L"),
+        "a list": ("- bs", "flag: value"),
+        "an empty file": ("", "flag: value"),
+        "no YAML": ("bs: [", "not YAML"),
+        "a number that is none": ("bs: many", "--bs.*'many'"),
+        "half a prompt": ("bs: 2.5", "--bs.*'2.5'"),
+        "a value out of range": ("bs: 0", "--bs=0"),
+    }.values(),
+)
+def test_a_bad_config_file_is_refused_in_one_sentence(text, message, parse):
+    with pytest.raises(UserError, match=message) as error:
+        parse(config=text)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_wins_over_the_scripts_defaults_and_a_flag_over_the_file_and_says_so(parse, capsys):
+    *_, config = parse(
+        "--learning_rate", "2e-5", "--bs=4", "--no_do_eval", config="learning_rate: 1e-5\nbs: 4\nL: 50\ndo_eval: true"
+    )
+    assert (config.learning_rate, config.bs, config.L, config.do_eval) == (2e-5, 4, 50, False)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2, "one line for each value that differs, none for bs"
+    assert re.match(r"learning_rate: \S*flags.yaml says 1e-05, the command line 2e-05", lines[0])
+    assert re.match(r"do_eval: .* True, the command line False", lines[1])
+
+
+def test_the_policy_of_a_preset_decides_the_scripts_defaults(parse):
+    task, *_ = parse(config="min_numbers: 3")
+    assert task.max_number == 15, "configs/countdown_tiny.yaml"
+    task, *_ = parse(config="model_name: Qwen/Qwen2.5-0.5B-Instruct")
+    assert task.max_number == 99, "configs/countdown.yaml"
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--use_irr=no"], "'--use_irr=no' is not a flag.*--use_ir"),
+        (["--max_completion_length=5"], "'--max_completion_length=5'.*--L"),
+        (["--max-completion-length", "5"], "'--max-completion-length'.*--L"),
+        (["--bs", "many"], "--bs.*'many'"),
+        (["--bs"], "--bs"),
+    ],
+)
+def test_bad_flags_are_refused_in_one_sentence_without_a_page_of_usage(flags, message, parse, capsys):
+    with pytest.raises(UserError, match=message) as error:
+        parse(*flags)
+    assert "\n" not in str(error.value) and not capsys.readouterr().err
+
+
+def test_keys_like_none_get_no_suggestion():
+    assert did_you_mean("zzzz", ["learning_rate"]) == ""
+
+
+def test_a_config_without_script_is_for_every_script(tmp_path):
+    file = tmp_path / "flags.yaml"
+    file.write_text("bs: 3")
+    assert read_config(str(file), "run_gsm8k.py") == read_config(str(file), "run_countdown.py") == {"bs": 3}

@@ -1,0 +1,118 @@
+"""``--dry_run``: everything that a run needs is checked and every setting printed; no weight of the policy is read."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from packaging.requirements import Requirement
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from training.errors import UserError
+from training.help import OTHER, grouped, shown
+from training.policy import adapter_base, load_tokenizer, resolve
+from training.run import Run, check_batch, fitting_rows, longest_prompt
+from training.run_options import SHADOWED, RunConfig, RunOptions
+
+REQUIREMENTS = Path(__file__).parent.parent / "requirements.txt"
+CORE = ("torch", "transformers", "trl", "accelerate", "peft", "datasets")
+MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}  # reporters whose package has another name than they
+ADAMW_COPIES = 4  # weights, gradients and the two moments, all in the precision of the weights
+GIB = 2**30
+
+
+def dry_run(task: str, flags: tuple, load_problems: Callable[[], tuple[Dataset, Dataset | None]]) -> None:
+    """Print every setting, then check what the run would use, in its order, with one OK line per check.
+
+    Args:
+        task: name of the task, as for `Run`.
+        flags: what `training.run_options.parse_options` returned.
+        load_problems: loads the (training, held-out) rows as the run does.
+
+    Raises `UserError` at the first check that fails. Writes no file.
+    """
+    is_main = flags[-1].process_index == 0
+    for line in (*settings(flags), ""):
+        if is_main:
+            print(line)
+    for check, found in _checks(task, *flags, load_problems):
+        if is_main:
+            print(f"OK  {check}: {found}", flush=True)
+
+
+def settings(flags: tuple) -> list[str]:
+    """One line per flag, grouped as in ``--help``; of TRL's other flags those that are not as they usually are."""
+    values, usual = {type(options): options for options in flags}, RunConfig()
+    hidden = {flag.removeprefix("--") for flag in SHADOWED}
+    lines = []
+    for group, items in grouped(tuple(values), hidden).items():
+        pairs = [(field, getattr(values[kind], field.name)) for field, kind in items]
+        if group == OTHER:
+            pairs = [(field, value) for field, value in pairs if value != getattr(usual, field.name)]
+        if pairs:
+            lines += [f"{group}:", *(f"  {field.name:<28} {shown(value)}" for field, value in pairs)]
+    return lines
+
+
+def _checks(task, task_options, intrinsic, options: RunOptions, config: RunConfig, load) -> Iterator[tuple[str, str]]:
+    yield "flags", f"valid, over {options.config_file}" if options.config_file else "valid"
+    yield "packages", packages(config.report_to)
+    yield "device", device(config)
+    yield "model", model(options, config)
+    rows, held_out = load()
+    rows = fitting_rows(rows, load_tokenizer(options.model_name), options, config)
+    check_batch(rows, config)
+    yield "data", f"{len(rows)} training problems, {len(held_out or [])} held-out ones"
+    run = Run(task, task_options, intrinsic, options, config, identity=asdict(task_options))
+    yield "bonuses", ", ".join(f"{bonus.name} ({bonus.placement})" for bonus in run.bonuses) or "none"
+    yield "run folder", f"{run.path}, {f'resuming from {run.checkpoint}' if run.checkpoint else 'new'}"
+
+
+def packages(reporters: list[str]) -> str:
+    """Versions of the core packages, with what ``requirements.txt`` pins where that is another one.
+
+    Raises `UserError` when one of ``reporters``, the integrations of ``--report_to``, is not installed.
+    """
+    missing = [name for name in reporters if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"--report_to={missing[0]} needs the package {missing[0]}; install it, or use --report_to none."
+        )
+    lines = [line.partition("#")[0].strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines()]
+    pins = {pin.name: pin.specifier for pin in map(Requirement, filter(None, lines))}
+    return ", ".join(
+        f"{name} {version(name)}" + ("" if version(name) in pins[name] else f" (tested with {pins[name]})")
+        for name in CORE
+    )
+
+
+def device(config: RunConfig) -> str:
+    """What the run computes on, in which precision, and on how many processes."""
+    if config.device.type == "cuda":
+        properties = torch.cuda.get_device_properties(config.device)
+        name = f"{properties.name}, {properties.total_memory / GIB:.0f} GiB"
+    else:
+        name = f"{config.device.type}, threads: {torch.get_num_threads()}"
+    precision = "bfloat16 autocast" if config.bf16 else "float16 autocast" if config.fp16 else "float32"
+    return f"{name}, {precision}, processes: {config.world_size}"
+
+
+def model(options: RunOptions, config: RunConfig) -> str:
+    """Type and size of the policy, the longest prompt that fits, and the memory its training state takes.
+
+    Raises `UserError` when the policy cannot be found, or its context is too short for ``--L``.
+    """
+    path = resolve(options.model_name)
+    architecture = AutoConfig.from_pretrained(adapter_base(path) or path)
+    with torch.device("meta"):
+        parameters = AutoModelForCausalLM.from_config(architecture).num_parameters()
+    copies = 1 if options.lora else ADAMW_COPIES + (config.beta > 0)
+    gib = parameters * copies * options.weight_dtype().itemsize / GIB
+    held = "weights" if options.lora else "weights, gradients, AdamW" + (", reference" if config.beta else "")
+    return (
+        f"{options.model_name}, {architecture.model_type}, {parameters / 1e6:,.1f} million parameters, "
+        f"{gib:.2f} GiB ({held}), prompts of up to {longest_prompt(options, config)} tokens"
+    )

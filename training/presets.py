@@ -1,0 +1,87 @@
+"""``--config FILE``: flags from a YAML file, among them the presets of published recipes in ``configs/presets/``.
+
+A key is a flag without its dashes. The key ``script`` names the entry script that the file is written for; another
+script refuses the file instead of training something else under the recipe's name.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from training.errors import UserError
+
+PRESETS = Path(__file__).parent.parent / "configs" / "presets"
+SCRIPT_KEY = "script"
+_ABSENT = object()
+
+
+def preset_names() -> list[str]:
+    """The presets' names, sorted: those of the files in ``configs/presets/`` without their ending."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def read_config(path: str, script: str) -> dict[str, Any]:
+    """The flags in the YAML file ``path``, without the key that says which script they are for.
+
+    Raises `UserError` when there is no such file (naming the presets), when it is no mapping of flags to values, or
+    when it was written for another script than ``script``.
+    """
+    if not Path(path).is_file():
+        raise UserError(
+            f"--config={path!r} is not a file; give a YAML file of flags or a preset, configs/presets/NAME.yaml, "
+            f"where NAME is one of: {', '.join(preset_names())}."
+        )
+    try:
+        flags = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--config={path!r} is not YAML ({reason}); write one 'flag: value' per line.") from error
+    if not isinstance(flags, dict) or not all(isinstance(key, str) for key in flags):
+        raise UserError(f"--config={path!r} must hold one 'flag: value' per line and nothing else.")
+    meant_for = flags.pop(SCRIPT_KEY, script)
+    if meant_for != script:
+        raise UserError(
+            f"--config={path!r} is for {meant_for}, not for {script}; run python {meant_for} --config {path}."
+        )
+    return flags
+
+
+def check_keys(flags: Mapping[str, Any], known: Collection[str], refused: Mapping[str, str], path: str) -> None:
+    """Raise `UserError` for a key of the file ``path`` that is no flag, or one of ``refused`` (flag -> what to use)."""
+    for key in flags:
+        if f"--{key}" in refused:
+            raise UserError(f"{key!r} in --config={path!r} is set through {refused[f'--{key}']} here; use that.")
+        if key not in known:
+            raise UserError(
+                f"{key!r} in --config={path!r} is not a flag{did_you_mean(key, known)}; --help_all lists all."
+            )
+
+
+def did_you_mean(name: str, known: Collection[str], prefix: str = "") -> str:
+    """A question in brackets that names the flag most like ``name``, or nothing where none is like it."""
+    close = get_close_matches(name, known, n=1)
+    return f" (did you mean {prefix}{close[0]}?)" if close else ""
+
+
+def as_defaults(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """``flags`` as defaults for argparse: numbers and booleans as text, so that it checks them as if typed."""
+    return {key: str(value).lower() if isinstance(value, (bool, int, float)) else value for key, value in flags.items()}
+
+
+def overridden(parser: ArgumentParser, arguments: Sequence[str], flags: Mapping[str, Any], path: str) -> list[str]:
+    """One line for each key of the file ``path`` whose value a different one in ``arguments`` takes the place of.
+
+    ``parser`` holds the file's values as defaults.
+    """
+    in_file, _ = parser.parse_known_args([])
+    typed, _ = parser.parse_known_args(list(arguments), Namespace(**dict.fromkeys(vars(in_file), _ABSENT)))
+    lines = []
+    for key in flags:
+        value, flag = getattr(in_file, key), getattr(typed, key)
+        if flag is not _ABSENT and flag != value:
+            lines.append(f"{key}: {path} says {value}, the command line {flag}; the command line wins")
+    return lines
