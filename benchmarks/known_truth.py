@@ -1,0 +1,210 @@
+"""Does a bonus explore? Every bonus on a Countdown of which all is known: see docs/known_truth.md.
+
+python -m benchmarks.known_truth --seeds 10 --output benchmarks/results/known_truth
+
+Every problem has a common and a rare right strategy; plain GRPO is expected to end with the common one alone. The
+bonuses, their pipeline, the text encoder and the grader are those of training; policy and measures are exact.
+"""
+
+import copy
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import HfArgumentParser
+
+from benchmarks.known_truth_env import LENGTH, TOKENS, Policy, World, fitted_policy
+from benchmarks.known_truth_report import plot, table
+from intrinsic import REGISTRY, build_bonuses, parse_names
+from intrinsic.encoder import build_encoder
+from training.bonus_pipeline import BonusPipeline, reward_advantages
+from training.errors import UserError, run_cli
+from training.options import IntrinsicOptions
+from training.rollout import Rollout
+
+SHUFFLED = ("rnd", "repexp", "outcome", "knn+")
+EVERY = 10  # steps between two exact measurements
+# Methods that wait for a number of batches wait here for a tenth of the run, and the shortest run that coherence asks
+# for is one token, as a whole text has five. Everything else is as --help says.
+SETTINGS = {"cfn_warmup": 10, "cfn_min_run": 1}
+
+
+@dataclass
+class Options:
+    """What is run."""
+
+    bonuses: str = field(
+        default=",".join(["no", *REGISTRY, *(f"shuffle:{name}" for name in SHUFFLED)]),
+        metadata={"help": "Bonuses, or several joined by +, separated by commas; no comes first in any case."},
+    )
+    seeds: int = field(default=10, metadata={"help": "Seeds of policy and sampling, 2 or more."})
+    steps: int = field(default=100, metadata={"help": "Updates, 1 or more."})
+    problems: int = field(default=8, metadata={"help": "Problems, 1 to 60; all are in every batch."})
+    num_generations: int = field(default=8, metadata={"help": "Completions per problem and batch, 2 or more."})
+    learning_rate: float = field(default=3e-3, metadata={"help": "Of Adam; chosen with no bonus, see the document."})
+    output: str = field(default="outputs/known_truth", metadata={"help": "Files to write, without .json, .md, .png."})
+
+    def __post_init__(self):
+        for name, least in (("seeds", 2), ("steps", 1), ("problems", 1), ("num_generations", 2)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
+        self.names = list(dict.fromkeys(["no", *self.bonuses.split(",")]))
+        for name in self.names:
+            parse_names(name)
+
+
+class CachedEncoder:
+    """The text encoder of the memories; each text once in all runs."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.encoder = None
+        self.vectors: dict[str, Tensor] = {}
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        self.encoder = self.encoder or build_encoder(self.name)
+        new = [text for text in dict.fromkeys(texts) if text not in self.vectors]
+        if new:
+            self.vectors.update(zip(new, self.encoder(new).cpu(), strict=True))
+        return torch.stack([self.vectors[text] for text in texts])
+
+
+class Trial:
+    """One policy trained with one choice of bonuses.
+
+    Args:
+        policy: where it starts; not changed.
+        bonuses: pipeline with fresh bonuses.
+        seed: of the sampling.
+    """
+
+    def __init__(
+        self, world: World, policy: Policy, bonuses: BonusPipeline, options: Options, seed: int, encode: Callable
+    ):
+        self.world, self.options, self.bonuses, self.encode = world, options, bonuses, encode
+        self.frozen, self.policy = policy, copy.deepcopy(policy)
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=options.learning_rate)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.problems = torch.arange(options.problems).repeat_interleave(options.num_generations)
+        self.seen = torch.zeros_like(world.right)
+        for bonus in bonuses.bonuses:
+            bonus.check(options.num_generations, LENGTH)
+
+    def run(self) -> list[dict[str, float]]:
+        """Measurements before training and after every `EVERY` steps."""
+        curve = [self.measure(0)]
+        for step in range(self.options.steps):
+            self.train_step(step)
+            if (step + 1) % EVERY == 0 or step + 1 == self.options.steps:
+                curve.append(self.measure(step + 1))
+        return curve
+
+    def train_step(self, step: int) -> None:
+        """Sample, score, let the bonuses learn, and one GRPO update on the batch."""
+        sequences = self.policy.sample(self.problems, self.generator)
+        rollout = self._rollout(sequences, step)
+        scored = self.bonuses.score(rollout)
+        columns = [rollout.rewards, *self.bonuses.reward_values(scored, self.options.num_generations)]
+        rewards = torch.stack(columns, dim=1)
+        advantages = reward_advantages(rewards, torch.ones(len(columns)), self.options.num_generations, "group")
+        advantages = self.bonuses.join(advantages, scored, rollout)
+        self.bonuses.update(rollout)
+        logps = self._logps(self.policy, sequences)[1]
+        weights = advantages if advantages.dim() == 2 else advantages[:, None]
+        self.optimizer.zero_grad()
+        (-(weights * logps).mean()).backward()
+        self.optimizer.step()
+
+    def _logps(self, policy: Policy, sequences: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        hidden, distribution = policy(self.problems, sequences)
+        return hidden, distribution.gather(2, sequences[..., None]).squeeze(2), distribution
+
+    @torch.no_grad()
+    def _rollout(self, sequences: Tensor, step: int) -> Rollout:
+        places = (sequences * len(TOKENS) ** torch.arange(LENGTH - 1, -1, -1)).sum(dim=1)
+        self.seen[self.problems, places] = True
+        right = self.world.right[self.problems, places].float()
+        pairs = list(zip(self.problems.tolist(), places.tolist(), strict=True))
+        hidden, logps, distribution = self._logps(self.policy, sequences)
+        certainty = -distribution.mean(dim=2) - torch.tensor(len(TOKENS)).log()
+        frozen_hidden, _, frozen = self._logps(self.frozen, sequences)
+        first_problem = len(TOKENS) + 1
+        return Rollout(
+            questions=[self.world.problems[problem].question for problem, _ in pairs],
+            completions=[self.world.texts[problem][place] for problem, place in pairs],
+            correct=right,
+            rewards=right,
+            num_generations=self.options.num_generations,
+            answers=[self.world.answers[problem][place] for problem, place in pairs],
+            step=step,
+            max_steps=self.options.steps,
+            completion_ids=sequences + 1,
+            completion_mask=torch.ones_like(sequences, dtype=torch.bool),
+            prompt_ids=self.problems[:, None] + first_problem,
+            prompt_mask=torch.ones(len(pairs), 1, dtype=torch.bool),
+            vocab_size=first_problem + self.options.problems,
+            features={
+                "hidden": hidden,
+                "logps": logps,
+                "entropy": -(distribution.exp() * distribution).sum(dim=2),
+                "self_certainty": certainty,
+                "frozen_hidden": frozen_hidden,
+                "frozen_self_certainty": -frozen.mean(dim=2) - torch.tensor(len(TOKENS)).log(),
+            },
+            encode=self.encode,
+            decode=lambda ids: [" ".join(TOKENS[i - 1] for i in row if 0 < i <= len(TOKENS)) for row in ids],
+        )
+
+    @torch.no_grad()
+    def measure(self, step: int) -> dict[str, float]:
+        """Exact figures of the policy, and what has been sampled so far; means over problems."""
+        world = self.world
+        probability = self.policy.distribution(self.options.problems).double().exp()
+        right, rare = ((probability * chosen).sum(dim=1) for chosen in (world.right, world.rare))
+        once = world.numbers_once.expand_as(self.seen)
+        return {
+            "step": step,
+            "pass@1": right.mean().item(),
+            "pass@8": (1 - (1 - right) ** 8).mean().item(),
+            "pass@64": (1 - (1 - right) ** 64).mean().item(),
+            "rare_share": (rare / right).mean().item(),
+            "rare@64": (1 - (1 - rare) ** 64).mean().item(),
+            "right_found": (self.seen & world.right).sum(dim=1).double().mean().item(),
+            "rare_found": (self.seen & world.rare).any(dim=1).double().mean().item(),
+            "coverage": ((self.seen & once).sum(dim=1) / once.sum(dim=1)).mean().item(),
+        }
+
+
+def pipeline_of(name: str, intrinsic: IntrinsicOptions) -> BonusPipeline:
+    """Fresh bonuses for one trial, as `name` and the flags say."""
+    options = replace(intrinsic, use_ir=name)
+    return BonusPipeline(build_bonuses(options), options.schedules(), options.ir_clip, options.ir_min_std)
+
+
+def main() -> None:
+    parser = HfArgumentParser((Options, IntrinsicOptions))
+    parser.set_defaults(**SETTINGS)
+    options, intrinsic = parser.parse_args_into_dataclasses()
+    world, encode = World(options.problems), CachedEncoder(intrinsic.encoder)
+    path = Path(options.output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    curves: dict[str, list] = {name: [] for name in options.names}
+    for seed in range(options.seeds):
+        policy, start = fitted_policy(world, seed), time.perf_counter()
+        for name in options.names:
+            curves[name].append(Trial(world, policy, pipeline_of(name, intrinsic), options, seed, encode).run())
+        print(f"seed {seed}: {len(options.names)} runs in {time.perf_counter() - start:.0f} s", flush=True)
+        flags = {"known_truth": vars(options), "intrinsic": vars(intrinsic)}
+        path.with_suffix(".json").write_text(json.dumps({"flags": flags, "curves": curves}, default=str))
+    text = table(curves)
+    path.with_suffix(".md").write_text(text)
+    plot(curves, path.with_suffix(".png"))
+    print(text)
+
+
+if __name__ == "__main__":
+    run_cli(main)

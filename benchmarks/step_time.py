@@ -1,0 +1,110 @@
+"""Time of a training step: our trainer without a bonus against TRL's GRPOTrainer, as it comes and at our precision.
+
+python -m benchmarks.step_time [--steps 8] [--rounds 2] [--prompts 24] [--length 128]
+
+Same policy, data, reward, batch and loss. "trl" is GRPOTrainer with GRPOConfig's defaults for everything a user would
+leave alone (bfloat16 and gradient checkpointing, on a CPU too); "trl, our precision" has our two choices for the
+device. Every run is a process of its own; the three take turns, so that a machine that slows down slows them all.
+Ratios are of medians over all rounds, without the first two steps of each run.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+
+from transformers import HfArgumentParser, set_seed
+from trl import GRPOConfig, GRPOTrainer
+
+from benchmarks.bonus_overhead import WARM_STEPS, StepTimes, correctness, peak_megabytes
+from tasks.countdown import add_prompts, generate
+from training.policy import load_policy, load_tokenizer
+from training.run_options import RunConfig
+from training.tiny_policy import SPACE
+from training.trainer import IntrinsicGRPOTrainer
+
+WAYS = ("trl", "trl, our precision", "ours")
+
+
+@dataclass
+class Options:
+    """What is measured."""
+
+    steps: int = field(default=8, metadata={"help": "Optimiser steps per run, 3 or more."})
+    rounds: int = field(default=2, metadata={"help": "Runs of each trainer, 1 or more."})
+    prompts: int = field(default=24, metadata={"help": "Prompts per step, with eight completions each."})
+    length: int = field(default=128, metadata={"help": "Most tokens of a completion."})
+    beta: float = field(default=0.04, metadata={"help": "Weight of the KL penalty."})
+    model_name: str = field(default="tiny", metadata={"help": "Policy: tiny or a folder."})
+    way: str = field(default="", metadata={"help": "Used by the benchmark itself: trainer of one process."})
+
+
+def measure(options: Options) -> dict:
+    """Seconds of the steps after the first two, tokens per step, and peak megabytes."""
+    set_seed(0)
+    times = StepTimes()
+    shared = {
+        "num_generations": 8,
+        "max_steps": options.steps,
+        "learning_rate": 1e-6,
+        "beta": options.beta,
+        "loss_type": "grpo",
+        "temperature": 1.0,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": 0,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        ours = RunConfig(output_dir=folder, bs=options.prompts, L=options.length, **shared)
+        plain = {"output_dir": folder, "per_device_train_batch_size": 8 * options.prompts}
+        plain |= {"max_completion_length": options.length, "use_cpu": ours.use_cpu}
+        if options.way == "trl, our precision":
+            plain |= {"bf16": ours.bf16, "gradient_checkpointing": bool(ours.activation_checkpointing)}
+        trainer_class = IntrinsicGRPOTrainer if options.way == "ours" else GRPOTrainer
+        trainer = trainer_class(
+            load_policy(options.model_name),
+            args=ours if options.way == "ours" else GRPOConfig(**plain, **shared),
+            train_dataset=add_prompts(generate(500, "train", 0, SPACE), "chat"),
+            reward_funcs=[correctness],
+            processing_class=load_tokenizer(options.model_name),
+            callbacks=[times],
+        )
+        trainer.train()
+    tokens = [log["num_tokens"] for log in trainer.state.log_history if "num_tokens" in log]
+    return {"seconds": times.seconds[WARM_STEPS:], "tokens": tokens[-1] / options.steps, "mb": peak_megabytes()}
+
+
+def run_child(way: str) -> dict:
+    """`measure` in a process of its own, with the flags of this one."""
+    command = [sys.executable, "-m", "benchmarks.step_time", *sys.argv[1:], "--way", way]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.exit(f"{way} failed:\n{result.stderr[-2000:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    if options.way:
+        print(json.dumps(measure(options)))
+        return
+    runs = {way: [] for way in WAYS}
+    for _ in range(options.rounds):
+        for way in WAYS:
+            runs[way].append(run_child(way))
+    steps = {way: sorted(s for run in runs[way] for s in run["seconds"]) for way in WAYS}
+    ours = statistics.median(steps["ours"])
+    print("| trainer | seconds per step | all steps | over ours | tokens per step | peak MB |")
+    print("|---|---|---|---|---|---|")
+    for way, seconds in steps.items():
+        median, tokens = statistics.median(seconds), statistics.mean(run["tokens"] for run in runs[way])
+        memory = max(run["mb"] for run in runs[way])
+        spread = f"{seconds[0]:.2f} to {seconds[-1]:.2f}"
+        print(f"| {way} | {median:.2f} | {spread} | {median / ours:.2f} | {tokens:.0f} | {memory:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
