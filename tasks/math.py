@@ -97,5 +97,9 @@ def _plain_gold(text: str) -> tuple[str, str]:
 def _boxed_gold(solution: str) -> tuple[str, str]:
     boxed = last_box(solution)
     if not boxed:
+        # MATH has a few solutions with \boxed 2, which its authors read up to the end of the formula.
+        unbraced = solution.rpartition(f"{_BOXED} ")[2] if f"{_BOXED} " in solution else ""
+        boxed = unbraced.partition("$")[0].strip()
+    if not boxed:
         raise GoldError(f"has no {_BOXED}{{...}} in its solution: {solution[-60:]!r}")
     return boxed, boxed

@@ -47,6 +47,8 @@ def test_numina_gold_is_the_last_box_of_the_solution(tmp_path):
         {"problem": "A?", "solution": "Not \\boxed{1} but \\boxed{\\frac{1}{\\sqrt{2}}}.", "messages": []},
     )
     assert load_math(source)["gold"] == ["\\frac{1}{\\sqrt{2}}"]
+    unbraced = write(tmp_path / "unbraced.jsonl", {"problem": "A?", "solution": "So $x = \\boxed 2$ and $y$ is 3."})
+    assert load_math(unbraced)["gold"] == ["2"]
     with pytest.raises(UserError, match="row 0 .*no .boxed"):
         load_math(write(tmp_path / "other.jsonl", {"problem": "A?", "solution": "It is 4."}))
 
