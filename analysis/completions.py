@@ -86,17 +86,26 @@ def _last_batch(folder: Path) -> Path:
 
 
 def _from_batch(path: Path, options: dict) -> list[Completion]:
+    frame = pd.read_parquet(path)
+    return [
+        Completion(question, prompt, text, bool(correct), ended=None)
+        for question, prompt, text, correct in zip(
+            frame["question"], _prompts(path, frame, options), frame["completion"], frame["correct"], strict=True
+        )
+    ]
+
+
+def _prompts(path: Path, frame: pd.DataFrame, options: dict) -> list[list[dict] | str]:
+    """What the policy was shown, as it was written; files without it have prompts that their question determines."""
+    if "prompt" in frame:
+        return [json.loads(prompt) for prompt in frame["prompt"]]
     asked = options.get("task", {})
     if asked.get("num_shots"):
         raise UserError(
             f"{path} does not say which worked examples each prompt had (--num_shots={asked['num_shots']}); "
             "give an eval/*.json of the run."
         )
-    frame = pd.read_parquet(path, columns=["question", "completion", "correct"])
-    return [
-        Completion(row.question, _prompt(row.question, asked), row.completion, bool(row.correct), ended=None)
-        for row in frame.itertuples()
-    ]
+    return [_prompt(question, asked) for question in frame["question"]]
 
 
 def _from_evaluation(path: Path, report: dict, options: dict) -> list[Completion]:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import add_fused_lm_head
 
 from analysis.completions import Completion
-from intrinsic import bonus_class
+from intrinsic import build_bonus
 from intrinsic.base import Bonus
 from training.chat import render
 from training.checkpoint import load_state
@@ -56,7 +56,9 @@ def tokenize(
         raise UserError(f"the tokenizer {type(tokenizer).__name__} has no offsets; give a model with a fast tokenizer.")
     prompts, ids, pieces = [], [], []
     for completion in completions:
-        prompts.append(tokenizer(render(completion.prompt, tokenizer), add_special_tokens=False)["input_ids"])
+        prompt, is_text = render(completion.prompt, tokenizer), isinstance(completion.prompt, str)
+        # As in training: a text gets the tokenizer's own special tokens, a rendered conversation has them.
+        prompts.append(tokenizer(prompt, add_special_tokens=is_text)["input_ids"])
         encoded = tokenizer(completion.text, add_special_tokens=False, return_offsets_mapping=True)
         tokens, texts = list(encoded["input_ids"]), cut_pieces(completion.text, encoded["offset_mapping"])
         ended = completion.ended if completion.ended is not None else longest is None or len(tokens) < longest
@@ -134,7 +136,7 @@ def load_token_bonus(name: str, checkpoint: str, saved: dict[str, Any]) -> Bonus
     known = {key: value for key, value in saved.items() if key in IntrinsicOptions.__dataclass_fields__}
     changed = {"use_ir": name, "ir_weight": "1.0", **PER_TOKEN.get(name, {})}
     options = IntrinsicOptions(**(known | changed))
-    bonus = bonus_class(*options.bonus_names).from_options(options)
+    bonus = build_bonus(*options.bonus_names, options)
     if bonus.placement != "token":
         raise UserError(f"--bonus={name!r} has one value per completion, not per token; use --quantity for this run.")
     if not (Path(checkpoint) / f"{STATE_NAME}.json").is_file():

@@ -8,6 +8,7 @@ Plain GRPO scores a group with reward functions and normalises; this trainer als
 Evaluation runs none of this. Training is the same as plain GRPO's but for speed: see training/buckets.py.
 """
 
+import json
 import logging
 from collections.abc import Callable
 from itertools import cycle
@@ -306,6 +307,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
 
     def _write_completions(self) -> None:
         columns = {
+            "prompt": [json.dumps(prompt) for prompt in self._logs["prompt"]],
             "question": self._rollout.questions,
             "completion": self._rollout.completions,
             "correct": self._rollout.correct.bool().tolist(),

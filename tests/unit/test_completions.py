@@ -42,6 +42,16 @@ def test_last_batch_of_a_run_with_the_prompt_of_training(tmp_path):
     assert "step_000003" in file.label and file.options == COUNTDOWN and file.model_name == str(run / "final")
 
 
+def test_a_prompt_that_the_file_holds_is_taken_as_it_is(tmp_path):
+    """Worked examples are drawn per row of the training data, which the question alone does not tell."""
+    shots = math_prompts.draw_shots(2, 5, 7)
+    prompts = [math_prompts.prompt("q", "think", shots), '"quoted" text']
+    run = write_run(tmp_path, {"task": {"prompt_type": "think", "num_shots": 2}}, [("q", "x", True), ("r", "y", False)])
+    path = run / "completions" / "step_000003.parquet"
+    pd.read_parquet(path).assign(prompt=[json.dumps(prompt) for prompt in prompts]).to_parquet(path)
+    assert [item.prompt for item in read_completions(run).completions] == prompts
+
+
 @pytest.mark.parametrize(
     "asked, prompt",
     [

@@ -94,10 +94,26 @@ def test_a_token_has_the_value_of_the_distribution_that_it_was_sampled_from(quan
     torch.testing.assert_close(found[1], expected[quantity], atol=1e-3, rtol=1e-3)
 
 
-class Surprise(Bonus):
+@pytest.mark.parametrize("as_text", [True, False])
+def test_special_tokens_of_a_prompt_are_those_of_training(monkeypatch, as_text):
+    """A base model's start token goes before a plain text; a rendered conversation brings its own."""
+    tokenizer, seen = load_tokenizer("tiny"), []
+    encode = type(tokenizer).__call__
+
+    def spy(self, text, add_special_tokens=True, **settings):
+        seen.append((text, add_special_tokens))
+        return encode(self, text, add_special_tokens=add_special_tokens, **settings)
+
+    monkeypatch.setattr(type(tokenizer), "__call__", spy)
+    prompt = QUESTION if as_text else countdown.prompt([5, 1, 4], 15, "chat")
+    tokenize([Completion(QUESTION, prompt, RIGHT, True, True)], tokenizer, None, CPU)
+    assert seen == [(render(prompt, tokenizer), as_text), (RIGHT, False)]
+
+
+class Astonishment(Bonus):
     """A token-level bonus with a state and with features of both policies."""
 
-    name, placement, needs = "surprise", "token", frozenset({"logps", "frozen_hidden"})
+    name, placement, needs = "astonishment", "token", frozenset({"logps", "frozen_hidden"})
     scale = 0.0
 
     def score(self, rollout):
@@ -110,40 +126,41 @@ class Surprise(Bonus):
 
 
 @pytest.fixture
-def surprise(monkeypatch, tmp_path):
-    """The checkpoint of a run that was paid with `Surprise`."""
-    monkeypatch.setitem(sys.modules, "surprise_module", SimpleNamespace(Surprise=Surprise))
-    monkeypatch.setitem(REGISTRY, "surprise", "surprise_module:Surprise")
+def astonishment(monkeypatch, tmp_path):
+    """The checkpoint of a run that was paid with `Astonishment`."""
+    monkeypatch.setitem(sys.modules, "astonishment_module", SimpleNamespace(Astonishment=Astonishment))
+    monkeypatch.setitem(REGISTRY, "astonishment", "astonishment_module:Astonishment")
     checkpoint = tmp_path / "run" / "checkpoint-3"
     checkpoint.mkdir(parents=True)
     load_policy("tiny").save_pretrained(checkpoint)
     load_tokenizer("tiny").save_pretrained(checkpoint)
-    save_state({"bonuses": {"surprise": {"bonus": {"scale": 3.0}, "nonfinite_streak": 0}}}, checkpoint)
+    save_state({"bonuses": {"astonishment": {"bonus": {"scale": 3.0}, "nonfinite_streak": 0}}}, checkpoint)
     write_run(tmp_path / "run", COUNTDOWN, [(QUESTION, RIGHT, True), (QUESTION, "no", False)])
     return checkpoint
 
 
-def test_a_bonus_paints_with_the_state_of_the_checkpoint(surprise, tmp_path):
-    settings = {"run": str(surprise.parent), "model_name": str(surprise)}
+def test_a_bonus_paints_with_the_state_of_the_checkpoint(astonishment, tmp_path):
+    settings = {"run": str(astonishment.parent), "model_name": str(astonishment)}
     values = {}
-    for name, more in (("bonus", {"bonus": "surprise"}), ("logps", {"quantity": "logps"})):
+    for name, more in (("bonus", {"bonus": "astonishment"}), ("logps", {"quantity": "logps"})):
         page = write_token_map(TokenMapOptions(out=str(tmp_path / f"{name}.html"), **settings, **more)).read_text()
         values[name] = [float(text) for text in re.findall(r'title="\S+ (\S+)', page)]
     assert len(values["bonus"]) > 10
     np.testing.assert_allclose(values["bonus"], -3.0 * np.array(values["logps"]), rtol=1e-2, atol=1e-6)
 
 
-def test_bonus_that_cannot_be_painted_is_refused(surprise):
+def test_bonus_that_cannot_be_painted_is_refused(astonishment):
     for name, checkpoint, reason in [
-        ("knn", str(surprise), "one value per completion"),
-        ("surprise", "tiny", "checkpoint-<step>"),
-        ("rumour", str(surprise), "unknown bonus"),
+        ("knn", str(astonishment), "one value per completion"),
+        ("astonishment", "tiny", "checkpoint-<step>"),
+        ("shuffle:sc", str(astonishment), "one value per completion"),
+        ("rumour", str(astonishment), "unknown bonus"),
     ]:
         with pytest.raises(UserError, match=reason):
             load_token_bonus(name, checkpoint, {})
-    save_state({"bonuses": {}}, surprise)
+    save_state({"bonuses": {}}, astonishment)
     with pytest.raises(UserError, match="no bonus"):
-        load_token_bonus("surprise", str(surprise), {"use_ir": "knn", "flag_of_another_version": 1})
+        load_token_bonus("astonishment", str(astonishment), {"use_ir": "knn", "flag_of_another_version": 1})
 
 
 def test_features_of_an_unknown_first_policy_are_refused():

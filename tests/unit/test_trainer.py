@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig
 
+from analysis.completions import read_completions
 from intrinsic.base import Bonus, WeightSchedule
 from training.errors import RunError, UserError
 from training.policy import load_policy, load_tokenizer
@@ -250,6 +251,25 @@ def test_pretraining_feeds_the_bonus_that_asks_for_it_and_changes_nothing_else(t
     assert all(torch.equal(value, before[name]) for name, value in random_policy.state_dict().items())
     trainer.train()
     assert wanting.calls == [*["update"] * 3, "score", "update"] and other.calls == ["score", "update"]
+
+
+def test_written_completions_hold_the_prompt_that_the_policy_was_shown(trainer_factory, tmp_path):
+    """With worked examples the question alone does not tell it, and the second batch must not repeat the first's."""
+    trainer = trainer_factory([RecordingBonus()], [WeightSchedule()])
+
+    def with_example(row):
+        example = [{"role": "user", "content": "Numbers: 1, 2."}, {"role": "assistant", "content": "1+2"}]
+        return {"prompt": example + row["prompt"]}
+
+    trainer.train_dataset = trainer.train_dataset.map(with_example)
+    trainer.completions_dir = tmp_path / "completions"
+    trainer.train()
+    files = sorted(trainer.completions_dir.glob("*.parquet"))
+    frames = [read_completions(path).completions for path in files]
+    assert len(frames) == 2
+    for item in frames[0] + frames[1]:
+        assert item.prompt[0]["content"] == "Numbers: 1, 2." and item.prompt[-1]["content"] == item.question
+    assert {item.question for item in frames[0]} != {item.question for item in frames[1]}
 
 
 def test_bonuses_see_the_answers_that_the_reward_function_read(trainer_factory):
