@@ -2,19 +2,14 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from analysis.style import STYLE
+from analysis.style import NOTE, SERIES, STYLE, TOTAL, UNPARSABLE
 
 COLUMNS = ("pass@1", "rare_share", "rare@64", "rare_found", "right_found", "coverage")
-PANELS = {
-    "pass@1": "accuracy (exact)",
-    "rare_share": "rare strategy's share of right texts (exact)",
-    "coverage": "expressions tried so far",
-}
+PANELS = {"pass@1": "pass@1", "rare@64": "rare strategy in 64 samples", "coverage": "expressions tried"}
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -43,22 +38,21 @@ def table(curves: dict[str, list[list[dict]]]) -> str:
 
 
 def plot(curves: dict[str, list[list[dict]]], path: Path) -> None:
-    """One panel per quantity of `PANELS`: mean over seeds by step, every bonus with the band of its interval."""
-    matplotlib.use("Agg")
+    """Last figures of every bonus minus those of "no" with the same seed, with intervals; controls hollow and grey."""
+    names = [name for name in curves if name != "no"]
+    size = (4.2 * len(PANELS) + 1.5, 0.3 * len(names) + 1.6)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(PANELS), figsize=(5 * len(PANELS), 5), layout="constrained")
-    colors = matplotlib.colormaps["tab20"].resampled(20)
-    for axis, (column, title) in zip(axes, PANELS.items(), strict=True):
-        for number, (name, runs) in enumerate(curves.items()):
-            steps = [point["step"] for point in runs[0]]
-            values = np.array([[point[column] for point in curve] for curve in runs])
-            bands = [interval(values[:, place]) for place in range(len(steps))]
-            mean, half = np.array(bands).T
-            style = {"color": "black", "linewidth": 2.5} if name == "no" else {"color": colors(number % 20)}
-            dashes = "--" if name == "noise" or name.startswith("shuffle:") else "-"
-            axis.plot(steps, mean, dashes, label=name, **style)
-            axis.fill_between(steps, mean - half, mean + half, color=style["color"], alpha=0.08, linewidth=0)
-        axis.set(title=title, xlabel="updates")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=8, frameon=False)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+        figure, axes = plt.subplots(1, len(PANELS), figsize=size, sharey=True, layout="constrained")
+        for axis, (column, title) in zip(axes, PANELS.items(), strict=True):
+            for row, name in enumerate(names):
+                mean, half = interval(final(curves[name], column) - final(curves["no"], column))
+                control = name == "noise" or name.startswith("shuffle:")
+                color, face = (UNPARSABLE, "white") if control else (SERIES[0], SERIES[0])
+                axis.errorbar(mean, row, xerr=half, fmt="o", color=color, markerfacecolor=face, markersize=6)
+            axis.axvline(0.0, color=TOTAL, linewidth=1)
+            axis.set(title=title, xlabel="difference to no", yticks=range(len(names)), yticklabels=names)
+        axes[0].invert_yaxis()
+        seeds = f"{len(curves['no'])} seeds, means of paired differences with 95 % intervals"
+        figure.supxlabel(f"{seeds}; hollow: controls", fontsize=9, color=NOTE)
+        figure.savefig(path, dpi=130)
+        plt.close(figure)

@@ -143,7 +143,7 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
     (embedded policy) or ``configs/<task>.yaml`` (any other). ``--help`` and ``--help_all`` print and exit.
     """
     quiet_libraries()
-    script, arguments = _script_flags(sys.argv[1:])
+    script, arguments = script_flags(sys.argv[1:])
     _refuse_shadowed_flags(arguments)
     types = (task_options, intrinsic, RunOptions, RunConfig)
     file_flags = read_config(script.config, f"run_{task}.py") if script.config else {}
@@ -156,7 +156,7 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
         hidden = {flag.removeprefix("--") for flag in SHADOWED}
         print(help_text(f"run_{task}.py", types, defaults, script.help_all, hidden))
         sys.exit(0)
-    parsed = _parse(parser, arguments, known)
+    parsed = parse_flags(parser, arguments, known)
     options, config = parsed[2:]
     options.config_file = script.config or ""
     if config.process_index == 0:
@@ -172,7 +172,7 @@ class FlagParser(TrlParser):
         raise UserError(f"{message}; --help explains every flag.")
 
 
-def _script_flags(arguments: list[str]) -> tuple[Namespace, list[str]]:
+def script_flags(arguments: list[str]) -> tuple[Namespace, list[str]]:
     """The flags that are no field of any options (config, help, help_all), and the other arguments."""
     parser = FlagParser(allow_abbrev=False, add_help=False)
     parser.add_argument("--config")
@@ -193,7 +193,7 @@ def _default_flags(task: str, model_name: str) -> dict:
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
-def _parse(parser: FlagParser, arguments: list[str], known: set[str]) -> tuple:
+def parse_flags(parser: FlagParser, arguments: list[str], known: set[str]) -> tuple:
     try:
         *parsed, unknown = parser.parse_args_into_dataclasses(
             arguments, return_remaining_strings=True, look_for_args_file=False

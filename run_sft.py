@@ -1,0 +1,66 @@
+"""Supervised warm start before reinforcement learning, on plain or behaviour-injected traces.
+
+python run_sft.py --data data/injected.jsonl --model_name=Qwen/Qwen2.5-1.5B
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from transformers.trainer_utils import get_last_checkpoint
+
+from training.callbacks import install_progress
+from training.chat import check_chat_template
+from training.errors import UserError, run_cli
+from training.policy import PolicyOptions, load_policy, load_tokenizer, resolve
+from training.run_folder import create_run_folder
+from training.sft import build_trainer, fitting_traces, load_traces, longest_trace, parse_sft_options
+
+
+def main() -> None:
+    # ---- flags
+    options, config = parse_sft_options("run_sft.py")
+    resolve(options.model_name)
+
+    # ---- data
+    rows = load_traces(options.data, options.split)
+    tokenizer = load_tokenizer(options.model_name)
+    check_chat_template(rows[0]["prompt"], tokenizer, options.model_name)
+    rows = fitting_traces(rows, tokenizer, longest_trace(options, config))
+
+    # ---- run folder, policy, trainer
+    folder = Path(config.output_dir)
+    checkpoint = find_checkpoint(folder, options.resume)
+    if config.process_index == 0:
+        lock = create_run_folder(folder, {"sft": asdict(options), "trainer": config.to_dict()}, bool(options.resume))
+    trainer = build_trainer(options, config, rows, tokenizer)
+    install_progress(trainer, {"loss": "loss", "accuracy": "mean_token_accuracy"})
+
+    # ---- train, save
+    trainer.train(resume_from_checkpoint=checkpoint)
+    save_policy(trainer, folder, options)
+    if config.process_index == 0:
+        print(f"policy: {folder / 'final'} ({len(rows)} traces, {trainer.state.global_step} updates)")
+        lock.release()
+
+
+def find_checkpoint(folder: Path, resume: str) -> str | None:
+    """The checkpoint to go on from; None for a new run."""
+    if not resume:
+        return None
+    checkpoint = get_last_checkpoint(str(folder)) if resume == "auto" and folder.is_dir() else resume
+    if checkpoint is None or not Path(checkpoint).is_dir():
+        raise UserError(f"--resume={resume!r}: there is no checkpoint in {str(folder)!r}; leave --resume out.")
+    return checkpoint
+
+
+def save_policy(trainer, folder: Path, options: PolicyOptions) -> None:
+    """The trained policy in ``final/``; with LoRA that is the merged one, and ``adapter/`` holds the adapter."""
+    name = "adapter" if options.lora else "final"
+    trainer.save_model(str(folder / name))
+    if options.lora and trainer.is_world_process_zero():
+        load_policy(str(folder / name), PolicyOptions(dtype=options.dtype)).save_pretrained(folder / "final")
+        trainer.processing_class.save_pretrained(folder / "final")
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,183 @@
+"""Supervised warm start: flags, rows from a file to TRL's prompt-completion form, and the trainer."""
+
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from trl import SFTConfig, SFTTrainer
+
+from tasks.load import load_rows
+from training.callbacks import MetricsCallback
+from training.devices import has_bfloat16
+from training.errors import UserError
+from training.help import help_text
+from training.policy import EMBEDDED_NAME, PolicyOptions, adapter_base, context_length, load_policy, resolve
+from training.presets import as_defaults, check_keys, read_config
+from training.run_folder import default_output_dir
+from training.run_options import FlagParser, parse_flags, quiet_libraries, script_flags
+
+LOSSES = ("completion", "all")
+# TRL's flag -> ours, which sets it.
+SHADOWED = {"--completion_only_loss": "--loss_on", "--assistant_only_loss": "--loss_on"}
+PAIRS = (("prompt", "completion"), ("question", "answer"))
+
+
+def _flag(default, help):
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class SFTOptions(PolicyOptions):
+    """What is learnt, by which policy."""
+
+    data: str = _flag("", "Traces: jsonl or parquet file, folder or hub name, see the README. Needed.")
+    split: str = _flag("train", "Split of a hub dataset or folder.")
+    model_name: str = _flag(EMBEDDED_NAME, "Hub name, folder of a model or adapter, or tiny (embedded policy).")
+    from_scratch: bool = _flag(False, "Begin with random weights of the same architecture, drawn from --seed.")
+    loss_on: str = _flag(
+        "completion", "Tokens that are learnt: completion, or all (prompt too, as in BRIDGE's program)."
+    )
+    resume: str = _flag("", "auto: go on from the newest checkpoint of the run folder, or the folder of one.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.data:
+            raise UserError("--data is needed: a file of traces, for example from python -m tasks.countdown_bridge.")
+        if self.loss_on not in LOSSES:
+            raise UserError(f"--loss_on={self.loss_on!r} is unknown; use one of {', '.join(LOSSES)}.")
+        if self.from_scratch and self.lora:
+            raise UserError("--from_scratch draws all weights at random; it does not go with --lora, leave one out.")
+
+
+@dataclass
+class SFTRunConfig(SFTConfig):
+    """`trl.SFTConfig` with defaults by device and the project's run folders."""
+
+    output_dir: str | None = _flag(None, "Run folder; unset: outputs/sft/<model>_<name of the data>_seed<seed>.")
+    bf16: bool | None = _flag(None, "Forward pass in bfloat16; unset: where the device computes in it.")
+    learning_rate: float = _flag(5e-6, "Peak learning rate.")
+    num_train_epochs: float = _flag(5.0, "Passes over the traces, unless --max_steps is set.")
+    per_device_train_batch_size: int = _flag(16, "Traces per forward pass and device.")
+    gradient_accumulation_steps: int = _flag(1, "Forward passes per update.")
+    max_length: int | None = _flag(2048, "Most tokens of prompt and completion; longer rows are dropped, and said so.")
+    logging_steps: float = _flag(10, "Updates between two lines of the log.")
+    report_to: str | None = _flag("none", "Experiment trackers: none, wandb, tensorboard.")
+
+    def __post_init__(self):
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if self.bf16 is None and not self.fp16:
+            self.bf16 = has_bfloat16()
+        if self.activation_checkpointing is None:
+            self.activation_checkpointing = not self.use_cpu
+        self.gradient_checkpointing = None  # its successor is set; transformers warns where both are
+        chosen_output_dir = self.output_dir
+        super().__post_init__()
+        self.output_dir = chosen_output_dir  # the base class names "trainer_output" where none is given
+
+
+def load_traces(data: str, split: str) -> Dataset:
+    """Rows with the columns prompt and completion, both texts or both conversations.
+
+    Takes prompt and completion, question and answer, or messages whose last is the assistant's. Raises `UserError` for
+    anything else, and for the first row without a prompt or a completion.
+    """
+    rows = load_rows(data, split)
+    names = set(rows.column_names)
+    if "messages" in names and not {"prompt", "completion"} <= names:
+        rows = rows.map(lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]})
+    else:
+        pair = next((pair for pair in PAIRS if set(pair) <= names), None)
+        if pair is None:
+            raise UserError(
+                f"--data={data!r} has the columns {', '.join(sorted(names))}; it needs prompt and completion, question "
+                "and answer, or messages."
+            )
+        if pair != PAIRS[0]:
+            rows = rows.rename_columns(dict(zip(pair, PAIRS[0], strict=True)))
+    rows = rows.select_columns(list(PAIRS[0]))
+    for number, row in enumerate(rows):
+        for name in PAIRS[0]:
+            if not _said(row[name]):
+                raise UserError(f"--data={data!r}: row {number} has no {name}; give every row one, or leave it out.")
+    return rows
+
+
+def _said(part: str | list[dict] | None) -> bool:
+    """Whether there is any text in a text or a conversation."""
+    texts = [part] if isinstance(part, str) else [message["content"] for message in part or []]
+    return any(text and text.strip() for text in texts)
+
+
+def fitting_traces(rows: Dataset, tokenizer: PreTrainedTokenizerBase, longest: int) -> Dataset:
+    """The rows of at most ``longest`` tokens; prints how many were dropped. Raises `UserError` when none is left."""
+    kept = rows.filter(lambda row: token_count(row, tokenizer) <= longest)
+    if len(kept) < len(rows):
+        print(f"dropped {len(rows) - len(kept)} of {len(rows)} traces longer than {longest} tokens", flush=True)
+    if not len(kept):
+        raise UserError(f"all {len(rows)} traces are longer than {longest} tokens; raise --max_length or shorten them.")
+    return kept
+
+
+def token_count(row: dict, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of a row's prompt and completion as the trainer sees them, its end token included."""
+    if isinstance(row["prompt"], str):
+        return len(tokenizer(row["prompt"] + row["completion"])["input_ids"]) + 1
+    return len(tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=True)["input_ids"])
+
+
+def longest_trace(options: SFTOptions, config: SFTRunConfig) -> int:
+    """Most tokens of a trace: ``--max_length`` or the policy's context, whichever is less."""
+    limits = [limit for limit in (config.max_length, context_length(options.model_name)) if limit]
+    return min(limits) if limits else 10**9
+
+
+def build_policy(options: SFTOptions, seed: int) -> PreTrainedModel:
+    """The policy of ``--model_name``, or one like it with random weights from ``seed``."""
+    if not options.from_scratch:
+        return load_policy(options.model_name, options)
+    set_seed(seed)
+    path = resolve(options.model_name)
+    config = AutoConfig.from_pretrained(adapter_base(path) or path)
+    return AutoModelForCausalLM.from_config(config, dtype=options.weight_dtype())
+
+
+def build_trainer(
+    options: SFTOptions, config: SFTRunConfig, rows: Dataset, tokenizer: PreTrainedTokenizerBase
+) -> SFTTrainer:
+    """TRL's trainer on ``rows``, whose loss is on the completion alone unless ``--loss_on all``."""
+    config.completion_only_loss = options.loss_on == "completion"
+    config.max_length = None  # too long ones are gone; nothing is cut
+    return SFTTrainer(
+        model=build_policy(options, config.seed),
+        args=config,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=options.lora_config(),
+        callbacks=[MetricsCallback(Path(config.output_dir) / "metrics.jsonl")],
+    )
+
+
+def parse_sft_options(script: str) -> tuple[SFTOptions, SFTRunConfig]:
+    """The options from the command line and ``--config``; ``--help`` and ``--help_all`` print and exit."""
+    quiet_libraries()
+    flags, arguments = script_flags(sys.argv[1:])
+    types = (SFTOptions, SFTRunConfig)
+    known = {item.name for kind in types for item in fields(kind) if item.init}
+    file_flags = read_config(flags.config, script) if flags.config else {}
+    check_keys(file_flags, known, SHADOWED, flags.config)
+    parser = FlagParser(types, allow_abbrev=False, add_help=False)
+    parser.set_defaults_with_config(**as_defaults(file_flags))
+    if flags.help or flags.help_all:
+        hidden = {flag.removeprefix("--") for flag in SHADOWED}
+        print(help_text(script, types, as_defaults(file_flags), flags.help_all, hidden))
+        sys.exit(0)
+    options, config = parse_flags(parser, arguments, known)
+    if config.output_dir is None:
+        extra = ["all"] * (options.loss_on == "all") + ["lora"] * options.lora
+        config.output_dir = str(
+            default_output_dir("sft", options.model_name, Path(options.data).stem, config.seed, *extra)
+        )
+    return options, config
