@@ -77,7 +77,9 @@ def run_arm(options: Options, style: str, seed: int) -> None:
             "--output",
             found,
         )
-    grpo = ["--config", CONFIG, "--attn_implementation", "eager", "--use_ir", options.bonus, "--output_dir", rl]
+    # The script's own defaults for a folder are those of large models; the file is that of the embedded one.
+    grpo = ["--config", CONFIG, "--gc", 1, "--attn_implementation", "eager", "--use_ir", options.bonus]
+    grpo += ["--output_dir", rl]
     grpo += ["--max_steps", options.rl_steps, "--save_strategy", "no", "--eval_problems", options.eval_problems]
     _step("grpo", rl / "final", folder, "run_countdown.py", *policy, *grpo)
 

@@ -144,7 +144,7 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
     """
     quiet_libraries()
     script, arguments = script_flags(sys.argv[1:])
-    _refuse_shadowed_flags(arguments)
+    refuse_shadowed_flags(arguments, SHADOWED)
     types = (task_options, intrinsic, RunOptions, RunConfig)
     file_flags = read_config(script.config, f"run_{task}.py") if script.config else {}
     parser = FlagParser(types, allow_abbrev=False, add_help=False)
@@ -216,8 +216,9 @@ def quiet_libraries() -> None:
         transformers.utils.logging.disable_progress_bar()
 
 
-def _refuse_shadowed_flags(arguments: list[str]) -> None:
+def refuse_shadowed_flags(arguments: list[str], shadowed: dict[str, str]) -> None:
+    """Raise `UserError` for a flag of TRL that ``shadowed`` says one of ours sets."""
     for flag in arguments:
-        ours = SHADOWED.get("--" + flag.split("=")[0].removeprefix("--").replace("-", "_"))
+        ours = shadowed.get("--" + flag.split("=")[0].removeprefix("--").replace("-", "_"))
         if ours:
             raise UserError(f"{flag!r} is set through {ours} here; use {ours}.")

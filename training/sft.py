@@ -17,7 +17,7 @@ from training.help import help_text
 from training.policy import EMBEDDED_NAME, PolicyOptions, adapter_base, context_length, load_policy, resolve
 from training.presets import as_defaults, check_keys, read_config
 from training.run_folder import default_output_dir
-from training.run_options import FlagParser, parse_flags, quiet_libraries, script_flags
+from training.run_options import FlagParser, parse_flags, quiet_libraries, refuse_shadowed_flags, script_flags
 
 LOSSES = ("completion", "all")
 # TRL's flag -> ours, which sets it.
@@ -164,6 +164,7 @@ def parse_sft_options(script: str) -> tuple[SFTOptions, SFTRunConfig]:
     """The options from the command line and ``--config``; ``--help`` and ``--help_all`` print and exit."""
     quiet_libraries()
     flags, arguments = script_flags(sys.argv[1:])
+    refuse_shadowed_flags(arguments, SHADOWED)
     types = (SFTOptions, SFTRunConfig)
     known = {item.name for kind in types for item in fields(kind) if item.init}
     file_flags = read_config(flags.config, script) if flags.config else {}

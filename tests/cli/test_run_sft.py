@@ -1,0 +1,87 @@
+"""run_sft.py by subprocess: traces to a policy that run_countdown.py takes; resume, LoRA and bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOY = ["--per_device_train_batch_size", "4", "--learning_rate", "1e-3", "--seed", "0", "--logging_steps", "1"]
+
+
+def run(*arguments, code=0, cwd=None):
+    result = subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd or ROOT, check=False
+    )
+    assert result.returncode == code, result.stderr[-3000:] + result.stdout[-1000:]
+    return result
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "injected.jsonl"
+    run("-m", "tasks.countdown_bridge", "--n", 16, "--output", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(traces, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sft")
+    result = run(ROOT / "run_sft.py", "--data", traces, *TOY, "--max_steps", 2, cwd=folder)
+    return folder / "outputs" / "sft" / "tiny_injected_seed0", result
+
+
+def test_leaves_policy_record_and_metrics_under_the_one_rule_for_names(trained):
+    folder, result = trained
+    assert (folder / "final" / "model.safetensors").exists() and "16 traces, 2 updates" in result.stdout
+    assert json.loads((folder / "run.json").read_text())["options"]["sft"]["loss_on"] == "completion"
+    logs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [log["step"] for log in logs if "loss" in log] == [1, 2]
+
+
+def test_reinforcement_learning_goes_on_from_it(trained, tmp_path):
+    flags = ["--config", "configs/countdown_tiny.yaml", "--max_steps", 1, "--bs", 2, "--L", 16, "--do_eval", "false"]
+    flags += ["--num_generations", 4, "--train_problems", 64, "--save_strategy", "no", "--output_dir", tmp_path / "rl"]
+    run("run_countdown.py", "--model_name", trained[0] / "final", *flags)
+    assert (tmp_path / "rl" / "final" / "config.json").exists()
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(traces, tmp_path):
+    flags = ["--data", traces, *TOY, "--save_strategy", "steps", "--save_steps", 1, "--lr_scheduler_type", "constant"]
+    run("run_sft.py", *flags, "--max_steps", 3, "--output_dir", tmp_path / "straight")
+    run("run_sft.py", *flags, "--max_steps", 2, "--output_dir", tmp_path / "halves")
+    run("run_sft.py", *flags, "--max_steps", 3, "--output_dir", tmp_path / "halves", "--resume", "auto")
+    first, second = ((tmp_path / name / "final" / "model.safetensors").read_bytes() for name in ("straight", "halves"))
+    assert first == second
+
+
+def test_lora_leaves_adapter_and_merged_policy(traces, tmp_path):
+    run("run_sft.py", "--data", traces, *TOY, "--max_steps", 1, "--lora", "--output_dir", tmp_path / "run")
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").exists()
+    assert (tmp_path / "run" / "final" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--data is needed"),
+        (["--data", "nowhere.jsonl"], "not a file or folder"),
+        (["--data", "TRACES", "--max_length", "4"], "all 16 traces are longer than 4 tokens"),
+        (["--data", "TRACES", "--completion_only_loss", "false"], "--loss_on"),
+        (["--data", "TRACES", "--loss_onn", "all"], "did you mean --loss_on"),
+        (["--data", "TRACES", "--resume", "auto"], "there is no checkpoint"),
+        (["--data", "TRACES", "--model_name", "nowhere/model"], "--model_name='nowhere/model'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(flags, message, traces, tmp_path):
+    flags = [str(traces) if flag == "TRACES" else flag for flag in flags]
+    result = run(ROOT / "run_sft.py", *flags, code=2, cwd=tmp_path)
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert not list(tmp_path.rglob("model.safetensors"))
+
+
+def test_help_explains_every_flag_by_group():
+    text = run("run_sft.py", "--help").stdout
+    assert "--loss_on" in text and "--packing" in run("run_sft.py", "--help_all").stdout
