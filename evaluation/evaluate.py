@@ -35,7 +35,7 @@ class HeldOut:
 
     Args:
         task: name of the task, recorded in the report.
-        rows: column ``prompt`` and whatever ``grade`` reads.
+        rows: column ``prompt`` and whatever ``grade`` reads; a column ``part`` is reported part by part.
         grade: (completion text, row) -> `Grade`.
         folder: where reports are saved as ``<name>.json``.
         passes: the decodings; metrics of the first have no prefix, those of the others ``<pass name>/``.
@@ -129,12 +129,16 @@ def record_summary(grade: Grade) -> dict:
 
 
 def summarize_records(records: Sequence[dict]) -> dict:
-    """Metrics of one pass from its records: accuracy (medium), tiers, pass@k, maj@k, length, truncation, format."""
+    """Metrics of one pass from its records: accuracy (medium), tiers, pass@k, maj@k, length, truncation, format.
 
-    def by_problem(key: str) -> list[list]:
+    Where records have a "part", such as a range of difficulty, also the accuracy of each as ``accuracy/<part>``.
+    """
+
+    def by_problem(key: str, part: str | None = None) -> list[list]:
         problems: dict = {}
         for record in records:
-            problems.setdefault(record["id"], []).append(record[key])
+            if part is None or record["part"] == part:
+                problems.setdefault(record["id"], []).append(record[key])
         return list(problems.values())
 
     medium = np.array(by_problem("medium"))
@@ -144,6 +148,8 @@ def summarize_records(records: Sequence[dict]) -> dict:
     votes = summarize(np.array(by_problem("loose")), ks, answers=by_problem("answer"))
     metrics |= {name: value for name, value in votes.items() if name.startswith("maj@")}
     metrics |= {tier: mean_interval(np.array(by_problem(tier), dtype=float)) for tier in TIERS}
+    for part in dict.fromkeys(record["part"] for record in records if "part" in record):
+        metrics[f"accuracy/{part}"] = mean_interval(np.array(by_problem("medium", part), dtype=float))
     return metrics | {
         "mean_length": float(np.mean([record["length"] for record in records])),
         "truncated": float(np.mean([record["truncated"] for record in records])),

@@ -144,6 +144,15 @@ def test_majority_vote_counts_the_answers_of_the_loose_tier():
     assert metrics["pass@4"]["mean"] == 1.0 and metrics["loose"]["mean"] == 0.5
 
 
+def test_each_part_has_an_accuracy_of_its_own():
+    parts = [("op 15-20", True), ("op 15-20", False), ("op 21-25", False), ("op 21-25", False)]
+    records = [record(number, right, "7") | {"part": part} for number, (part, right) in enumerate(parts)]
+    metrics = summarize_records(records)
+    assert metrics["accuracy/op 15-20"]["mean"] == 0.5 and metrics["accuracy/op 21-25"]["mean"] == 0.0
+    assert metrics["accuracy"]["mean"] == 0.25 and metrics["accuracy/op 15-20"]["n"] == 2
+    assert not any(name.startswith("accuracy/") for name in summarize_records([record(0, True, "7")]))
+
+
 @pytest.mark.parametrize("samples", [3, 16])
 def test_pass_and_vote_of_all_samples_are_reported_whatever_their_number(samples):
     metrics = summarize_records([record(0, number == 0, str(number)) for number in range(samples)])
