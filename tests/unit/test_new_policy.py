@@ -1,0 +1,76 @@
+"""A policy sized for a task: its tokenizer loses nothing and reads digits one by one; its size is the one asked for."""
+
+import json
+
+import pytest
+import torch
+
+from training import new_policy
+from training.errors import UserError
+from training.new_policy import NewPolicyOptions
+from training.policy import load_policy, load_tokenizer
+
+ROWS = [
+    {
+        "prompt": [{"role": "system", "content": "Zebra."}, {"role": "user", "content": f"A bag holds {n} apples."}],
+        "completion": [
+            {"role": "assistant", "content": f"<think>\nbag = {n}\n</think>\n<answer>\\boxed{{{n}}}</answer>"}
+        ],
+    }
+    for n in range(20)
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, capsys):
+    data = tmp_path / "traces.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    flags = ["--data", str(data), "--output", str(tmp_path / "new"), "--hidden_size", "32", "--layers", "2"]
+    monkeypatch.setattr("sys.argv", ["new_policy", *flags, "--context", "128"])
+    new_policy.main()
+    assert "million parameters" in capsys.readouterr().out
+    return tmp_path / "new"
+
+
+def test_loads_as_a_policy_of_the_size_asked_for(folder):
+    model, tokenizer = load_policy(str(folder)), load_tokenizer(str(folder))
+    config = model.config
+    assert (config.hidden_size, config.num_hidden_layers, config.max_position_embeddings) == (32, 2, 128)
+    assert config.vocab_size == len(tokenizer) and tokenizer.eos_token == "<|end|>"
+
+
+def test_tokenizer_loses_nothing_and_reads_digits_one_by_one(folder):
+    tokenizer = load_tokenizer(str(folder))
+    for text in ("A bag holds 123 apples.", "<answer>\\boxed{-7}</answer>", "ünïcode 🦊\n"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert tokenizer.tokenize("123") == ["1", "2", "3"]
+    assert len(tokenizer.tokenize(" apples")) == 1
+
+
+def test_conversations_are_rendered_with_an_end_and_without_the_system_turn(folder):
+    text = load_tokenizer(str(folder)).apply_chat_template(ROWS[0]["prompt"] + ROWS[0]["completion"], tokenize=False)
+    assert text.startswith("<|user|>A bag") and text.endswith("<|end|>") and "Zebra" not in text
+
+
+def test_same_seed_same_weights(folder):
+    tokenizer = load_tokenizer(str(folder))
+    options = NewPolicyOptions(data="x", output="nowhere", hidden_size=32, layers=2)
+    first, second = new_policy.new_model(tokenizer, options), new_policy.new_model(tokenizer, options)
+    assert torch.equal(first.lm_head.weight, second.lm_head.weight)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"vocabulary": 10},
+        {"layers": 0},
+        {"heads": 0},
+        {"context": 1},
+        {"hidden_size": 30},
+        {"data": ""},
+        {"output": "."},
+    ],
+)
+def test_bad_flags_are_refused(flags):
+    with pytest.raises(UserError, match=f"--{next(iter(flags))}"):
+        NewPolicyOptions(**{"data": "x", "output": "nowhere"} | flags)

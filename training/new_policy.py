@@ -1,0 +1,116 @@
+"""A new policy sized for a task: a tokenizer trained on its traces, and a Llama-type model with random weights.
+
+python -m training.new_policy --data data/injected.jsonl --hidden_size 256 --layers 6 --output policies/igsm
+
+run_sft.py then trains it from nothing. For tasks whose texts the embedded policy has no words for, such as iGSM.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Dataset
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import HfArgumentParser, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+
+from training.errors import UserError, run_cli
+from training.sft import load_traces
+from training.tiny_policy import CHAT_TEMPLATE
+
+SPECIAL = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>")
+
+
+@dataclass
+class NewPolicyOptions:
+    """What the policy learns its words from, and how large it is."""
+
+    data: str = field(default="", metadata={"help": "Traces, as for run_sft.py. Needed."})
+    output: str = field(default="", metadata={"help": "Folder for model and tokenizer. Needed, and must be new."})
+    vocabulary: int = field(default=2048, metadata={"help": "Token ids, 300 or more; fewer where the text has fewer."})
+    hidden_size: int = field(default=256, metadata={"help": "Width, a multiple of --heads."})
+    layers: int = field(default=6, metadata={"help": "Layers, 1 or more."})
+    heads: int = field(default=4, metadata={"help": "Attention heads, 1 or more."})
+    context: int = field(default=2048, metadata={"help": "Most tokens of prompt and completion."})
+    seed: int = field(default=0, metadata={"help": "Seed of the weights."})
+
+    def __post_init__(self):
+        for name in ("data", "output"):
+            if not getattr(self, name):
+                raise UserError(f"--{name} is needed.")
+        if Path(self.output).exists():
+            raise UserError(f"--output={self.output!r} is there already; give a new folder.")
+        for name, least in (("vocabulary", 300), ("layers", 1), ("heads", 1), ("context", 8)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
+        if self.hidden_size < self.heads or self.hidden_size % self.heads:
+            raise UserError(f"--hidden_size={self.hidden_size} must be a multiple of --heads={self.heads}.")
+
+
+def texts(rows: Dataset) -> Iterator[str]:
+    """Every text of a conversation that its chat template shows (the system's is not), or the text itself."""
+    for row in rows:
+        for part in (row["prompt"], row["completion"]):
+            if isinstance(part, str):
+                yield part
+            else:
+                yield from (message["content"] for message in part if message["role"] != "system")
+
+
+def train_tokenizer(rows: Dataset, vocabulary: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with digits by themselves, so that numbers are read digit by digit; any text survives it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\d| ?\p{L}+|\s|[^\d\p{L}\s]"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts(rows), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=SPECIAL[0],
+        eos_token=SPECIAL[1],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, options: NewPolicyOptions) -> LlamaForCausalLM:
+    """The model with random weights from ``options.seed``."""
+    set_seed(options.seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=options.hidden_size,
+            intermediate_size=4 * options.hidden_size,
+            num_hidden_layers=options.layers,
+            num_attention_heads=options.heads,
+            num_key_value_heads=options.heads,
+            max_position_embeddings=options.context,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def main() -> None:
+    (options,) = HfArgumentParser(NewPolicyOptions).parse_args_into_dataclasses()
+    rows = load_traces(options.data, "train")
+    tokenizer = train_tokenizer(rows, options.vocabulary)
+    model = new_model(tokenizer, options)
+    model.save_pretrained(options.output)
+    tokenizer.save_pretrained(options.output)
+    print(f"{options.output}: {model.num_parameters() / 1e6:.1f} million parameters, {len(tokenizer)} token ids")
+
+
+if __name__ == "__main__":
+    run_cli(main)
