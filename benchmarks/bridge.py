@@ -1,6 +1,6 @@
 """BRIDGE on Countdown from data to the measured effect: plain against injected traces, supervised, then GRPO.
 
-python -m benchmarks.bridge [--seeds 3] [--rl_steps 100] [--jobs 2]
+python -m benchmarks.bridge [--seeds 3] [--rl_steps 60] [--jobs 2]
 
 For every seed and style: traces of the same problems (tasks/countdown_bridge.py), a supervised start on them
 (run_sft.py), held-out accuracy, GRPO (run_countdown.py), held-out accuracy again, and the co-influence of the policy
@@ -36,10 +36,11 @@ class Options:
     traces: int = field(default=2000, metadata={"help": "Traces per style and seed."})
     sft_epochs: int = field(default=5, metadata={"help": "Passes over the traces."})
     sft_learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of SFT."})
-    rl_steps: int = field(default=100, metadata={"help": "Updates of GRPO."})
+    rl_steps: int = field(default=60, metadata={"help": "Updates of GRPO."})
+    L: int = field(default=256, metadata={"help": "Most tokens of a completion; searches soon outgrow 128."})
     bonus: str = field(default="no", metadata={"help": "Bonus of GRPO, as --use_ir."})
     eval_problems: int = field(default=512, metadata={"help": "Held-out problems."})
-    queries: int = field(default=128, metadata={"help": "Problems of the influence, 0 to leave it out."})
+    queries: int = field(default=64, metadata={"help": "Problems of the influence, 0 to leave it out."})
     jobs: int = field(default=2, metadata={"help": "Arms at the same time, of one thread each."})
     output: str = field(default="outputs/bridge", metadata={"help": "Folder for data, runs, table and plot."})
 
@@ -80,7 +81,16 @@ def run_arm(options: Options, style: str, seed: int) -> None:
     # The script's own defaults for a folder are those of large models; the file is that of the embedded one.
     grpo = ["--config", CONFIG, "--gc", 1, "--attn_implementation", "eager", "--use_ir", options.bonus]
     grpo += ["--output_dir", rl]
-    grpo += ["--max_steps", options.rl_steps, "--save_strategy", "no", "--eval_problems", options.eval_problems]
+    grpo += [
+        "--L",
+        options.L,
+        "--max_steps",
+        options.rl_steps,
+        "--save_strategy",
+        "no",
+        "--eval_problems",
+        options.eval_problems,
+    ]
     _step("grpo", rl / "final", folder, "run_countdown.py", *policy, *grpo)
 
 

@@ -20,6 +20,7 @@ from rewards.answer import grade_number, has_latex
 from rewards.countdown import grade_countdown
 from rewards.format import cut_thinking
 from rewards.grade import Grade
+from rewards.igsm import grade_igsm
 from rewards.latex import grade_latex
 from rewards.latex_worker import Reading, is_equal
 from training.errors import UserError, run_cli
@@ -28,6 +29,7 @@ GRADERS: dict[str, Callable[[str, dict], Grade]] = {
     "number": lambda completion, row: grade_number(completion, row["gold"]),
     "latex": lambda completion, row: grade_latex(completion, row["gold"]),
     "countdown": lambda completion, row: grade_countdown(completion, row["numbers"], row["target"]),
+    "igsm": lambda completion, row: grade_igsm(completion, int(row["gold"])),
 }
 TIERS = ("strict", "medium", "loose")
 SHOWN = 160  # characters of a completion

@@ -17,11 +17,13 @@ class EvalOptions:
     """What is evaluated, how it is asked, and what to do with finished evaluations."""
 
     task: str = _flag(
-        "gsm8k", "gsm8k, math500, svamp, countdown or math (NuminaMath-TIR, or any questions and answers)."
+        "gsm8k", "gsm8k, math500, svamp, countdown, igsm or math (NuminaMath-TIR, or any questions and answers)."
     )
     model_name: str = _flag(EMBEDDED_NAME, "Hub name, folder of a model or LoRA adapter, or tiny (embedded policy).")
     data: str = _flag("", "Other rows for the task: hub name, folder, jsonl or parquet file. Unset: the task's own.")
-    split: str = _flag("", "Split of a hub dataset or folder. Unset: the task's own.")
+    split: str = _flag(
+        "", "Split of a hub dataset or folder; of igsm a range of operations, such as 21-25. Unset: the task's own."
+    )
     limit: int = _flag(0, "Evaluate the first this many problems; 0 evaluates all.")
     num_shots: int = _flag(0, "Worked examples before each question, 0 to 9.")
     prompt_type: str = _flag(

@@ -8,11 +8,13 @@ from datasets import Dataset
 from evaluation.graders import GRADERS
 from rewards.grade import Grade
 from tasks import countdown, math
-from tasks.load import load_countdown
+from tasks.igsm import dataset as igsm
+from tasks.igsm.space import ProblemSpace
+from tasks.load import load_countdown, load_rows, require_columns
 from tasks.math_prompts import add_prompts, check_prompt
 from training.errors import UserError
 
-COUNTDOWN_PROMPTS = {"reasoning": "chat", "plain": "base"}
+GENERATED_PROMPTS = {"reasoning": "chat", "plain": "base"}
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class EvalTask:
     """One task.
 
     Attributes:
-        source, split: the default data; a hub name, or "generate".
+        source, split: the default data; a hub name, or "generate" (the split of igsm is then a range of operations).
         load: (source, split) -> rows with columns question and gold, or numbers and target.
         check_prompts: (prompt type, shots) -> None, or `UserError` where the task has no such prompts.
         add_prompts: (rows, prompt type, shots, seed) -> rows with a column prompt.
@@ -53,15 +55,41 @@ def _load_countdown(source: str, split: str | None) -> Dataset:
 def _check_countdown_prompts(prompt_type: str, num_shots: int) -> None:
     if num_shots:
         raise UserError(f"--num_shots={num_shots}: Countdown has no worked examples; use 0.")
-    if prompt_type not in COUNTDOWN_PROMPTS:
+    if prompt_type not in GENERATED_PROMPTS:
         raise UserError(
-            f"--prompt_type={prompt_type!r} does not go with Countdown; use {', '.join(COUNTDOWN_PROMPTS)}."
+            f"--prompt_type={prompt_type!r} does not go with Countdown; use {', '.join(GENERATED_PROMPTS)}."
         )
 
 
 def _add_countdown_prompts(rows: Dataset, prompt_type: str, num_shots: int, seed: int) -> Dataset:
     _check_countdown_prompts(prompt_type, num_shots)
-    return countdown.add_prompts(rows, COUNTDOWN_PROMPTS[prompt_type])
+    return countdown.add_prompts(rows, GENERATED_PROMPTS[prompt_type])
+
+
+def _load_igsm(source: str, split: str | None) -> Dataset:
+    """Rows of a file (question and answer), or generated test problems with ``split`` operations, such as "21-25"."""
+    if source != "generate":
+        rows = load_rows(source, None)
+        require_columns(rows, ["question", "answer"])
+        return rows.map(lambda row: {"gold": str(row["answer"])}, remove_columns=["answer"])
+    low, dash, high = split.partition("-")
+    if not (dash and low.isdecimal() and high.isdecimal()):
+        raise UserError(f"--split={split!r} of igsm must be a range of operations, such as 15-20 or 21-25.")
+    problems = igsm.generate(500, "test", 0, ProblemSpace(min_op=int(low), max_op=int(high)))
+    return problems.map(lambda row: {"gold": str(row["answer"])}, remove_columns=["answer"])
+
+
+def _check_igsm_prompts(prompt_type: str, num_shots: int) -> None:
+    if num_shots:
+        raise UserError(f"--num_shots={num_shots}: iGSM has no worked examples; use 0.")
+    if prompt_type not in GENERATED_PROMPTS:
+        raise UserError(f"--prompt_type={prompt_type!r} does not go with iGSM; use {', '.join(GENERATED_PROMPTS)}.")
+
+
+def _add_igsm_prompts(rows: Dataset, prompt_type: str, num_shots: int, seed: int) -> Dataset:
+    _check_igsm_prompts(prompt_type, num_shots)
+    style = GENERATED_PROMPTS[prompt_type]
+    return rows.map(lambda row: {"prompt": igsm.prompt(row["question"], style)})
 
 
 TASKS = {
@@ -71,6 +99,7 @@ TASKS = {
     "countdown": EvalTask(
         "generate", None, _load_countdown, _check_countdown_prompts, _add_countdown_prompts, "countdown", 128
     ),
+    "igsm": EvalTask("generate", "15-20", _load_igsm, _check_igsm_prompts, _add_igsm_prompts, "igsm", 2048),
     "math": EvalTask(math.NUMINA, "test", math.load_math, check_prompt, add_prompts, "latex", 2048),
 }
 

@@ -1,0 +1,136 @@
+"""iGSM: is the number in the last box of the answer block the right integer?
+
+BRIDGE's program (naive.py) takes the first box anywhere, thinking included; `reference_score` does. Integers are read
+digit by digit under a cap, so no completion can make this slow or raise.
+"""
+
+import re
+from collections import Counter
+
+from rewards.answer import Verdict, boxed_contents, last_number, stated_answer
+from rewards.format import FormatReward, completion_text, cut_thinking, is_well_formed, last_answer
+from rewards.grade import Grade
+
+MAX_DIGITS = 12
+
+_INTEGER = re.compile(rf"-?(?:0|[1-9][0-9]{{0,{MAX_DIGITS - 1}}})")
+_GROUPED = re.compile(r"-?[1-9][0-9]{0,2}(?:,[0-9]{3})+")
+_REFERENCE_BOX = re.compile(r"\\boxed\{([^}]*)\}")
+_MINUS_SIGNS = str.maketrans({"\u2212": "-", "\u2013": "-"})
+
+
+def read_integer(text: str) -> int | None:
+    """``text`` as an integer of at most `MAX_DIGITS` digits, else None.
+
+    Surrounding whitespace, a Unicode minus and commas between thousands are allowed; a plus sign, leading zeros and
+    decimals ("24.0") are not.
+    """
+    text = text.strip().translate(_MINUS_SIGNS)
+    if len(text) > 2 * MAX_DIGITS:
+        return None
+    if _GROUPED.fullmatch(text):
+        text = text.replace(",", "")
+    return int(text) if _INTEGER.fullmatch(text) else None
+
+
+def last_outer_box(text: str) -> str | None:
+    """Content of the last complete box of ``text`` that is not inside another; None if there is none."""
+    last, end = None, 0
+    for start, stop, content in boxed_contents(text):
+        if start >= end:
+            last, end = content, stop
+    return last
+
+
+def grade_igsm(completion: str, answer: int, lenient: bool = False) -> Grade:
+    """`Grade` of ``completion`` (without its prompt) for a problem with that answer.
+
+    strict: `is_well_formed`, and medium. medium: exactly one complete answer block outside the thinking, and the
+    integer in its last box is right. loose: medium, or the answer found elsewhere is right: in the last box outside the
+    thinking (anywhere if nothing stands outside), else stated there ("the answer is 7"), else the last number.
+
+    Args:
+        lenient: an answer block without a box counts as the integer that it is.
+    """
+    well_formed = is_well_formed(completion)
+    outside = cut_thinking(completion)
+    block = last_answer(outside)
+    value = None
+    if block is not None and block.repeated:
+        verdict = Verdict.MULTIPLE_ANSWERS
+    else:
+        text = None if block is None else _answer_text(block.text, lenient)
+        value = None if text is None else read_integer(text)
+        verdict = _verdict(text, value, answer)
+    medium = loose = verdict is Verdict.CORRECT
+    if not medium:
+        value = _found_anywhere(outside if outside.replace("\0", "").strip() else completion)
+        loose = value == answer
+    return Grade(
+        medium and well_formed, medium, loose, None if value is None else str(value), str(verdict), well_formed
+    )
+
+
+def _answer_text(block: str, lenient: bool) -> str | None:
+    """What an answer block says: its last box, or all of it where boxes may be missing."""
+    boxed = last_outer_box(block)
+    return block if boxed is None and lenient else boxed
+
+
+def _verdict(text: str | None, value: int | None, answer: int) -> Verdict:
+    if text is None or not text.strip():
+        return Verdict.NO_ANSWER
+    if value is None:
+        return Verdict.UNPARSABLE
+    return Verdict.CORRECT if value == answer else Verdict.WRONG
+
+
+def _found_anywhere(text: str) -> int | None:
+    """The integer of the last box of ``text``, else the one stated as the answer, else the last number."""
+    for find in (last_outer_box, stated_answer, last_number):
+        found = find(text)
+        if found is not None:
+            return read_integer(found)
+    return None
+
+
+def reference_score(completion: str, answer: int) -> float:
+    """Score of BRIDGE's program: 1.0 where the first box anywhere holds exactly the answer's digits, else 0.0."""
+    box = _REFERENCE_BOX.search(completion)
+    return float(box is not None and box[1] == str(answer))
+
+
+class IgsmReward:
+    """TRL reward column "correctness": 1.0 for a right answer, else 0.0; logs verdicts, answers and the other tiers.
+
+    Args:
+        lenient: see `grade_igsm`.
+        reference: score by `reference_score`; verdicts and tiers stay ours.
+    """
+
+    __name__ = "correctness"
+
+    def __init__(self, lenient: bool = False, reference: bool = False):
+        self.lenient, self.reference = lenient, reference
+
+    def __call__(self, prompts, completions, answer, log_extra=None, log_metric=None, **kwargs) -> list[float]:
+        pairs = list(zip(map(completion_text, completions), answer, strict=True))
+        grades = [grade_igsm(text, value, self.lenient) for text, value in pairs]
+        if log_extra is not None:
+            log_extra("verdict", [grade.verdict for grade in grades])
+            log_extra("answer", [grade.answer or "" for grade in grades])
+        if log_metric is not None and grades:
+            for tier in ("strict", "medium", "loose"):
+                log_metric(f"accuracy/{tier}", sum(getattr(grade, tier) for grade in grades) / len(grades))
+            counts = Counter(grade.verdict for grade in grades)
+            # All of them, always: processes gather their metrics name by name and must agree on the names.
+            for verdict in Verdict:
+                log_metric(f"verdict/{verdict}", counts[verdict] / len(grades))
+        if self.reference:
+            return [reference_score(*pair) for pair in pairs]
+        return [float(grade.medium) for grade in grades]
+
+
+def igsm_rewards(lenient: bool = False, reference: bool = False) -> list:
+    """The reward columns of iGSM: correctness, and the format, which BRIDGE weighs with 0, or 0.05 for Llama."""
+    return [IgsmReward(lenient, reference), FormatReward()]

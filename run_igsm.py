@@ -1,0 +1,42 @@
+"""Train a policy on iGSM: flags -> generated problems -> trainer -> train, evaluated inside and outside its range.
+
+python run_igsm.py --model_name=outputs/sft/Qwen2.5-1.5B_injected_seed0/final --use_ir=no
+"""
+
+from dataclasses import asdict
+from functools import partial
+
+from evaluation.graders import GRADERS
+from rewards.igsm import igsm_rewards
+from tasks.igsm_options import IGSMOptions, load_problems
+from training.dry_run import dry_run
+from training.errors import run_cli
+from training.policy import load_tokenizer
+from training.run import Run, check_batch, fitting_rows
+from training.run_options import parse_options
+
+
+def main() -> None:
+    # ---- flags
+    flags = task, intrinsic, options, config = parse_options("igsm", IGSMOptions)
+    load = partial(load_problems, task, options.eval_problems, config.seed)
+    if options.dry_run:
+        dry_run("igsm", flags, load)
+        return
+
+    # ---- data
+    train_rows, held_out_rows = load()
+    tokenizer = load_tokenizer(options.model_name)
+    train_rows = fitting_rows(train_rows, tokenizer, options, config)
+    check_batch(train_rows, config)
+
+    # ---- run folder, encoder, policy, trainer
+    run = Run("igsm", task, intrinsic, options, config, identity=asdict(task))
+    trainer = run.build_trainer(train_rows, igsm_rewards(), [1.0, task.format_weight], tokenizer)
+
+    # ---- evaluate, train, evaluate, save
+    run.train(trainer, run.held_out(held_out_rows, GRADERS["igsm"]))
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,65 @@
+"""Check the generator: does a reader of the text alone find every answer, and how many problems come per second?
+
+python -m tasks.igsm.check --n 1000 --min_op 4 --max_op 25
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+from transformers import HfArgumentParser
+
+from tasks.igsm.dataset import Item, draw_items
+from tasks.igsm.reader import UnreadableProblemError, read_answer
+from tasks.igsm.space import ProblemSpace
+from tasks.igsm.splits import SPLITS
+from training.errors import RunError, run_cli
+
+
+@dataclass
+class CheckOptions:
+    """Which problems are checked."""
+
+    n: int = field(default=1000, metadata={"help": "Problems, 1 or more."})
+    seed: int = field(default=0, metadata={"help": "Seed."})
+    split: str = field(default="all", metadata={"help": f"Templates to take: {', '.join(SPLITS)}."})
+    min_op: int = field(default=4, metadata={"help": "Fewest operations."})
+    max_op: int = field(default=25, metadata={"help": "Most operations."})
+    max_edges: int = field(default=20, metadata={"help": "Most edges of the structure graph, 12 to 28."})
+    modulus: int = field(default=0, metadata={"help": "0 for exact integers, else the modulus."})
+
+
+def faults(items: Iterable[Item]) -> list[str]:
+    """One text for each problem that the reader answers differently, or not at all."""
+    found = []
+    for item in items:
+        text, answer = item.problem.text(), item.problem.answer
+        try:
+            reading = read_answer(text)
+        except UnreadableProblemError as error:
+            found.append(f"problem {item.index}: {error}\n{text}")
+        else:
+            if reading != answer:
+                found.append(f"problem {item.index}: answer {answer}, read {reading}\n{text}")
+    return found
+
+
+def main() -> None:
+    (options,) = HfArgumentParser(CheckOptions).parse_args_into_dataclasses()
+    space = ProblemSpace(options.min_op, options.max_op, max_edges=options.max_edges, modulus=options.modulus)
+    start = time.perf_counter()
+    drawn = draw_items(options.n, space, options.split, options.seed)
+    items = list(tqdm(drawn, total=options.n, desc="problems", leave=False))
+    seconds = time.perf_counter() - start
+    found = faults(items)
+    print(
+        f"{options.n - len(found)} of {options.n} problems of {options.min_op} to {options.max_op} operations answered "
+        f"rightly from their text; {options.n / seconds:.0f} drawn per second"
+    )
+    if found:
+        raise RunError(f"{len(found)} problems cannot be read, the first is {found[0]}")
+
+
+if __name__ == "__main__":
+    run_cli(main)

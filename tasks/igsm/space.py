@@ -1,0 +1,63 @@
+"""Which iGSM problems are drawn."""
+
+from dataclasses import dataclass
+from random import Random
+
+from training.errors import UserError
+
+OP_DISTRIBUTIONS = ("uniform", "light")
+FEWEST_EDGES, MOST_EDGES = 12, 28  # four layers of four things have 12 edges at least
+LARGEST_ANSWER = 999
+# Operations per edge of the structure graph that the generator still reaches in a fair number of draws.
+_OPS_PER_EDGE = 2
+_LARGEST_DIGIT = 9
+
+
+@dataclass(frozen=True)
+class ProblemSpace:
+    """Ranges of the problems.
+
+    Attributes:
+        min_op, max_op: operations of the solution.
+        op_distribution: "uniform" over the range, or "light" as in iGSM: the smaller of two uniform draws, which the
+            rejections (see `tasks.igsm.dataset`) make smaller still.
+        max_edges: most edges of the structure graph; 20 in iGSM-med, 28 in iGSM-hard.
+        modulus: 0 for exact integers with an answer of at most 999 either way and constants 0 to 9 (BRIDGE); 23 for
+            arithmetic modulo 23 with constants 0 to 22 (iGSM); any other modulus of 2 or more likewise.
+        zero_drop: share of the problems with answer 0 that is left out; 1 removes them all.
+    """
+
+    min_op: int = 15
+    max_op: int = 20
+    op_distribution: str = "uniform"
+    max_edges: int = 20
+    modulus: int = 0
+    zero_drop: float = 0.0
+
+    def __post_init__(self):
+        if not FEWEST_EDGES <= self.max_edges <= MOST_EDGES:
+            raise UserError(f"--max_edges={self.max_edges} must lie in {FEWEST_EDGES}..{MOST_EDGES}.")
+        most = _OPS_PER_EDGE * self.max_edges
+        if not 1 <= self.min_op <= self.max_op <= most:
+            raise UserError(
+                f"--min_op={self.min_op} --max_op={self.max_op}: need 1 <= min <= max <= {most}, "
+                f"what a structure graph of at most {self.max_edges} edges (--max_edges) gives."
+            )
+        if self.op_distribution not in OP_DISTRIBUTIONS:
+            raise UserError(
+                f"--op_distribution={self.op_distribution!r} is unknown; use one of {', '.join(OP_DISTRIBUTIONS)}."
+            )
+        if self.modulus != 0 and not 2 <= self.modulus <= 1000:
+            raise UserError(f"--modulus={self.modulus} must be 0 (exact integers) or lie in 2..1000.")
+        if not 0.0 <= self.zero_drop <= 1.0:
+            raise UserError(f"--zero_drop={self.zero_drop} must lie in [0, 1].")
+
+    @property
+    def largest_constant(self) -> int:
+        """Constants of the conditions are drawn from 0 to this."""
+        return self.modulus - 1 if self.modulus else _LARGEST_DIGIT
+
+    def draw_op(self, rng: Random) -> int:
+        """The number of operations of one problem."""
+        op = rng.randint(self.min_op, self.max_op)
+        return min(op, rng.randint(self.min_op, self.max_op)) if self.op_distribution == "light" else op

@@ -1,0 +1,81 @@
+"""What injection does to traces: steps, reflections and analyses per trace by rate of reflection.
+
+python -m tasks.igsm.trace_table --n 500
+"""
+
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from tqdm import tqdm
+from transformers import HfArgumentParser
+
+from tasks.igsm.dataset import draw_items
+from tasks.igsm.space import ProblemSpace
+from tasks.igsm.trace import Behaviours, Trace, solve
+from training.errors import UserError, run_cli
+
+# BRIDGE's program, measured at op 15-20, analysis level 2, 500 problems: rate -> steps and reflections per trace, and
+# share of the traces with a reflection.
+MEASURED = {
+    0.0: (11.9, 0.0, 0.0),
+    0.05: (12.7, 0.46, 0.38),
+    0.1: (13.2, 0.89, 0.59),
+    0.2: (14.0, 1.66, 0.83),
+    0.3: (15.0, 2.50, 0.94),
+}
+MEASURED_ANALYSES = (3.6, 4.3)
+
+
+@dataclass
+class TableOptions:
+    """Which traces are counted."""
+
+    n: int = field(default=500, metadata={"help": "Problems, 1 or more."})
+    seed: int = field(default=100, metadata={"help": "Seed of problems and traces."})
+    min_op: int = field(default=15, metadata={"help": "Fewest operations."})
+    max_op: int = field(default=20, metadata={"help": "Most operations."})
+    op_distribution: str = field(default="light", metadata={"help": "light (as in BRIDGE's program) or uniform."})
+    analysis_level: int = field(default=2, metadata={"help": "Level of information analysis, 0 to 4."})
+
+    def __post_init__(self):
+        if self.n < 1:
+            raise UserError(f"--n={self.n} must be at least 1.")
+
+
+def draw_traces(n: int, space: ProblemSpace, seed: int, behaviours: Behaviours) -> list[Trace]:
+    """Traces of ``n`` problems of any split."""
+    items = draw_items(n, space, "all", seed)
+    return [
+        solve(item.problem, behaviours, Random(f"{seed}-table-{item.index}"))
+        for item in tqdm(items, total=n, desc=f"rate {behaviours.p_reflect}", leave=False)
+    ]
+
+
+def summary(traces: list[Trace]) -> tuple[float, float, float, float]:
+    """(steps, reflections, share with a reflection, analyses) per trace."""
+    count = len(traces)
+    return (
+        sum(trace.steps for trace in traces) / count,
+        sum(trace.reflections for trace in traces) / count,
+        sum(trace.reflections > 0 for trace in traces) / count,
+        sum(trace.analyses for trace in traces) / count,
+    )
+
+
+def main() -> None:
+    (options,) = HfArgumentParser(TableOptions).parse_args_into_dataclasses()
+    space = ProblemSpace(options.min_op, options.max_op, options.op_distribution)
+    behaviours = Behaviours(analysis_level=options.analysis_level)
+    low, high = MEASURED_ANALYSES
+    print("| p_reflect | steps | BRIDGE | reflections | BRIDGE | with one | BRIDGE | analyses | BRIDGE |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for rate, (steps, reflections, share) in MEASURED.items():
+        ours = summary(draw_traces(options.n, space, options.seed, replace(behaviours, p_reflect=rate)))
+        print(
+            f"| {rate} | {ours[0]:.1f} | {steps} | {ours[1]:.2f} | {reflections} | {ours[2]:.0%} | {share:.0%} "
+            f"| {ours[3]:.1f} | {low} to {high} |"
+        )
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,60 @@
+"""run_igsm.py and run_eval.py --task=igsm by subprocess: parts inside and outside the range, and bad input."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOY = ["--train_problems", "12", "--eval_problems", "3", "--bs", "1", "--L", "8", "--max_steps", "2", "--seed", "0"]
+
+
+def run(script, *flags, cwd, code=0):
+    command = [sys.executable, str(ROOT / script), *map(str, flags)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    assert result.returncode == code, result.stderr[-3000:] + result.stdout[-1000:]
+    return result
+
+
+def test_trains_with_a_bonus_and_evaluates_both_ranges(tmp_path):
+    output = run("run_igsm.py", *TOY, "--use_ir=outcome,cfn", cwd=tmp_path).stdout
+    (folder,) = (tmp_path / "outputs" / "igsm").iterdir()
+    assert folder.name == "tiny_outcome-cfn_seed0" and "accuracy/op 4-5" in output and "accuracy/op 6-7" in output
+    report = json.loads((folder / "eval" / "after.json").read_text())
+    ops = {record["part"]: record["op"] for record in report["records"]}
+    assert ops["op 4-5"] in (4, 5) and ops["op 6-7"] in (6, 7)
+    assert {record["gold"].lstrip("-").isdigit() for record in report["records"]} == {True}
+    assert (folder / "final" / "model.safetensors").exists()
+
+
+def test_run_eval_takes_a_range_of_operations(tmp_path):
+    flags = ["--task=igsm", "--split", "4-5", "--limit", 3, "--max_new_tokens", 8]
+    output = run("run_eval.py", *flags, cwd=tmp_path).stdout
+    (path,) = (tmp_path / "outputs" / "eval" / "igsm" / "tiny").iterdir()
+    assert "task igsm" in output and "split-4-5" in path.name
+    assert {record["op"] for record in json.loads(path.read_text())["records"]} <= {4, 5}
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "message"),
+    [
+        ("run_igsm.py", ["--min_op", 50, "--max_op", 60], "--min_op=50 --max_op=60"),
+        ("run_igsm.py", ["--prompt_style", "other"], "--prompt_style='other'"),
+        ("run_igsm.py", ["--train_problems", 0], "--train_problems=0"),
+        ("run_eval.py", ["--task=igsm", "--split", "many"], "must be a range of operations"),
+        ("run_eval.py", ["--task=igsm", "--num_shots", 2], "--num_shots=2: iGSM has no worked examples"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(script, flags, message, tmp_path):
+    result = run(script, *flags, cwd=tmp_path, code=2)
+    assert message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_dry_run_checks_without_training(tmp_path):
+    output = run("run_igsm.py", *TOY, "--dry_run", cwd=tmp_path).stdout
+    assert (
+        re.search(r"OK  data: \d+ training problems, 3 held-out ones", output) and not (tmp_path / "outputs").exists()
+    )
