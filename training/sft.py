@@ -96,13 +96,18 @@ def load_traces(data: str, split: str) -> Dataset:
                 "and answer, or messages."
             )
         if pair != PAIRS[0]:
-            rows = rows.rename_columns(dict(zip(pair, PAIRS[0], strict=True)))
+            rows = rows.map(lambda row: {to: _text(row[of]) for of, to in zip(pair, PAIRS[0], strict=True)})
     rows = rows.select_columns(list(PAIRS[0]))
     for number, row in enumerate(rows):
         for name in PAIRS[0]:
             if not _said(row[name]):
                 raise UserError(f"--data={data!r}: row {number} has no {name}; give every row one, or leave it out.")
     return rows
+
+
+def _text(value: str | int | float | None) -> str | None:
+    """A number as text, for files whose answers are numbers."""
+    return value if value is None or isinstance(value, str) else str(value)
 
 
 def _said(part: str | list[dict] | None) -> bool:

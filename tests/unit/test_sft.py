@@ -47,6 +47,8 @@ def test_three_kinds_of_rows_become_prompt_and_completion(tmp_path):
     assert load_traces(messages, "train")[0] == ROW
     texts = write(tmp_path / "c.jsonl", {"question": "1+1?", "answer": "2"})
     assert load_traces(texts, "train")[0] == {"prompt": "1+1?", "completion": "2"}
+    numbers = write(tmp_path / "d.jsonl", {"question": "1+1?", "answer": 2, "prompt": ROW["prompt"]})
+    assert load_traces(numbers, "train")[0] == {"prompt": "1+1?", "completion": "2"}
 
 
 @pytest.mark.parametrize(
