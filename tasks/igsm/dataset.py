@@ -60,8 +60,8 @@ def draw_item(index: int, space: ProblemSpace, split: str, seed: int, seen: set[
         if key not in seen:
             return Item(index, problem, shape, key)
     raise UserError(
-        f"no further iGSM problem of {op} operations and split {split!r} in {_MOST_DRAWS} draws, after {index} problems; "
-        "raise --min_op if that is few operations (they have few templates), lower --max_op or raise --max_edges if many."
+        f"no further iGSM problem of {op} operations and split {split!r} in {_MOST_DRAWS} draws, after {index}; raise "
+        "--min_op if that is few operations (they have few templates), lower --max_op or raise --max_edges if many."
     )
 
 

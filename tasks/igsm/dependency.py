@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from tasks.igsm.structure import StructureGraph
 
-MOST_LETTERS = 52
 _MOST_INSTANCE_OP = 3
 _MOST_REDUNDANT_PARENTS = 4
 
@@ -106,8 +105,6 @@ def draw_dependencies(structure: StructureGraph, drawn: Order, op: int, rng: Ran
         return None
     parents, has_constant = _draw_parents(drawn, costs, rng)
     redundant = _draw_redundant(structure, order, implied, parents, has_constant, rng)
-    if len(order) + len(redundant) > MOST_LETTERS:
-        return None
     return DependencyGraph(tuple(order), tuple(redundant), parents, frozenset(has_constant))
 
 

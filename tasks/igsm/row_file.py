@@ -44,12 +44,12 @@ class RowFile:
         try:
             self.output.parent.mkdir(parents=True, exist_ok=True)
             self.lock.acquire(timeout=0)
-        except OSError as error:
-            raise UserError(f"--output={str(self.output)!r} cannot be written ({error}); give another.") from error
         except Timeout:
             raise UserError(
                 f"--output={str(self.output)!r} is being written by another process; wait for it or give another."
             ) from None
+        except OSError as error:
+            raise UserError(f"--output={str(self.output)!r} cannot be written ({error}); give another.") from error
         return self
 
     def __exit__(self, *exception) -> None:

@@ -6,7 +6,8 @@ from random import Random
 from training.errors import UserError
 
 OP_DISTRIBUTIONS = ("uniform", "light")
-FEWEST_EDGES, MOST_EDGES = 12, 28  # four layers of four things have 12 edges at least
+# Four layers of four things have 12 edges at least; 28 edges, with 24 categories to count, use up the 52 letters.
+FEWEST_EDGES, MOST_EDGES = 12, 28
 LARGEST_ANSWER = 999
 # Operations per edge of the structure graph that the generator still reaches in a fair number of draws.
 _OPS_PER_EDGE = 2

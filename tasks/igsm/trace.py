@@ -124,7 +124,7 @@ class _Solver:
         """The whole trace, through the necessary quantities in the order given."""
         self.trace.add(f"<think>\n{_OPENING}\n")
         place, may_explore = 0, False
-        while place < len(order):
+        while order[-1] not in self.solved:
             is_inside = 0 < place < len(order) - 1
             if is_inside and may_explore and self.rng.random() < self.behaviours.p_reflect:
                 ahead = self._draw_ahead(order[place + 1 :])

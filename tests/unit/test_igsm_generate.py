@@ -171,7 +171,7 @@ def test_leaking_split_is_refused_before_anything_is_written(tmp_path):
 
 def test_floor_is_the_share_of_the_commonest_answer(tmp_path):
     assert answer_floor([3, 0, 0, 5]) == (0, 0.5)
-    assert answer_floor([3, -3]) == (3, 0.5)
+    assert answer_floor([4, 3, -3]) == (-3, 1 / 3)
     summary = write_rows(options(tmp_path / "a.jsonl", n=60))
     answers = [row["answer"] for row in rows(tmp_path / "a.jsonl")]
     assert summary["answer_floor"] == answers.count(summary["commonest_answer"]) / 60

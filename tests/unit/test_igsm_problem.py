@@ -12,11 +12,12 @@ import pytest
 
 from tasks.igsm.check import faults
 from tasks.igsm.dataset import add_prompts, draw_item, draw_items, generate, load_igsm, problem_key
-from tasks.igsm.dependency import MOST_LETTERS, operations
+from tasks.igsm.dependency import abstract_parents, instances, operations
 from tasks.igsm.problem import draw_problem, template
 from tasks.igsm.reader import UnreadableProblemError, read_answer
-from tasks.igsm.space import ProblemSpace
+from tasks.igsm.space import MOST_EDGES, ProblemSpace
 from tasks.igsm.splits import SPLITS, check_disjoint, check_leak, template_bin
+from tasks.igsm.structure import Shape, draw_structure
 from tasks.igsm.vocabulary import WORLDS
 from training.errors import UserError
 
@@ -50,7 +51,11 @@ def test_every_necessary_quantity_leads_to_the_question_and_parents_come_first()
         for quantity in (*graph.order, *graph.redundant):
             assert known.issuperset(graph.parents[quantity])
             known.add(quantity)
-        assert len(graph.order) + len(graph.redundant) <= MOST_LETTERS
+
+
+def test_letters_suffice_for_the_largest_structure():
+    largest = draw_structure(Shape(4, 4, 4, MOST_EDGES), Random(0))
+    assert len(instances(largest)) + len(abstract_parents(largest)) == len(string.ascii_letters)
 
 
 def test_every_edge_of_the_structure_has_one_condition():
