@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from evaluation.tasks import COUNTDOWN_PROMPTS
+from evaluation.tasks import GENERATED_PROMPTS
 from tasks import countdown, math_prompts
 from training.errors import UserError
 
@@ -116,7 +116,7 @@ def _from_evaluation(path: Path, report: dict, options: dict) -> list[Completion
     if "settings" in report:  # by run_eval.py, whose flags are its own
         asked = report["settings"] | {"seed": report["seed"]}
         if report["task"] == "countdown":
-            asked = {"prompt_style": COUNTDOWN_PROMPTS[asked["prompt_type"]]}
+            asked = {"prompt_style": GENERATED_PROMPTS[asked["prompt_type"]]}
     first_pass = records[0].get("pass") if records else None
     return [
         Completion(

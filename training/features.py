@@ -178,10 +178,24 @@ class FrozenPolicy:
             add_fused_lm_head(self._copy.to(device), temperature=temperature)
         frozen = self._copy or reference or policy
         self._pass = FeaturePass(frozen, temperature, batch_size)
+        self._kept: dict[str, Tensor] | None = None
+
+    def logps(self, input_ids: Tensor, attention_mask: Tensor, length: int, names: Collection[str], autocast) -> Tensor:
+        """Log-probabilities (B, length) that TRL asks the reference model for; keeps the features in ``names``.
+
+        So the pass that the KL penalty takes anyway serves the bonuses too, at the next call of this object.
+        """
+        ids, mask = input_ids, attention_mask.bool()
+        parts = ids[:, :-length], mask[:, :-length], ids[:, -length:], mask[:, -length:]
+        wanted = {FROZEN_FEATURES[name] for name in names} | {"logps"}
+        self._kept = self._pass(*parts, autocast=autocast, names=wanted)
+        return self._kept["logps"]
 
     def __call__(self, tokens: dict[str, Tensor], names: Collection[str], autocast) -> dict[str, Tensor]:
-        """The features of `FROZEN_FEATURES` in ``names``."""
-        adapter_off = is_peft_model(self._pass.model) and self._pass.model is self._policy
-        with self._policy.disable_adapter() if adapter_off else nullcontext():
-            features = self._pass(**tokens, autocast=autocast, names={FROZEN_FEATURES[name] for name in names})
+        """The features of `FROZEN_FEATURES` in ``names``; those that `logps` kept, where there are any."""
+        features, self._kept = self._kept, None
+        if features is None:
+            adapter_off = is_peft_model(self._pass.model) and self._pass.model is self._policy
+            with self._policy.disable_adapter() if adapter_off else nullcontext():
+                features = self._pass(**tokens, autocast=autocast, names={FROZEN_FEATURES[name] for name in names})
         return {name: features[FROZEN_FEATURES[name]] for name in names}

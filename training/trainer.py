@@ -151,6 +151,10 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **others
     ):
+        if model is self.ref_model and self._serves_bonuses:
+            names = self.bonuses.needs & FROZEN_FEATURES.keys()
+            logps = self._frozen.logps(input_ids, attention_mask, logits_to_keep, names, self.accelerator.autocast)
+            return logps, None, None
         # Several forward passes before one backward pass are not safe under every wrapper of several processes.
         whole = super()._get_per_token_logps_and_entropies
         if self.accelerator.num_processes > 1 or any(
@@ -162,6 +166,12 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             return whole(model, ids, mask, length, batch_size, compute_entropy)[:2]
 
         return *by_length(compute, input_ids, attention_mask, logits_to_keep), None
+
+    @property
+    def _serves_bonuses(self) -> bool:
+        """Whether the reference model's pass over a training batch sees the tokens that the bonuses need it to see."""
+        whole_rows = not self.args.mask_truncated_completions
+        return self._frozen is not None and self.model.training and whole_rows and self.accelerator.num_processes == 1
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)

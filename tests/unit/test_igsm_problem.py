@@ -65,6 +65,12 @@ def test_every_edge_of_the_structure_has_one_condition():
         assert problem.text().count("\n") == edges
 
 
+def test_conditions_do_not_come_in_the_order_of_the_solution():
+    for problem in drawn(15, 10):
+        stated = [quantity for quantity in problem.conditions if quantity in problem.graph.order]
+        assert stated != [quantity for quantity in problem.graph.order if not quantity.is_abstract]
+
+
 def test_constants_stay_in_their_range():
     for modulus, largest in ((0, 9), (23, 22)):
         space = ProblemSpace(10, 15, modulus=modulus)
@@ -141,24 +147,28 @@ def test_template_ignores_names_constants_and_order():
         assert template(replace(problem, conditions=tuple(shuffled))) == template(problem)
 
 
-def test_template_tells_operators_apart():
-    changed = 0
-    for problem in drawn(12, 30):
+def template_with(problem, quantity, **changes):
+    """Template of the problem in which one formula is changed."""
+    changed = replace(problem.formulas[quantity], **changes)
+    return template(replace(problem, formulas={**problem.formulas, quantity: changed}))
+
+
+def test_template_tells_operators_apart_and_the_sides_of_a_difference():
+    operators = sides = 0
+    for problem in drawn(12, 60):
         for quantity in problem.graph.order:
             formula = problem.formulas[quantity]
             if formula.operator:
-                other = replace(formula, operator="*" if formula.operator == "+" else "+")
-                assert template(replace(problem, formulas={**problem.formulas, quantity: other})) != template(problem)
-                changed += 1
+                other = "*" if formula.operator == "+" else "+"
+                assert template_with(problem, quantity, operator=other) != template(problem)
+                operators += 1
+            turned = template_with(problem, quantity, terms=formula.terms[::-1])
             if formula.is_difference:
-                turned = replace(formula, terms=formula.terms[::-1])
-                same = template(replace(problem, formulas={**problem.formulas, quantity: turned}))
-                plain = template(
-                    replace(problem, formulas={**problem.formulas, quantity: replace(formula, is_difference=False)})
-                )
-                assert plain != template(problem)
-                changed += same != template(problem)
-    assert changed > 30
+                assert template_with(problem, quantity, is_difference=False) != template(problem)
+                sides += turned != template(problem)
+            else:
+                assert turned == template(problem)
+    assert operators > 30 and sides > 30
 
 
 def test_splits_share_no_template_at_few_operations_where_templates_repeat():
@@ -193,6 +203,7 @@ def test_items_depend_on_seed_split_and_index_alone():
 def test_problems_do_not_repeat_and_too_many_are_refused():
     items = list(draw_items(400, ProblemSpace(2, 2), "all", 0))
     assert len({item.key for item in items}) == 400
+    assert draw_item(0, ProblemSpace(2, 2), "all", 0, {items[0].key}).key != items[0].key
     shuffled = replace(items[0].problem, conditions=items[0].problem.conditions[::-1])
     assert problem_key(shuffled) == items[0].key
     with pytest.raises(UserError, match="no further iGSM problem of 1 operations and split 'train'"):
@@ -208,10 +219,11 @@ def test_exact_answers_are_bounded_and_zeros_can_go():
 
 
 def test_op_distributions():
-    uniform = generate(300, "all", 1, ProblemSpace(5, 8))["op"]
     light = generate(300, "all", 1, ProblemSpace(5, 8, "light"))["op"]
-    assert all(50 <= uniform.count(op) <= 100 for op in range(5, 9))
     assert light.count(5) > 100 > 40 > light.count(8)
+    # Problems of many operations are rejected more often, which must not make them rarer.
+    uniform = generate(300, "all", 1, ProblemSpace(5, 24))["op"]
+    assert all(45 <= sum(low <= op < low + 5 for op in uniform) <= 105 for low in (5, 10, 15, 20))
 
 
 @pytest.mark.parametrize(

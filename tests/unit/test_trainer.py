@@ -295,3 +295,27 @@ def test_bonuses_see_the_answers_that_the_reward_function_read(trainer_factory):
     trainer.train()
     answers, texts = seen[-1]
     assert answers == [text[:1] or None for text in texts]
+
+
+def test_the_penaltys_pass_over_the_reference_serves_the_bonuses_and_the_penalty_alike(trainer_factory):
+    def trained(needs):
+        policy = load_policy("tiny")
+        bonus = RecordingBonus(needs=needs)
+        trainer = trainer_factory([bonus], [WeightSchedule(0.0)], policy=policy, beta=0.1, max_completion_length=24)
+        passes = []
+        trainer.ref_model.register_forward_hook(lambda *_: passes.append(1))
+        trainer.train()
+        return policy, len(passes), bonus
+
+    (plain, plain_passes, _), (served, served_passes, bonus) = trained(set()), trained({"frozen_hidden"})
+    assert served_passes == plain_passes > 0
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), served.parameters(), strict=True))
+    assert bonus.rollouts[0].features["frozen_hidden"].abs().max() > 0
+
+
+def test_rows_that_training_masks_still_have_frozen_features(trainer_factory):
+    settings = {"beta": 0.1, "mask_truncated_completions": True, "max_completion_length": 4}
+    bonus = RecordingBonus(needs={"frozen_hidden", "hidden"})
+    trainer_factory([bonus], [WeightSchedule()], policy=load_policy("tiny"), **settings).train()
+    features = bonus.rollouts[0].features
+    torch.testing.assert_close(features["frozen_hidden"], features["hidden"], atol=1e-3, rtol=1e-3)
