@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 
+import tasks.igsm.dataset
 from tasks.igsm.check import faults
 from tasks.igsm.dataset import add_prompts, draw_item, draw_items, generate, load_igsm, problem_key
 from tasks.igsm.dependency import abstract_parents, instances, operations
@@ -200,12 +201,13 @@ def test_items_depend_on_seed_split_and_index_alone():
     assert draw_item(3, space, "train", 6, set()).problem.text() != alone.problem.text()
 
 
-def test_problems_do_not_repeat_and_too_many_are_refused():
+def test_problems_do_not_repeat_and_too_many_are_refused(monkeypatch):
     items = list(draw_items(400, ProblemSpace(2, 2), "all", 0))
     assert len({item.key for item in items}) == 400
     assert draw_item(0, ProblemSpace(2, 2), "all", 0, {items[0].key}).key != items[0].key
     shuffled = replace(items[0].problem, conditions=items[0].problem.conditions[::-1])
     assert problem_key(shuffled) == items[0].key
+    monkeypatch.setattr(tasks.igsm.dataset, "_MOST_DRAWS", 500)
     with pytest.raises(UserError, match="no further iGSM problem of 1 operations and split 'train'"):
         draw_item(0, ProblemSpace(1, 1), "train", 0, set())
 
