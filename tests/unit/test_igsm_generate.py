@@ -56,15 +56,24 @@ def test_transcript_prompt_opens_the_thinking_and_spans_move_along(tmp_path):
             assert whole[one["start"] : one["end"]] == base["completion"][other["start"] : other["end"]]
 
 
+def named(row):
+    """The quantities of a row's trace, in order."""
+    text = row["completion"][0]["content"]
+    return [text[span["start"] : span["end"]] for span in row["content"] if span["kind"] == "name"]
+
+
 def test_answer_augmentation_keeps_question_and_answer(tmp_path):
     write_rows(options(tmp_path / "a.jsonl", n=5, traces="plain", augment="answer", copies=4))
     copies = rows(tmp_path / "a.jsonl")
     assert len(copies) == 20
+    orders = 0
     for start in range(0, 20, 4):
         group = copies[start : start + 4]
         assert len({row["question"] for row in group}) == 1
         assert len({row["completion"][0]["content"] for row in group}) == 4
+        orders += len({tuple(named(row)) for row in group})
         assert all(grade_igsm(row["completion"][0]["content"], row["answer"]).strict for row in group)
+    assert orders > 10
 
 
 def test_query_augmentation_keeps_solution_and_answer(tmp_path):
