@@ -63,7 +63,7 @@ def named(row):
 
 
 def test_answer_augmentation_keeps_question_and_answer(tmp_path):
-    write_rows(options(tmp_path / "a.jsonl", n=5, traces="plain", augment="answer", copies=4))
+    write_rows(options(tmp_path / "a.jsonl", n=5, min_op=15, max_op=20, traces="plain", augment="answer", copies=4))
     copies = rows(tmp_path / "a.jsonl")
     assert len(copies) == 20
     orders = 0

@@ -72,6 +72,7 @@ def test_each_tier_contains_the_one_before():
         grade = grade_igsm(text, 24)
         assert not grade.medium and grade.loose and grade.answer == "24"
     assert not grade_igsm("<think>24</think> So 7", 24).loose
+    assert grade_igsm("<think>So it is 24", 24).loose
 
 
 def test_reading_integers():
