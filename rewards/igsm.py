@@ -8,7 +8,7 @@ import re
 from collections import Counter
 
 from rewards.answer import Verdict, boxed_contents, last_number, stated_answer
-from rewards.format import FormatReward, completion_text, cut_thinking, is_well_formed, last_answer
+from rewards.format import CUT, FormatReward, completion_text, cut_thinking, is_well_formed, last_answer
 from rewards.grade import Grade
 
 MAX_DIGITS = 12
@@ -64,7 +64,7 @@ def grade_igsm(completion: str, answer: int, lenient: bool = False) -> Grade:
         verdict = _verdict(text, value, answer)
     medium = loose = verdict is Verdict.CORRECT
     if not medium:
-        value = _found_anywhere(outside if outside.replace("\0", "").strip() else completion)
+        value = _found_anywhere(outside if outside.replace(CUT, "").strip() else completion)
         loose = value == answer
     return Grade(
         medium and well_formed, medium, loose, None if value is None else str(value), str(verdict), well_formed

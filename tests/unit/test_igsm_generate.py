@@ -44,6 +44,8 @@ def test_all_kinds_of_traces_solve_the_same_problems(tmp_path):
     ]
     assert questions[0] == questions[1] == questions[2]
     assert "completion" not in rows(tmp_path / "none.jsonl")[0]
+    assert not any(read_column(tmp_path / "plain.jsonl", "injected"))
+    assert any(read_column(tmp_path / "injected.jsonl", "injected"))
 
 
 def test_transcript_prompt_opens_the_thinking_and_spans_move_along(tmp_path):
@@ -222,7 +224,8 @@ def test_bad_files_are_refused(tmp_path):
 
 
 def test_row_file_is_released_after_an_error(tmp_path):
-    with pytest.raises(Killed), RowFile(tmp_path / "a.jsonl", {}):
+    failing = RowFile(tmp_path / "a.jsonl", {})  # kept, for a lock is also released when its object goes
+    with pytest.raises(Killed), failing:
         raise Killed
     with RowFile(tmp_path / "a.jsonl", {}) as file:
         assert not file.is_complete()
