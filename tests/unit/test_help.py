@@ -28,6 +28,7 @@ def types_of(task):
 
 def printed(task, monkeypatch, capsys, *flags):
     """What the script prints for ``flags``, which must end it with exit code 0."""
+    monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(sys, "argv", [f"run_{task}.py", *flags])
     with pytest.raises(SystemExit) as end:
         parse_options(task, *SCRIPTS[task])
