@@ -36,7 +36,7 @@ class Options:
     traces: int = field(default=2000, metadata={"help": "Traces per style and seed."})
     sft_epochs: int = field(default=5, metadata={"help": "Passes over the traces."})
     sft_learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of SFT."})
-    rl_steps: int = field(default=60, metadata={"help": "Updates of GRPO."})
+    rl_steps: int = field(default=100, metadata={"help": "Updates of GRPO."})
     L: int = field(default=256, metadata={"help": "Most tokens of a completion; searches soon outgrow 128."})
     bonus: str = field(default="no", metadata={"help": "Bonus of GRPO, as --use_ir."})
     eval_problems: int = field(default=512, metadata={"help": "Held-out problems."})

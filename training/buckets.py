@@ -1,7 +1,7 @@
 """Log-probabilities of completions of similar length at a time, so that short ones are not padded to the longest.
 
 Padding on the right cannot reach the tokens before it in a causal model, so values and gradients are those of one
-padded batch, up to the order of floating-point sums.
+padded batch, up to the order of floating-point sums. Rows whose gradient is zero take no backward pass.
 """
 
 from collections.abc import Callable
@@ -33,11 +33,21 @@ def length_buckets(lengths: list[int], others: int, min_tokens: int) -> list[lis
     return buckets
 
 
-def buckets_of(completion_mask: Tensor, prompt_length: int) -> list[tuple[list[int], int]]:
-    """(rows, longest completion) of each bucket for the (B, T) mask, of the size that its device needs."""
+def buckets_of(completion_mask: Tensor, prompt_length: int, idle: Tensor | None = None) -> list[tuple[list[int], int]]:
+    """(rows, longest completion) of each bucket for the (B, T) mask, of the size that its device needs.
+
+    With ``idle``, a (B,) mask, no bucket mixes idle rows with others, and theirs come last.
+    """
     lengths = completion_lengths(completion_mask)
     least = MIN_TOKENS.get(completion_mask.device.type, MIN_TOKENS_ACCELERATOR)
-    return [(rows, max(lengths[row] for row in rows)) for rows in length_buckets(lengths, prompt_length, least)]
+    flags = idle.tolist() if idle is not None else [False] * len(lengths)
+    found = []
+    for kind in sorted(set(flags)):
+        members = [row for row, flag in enumerate(flags) if flag == kind]
+        for bucket in length_buckets([lengths[row] for row in members], prompt_length, least):
+            rows = [members[index] for index in bucket]
+            found.append((rows, max(lengths[row] for row in rows)))
+    return found
 
 
 def in_order(parts: list[Tensor], buckets: list[tuple[list[int], int]], length: int) -> Tensor:
@@ -58,6 +68,7 @@ def by_length(
     input_ids: Tensor,
     attention_mask: Tensor,
     logits_to_keep: int,
+    idle: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """What ``compute`` gives for the whole batch, from calls on buckets trimmed to their longest completion.
 
@@ -65,16 +76,21 @@ def by_length(
         compute: (ids, mask, number of completion tokens) -> (log-probabilities, entropies or None), each (b, t).
         input_ids, attention_mask: (B, P + T) prompts, left padded, and completions, right padded.
         logits_to_keep: T.
+        idle: (B,) rows that are computed without a graph; None for none.
 
     Returns:
         (log-probabilities, entropies or None), each (B, T); 0 behind a row's bucket.
     """
     prompt = input_ids.size(1) - logits_to_keep
-    buckets = buckets_of(attention_mask[:, -logits_to_keep:], prompt)
-    found = [
-        compute(input_ids[rows, : prompt + longest], attention_mask[rows, : prompt + longest], longest)
-        for rows, longest in buckets
-    ]
+    buckets = buckets_of(attention_mask[:, -logits_to_keep:], prompt, idle)
+    found = []
+    for rows, longest in buckets:
+        # Idle buckets come last: autocast keeps the weights that it has cast, and those cast without a graph have none.
+        with_graph = torch.is_grad_enabled() and not (idle is not None and idle[rows[0]])
+        with torch.set_grad_enabled(with_graph):
+            found.append(
+                compute(input_ids[rows, : prompt + longest], attention_mask[rows, : prompt + longest], longest)
+            )
     logps = in_order([part for part, _ in found], buckets, logits_to_keep)
     if found[0][1] is None:
         return logps, None

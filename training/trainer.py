@@ -116,6 +116,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         self._scored: list[ScoredBonus] = []
         self._pretrained: list[Bonus] = []
         self._local_logps: Tensor | None = None
+        self._idle_rows: Tensor | None = None
         policy = self.accelerator.unwrap_model(self.model)
         batch_size = args.per_device_train_batch_size
         self._feature_pass = FeaturePass(policy, self.temperature, batch_size)
@@ -165,7 +166,22 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         def compute(ids, mask, length):
             return whole(model, ids, mask, length, batch_size, compute_entropy)[:2]
 
-        return *by_length(compute, input_ids, attention_mask, logits_to_keep), None
+        return *by_length(compute, input_ids, attention_mask, logits_to_keep, self._idle_rows), None
+
+    def _compute_loss(self, model, inputs):
+        self._idle_rows = self._rows_without_gradient(inputs)
+        loss = super()._compute_loss(model, inputs)
+        self._idle_rows = None
+        return loss
+
+    def _rows_without_gradient(self, inputs: dict) -> Tensor | None:
+        """(B,) rows of advantage zero where the loss is the advantage times something; None where it is not."""
+        if self.beta or self._entropy_bonus_enabled or self.aux_loss_enabled or not self.model.training:
+            return None
+        idle = (inputs["advantages"].view(len(inputs["advantages"]), -1) == 0).all(dim=1)
+        if idle.all():  # a loss needs a graph: the cheapest row keeps its own
+            idle[inputs["completion_mask"].sum(dim=1).argmin()] = False
+        return idle
 
     @property
     def _serves_bonuses(self) -> bool:

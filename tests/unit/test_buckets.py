@@ -75,3 +75,51 @@ def test_the_trainer_takes_several_buckets_where_lengths_differ(trainer_factory,
     monkeypatch.setattr(random_policy, "forward", watching)
     trainer.train()
     assert len(widths) > 1 and len({width for _, width in widths}) > 1
+
+
+def gradients(trainer, inputs):
+    trainer.model.zero_grad()
+    with trainer.accelerator.autocast():  # one context around all buckets, as a caller may have
+        trainer.compute_loss(trainer.model, inputs).backward()
+    return {name: value.grad.clone() for name, value in trainer.model.named_parameters()}
+
+
+@pytest.mark.parametrize("advantages", ["sequence", "token", "all zero"])
+@pytest.mark.parametrize(
+    "settings", [{"loss_type": "grpo"}, {"loss_type": "dapo", "bf16": True}, {"loss_type": "cispo"}]
+)
+def test_rows_of_advantage_zero_skip_the_backward_pass_and_gradients_stay(
+    advantages, settings, trainer_factory, monkeypatch
+):
+    trainer = trainer_factory(policy=load_policy("tiny"), max_completion_length=48, **settings)
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.train()
+    inputs = trainer._generate_and_score_completions([trainer.train_dataset[0]] * 4 + [trainer.train_dataset[1]] * 4)
+    values = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.5])
+    length = inputs["completion_ids"].size(1)
+    inputs["advantages"] = {"sequence": values, "token": values[:, None].expand(8, length), "all zero": 0 * values}[
+        advantages
+    ].contiguous()
+
+    graphs, whole = [], type(trainer).__mro__[1]._get_per_token_logps_and_entropies
+
+    def watching(self, model, ids, *args, **kwargs):
+        graphs.extend([torch.is_grad_enabled()] * len(ids))
+        return whole(self, model, ids, *args, **kwargs)
+
+    monkeypatch.setattr(type(trainer).__mro__[1], "_get_per_token_logps_and_entropies", watching)
+    found = gradients(trainer, inputs)
+    assert sum(graphs) == (1 if advantages == "all zero" else 3) and len(graphs) == 8
+    monkeypatch.setattr(trainer, "_rows_without_gradient", lambda inputs: None)
+    expected = gradients(trainer, inputs)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=2e-5 if "bf16" not in settings else 2e-3)
+    if advantages != "all zero":
+        assert max(value.abs().max() for value in expected.values()) > 0.01
+
+
+@pytest.mark.parametrize("settings", [{"beta": 0.1}, {"entropy_coef": 0.01}])
+def test_every_row_keeps_its_graph_where_the_loss_has_terms_besides_the_advantage(settings, trainer_factory):
+    trainer = trainer_factory(policy=load_policy("tiny"), **settings)
+    trainer.model.train()
+    assert trainer._rows_without_gradient({"advantages": torch.zeros(8), "completion_mask": torch.ones(8, 4)}) is None
