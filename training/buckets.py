@@ -36,7 +36,7 @@ def length_buckets(lengths: list[int], others: int, min_tokens: int) -> list[lis
 def buckets_of(completion_mask: Tensor, prompt_length: int, idle: Tensor | None = None) -> list[tuple[list[int], int]]:
     """(rows, longest completion) of each bucket for the (B, T) mask, of the size that its device needs.
 
-    With ``idle``, a (B,) mask, no bucket mixes idle rows with others, and theirs come last.
+    With ``idle``, a (B,) mask, no bucket mixes idle rows with others.
     """
     lengths = completion_lengths(completion_mask)
     least = MIN_TOKENS.get(completion_mask.device.type, MIN_TOKENS_ACCELERATOR)
@@ -85,7 +85,6 @@ def by_length(
     buckets = buckets_of(attention_mask[:, -logits_to_keep:], prompt, idle)
     found = []
     for rows, longest in buckets:
-        # Idle buckets come last: autocast keeps the weights that it has cast, and those cast without a graph have none.
         with_graph = torch.is_grad_enabled() and not (idle is not None and idle[rows[0]])
         with torch.set_grad_enabled(with_graph):
             found.append(

@@ -23,6 +23,7 @@ from training.chat import check_chat_template, render
 from training.checkpoint import abandon_after, check_identity, find_checkpoint, load_state, step_of
 from training.collapse import EXIT_CODE, CollapseCallback, stops_on_collapse
 from training.errors import UserError
+from training.finite_updates import FiniteUpdates
 from training.options import IntrinsicOptions
 from training.policy import PolicyOptions, adapter_base, context_length, load_policy, resolve
 from training.run_folder import create_run_folder, default_output_dir, refuse_used
@@ -128,7 +129,7 @@ class Run:
             identity=self.identity,
             completions_dir=self.path / "completions",
             keep_checkpoints=self.options.keep_checkpoints or None,
-            callbacks=[MetricsCallback(self.path / "metrics.jsonl"), self.watchdogs, *callbacks],
+            callbacks=[MetricsCallback(self.path / "metrics.jsonl"), FiniteUpdates(), self.watchdogs, *callbacks],
         )
         install_progress(trainer, PROGRESS)
         return trainer

@@ -79,7 +79,7 @@ def test_the_trainer_takes_several_buckets_where_lengths_differ(trainer_factory,
 
 def gradients(trainer, inputs):
     trainer.model.zero_grad()
-    with trainer.accelerator.autocast():  # one context around all buckets, as a caller may have
+    with trainer.accelerator.autocast():
         trainer.compute_loss(trainer.model, inputs).backward()
     return {name: value.grad.clone() for name, value in trainer.model.named_parameters()}
 
