@@ -1,9 +1,11 @@
 """Episodic memory of Memory-R (arXiv 2504.02273, section 2.1): question vector -> vectors of past responses.
 
-Look-up is a matrix product with torch. Against faiss.IndexFlatIP (exact search; one thread, 384 dimensions, 24 queries,
-K = 20), milliseconds of `EpisodicMemory.nearest` / faiss: 0.13 / 0.05 at 1e2 keys, 0.65 / 0.46 at 1e3, 3.6 / 3.7 at
-1e4, 38 / 119 at 1e5. faiss gains at most 0.2 ms, where a batch costs hundreds in the encoder, and loses on large
-memories, so it is not used; benchmarks/memory_time.py measures it again.
+Look-up is a matrix product with torch. Against faiss.IndexFlatIP (exact search; one thread of a busy machine, 384
+dimensions, 24 queries, K = 20), milliseconds of `EpisodicMemory.nearest` / faiss: 0.18 / 0.05 at 1e2 keys, 0.48 / 0.44
+at 1e3, 4.6 / 5.7 at 1e4, 45 / 127 at 1e5. faiss gains at most 0.2 ms, where a batch costs hundreds in the encoder, and
+loses on large memories, so it is not used.
+
+Vectors are kept in float32: float16 would halve the memory but misses the method's test vectors (docs/methods/knn+.md).
 """
 
 from typing import Any
@@ -19,12 +21,15 @@ FIRST_ROWS = 4
 TIE_RESOLUTION = 1e-6  # float32 rounding moves a cosine by about 1e-7, differently for each matrix shape
 
 
-def _with_room(rows: Tensor, needed: int, limit: int) -> Tensor:
-    """``rows`` if it has ``needed`` rows, else a copy of at least twice the size, up to ``limit`` rows."""
-    if needed <= len(rows):
-        return rows
-    larger = rows.new_empty(min(limit, max(needed, 2 * len(rows), FIRST_ROWS)), rows.shape[1])
-    larger[: len(rows)] = rows
+def _with_room(vectors: Tensor, needed: int, limit: int, dim: int = 0) -> Tensor:
+    """A matrix that has ``needed`` vectors along ``dim``, else a copy of at least twice the size, up to ``limit``."""
+    held = vectors.shape[dim]
+    if needed <= held:
+        return vectors
+    shape = list(vectors.shape)
+    shape[dim] = min(limit, max(needed, 2 * held, FIRST_ROWS))
+    larger = vectors.new_empty(shape)
+    larger.narrow(dim, 0, held).copy_(vectors)
     return larger
 
 
@@ -64,7 +69,8 @@ class EpisodicMemory:
     A question's identity is its `training.rollout.text_id`; its vector only decides who is whose neighbour. (The
     reference compares float vectors for identity, which breaks once texts are encoded in batches.) A full memory
     evicts the oldest stored question with all its responses, in O(1): question slots form a ring. Storage grows
-    geometrically, one array for the keys and one for the responses of each question.
+    geometrically, one array for the keys and one for the responses of each question. Keys are columns of theirs: one
+    query against 1e4 keys outside the cache takes 0.6 ms, where it takes 1.5 against rows.
 
     Args:
         max_questions: questions held (N of the paper).
@@ -74,7 +80,7 @@ class EpisodicMemory:
     def __init__(self, max_questions: int, max_responses: int):
         self.max_questions = max_questions
         self.max_responses = max_responses
-        self._keys = torch.empty(0, 0)
+        self._keys = torch.empty(0, 0)  # (d, room)
         self._ids: list[str] = []
         self._responses: list[_Responses] = []
         self._slot_of: dict[str, int] = {}
@@ -92,6 +98,15 @@ class EpisodicMemory:
     def num_responses(self) -> int:
         """Responses held over all questions."""
         return sum(ring.count for ring in self._responses)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all vectors, room for growth included: when full, 4 d N (L + 1)."""
+        return self._keys.nbytes + sum(ring.rows.nbytes for ring in self._responses)
+
+    def capacity_bytes(self, width: int) -> int:
+        """Bytes of all vectors of ``width`` numbers in a full memory: N keys, and L responses for each."""
+        return self.max_questions * (1 + self.max_responses) * width * self._keys.element_size()
 
     def insert(self, text_id: str, key: Tensor, value: Tensor) -> None:
         """Store response vector ``value`` (d,) under the question ``text_id`` with vector ``key`` (d,).
@@ -111,7 +126,7 @@ class EpisodicMemory:
         responses = _Responses(torch.empty(0, len(key)), self.max_responses)
         if len(self) < self.max_questions:
             slot = len(self)
-            self._keys = _with_room(self._keys, slot + 1, self.max_questions)
+            self._keys = _with_room(self._keys, slot + 1, self.max_questions, dim=1)
             self._ids.append(text_id)
             self._responses.append(responses)
         else:
@@ -121,16 +136,16 @@ class EpisodicMemory:
             self._ids[slot] = text_id
             self._responses[slot] = responses
             self._borrowed.discard(slot)
-        self._keys[slot] = functional.normalize(key.float(), dim=0)
+        self._keys[:, slot] = functional.normalize(key.float(), dim=0)
         self._slot_of[text_id] = slot
         return slot
 
     def _own_keys(self, width: int) -> None:
         if not self._ids:
-            self._keys = torch.empty(0, width)
-        if width != self._keys.shape[1]:
+            self._keys = torch.empty(width, 0)
+        if width != len(self._keys):
             raise UserError(
-                f"the memory holds vectors of width {self._keys.shape[1]} but got {width}; "
+                f"the memory holds vectors of width {len(self._keys)} but got {width}; "
                 "resume with the --encoder the memory was filled with."
             )
         if self._keys_borrowed:
@@ -147,7 +162,7 @@ class EpisodicMemory:
             return [[] for _ in keys]
         count = len(self)
         unit_keys = functional.normalize(keys.to("cpu", torch.float32), dim=1)
-        similarity = (unit_keys @ self._keys[:count].T / TIE_RESOLUTION).round_()
+        similarity = (unit_keys @ self._keys[:, :count] / TIE_RESOLUTION).round_()
         threshold = similarity.topk(min(k, count), dim=1).values[:, -1:]
         similarity = similarity.numpy()
         rows, slots = np.nonzero(similarity >= threshold.numpy())
@@ -185,7 +200,7 @@ class EpisodicMemory:
         values = [self._responses[slot].by_age() for slot in slots]
         return {
             "ids": [self._ids[slot] for slot in slots],
-            "keys": self._keys[slots].contiguous(),
+            "keys": self._keys[:, slots].T.contiguous(),
             "values": torch.cat(values) if values else torch.empty(0, 0),
             "counts": torch.tensor([len(rows) for rows in values], dtype=torch.int64),
         }
@@ -200,7 +215,7 @@ class EpisodicMemory:
             )
         self._ids = ids
         self._slot_of = {text_id: slot for slot, text_id in enumerate(ids)}
-        self._keys = state["keys"].detach().to("cpu", torch.float32).clone()
+        self._keys = state["keys"].detach().to("cpu", torch.float32).T.clone(memory_format=torch.contiguous_format)
         values = state["values"].detach().to("cpu", torch.float32).split(counts) if ids else ()
         self._responses = [_Responses(rows.clone(), self.max_responses) for rows in values]
         self._oldest = 0

@@ -1,0 +1,271 @@
+"""Tokens per second of generation against what memory bandwidth allows, and where the time of a training step goes.
+
+    python -m benchmarks.generation --shape qwen2.5-0.5b [--sampler hf,continuous_batching,vllm] [--lora]
+
+The policy has the published sizes of the model and random weights, so nothing is downloaded. Every sampler trains for a
+few steps in a process of its own, through `IntrinsicGRPOTrainer` as a run does. The bound is what reading takes: to
+decode one token for all completions the weights are read once, and for each completion the keys and values of the
+tokens before it, at the speed of a large copy on the same device in the same process. It leaves out the prompts' own
+pass and counts every completion as decoded from the first step on. Where everything fits into the cache of a CPU, as
+with the tiny shape, it is no bound.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from transformers import HfArgumentParser, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, set_seed
+from trl.import_utils import is_vllm_available
+
+from benchmarks.bonus_overhead import correctness, now, peak_megabytes
+from benchmarks.machine import caption, describe
+from benchmarks.step_split import SECTIONS, StepSplit
+from intrinsic import build_bonuses
+from intrinsic.encoder import build_encoder
+from tasks.countdown import add_prompts, generate
+from training.bonus_pipeline import BonusPipeline
+from training.errors import UserError, run_cli
+from training.options import IntrinsicOptions
+from training.policy import PolicyOptions, load_tokenizer
+from training.run_options import RunConfig
+from training.tiny_policy import SPACE
+from training.trainer import IntrinsicGRPOTrainer
+
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+)
+# As published; the head shares the weights of the embedding in all of them.
+SHAPES = {
+    "tiny": (1024, 64, 128, 2, 4, 2),
+    "qwen2.5-0.5b": (151_936, 896, 4864, 24, 14, 2),
+    "qwen2.5-1.5b": (151_936, 1536, 8960, 28, 12, 2),
+}
+SAMPLERS = ("hf", "continuous_batching", "vllm")
+WARM_STEPS = 1
+
+
+@dataclass
+class Options:
+    """What is measured."""
+
+    shape: str = field(default="qwen2.5-0.5b", metadata={"help": f"Sizes of the policy: {', '.join(SHAPES)}."})
+    sampler: str = field(default=",".join(SAMPLERS), metadata={"help": "Samplers, separated by commas."})
+    lora: bool = field(default=False, metadata={"help": "Train a LoRA adapter instead of all weights."})
+    prompts: int = field(default=8, metadata={"help": "Prompts per step."})
+    generations: int = field(default=16, metadata={"help": "Completions per prompt."})
+    length: int = field(default=256, metadata={"help": "Most tokens of a completion."})
+    micro_batch: int = field(default=0, metadata={"help": "Completions per forward pass; 0: all of a step."})
+    bonus: str = field(default="no", metadata={"help": "Bonus, as --use_ir."})
+    steps: int = field(default=4, metadata={"help": f"Optimiser steps; the first {WARM_STEPS} not counted."})
+    memory_share: float = field(
+        default=0.3, metadata={"help": "Share of the device's memory for the cache of continuous_batching and vllm."}
+    )
+    copy_megabytes: int = field(default=1024, metadata={"help": "Size of the copy that measures the bandwidth."})
+    output: str = field(
+        default="outputs/generation", metadata={"help": "Path of the results, extended by shape, full or lora."}
+    )
+    child: str = field(default="", metadata={"help": "Used by the benchmark itself: sampler of one process."})
+
+    def __post_init__(self):
+        if self.shape not in SHAPES:
+            raise UserError(f"--shape={self.shape!r} is unknown; use one of {', '.join(SHAPES)}.")
+        for name in self.sampler.split(","):
+            if name not in SAMPLERS:
+                raise UserError(f"--sampler={name!r} is unknown; use one of {', '.join(SAMPLERS)}.")
+        if not 0 < self.memory_share < 1:
+            raise UserError(f"--memory_share={self.memory_share} must be above 0 and below 1.")
+        if self.steps <= WARM_STEPS:
+            raise UserError(f"--steps={self.steps} must be above {WARM_STEPS}, the steps that are not counted.")
+        for flag in ("prompts", "length", "copy_megabytes"):
+            if getattr(self, flag) < 1:
+                raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
+
+
+def build_policy(shape: str, tokenizer, dtype: torch.dtype) -> Qwen2ForCausalLM:
+    """A Qwen2 of the shape with random weights."""
+    config = Qwen2Config(
+        **dict(zip(SIZES, SHAPES[shape], strict=True)),
+        max_position_embeddings=32_768,
+        tie_word_embeddings=True,
+        attn_implementation="sdpa",
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return Qwen2ForCausalLM(config).to(dtype)
+
+
+def sampler_flags(sampler: str, memory_share: float) -> dict:
+    """Flags of TRL that choose the sampler and the memory for its cache."""
+    if sampler == "vllm":
+        return {"use_vllm": True, "vllm_gpu_memory_utilization": memory_share}
+    if sampler == "continuous_batching":
+        cache = {"max_memory_percent": memory_share}
+        return {"use_transformers_continuous_batching": True, "transformers_continuous_batching_config": cache}
+    return {}
+
+
+def copy_bandwidth(device: torch.device, megabytes: int) -> float:
+    """Bytes per second read and written by the fastest of a few large copies."""
+    source = torch.ones(megabytes * 2**20, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    moments = [now()]
+    for _ in range(5):
+        target.copy_(source)
+        moments.append(now())
+    return 2 * source.nbytes / min(end - start for start, end in pairwise(moments))
+
+
+def weight_bytes(policy: PreTrainedModel) -> int:
+    """Bytes of the weights that decoding one token reads: all but an input embedding that is not the head as well."""
+    embedding, head = policy.get_input_embeddings().weight, policy.get_output_embeddings().weight
+    skipped = 0 if embedding is head else embedding.nbytes
+    return sum(weight.nbytes for weight in policy.parameters()) - skipped
+
+
+def cache_bytes(policy: PreTrainedModel, itemsize: int) -> int:
+    """Bytes of keys and values of one token."""
+    config = policy.config
+    head = config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * head * itemsize
+
+
+def bytes_to_decode(prompts: Sequence[int], completions: Sequence[int], weights: int, cache: int) -> int:
+    """Least bytes read to decode a batch, from the tokens of each prompt and completion: the weights once per step of
+    the longest completion, and at its t-th token the keys and values of all t - 1 + prompt tokens before it."""
+    tokens_read = sum(new * prompt + new * (new - 1) // 2 for prompt, new in zip(prompts, completions, strict=True))
+    return max(completions) * weights + tokens_read * cache
+
+
+def measure(options: Options, sampler: str) -> dict[str, float]:
+    """Tokens per second and their bound, median seconds of a step and its sections, bandwidth and peak megabytes."""
+    set_seed(0)
+    tokenizer, split = load_tokenizer("tiny"), StepSplit()
+    policy_options = PolicyOptions(lora=options.lora)
+    intrinsic = IntrinsicOptions(use_ir=options.bonus)
+    with tempfile.TemporaryDirectory() as folder:
+        policy = build_policy(options.shape, tokenizer, policy_options.weight_dtype())
+        if sampler == "vllm":  # it loads the policy by name, and gets its weights from the trainer afterwards
+            policy.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            policy.name_or_path = folder
+        bonuses = BonusPipeline(build_bonuses(intrinsic), intrinsic.schedules())
+        config = RunConfig(
+            output_dir=folder,
+            bs=options.prompts,
+            num_generations=options.generations,
+            L=options.length,
+            micro_batch=options.micro_batch,
+            max_steps=options.steps,
+            learning_rate=1e-6,
+            save_strategy="no",
+            report_to="none",
+            logging_strategy="no",
+            disable_tqdm=True,
+            seed=0,
+            **sampler_flags(sampler, options.memory_share),
+        )
+        trainer = IntrinsicGRPOTrainer(
+            policy,
+            args=config,
+            train_dataset=add_prompts(generate(500, "train", 0, SPACE), "chat"),
+            reward_funcs=[correctness],
+            processing_class=tokenizer,
+            peft_config=policy_options.lora_config(),
+            bonuses=bonuses,
+            encode=build_encoder(intrinsic.encoder) if "text_embedding" in bonuses.needs else None,
+            callbacks=[split],
+        )
+        split.watch(trainer)
+        trainer.train()
+    return summarize(split, trainer, options)
+
+
+def summarize(split: StepSplit, trainer: IntrinsicGRPOTrainer, options: Options) -> dict[str, float]:
+    """What `measure` returns, of the steps and batches after the first ones."""
+    megabytes = peak_megabytes()
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    half = trainer.args.bf16 or trainer.args.fp16
+    weights, cache = weight_bytes(policy), cache_bytes(policy, 2 if half else policy.dtype.itemsize)
+    bandwidth = copy_bandwidth(trainer.accelerator.device, options.copy_megabytes)
+    steps, batches = split.steps[WARM_STEPS:], split.batches[WARM_STEPS:]
+    tokens = sum(sum(completions) for _, completions in batches)
+    bound = sum(bytes_to_decode(*batch, weights, cache) for batch in batches) / bandwidth
+    seconds = {name: statistics.median(step[name] for step in steps) for name in ("step", *SECTIONS)}
+    return {
+        "tokens_per_second": tokens / sum(step["generation"] for step in steps),
+        "bound": tokens / bound,
+        "gigabytes_per_second": bandwidth / 1e9,
+        "weight_megabytes": weights / 1e6,
+        "tokens_per_completion": tokens / sum(len(completions) for _, completions in batches),
+        "seconds": seconds,
+        "megabytes": megabytes,
+    }
+
+
+def run_child(sampler: str) -> dict:
+    """`measure` in a process of its own, with the flags of this one; {"missing": why} where it cannot run."""
+    if sampler == "vllm" and not is_vllm_available():
+        return {"missing": "not installed"}
+    command = [sys.executable, "-m", "benchmarks.generation", *sys.argv[1:], "--child", sampler]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        print(result.stderr, file=sys.stderr)
+        return {"missing": f"failed: {(result.stderr.splitlines() or ['no message'])[-1][:120]}"}
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def table(result: dict) -> str:
+    """Markdown: one row per sampler, and where it was measured."""
+    options = result["options"]
+    lines = [
+        f"{options['shape']}, random weights, {'LoRA' if options['lora'] else 'all weights trained'}, bonus "
+        f"{options['bonus']}; {options['prompts']} x {options['generations']} completions of up to {options['length']} "
+        "tokens per step.\n",
+        "| sampler | tokens per second | bound | share | seconds per step | generation | rewards, bonus | forward "
+        "| backward | optimiser | other | peak MB |",
+        "|---" * 12 + "|",
+    ]
+    for sampler, run in result["samplers"].items():
+        if "missing" in run:
+            lines.append(f"| {sampler} | {run['missing']} |{' |' * 10}")
+            continue
+        seconds, speed, bound = run["seconds"], run["tokens_per_second"], run["bound"]
+        parts = [seconds[name] for name in SECTIONS]
+        cells = [f"{speed:.0f}", f"{bound:.0f}", f"{speed / bound:.1%}"]
+        cells += [f"{part:.2f}" for part in (seconds["step"], *parts, max(0.0, seconds["step"] - sum(parts)))]
+        lines.append(f"| {sampler} | {' | '.join(cells)} | {run['megabytes']:.0f} |")
+    speeds = [f"{run['gigabytes_per_second']:.0f} GB/s" for run in result["samplers"].values() if "missing" not in run]
+    copies = f"Large copies: {', '.join(speeds)}. " if speeds else ""
+    return "\n".join(lines) + f"\n\nMedians over steps. {copies}{caption(result['machine'])}\n"
+
+
+def main() -> None:
+    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    if options.child:
+        print(json.dumps(measure(options, options.child)))
+        return
+    samplers = {sampler: run_child(sampler) for sampler in options.sampler.split(",")}
+    result = {"machine": describe(), "options": asdict(options), "samplers": samplers}
+    output = f"{options.output}_{options.shape}_{'lora' if options.lora else 'full'}"
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    Path(f"{output}.json").write_text(json.dumps(result, indent=1) + "\n")
+    Path(f"{output}.md").write_text(table(result))
+    print(table(result))
+
+
+if __name__ == "__main__":
+    run_cli(main)

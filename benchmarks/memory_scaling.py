@@ -1,0 +1,266 @@
+"""Time of the Memory-R+ reward and of its look-up against the reference procedure, by size of the memory.
+
+    python -m benchmarks.memory_scaling [--repeats 15] [--sizes 1000,10000,100000,1000000]
+
+Both sides run in turn in one process, with the same threads, encoder precision and stored vectors; a time is the
+median over the repeats. "Reward" is a batch of one prompt from texts to what is paid, and stored (benchmarks/
+memory_reference.py does it one text at a time). "Look-up" starts from vectors: nearest questions of one memory and the
+explore reward against their responses. In training the encoder runs before every look-up of either side and leaves the
+caches full of its weights, so it runs here too, outside the measured time; look-ups back to back are timed as well.
+"""
+
+import copy
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+
+import faiss
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from torch import Tensor
+from transformers import HfArgumentParser
+
+from analysis.style import SERIES, STYLE
+from benchmarks.machine import caption, describe
+from benchmarks.memory_reference import Contents, Encode, ReferenceMemory, reference_batch
+from intrinsic.encoder import build_encoder
+from intrinsic.episodic_memory import EpisodicMemory
+from intrinsic.knn_memory import PARTS, MemoryBatch, MemoryRPlus, explore_reward, look_up
+from training.errors import UserError, run_cli
+from training.rollout import Rollout
+
+QUESTION = (
+    "Natalia sells clips to her friends. Every week she makes some clips, sells a part of them and puts the rest into "
+    "a box. How many clips are in the box after four weeks?"
+)
+
+
+@dataclass
+class Options:
+    """What is timed."""
+
+    generations: int = field(default=16, metadata={"help": "Completions of the one prompt."})
+    questions: int = field(default=1000, metadata={"help": "Questions in each memory when the reward is timed."})
+    responses: int = field(default=100, metadata={"help": "Responses stored per question."})
+    sizes: str = field(
+        default="1000,10000,100000,1000000",
+        metadata={"help": "Stored responses when the look-up is timed, separated by commas."},
+    )
+    k: int = field(default=1, metadata={"help": "Nearest questions read."})
+    repeats: int = field(default=15, metadata={"help": "Repetitions of every look-up."})
+    reward_repeats: int = field(default=5, metadata={"help": "Repetitions of the reward."})
+    threads: int = field(default=1, metadata={"help": "Torch and faiss threads."})
+    encoder: str = field(default="sentence-transformers/all-MiniLM-L6-v2", metadata={"help": "Text encoder."})
+    device: str = field(default="cpu", metadata={"help": "Device of the text encoder."})
+    seed: int = field(default=0, metadata={"help": "Seed of the texts and of the stored vectors."})
+    output: str = field(default="outputs/memory_scaling", metadata={"help": "Path of the results, without extension."})
+
+    def __post_init__(self):
+        for flag in ("generations", "questions", "responses", "k", "repeats", "reward_repeats", "threads"):
+            if getattr(self, flag) < 1:
+                raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
+        if any(size < self.responses or size % self.responses for size in self.stored_responses):
+            raise UserError(f"--sizes={self.sizes} must be multiples of --responses={self.responses}; adapt either.")
+
+    @property
+    def stored_responses(self) -> list[int]:
+        """``sizes`` as increasing numbers."""
+        try:
+            return sorted(int(size) for size in self.sizes.split(","))
+        except ValueError:
+            raise UserError(f"--sizes={self.sizes!r} must be whole numbers separated by commas.") from None
+
+
+def prompt_batch(options: Options, encode: Encode) -> Rollout:
+    """Completions of `QUESTION` of about 120 words of arithmetic, a quarter of them right."""
+    rng = random.Random(options.seed)
+    completions = []
+    for _ in range(options.generations):
+        box, steps = 0, []
+        for week in range(1, 5):
+            made, sold = rng.randint(20, 90), rng.randint(1, 19)
+            before, box = box, box + made - sold
+            steps.append(
+                f"In week {week} she makes {made} clips and sells {sold} of them, which leaves {made} - {sold} = "
+                f"{made - sold} clips for the box; the box then holds {before} + {made - sold} = {box} clips."
+            )
+        completions.append(f"<reasoning>\n{' '.join(steps)}\n</reasoning>\n<answer>\n{box}\n</answer>")
+    correct = torch.tensor([float(index % 4 == 0) for index in range(options.generations)])
+    return Rollout([QUESTION] * len(correct), completions, correct, correct, len(correct), step=1, encode=encode)
+
+
+def precisions(encode: Encode) -> dict[str, Encode]:
+    """The encoder in float32 and, where it differs, as the project runs it on this device."""
+    if not getattr(encode, "bfloat16", False):
+        return {"float32": encode}
+    single = copy.copy(encode)
+    single.bfloat16 = False
+    return {"float32": single, "bfloat16": encode}
+
+
+def milliseconds(run: Callable[[], object]) -> float:
+    """Wall-clock time of one call."""
+    start = time.perf_counter()
+    run()
+    return 1000.0 * (time.perf_counter() - start)
+
+
+def time_reward(options: Options, encode: Encode) -> dict[str, float]:
+    """Milliseconds of scoring and storing one batch from texts, and the largest difference between the raw rewards.
+
+    Raw rewards are compared on the memories as they are filled; afterwards the two orders store different things.
+    """
+    dim = encode([QUESTION]).shape[1]
+    bonus = MemoryRPlus(k=options.k, max_responses=options.responses, explore_warmup=0)
+    reference = {}
+    for seed, (name, memory) in enumerate(bonus.memories.items(), start=options.seed):
+        contents = Contents.random(options.questions, options.responses, dim, seed)
+        contents.fill(memory)
+        reference[name] = ReferenceMemory(contents, options.k, options.responses, encode)
+
+    batch, difference = prompt_batch(options, encode), 0.0
+    for name, raw in bonus.raw_parts(bonus.embed(batch), batch).items():
+        part = PARTS[name]
+        texts = zip(batch.questions, batch.reasonings, strict=True)
+        expected = [reference[part.memory].score(*pair, part.reward) for pair in texts]
+        difference = max(difference, float((raw - torch.tensor(expected)).abs().max()))
+
+    ours, theirs = [], []
+    for _ in range(options.reward_repeats):
+        batch = prompt_batch(options, encode)
+        ours.append(milliseconds(lambda batch=batch: (bonus.score(batch), bonus.update(batch))))
+        theirs.append(milliseconds(lambda batch=batch: reference_batch(reference, batch)))
+    return {"ours_ms": median(ours), "reference_ms": median(theirs), "difference": difference}
+
+
+def time_look_ups(options: Options, encode: Encode) -> list[dict[str, float]]:
+    """One row per size: stored responses, megabytes held, milliseconds per batch after the encoder and back to back,
+    and the largest difference between the raw rewards."""
+    dim = encode([QUESTION]).shape[1]
+    largest = Contents.random(options.stored_responses[-1] // options.responses, options.responses, dim, options.seed)
+    vectors = Contents.random(1, options.generations, dim, options.seed + 1)
+    rows = []
+    for size in options.stored_responses:
+        contents = largest.first(size // options.responses)
+        memory = EpisodicMemory(len(contents.keys), options.responses)
+        contents.fill(memory)
+        reference = ReferenceMemory(contents, options.k, options.responses, encode)
+        rows.append({"stored": size, "megabytes": memory.nbytes / 1e6})
+        rows[-1] |= _time_look_up(options, memory, reference, vectors, lambda: encode([QUESTION]))
+    return rows
+
+
+def _time_look_up(
+    options: Options, memory: EpisodicMemory, reference: ReferenceMemory, vectors: Contents, run_encoder: Callable
+) -> dict[str, float]:
+    key, responses = vectors.keys, vectors.values[0]
+    batch = MemoryBatch([QUESTION] * len(responses), key.expand(len(responses), -1), responses, [])
+    found: dict[str, Tensor] = {}
+
+    def ours():
+        found["ours"] = look_up(memory, explore_reward, batch, options.k)
+
+    def theirs(value: Tensor) -> float:
+        return reference.look_up(key[0].numpy(), value.numpy(), explore_reward)
+
+    their_runs = [lambda value=value: theirs(value) for value in responses]
+    times: dict[str, list[float]] = {"ours_ms": [], "reference_ms": [], "ours_warm_ms": [], "reference_warm_ms": []}
+    for _ in range(options.repeats):
+        for suffix, before in (("_ms", run_encoder), ("_warm_ms", lambda: None)):
+            times["ours" + suffix].append(timed_apart([ours], before))
+            times["reference" + suffix].append(timed_apart(their_runs, before))
+    found["reference"] = torch.tensor([theirs(value) for value in responses])
+    difference = float((found["ours"] - found["reference"]).abs().max())
+    return {name: median(values) for name, values in times.items()} | {"difference": difference}
+
+
+def timed_apart(runs: Sequence[Callable[[], object]], before: Callable[[], object]) -> float:
+    """Milliseconds of all ``runs`` together, without those of ``before``, which precedes each."""
+    total = 0.0
+    for run in runs:
+        before()
+        total += milliseconds(run)
+    return total
+
+
+def measure(options: Options, encode: Encode) -> dict:
+    """Everything that is reported, as plain JSON types."""
+    torch.set_num_threads(options.threads)
+    faiss.omp_set_num_threads(options.threads)
+    rewards = {name: time_reward(options, encoder) for name, encoder in precisions(encode).items()}
+    look_ups = time_look_ups(options, encode)
+    return {"machine": describe(), "options": asdict(options), "reward": rewards, "look_up": look_ups}
+
+
+def table(result: dict) -> str:
+    """Markdown: rewards by precision of the encoder, look-ups by size, and where they were measured."""
+    options, rewards = result["options"], result["reward"]
+    stored = f"{options['questions']:,} x {options['responses']}"
+    lines = [
+        f"Reward of {options['generations']} completions of one prompt, encoder included; both memories hold {stored} "
+        f"responses, K = {options['k']}.\n",
+        "| encoder, ours / reference | ours, ms | reference, ms | ratio | largest difference |",
+        "|---|---|---|---|---|",
+    ]
+    pairs = [(name, name) for name in rewards] + [("bfloat16", "float32")] * (len(rewards) > 1)
+    for ours, theirs in pairs:
+        mine, other = rewards[ours]["ours_ms"], rewards[theirs]["reference_ms"]
+        difference = f"{rewards[ours]['difference']:.0e}" if ours == theirs else ""
+        lines.append(f"| {ours} / {theirs} | {mine:.0f} | {other:.0f} | {other / mine:.1f} | {difference} |")
+    lines += [
+        f"\nLook-up of the same completions in one memory of {options['responses']} responses per question, vectors at "
+        "hand; the encoder runs before each look-up, or look-ups follow each other (back to back).\n",
+        "| stored responses | MB | ours, ms | reference, ms | ratio | ours, back to back | reference | ratio "
+        "| largest difference |",
+        "|---" * 9 + "|",
+    ]
+    for row in result["look_up"]:
+        cells = [f"{row['stored']:,}", f"{row['megabytes']:.1f}"]
+        for kind in ("_ms", "_warm_ms"):
+            mine, other = row["ours" + kind], row["reference" + kind]
+            cells += [f"{mine:.2f}", f"{other:.2f}", f"{other / mine:.1f}"]
+        lines.append(f"| {' | '.join(cells)} | {row['difference']:.0e} |")
+    return "\n".join(lines) + f"\n\nMedians, both sides in turn. {caption(result['machine'])}\n"
+
+
+def plot(result: dict, path: Path) -> None:
+    """Milliseconds of a look-up by stored responses, both axes logarithmic."""
+    rows = result["look_up"]
+    sizes = [row["stored"] for row in rows]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(8.4, 4.2), layout="constrained")
+        for color, side, label in (
+            (SERIES[1], "reference", "reference procedure"),
+            (SERIES[0], "ours", "this project"),
+        ):
+            axes.plot(sizes, [row[f"{side}_ms"] for row in rows], "o-", color=color, label=label)
+            axes.plot(sizes, [row[f"{side}_warm_ms"] for row in rows], "o--", color=color, alpha=0.5, markersize=4)
+        axes.plot([], [], "--", color="#888888", label="look-ups back to back")
+        axes.set(xscale="log", yscale="log", xlabel="stored responses", ylabel="milliseconds per batch")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+            axis.set_minor_formatter(NullFormatter())
+        axes.set_title(f"Look-up of {result['options']['generations']} completions of one prompt")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def main() -> None:
+    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    result = measure(options, build_encoder(options.encoder, device=options.device))
+    output = Path(options.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    Path(f"{output}.json").write_text(json.dumps(result, indent=1) + "\n")
+    Path(f"{output}.md").write_text(table(result))
+    plot(result, Path(f"{output}.png"))
+    print(table(result))
+
+
+if __name__ == "__main__":
+    run_cli(main)
