@@ -1,0 +1,27 @@
+"""The runs whose equivalences are tested: every registered bonus, other ways some of them work, compositions."""
+
+from intrinsic import REGISTRY
+
+# Small networks, warm-ups that end with the first of the few batches of a test, and a clip that leaves entropies alone.
+FAST = {
+    "ir_clip": 50.0,
+    "explore_warmup": 1,
+    "cfn_warmup": 1,
+    "cfn_width": 16,
+    "cfn_min_run": 1,
+    "rnd_width": 16,
+    "ppl_until": 0.9,
+}
+MODES = {
+    "sc offline": {"use_ir": "sc", "sc_annotator": "offline"},
+    "cfn token": {"use_ir": "cfn", "cfn_level": "token"},
+    "cfn linear": {"use_ir": "cfn", "cfn_mode": "linear"},
+    "rnd reference": {"use_ir": "rnd", "rnd_mode": "reference"},
+    "repexp memory": {"use_ir": "repexp", "repexp_memory": True, "repexp_pay": "all"},
+    "repexp initial advantage": {"use_ir": "repexp", "repexp_model": "initial", "repexp_level": "advantage"},
+    "outcome batch": {"use_ir": "outcome", "outcome_mode": "batch"},
+    "shuffle:knn+": {"use_ir": "shuffle:knn+"},
+    "knn+,cfn token,rnd": {"use_ir": "knn+,cfn,rnd", "ir_weight": "1,0.5,0.5", "cfn_level": "token"},
+    "passk,entropy-adv": {"use_ir": "passk,entropy-adv"},
+}
+CASES = {name: FAST | flags for name, flags in ({name: {"use_ir": name} for name in REGISTRY} | MODES).items()}

@@ -1,0 +1,43 @@
+"""Comparison of what two runs are left with."""
+
+import pytest
+import torch
+
+# Sums over six rows and six more differ from sums over twelve in the last bits of float32.
+ATOL, RTOL = 1e-5, 1e-4
+
+
+def assert_close(first, second, path: str = "") -> None:
+    """Nested dicts and lists: equal structure, texts and counts, floats and tensors within rounding."""
+    assert type(first) is type(second), path
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), path
+        for key in first:
+            assert_close(first[key], second[key], f"{path}/{key}")
+    elif isinstance(first, list):
+        assert len(first) == len(second), path
+        for index, pair in enumerate(zip(first, second, strict=True)):
+            assert_close(*pair, f"{path}/{index}")
+    elif isinstance(first, torch.Tensor):
+        torch.testing.assert_close(first, second, atol=ATOL, rtol=RTOL, msg=lambda text: f"{path}: {text}")
+    elif isinstance(first, float):
+        assert first == pytest.approx(second, abs=ATOL, rel=RTOL), path
+    else:
+        assert first == second, path
+
+
+def assert_same_bits(first, second, path: str = "") -> None:
+    """Nested dicts and lists: equal in structure and in every bit."""
+    assert type(first) is type(second), path
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), path
+        for key in first:
+            assert_same_bits(first[key], second[key], f"{path}/{key}")
+    elif isinstance(first, list):
+        assert len(first) == len(second), path
+        for index, pair in enumerate(zip(first, second, strict=True)):
+            assert_same_bits(*pair, f"{path}/{index}")
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), path
+    else:
+        assert first == second, path
