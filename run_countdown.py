@@ -16,7 +16,8 @@ from tasks.load import load_countdown
 from training.dry_run import dry_run
 from training.errors import UserError, run_cli
 from training.policy import is_embedded, load_tokenizer
-from training.run import Run, check_batch, fitting_rows
+from training.problems import check_batch, fitting_rows
+from training.run import Run
 from training.run_options import RunOptions, parse_options
 
 

@@ -13,7 +13,8 @@ from tasks.math_options import GSM8KOptions, MathIntrinsicOptions, load_problems
 from training.dry_run import dry_run
 from training.errors import run_cli
 from training.policy import load_tokenizer
-from training.run import Run, check_batch, fitting_rows
+from training.problems import check_batch, fitting_rows
+from training.run import Run
 from training.run_options import parse_options
 
 

@@ -6,14 +6,17 @@ python run_sft.py --data data/injected.jsonl --model_name=Qwen/Qwen2.5-1.5B
 from dataclasses import asdict
 from pathlib import Path
 
+from accelerate import PartialState
+from datasets import Dataset
 from transformers.trainer_utils import get_last_checkpoint
 
 from training.callbacks import install_progress
 from training.chat import check_chat_template
 from training.errors import UserError, run_cli
-from training.policy import PolicyOptions, load_policy, load_tokenizer, resolve
+from training.new_policy import NewPolicyOptions, build, spells
+from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded, load_policy, load_tokenizer, resolve
 from training.run_folder import create_run_folder
-from training.sft import build_trainer, fitting_traces, load_traces, longest_trace, parse_sft_options
+from training.sft import SFTOptions, build_trainer, fitting_traces, load_traces, longest_trace, parse_sft_options
 
 
 def main() -> None:
@@ -24,6 +27,9 @@ def main() -> None:
     # ---- data
     rows = load_traces(options.data, options.split)
     tokenizer = load_tokenizer(options.model_name)
+    if is_embedded(options.model_name) and spells(tokenizer, rows):
+        options.model_name = sized_policy(rows, Path(config.output_dir) / "start", options, config.seed)
+        tokenizer = load_tokenizer(options.model_name)
     check_chat_template(rows[0]["prompt"], tokenizer, options.model_name)
     rows = fitting_traces(rows, tokenizer, longest_trace(options, config))
 
@@ -41,6 +47,18 @@ def main() -> None:
     if config.process_index == 0:
         print(f"policy: {folder / 'final'} ({len(rows)} traces, {trainer.state.global_step} updates)")
         lock.release()
+
+
+def sized_policy(rows: Dataset, folder: Path, options: SFTOptions, seed: int) -> str:
+    """The folder of a policy with random weights and a tokenizer trained on ``rows``."""
+    if options.lora:
+        raise UserError(
+            f"--lora freezes weights, and --model_name={EMBEDDED_NAME} begins with random ones on this task."
+        )
+    with PartialState().main_process_first():
+        if not folder.exists():
+            build(rows, NewPolicyOptions(data=options.data, output=str(folder), seed=seed))
+    return str(folder)
 
 
 def find_checkpoint(folder: Path, resume: str) -> str | None:

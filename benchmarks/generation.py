@@ -31,6 +31,7 @@ from intrinsic import build_bonuses
 from intrinsic.encoder import build_encoder
 from tasks.countdown import add_prompts, generate
 from training.bonus_pipeline import BonusPipeline
+from training.devices import has_bfloat16
 from training.errors import UserError, run_cli
 from training.options import IntrinsicOptions
 from training.policy import PolicyOptions, load_tokenizer
@@ -113,7 +114,8 @@ def sampler_flags(sampler: str, memory_share: float) -> dict:
         return {"use_vllm": True, "vllm_gpu_memory_utilization": memory_share}
     if sampler == "continuous_batching":
         cache = {"max_memory_percent": memory_share}
-        return {"use_transformers_continuous_batching": True, "transformers_continuous_batching_config": cache}
+        flags = {"use_transformers_continuous_batching": True, "transformers_continuous_batching_config": cache}
+        return flags | {"bf16": False}
     return {}
 
 
@@ -157,7 +159,10 @@ def measure(options: Options, sampler: str) -> dict[str, float]:
     policy_options = PolicyOptions(lora=options.lora)
     intrinsic = IntrinsicOptions(use_ir=options.bonus)
     with tempfile.TemporaryDirectory() as folder:
-        policy = build_policy(options.shape, tokenizer, policy_options.weight_dtype())
+        # Under autocast TRL would turn the trained weights themselves into bfloat16, which RunConfig refuses.
+        in_half = sampler == "continuous_batching" and has_bfloat16()
+        dtype = torch.bfloat16 if in_half else policy_options.weight_dtype()
+        policy = build_policy(options.shape, tokenizer, dtype)
         if sampler == "vllm":  # it loads the policy by name, and gets its weights from the trainer afterwards
             policy.save_pretrained(folder)
             tokenizer.save_pretrained(folder)

@@ -17,6 +17,7 @@ from rewards.grade import Grade
 from training.chat import check_chat_template, render
 from training.errors import UserError
 from training.policy import PolicyOptions, context_length, load_policy, load_tokenizer, resolve
+from training.state_io import parse_json
 
 PASS = "main"
 
@@ -47,22 +48,25 @@ class PartialRecords:
     def __init__(self, path: Path, identity: dict):
         self.path = path
         self.batches: list[list[dict]] = []
-        lines = [line for line in self._lines() if line.endswith("\n")]
+        lines = [line for line in self._lines() if line.endswith(b"\n")]
         if not lines:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(identity) + "\n", encoding="utf-8")
             return
-        if json.loads(lines[0]) != identity:
+        fix = "delete it to evaluate anew"
+        if parse_json(lines[0], f"line 1 of {path}", fix) != identity:
             raise UserError(
                 f"{str(path)!r} holds a begun evaluation with other settings or weights; delete it, or give another "
                 "--output."
             )
         # A line without its end is a batch that was cut off while it was written.
-        path.write_text("".join(lines), encoding="utf-8")
-        self.batches = [json.loads(line) for line in lines[1:]]
+        path.write_bytes(b"".join(lines))
+        self.batches = [
+            parse_json(line, f"line {number} of {path}", fix, list) for number, line in enumerate(lines[1:], start=2)
+        ]
 
-    def _lines(self) -> list[str]:
-        return self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
+    def _lines(self) -> list[bytes]:
+        return self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
 
     def add(self, records: list[dict]) -> None:
         """Append the records of one more batch."""

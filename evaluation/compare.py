@@ -11,6 +11,7 @@ from evaluation.evaluate import TIERS, record_summary, summarize_records
 from evaluation.metrics import CONFIDENCE, NUM_RESAMPLES, SEED
 from evaluation.tasks import eval_task
 from training.errors import UserError
+from training.state_io import read_json
 
 IDENTITY = ("question", "gold", "numbers", "target")
 COMPLETION = ("id", "completion", "length", "truncated")
@@ -24,16 +25,17 @@ def read_report(path: str | Path, needed: Sequence[str] = COMPLETION) -> dict:
     """
     path = Path(path)
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path, "give an evaluation's JSON file")
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be read ({error.strerror}); give an evaluation's JSON file.") from error
-    except ValueError as error:
-        raise UserError(f"{str(path)!r} is not JSON ({error}); give an evaluation's JSON file.") from error
-    if not isinstance(report, dict) or not report.get("records") or "task" not in report:
+    records = report.get("records")
+    if not isinstance(records, list) or not records or "task" not in report:
         raise UserError(
             f"{str(path)!r} holds no task and records; give a file that run_eval.py or a run's eval/ wrote."
         )
-    missing = next((name for record in report["records"] for name in needed if name not in record), None)
+    if not all(isinstance(record, dict) for record in records):
+        raise UserError(f"{str(path)!r} has a record that is no object; give an evaluation's JSON file.")
+    missing = next((name for record in records for name in needed if name not in record), None)
     if missing:
         raise UserError(
             f"{str(path)!r} has a record without {missing!r}; give a file with whole records, or --regrade it first "

@@ -16,6 +16,7 @@ from evaluation.generate import Decoding, Sample, sample_completions
 from evaluation.metrics import mean_interval, summarize
 from rewards.grade import Grade
 from training.rollout import message_text
+from training.state_io import read_json
 
 TIERS = ("strict", "medium", "loose")
 KS = (1, 4, 8, 16, 32, 64)  # of pass@k and maj@k, beside the number of samples itself
@@ -107,7 +108,7 @@ class HeldOut:
     def load(self, name: str) -> dict | None:
         """The report saved as ``<name>.json``, or None."""
         path = self.folder / f"{name}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return read_json(path, "move it away") if path.exists() else None
 
 
 def record_of(row: dict, grade: Callable[[str, dict], Grade], sample: Sample, identity: dict) -> dict:

@@ -82,7 +82,7 @@ def read_rows(path: str) -> Iterator[tuple[int, dict]]:
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number} is not JSON ({error}); mend or remove the line.") from None
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number} holds {line.strip()[:40]!r}; every line must be a JSON object.")

@@ -70,6 +70,10 @@ class Bonus:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
 
+    def capacity_bytes(self, embedding_width: int) -> int:
+        """Bytes of main memory that a memory of text embeddings takes when full; 0 for a bonus without one."""
+        return 0
+
     def identity(self) -> dict[str, Any]:
         """The settings that a resumed run must share with the run that saved the state."""
         return {"name": self.name}

@@ -253,6 +253,9 @@ class MemoryR(Bonus):
         for part, window in self.windows.items():
             window.load_state_dict(state["windows"][part])
 
+    def capacity_bytes(self, embedding_width: int) -> int:
+        return sum(memory.capacity_bytes(embedding_width) for memory in self.memories.values())
+
     def identity(self) -> dict[str, Any]:
         memory = self.memories["success"]
         return {

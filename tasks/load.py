@@ -1,9 +1,12 @@
 """Rows from the Hugging Face hub, a folder or a file, checked before anything is trained on them."""
 
+import atexit
+import tempfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, DatasetDict, config, load_dataset
 from datasets.exceptions import DatasetsError
 
 from tasks.countdown import problem_key
@@ -97,13 +100,27 @@ def _load_local(path: Path, split: str | None) -> Dataset:
         arguments = {"path": FILE_FORMATS[path.suffix.lower()], "data_files": str(path)}
         split = split if split and "[" in split else None
     try:
-        loaded = load_dataset(**arguments, split=split)
+        loaded = load_dataset(**arguments, split=split, cache_dir=_cache_folder())
     except (DatasetsError, ValueError, OSError) as error:
         reason = error.__cause__ or error
         raise UserError(
             f"{str(path)!r} cannot be read as rows ({reason}); check its contents and the split."
         ) from error
     return _one_split(loaded, str(path))
+
+
+@lru_cache
+def _cache_folder() -> str:
+    """The library's cache of converted files; where it cannot be written, a folder that ends with the process."""
+    cache = Path(config.HF_DATASETS_CACHE)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cache).close()
+    except OSError:
+        temporary = tempfile.TemporaryDirectory(prefix="datasets-")
+        atexit.register(temporary.cleanup)
+        return temporary.name
+    return str(cache)
 
 
 def _load_hub(name: str, split: str | None, config: str | None) -> Dataset:

@@ -1,10 +1,10 @@
 """Keeping the policy that did best on held-out problems."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-from training.state_io import write_json
+from training.errors import UserError
+from training.state_io import read_json, write_json
 
 RECORD = "held_out.json"
 
@@ -21,7 +21,7 @@ class BestPolicy:
     def __init__(self, folder: Path, save: Callable[[str], None], is_main: bool = True):
         self.folder, self._save, self._is_main = folder, save, is_main
         record = folder / RECORD
-        self.accuracy = json.loads(record.read_text(encoding="utf-8"))["accuracy"] if record.exists() else None
+        self.accuracy = _recorded_accuracy(record) if record.exists() else None
 
     def offer(self, report: dict) -> bool:
         """Consider the evaluation ``report`` of the policy as it is now; returns whether it was saved."""
@@ -33,3 +33,11 @@ class BestPolicy:
         if self._is_main:
             write_json(self.folder / RECORD, {"step": report["step"], "accuracy": accuracy, "name": report["name"]})
         return True
+
+
+def _recorded_accuracy(record: Path) -> float:
+    fix = f"move {record.parent} away to begin with the next evaluation"
+    accuracy = read_json(record, fix).get("accuracy")
+    if not isinstance(accuracy, int | float):
+        raise UserError(f"{record} has accuracy={accuracy!r}, which is no number; {fix}.")
+    return accuracy

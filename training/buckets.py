@@ -63,6 +63,14 @@ def completion_lengths(completion_mask: Tensor) -> list[int]:
     return (completion_mask.bool() * positions).amax(dim=1).clamp(min=1).tolist()
 
 
+def idle_rows(advantages: Tensor, completion_mask: Tensor) -> Tensor:
+    """(B,) mask of rows whose ``advantages``, (B,) or (B, T), are all zero; never all rows: a loss needs a graph."""
+    idle = (advantages.view(len(advantages), -1) == 0).all(dim=1)
+    if idle.all():
+        idle[completion_mask.sum(dim=1).argmin()] = False
+    return idle
+
+
 def by_length(
     compute: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor | None]],
     input_ids: Tensor,

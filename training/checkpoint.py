@@ -76,7 +76,7 @@ def is_complete(folder: Path) -> tuple[bool, str]:
         for name, expected in files:
             if problem := _difference(folder / name, expected):
                 return False, f"{name} {problem}"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
         return False, f"the {MARKER} marker is damaged"
     return True, ""
 

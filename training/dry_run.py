@@ -1,4 +1,4 @@
-"""``--dry_run``: everything that a run needs is checked and every setting printed; no weight of the policy is read."""
+"""``--dry_run``: what a run needs is checked, every setting printed, and one step tried on the worst batch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -12,9 +12,11 @@ from packaging.requirements import Requirement
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from training.errors import UserError
+from training.fit import report
 from training.help import OTHER, grouped, shown
 from training.policy import adapter_base, load_tokenizer, resolve
-from training.run import Run, check_batch, fitting_rows, longest_prompt
+from training.problems import check_batch, fitting_rows, longest_prompt
+from training.run import Run
 from training.run_options import SHADOWED, RunConfig, RunOptions
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements.txt"
@@ -63,12 +65,14 @@ def _checks(task, task_options, intrinsic, options: RunOptions, config: RunConfi
     yield "device", device(config)
     yield "model", model(options, config)
     rows, held_out = load()
-    rows = fitting_rows(rows, load_tokenizer(options.model_name), options, config)
+    tokenizer = load_tokenizer(options.model_name)
+    rows = fitting_rows(rows, tokenizer, options, config)
     check_batch(rows, config)
     yield "data", f"{len(rows)} training problems, {len(held_out or [])} held-out ones"
     run = Run(task, task_options, intrinsic, options, config, identity=asdict(task_options))
     yield "bonuses", ", ".join(f"{bonus.name} ({bonus.placement})" for bonus in run.bonuses) or "none"
     yield "run folder", f"{run.path}, {f'resuming from {run.checkpoint}' if run.checkpoint else 'new'}"
+    yield "memory", "".join(f"\n  {line}" for line in report(run, rows, tokenizer))
 
 
 def packages(reporters: list[str]) -> str:

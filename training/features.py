@@ -19,6 +19,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import add_fused_lm_head, pad
 
 from training.buckets import buckets_of, in_order
+from training.errors import UserError
 
 TOKEN_FEATURES = frozenset({"hidden", "logps", "self_certainty", "entropy"})
 # Of the policy as it was before training -> the feature it is on that policy.
@@ -31,6 +32,20 @@ def pad_tokens(sequences: list[list[int]], side: str, padding_value: int, device
     ids = pad([torch.tensor(s, dtype=torch.long) for s in sequences], padding_value=padding_value, padding_side=side)
     mask = pad([torch.ones(len(s), dtype=torch.bool) for s in sequences], padding_value=0, padding_side=side)
     return ids.to(device), mask.to(device)
+
+
+def refuse_sharded(bonuses, is_sharded: bool) -> None:
+    """Raise `UserError` for a bonus that needs token features of a policy whose weights no process holds whole.
+
+    They are read off the output head's weights, in as many passes as a process's own completions take, while a sharded
+    policy has parts of these weights, and waits in each pass for the other processes.
+    """
+    names = [bonus.name for bonus in bonuses if bonus.needs & (TOKEN_FEATURES | FROZEN_FEATURES.keys())]
+    if is_sharded and names:
+        raise UserError(
+            f"--use_ir={','.join(names)} reads hidden states or probabilities, which FSDP and ZeRO-3 shard; launch "
+            "with configs/accelerate/ddp.yaml or zero2.yaml, or use a bonus on texts and verdicts."
+        )
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,20 @@ from pathlib import Path
 
 from datasets import Dataset
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import HfArgumentParser, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from transformers import (
+    HfArgumentParser,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 
 from training.errors import UserError, run_cli
 from training.sft import load_traces
 from training.tiny_policy import CHAT_TEMPLATE
 
+SAMPLE = 32  # rows that show whether a tokenizer has words for them
 SPECIAL = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>")
 
 
@@ -102,14 +110,30 @@ def new_model(tokenizer: PreTrainedTokenizerFast, options: NewPolicyOptions) -> 
     )
 
 
-def main() -> None:
-    (options,) = HfArgumentParser(NewPolicyOptions).parse_args_into_dataclasses()
-    rows = load_traces(options.data, "train")
+def spells(tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> bool:
+    """Whether ``tokenizer`` has no words for the first of ``rows``: most of their letters are tokens by themselves."""
+    letters = alone = 0
+    for text in texts(rows.select(range(min(SAMPLE, len(rows))))):
+        for piece in tokenizer.batch_decode([[token] for token in tokenizer(text)["input_ids"]]):
+            count = sum(map(str.isalpha, piece))
+            letters += count
+            alone += count == 1
+    return alone > letters / 2
+
+
+def build(rows: Dataset, options: NewPolicyOptions) -> None:
+    """Make tokenizer and model for ``rows`` and save both to ``options.output``."""
     tokenizer = train_tokenizer(rows, options.vocabulary)
     model = new_model(tokenizer, options)
     model.save_pretrained(options.output)
     tokenizer.save_pretrained(options.output)
-    print(f"{options.output}: {model.num_parameters() / 1e6:.1f} million parameters, {len(tokenizer)} token ids")
+    size = f"{model.num_parameters() / 1e6:.1f} million parameters, {len(tokenizer)} token ids"
+    print(f"new policy: {options.output} ({size})", flush=True)
+
+
+def main() -> None:
+    (options,) = HfArgumentParser(NewPolicyOptions).parse_args_into_dataclasses()
+    build(load_traces(options.data, "train"), options)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Loading the policy and its tokenizer: the embedded one, a hub name, a saved model, or a LoRA adapter on its base."""
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,6 +18,7 @@ from transformers import (
 from transformers.utils import is_bitsandbytes_available
 
 from training.errors import UserError
+from training.state_io import read_json
 
 EMBEDDED_NAME = "tiny"
 EMBEDDED = Path(__file__).parent.parent / "assets" / "tiny_policy"
@@ -112,7 +113,11 @@ def adapter_base(model_name: str) -> str | None:
     config = Path(model_name) / "adapter_config.json"
     if not config.is_file():
         return None
-    return json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    fix = "name the base model there"
+    base = read_json(config, fix).get("base_model_name_or_path")
+    if not isinstance(base, str | None):
+        raise UserError(f"{config} has base_model_name_or_path={base!r}; {fix}.")
+    return base
 
 
 def resolve(model_name: str) -> str:
@@ -156,12 +161,21 @@ def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise UserError(f"--model_name={str(folder)!r} is a folder without config.json; give a saved model.")
     index = folder / f"{WEIGHTS}.index.json"
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else {WEIGHTS}
+    shards = _shards(index) if index.is_file() else {WEIGHTS}
     missing = sorted(shard for shard in shards if not (folder / shard).is_file())
     if missing:
         raise UserError(
             f"--model_name={str(folder)!r} lacks {missing[0]}: the checkpoint is incomplete; give a whole one."
         )
+
+
+def _shards(index: Path) -> set[str]:
+    """Names of the weight files that ``index`` lists; raises `UserError` when it lists none."""
+    fix = "give a whole checkpoint"
+    names = read_json(index, fix).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise UserError(f"{index} holds no weight_map of file names; {fix}.")
+    return set(names.values())
 
 
 def load_tokenizer(model_name: str) -> PreTrainedTokenizerBase:
@@ -193,15 +207,21 @@ def load_policy(model_name: str, options: PolicyOptions | None = None) -> PreTra
     base = adapter_base(path)
     if base is not None:
         return PeftModel.from_pretrained(load_policy(base, options), path).merge_and_unload()
-    return AutoModelForCausalLM.from_pretrained(
-        path,
-        dtype=options.weight_dtype(),
-        attn_implementation=_attention(path, options.attn_implementation),
-        quantization_config=options.quantization(),
-    )
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=options.weight_dtype(),
+            attn_implementation=attention_of(path, options.attn_implementation),
+            quantization_config=options.quantization(),
+        )
+    except SafetensorError as error:
+        raise UserError(
+            f"--model_name={model_name!r}: its weights cannot be read ({error}); give a whole checkpoint."
+        ) from error
 
 
-def _attention(path: str, asked: str) -> str | None:
+def attention_of(path: str, asked: str) -> str | None:
+    """The attention that ``--attn_implementation=asked`` means at ``path``; None is transformers' own choice."""
     if asked != "auto":
         return asked
     return "eager" if Path(path) == EMBEDDED and not torch.accelerator.is_available() else None

@@ -37,7 +37,7 @@ def read_config(path: str, script: str) -> dict[str, Any]:
         )
     try:
         flags = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--config={path!r} is not YAML ({reason}); write one 'flag: value' per line.") from error
     if not isinstance(flags, dict) or not all(isinstance(key, str) for key in flags):

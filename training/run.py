@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
@@ -19,15 +20,17 @@ from rewards.grade import Grade
 from training.best import BestPolicy
 from training.bonus_pipeline import BonusPipeline
 from training.callbacks import InterruptCallback, MetricsCallback, install_progress
-from training.chat import check_chat_template, render
 from training.checkpoint import abandon_after, check_identity, find_checkpoint, load_state, step_of
 from training.collapse import EXIT_CODE, CollapseCallback, stops_on_collapse
 from training.errors import UserError
 from training.finite_updates import FiniteUpdates
 from training.options import IntrinsicOptions
-from training.policy import PolicyOptions, adapter_base, context_length, load_policy, resolve
+from training.out_of_memory import out_of_memory_advice, work_of
+from training.policy import PolicyOptions, adapter_base, load_policy, resolve
+from training.problems import longest_prompt
 from training.run_folder import create_run_folder, default_output_dir, refuse_used
 from training.run_options import RunConfig, RunOptions
+from training.trackers import shield_trackers
 from training.trainer import STATE_NAME, IntrinsicGRPOTrainer
 from training.watchdogs import WatchdogCallback
 
@@ -89,6 +92,7 @@ class Run:
 
     def _identity(self, data: dict) -> dict:
         config = self.config
+        prompts = config.bs * config.gc * config.world_size
         return {
             "model": self.options.model_name,
             "adapter": [self.options.lora_r, self.options.lora_alpha] if self.options.lora else None,
@@ -97,7 +101,7 @@ class Run:
             "bonuses": {bonus.name: bonus.identity() for bonus in self.bonuses},
             "weights": self.intrinsic.weights,
             "weight schedule": [self.intrinsic.ir_schedule, self.intrinsic.ir_warmup_steps, self.intrinsic.ir_clip],
-            "batch": {"bs": config.bs, "gc": config.gc, "num_generations": config.num_generations, "L": config.L},
+            "batch": {"prompts": prompts, "num_generations": config.num_generations, "L": config.L},
         }
 
     def build_trainer(
@@ -111,28 +115,33 @@ class Run:
         """Make the run folder, load the policy and build the trainer on it."""
         self._claim_folder()
         policy = load_policy(self.options.model_name, self.options)
-        if self._needs_encoder and self.intrinsic.encoder == POLICY:
-            self.encoder = build_encoder(POLICY, policy=policy, tokenizer=tokenizer)
         # Columns of weight 0 are logged and pay nothing.
         self.config.reward_weights = [0.0 if self.intrinsic.sc_alone else weight for weight in reward_weights]
-        trainer = IntrinsicGRPOTrainer(
+        callbacks = [MetricsCallback(self.path / "metrics.jsonl"), FiniteUpdates(), self.watchdogs, *callbacks]
+        trainer = self.make_trainer(policy, self.config, rows, reward_funcs, tokenizer, callbacks)
+        install_progress(trainer, PROGRESS)
+        shield_trackers(trainer)
+        return trainer
+
+    def make_trainer(self, policy, config, rows, reward_funcs, tokenizer, callbacks) -> IntrinsicGRPOTrainer:
+        """The trainer of this run's bonuses on any policy, settings and problems; writes nothing."""
+        if self._needs_encoder and self.intrinsic.encoder == POLICY:
+            self.encoder = build_encoder(POLICY, policy=policy, tokenizer=tokenizer)
+        schedules, clip, least = self.intrinsic.schedules(), self.intrinsic.ir_clip, self.intrinsic.ir_min_std
+        return IntrinsicGRPOTrainer(
             model=policy,
-            args=self.config,
+            args=config,
             train_dataset=rows,
             reward_funcs=list(reward_funcs),
             processing_class=tokenizer,
             peft_config=self.options.lora_config(),
-            bonuses=BonusPipeline(
-                self.bonuses, self.intrinsic.schedules(), self.intrinsic.ir_clip, self.intrinsic.ir_min_std
-            ),
+            bonuses=BonusPipeline(self.bonuses, schedules, clip, least),
             encode=self.encoder,
             identity=self.identity,
             completions_dir=self.path / "completions",
             keep_checkpoints=self.options.keep_checkpoints or None,
-            callbacks=[MetricsCallback(self.path / "metrics.jsonl"), FiniteUpdates(), self.watchdogs, *callbacks],
+            callbacks=list(callbacks),
         )
-        install_progress(trainer, PROGRESS)
-        return trainer
 
     def _claim_folder(self) -> None:
         if self._is_main:
@@ -164,7 +173,20 @@ class Run:
 
         The policy with the best held-out accuracy is kept in ``best/``, the last one in ``final/``; with LoRA,
         ``final/`` holds the merged model and ``adapter/`` the adapter. Without ``held_out`` nothing is evaluated.
+        Raises `RunError` with advice when memory runs out.
         """
+        prompt = longest_prompt(self.options, self.config)
+        work = partial(work_of, self.options, self.config, self.bonuses, self.encoder, prompt)
+        with out_of_memory_advice(self.options, work, self._where_to_go_on):
+            self._train(trainer, held_out)
+
+    def _where_to_go_on(self) -> str:
+        checkpoint = find_checkpoint(self.path, "auto", report=lambda line: None)
+        if checkpoint is None:
+            return "No checkpoint had been written."
+        return f"{checkpoint} is complete: the same command with --resume auto goes on from it."
+
+    def _train(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut | None) -> None:
         best = BestPolicy(self.path / "best", trainer.save_model, self._is_main)
         before = self._evaluate_before(trainer, held_out, best) if held_out else None
         interrupt = InterruptCallback(self._updates_per_generation)
@@ -245,50 +267,6 @@ class Run:
     def _updates_per_generation(self) -> int:
         config = self.config
         return max(1, config.steps_per_generation * config.num_iterations // config.gradient_accumulation_steps)
-
-
-def fitting_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, options: RunOptions, config: RunConfig) -> Dataset:
-    """Rows whose rendered prompt has at most ``max_prompt_length`` tokens and leaves room for ``L`` more.
-
-    Prints how many were dropped. Raises `UserError` when none is left, when ``L`` alone exceeds the policy's context,
-    or when the prompts are conversations and the policy has no chat template.
-    """
-    longest = longest_prompt(options, config)
-    check_chat_template(rows[0]["prompt"], tokenizer, options.model_name)
-
-    def fits(row: dict) -> bool:
-        return len(tokenizer(render(row["prompt"], tokenizer), add_special_tokens=False)["input_ids"]) <= longest
-
-    kept = rows.filter(fits)
-    if len(kept) < len(rows):
-        print(f"dropped {len(rows) - len(kept)} of {len(rows)} prompts longer than {longest} tokens")
-    if not len(kept):
-        raise UserError(
-            f"all {len(rows)} prompts are longer than {longest} tokens; raise --max_prompt_length, or lower --L or the "
-            "number of shots."
-        )
-    return kept
-
-
-def longest_prompt(options: RunOptions, config: RunConfig) -> int:
-    """Most tokens of a prompt: ``max_prompt_length``, or less where the policy's context leaves less beside ``L``.
-
-    Raises `UserError` when it leaves nothing.
-    """
-    context = context_length(options.model_name) or options.max_prompt_length + config.L
-    if context <= config.L:
-        raise UserError(f"--L={config.L} leaves no room for a prompt in the policy's context of {context}; lower --L.")
-    return min(options.max_prompt_length, context - config.L)
-
-
-def check_batch(rows: Dataset, config: RunConfig) -> None:
-    """Raise `UserError` when ``rows`` cannot fill one generation batch."""
-    needed = config.generation_batch_size // config.num_generations
-    if len(rows) < needed:
-        raise UserError(
-            f"{len(rows)} training problems cannot fill a batch of {needed} prompts (bs * gc); lower --bs or --gc, "
-            "or use more problems."
-        )
 
 
 def _flags(options) -> dict:

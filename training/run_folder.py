@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from training.checkpoint import list_checkpoints
 from training.errors import UserError
-from training.state_io import write_atomically, write_json
+from training.state_io import parse_json, read_json, write_atomically, write_json
 
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
@@ -139,12 +139,12 @@ def _write_record(path: Path, record: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, {**record, "resumed": []})
         return
-    try:
-        first = json.loads(path.read_text(encoding="utf-8"))
-        first["resumed"].append(record)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); move it away to resume the run.") from error
-    write_json(path, first)
+    fix = "move it away to resume the run"
+    first = read_json(path, fix)
+    if not isinstance(first.get("resumed"), list):
+        raise UserError(f"{path} is damaged (it holds no list 'resumed'); {fix}.")
+    first["resumed"].append(record)
+    write_json(path, plain(first))
 
 
 def describe_run(options_by_group: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -237,16 +237,16 @@ class MetricsFile:
         self._stream.flush()
 
     def read(self) -> list[dict[str, Any]]:
-        """All complete records; raises `UserError` on a line that is not JSON."""
+        """All complete records; raises `UserError` on a line that is no JSON object with a number under "step"."""
         if not self.path.exists():
             return []
         lines = self.path.read_bytes().split(b"\n")[:-1]
         records = []
         for number, line in enumerate(lines, start=1):
-            try:
-                records.append(json.loads(line))
-            except ValueError as error:
-                raise UserError(f"line {number} of {self.path} is not JSON ({error}); delete that line.") from error
+            record = parse_json(line, f"line {number} of {self.path}", "delete that line")
+            if not isinstance(record.get("step", 0), int | float):
+                raise UserError(f"line {number} of {self.path} has step={record['step']!r}; delete that line.")
+            records.append(record)
         return records
 
     def truncate_after(self, step: int) -> list[dict[str, Any]]:

@@ -109,6 +109,11 @@ class RunConfig(GRPOConfig):
             raise UserError(
                 "--use_vllm needs the package vllm, which is not installed; install it or leave the flag out."
             )
+        if self.use_transformers_continuous_batching and (self.bf16 or self.fp16):
+            raise UserError(
+                "--use_transformers_continuous_batching turns the trained weights into half precision for good (TRL "
+                "1.16), where updates of usual learning rates vanish; add --bf16 false, or leave it out."
+            )
         chosen_output_dir = self.output_dir
         super().__post_init__()
         self.output_dir = chosen_output_dir  # the base class names "trainer_output" where none is given

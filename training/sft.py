@@ -35,7 +35,11 @@ class SFTOptions(PolicyOptions):
 
     data: str = _flag("", "Traces: jsonl or parquet file, folder or hub name, see the README. Needed.")
     split: str = _flag("train", "Split of a hub dataset or folder.")
-    model_name: str = _flag(EMBEDDED_NAME, "Hub name, folder of a model or adapter, or tiny (embedded policy).")
+    model_name: str = _flag(
+        EMBEDDED_NAME,
+        "Hub name, folder of a model or adapter, or tiny: the embedded policy, and for traces that it has no words for "
+        "a new one of some five million parameters, with random weights and a tokenizer trained on the traces.",
+    )
     from_scratch: bool = _flag(False, "Begin with random weights of the same architecture, drawn from --seed.")
     loss_on: str = _flag(
         "completion", "Tokens that are learnt: completion, or all (prompt too, as in BRIDGE's program)."

@@ -43,6 +43,22 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="ascii"))
 
 
+def read_json(path: Path, fix: str, kind: type = dict) -> Any:
+    """The content of a JSON file, a ``kind``; raises `UserError`, which ends in ``fix``, when it is damaged or none."""
+    return parse_json(path.read_bytes(), str(path), fix, kind)
+
+
+def parse_json(text: bytes | str, name: str, fix: str, kind: type = dict) -> Any:
+    """``text`` as JSON, a ``kind``; raises `UserError` with ``name``, which it was read from, and ``fix``."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name} is not JSON ({error}); {fix}.") from error
+    if not isinstance(content, kind):
+        raise UserError(f"{name} holds a {type(content).__name__} instead of a {kind.__name__}; {fix}.")
+    return content
+
+
 def flush_to_disk(path: Path) -> None:
     """Make the content of a file, or the entries of a folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -79,7 +95,7 @@ def load_state(folder: Path, name: str = "intrinsic_state") -> dict[str, Any]:
     try:
         content = json.loads((folder / f"{name}.json").read_text(encoding="ascii"))
         tensors = load_file(folder / f"{name}.safetensors", device="cpu")
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise UserError(
             f"the state '{name}' in {folder} cannot be read ({error}); resume from another checkpoint."
         ) from error
@@ -87,12 +103,16 @@ def load_state(folder: Path, name: str = "intrinsic_state") -> dict[str, Any]:
         raise UserError(
             f"{folder / name}.json is not a state of version {STATE_VERSION}; resume from another checkpoint."
         )
-    if content["tensors"] != sorted(tensors):
+    try:
+        named, tree, nonfinite = content["tensors"], content["state"], content["nonfinite"]
+        state = _put_leaves(tree, "", tensors | {path: float(text) for path, text in nonfinite.items()})
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{folder / name}.json is damaged ({error!r}); resume from another checkpoint.") from error
+    if named != sorted(tensors) or not isinstance(state, dict):
         raise UserError(
             f"{name}.json and {name}.safetensors in {folder} name different tensors; resume from another checkpoint."
         )
-    numbers = {path: float(text) for path, text in content["nonfinite"].items()}
-    return _put_leaves(content["state"], "", tensors | numbers)
+    return state
 
 
 def _take_leaves(node: Any, path: str, tensors: dict[str, torch.Tensor], nonfinite: dict[str, str]) -> Any:

@@ -8,19 +8,16 @@ Plain GRPO scores a group with reward functions and normalises; this trainer als
 Evaluation runs none of this. Training is the same as plain GRPO's but for speed: see training/buckets.py.
 """
 
-import json
 import logging
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 
-import pandas as pd
 import torch
 from accelerate.utils import gather_object, is_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
-from trl.trainer.utils import RepeatSampler
 
 from intrinsic.base import Bonus
 from training.bonus_pipeline import (
@@ -31,39 +28,18 @@ from training.bonus_pipeline import (
     sequence_mean,
     share_metrics,
 )
-from training.buckets import by_length
+from training.buckets import by_length, idle_rows
 from training.capture import GenerationCapture
 from training.checkpoint import check_identity, load_state, rotate, save_state, saving
-from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, FrozenPolicy, pad_tokens
+from training.completion_table import BonusColumn, write_completions
+from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, FrozenPolicy, pad_tokens, refuse_sharded
 from training.rollout import Rollout, message_text
+from training.sampler import EpochSampler
 from training.watchdogs import text_metrics
 
 STATE_NAME = "intrinsic_state"
 
 logger = logging.getLogger(__name__)
-
-
-class EpochSampler(RepeatSampler):
-    """TRL's sampler with the shuffle of a given epoch at hand.
-
-    A resumed run builds the sampler anew; without this, TRL 1.16 replays the order of the first epoch.
-    """
-
-    def set_epoch(self, epoch: int) -> None:
-        """Continue with the order that an uninterrupted run has in ``epoch``; called by the Trainer."""
-        self.generator.manual_seed(self.seed)
-        for _ in range(epoch):
-            torch.randperm(self.num_samples, generator=self.generator)
-
-
-class BonusColumn:
-    """The reward function that reserves a column for a bonus; `IntrinsicGRPOTrainer` fills the column in."""
-
-    def __init__(self, bonus: str, part: str):
-        self.__name__ = f"ir_{bonus}" if part == bonus else f"ir_{bonus}_{part}"
-
-    def __call__(self, prompts, **kwargs) -> list[float]:
-        return [0.0] * len(prompts)
 
 
 class IntrinsicGRPOTrainer(GRPOTrainer):
@@ -111,6 +87,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             uses_adapter = trainer_kwargs.get("peft_config") is not None or is_peft_model(model)
             frozen = FrozenPolicy(model, has_reference=args.beta != 0.0, uses_adapter=uses_adapter)
         super().__init__(model, reward_funcs=[*reward_funcs, *columns], args=args, **trainer_kwargs)
+        refuse_sharded(self.bonuses.bonuses, self._dist.is_fsdp or self._dist.is_zero3)
         self.correctness_column = self.reward_func_names.index(correctness)
         self._rollout: Rollout | None = None
         self._scored: list[ScoredBonus] = []
@@ -134,9 +111,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
 
     def _get_train_sampler(self, dataset=None):
         sampler = super()._get_train_sampler(dataset)
-        if isinstance(sampler, RepeatSampler) and sampler.shuffle:
-            sampler.__class__ = EpochSampler
-        return sampler
+        return EpochSampler.in_place_of(sampler)
 
     def _generate_single_turn(self, *args, **kwargs):
         if self._capture is None or not self.model.training:
@@ -178,10 +153,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         """(B,) rows of advantage zero where the loss is the advantage times something; None where it is not."""
         if self.beta or self._entropy_bonus_enabled or self.aux_loss_enabled or not self.model.training:
             return None
-        idle = (inputs["advantages"].view(len(inputs["advantages"]), -1) == 0).all(dim=1)
-        if idle.all():  # a loss needs a graph: the cheapest row keeps its own
-            idle[inputs["completion_mask"].sum(dim=1).argmin()] = False
-        return idle
+        return idle_rows(inputs["advantages"], inputs["completion_mask"])
 
     @property
     def _serves_bonuses(self) -> bool:
@@ -216,7 +188,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         if self._local_logps is not None and any(item.weight for item in self._scored):
             output.setdefault("old_per_token_logps", self._local_logps)
         if self.completions_dir is not None and self.accelerator.is_main_process:
-            self._write_completions()
+            step = self.state.global_step
+            write_completions(self.completions_dir, step, self._logs, self._rollout, self._scored)
         return output
 
     def pretrain_bonuses(self) -> None:
@@ -331,23 +304,12 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         for name, value in metrics.items():
             self._metrics["train"][name].append(value)
 
-    def _write_completions(self) -> None:
-        columns = {
-            "prompt": [json.dumps(prompt) for prompt in self._logs["prompt"]],
-            "question": self._rollout.questions,
-            "completion": self._rollout.completions,
-            "correct": self._rollout.correct.bool().tolist(),
-            **{name: list(values) for name, values in self._logs["extra"].items()},
-            **{name: list(values) for name, values in self._logs["rewards"].items()},
-            "advantage": list(self._logs["advantages"]),
-        }
-        for item in self._scored:
-            for part, scores in item.raw.items():
-                raw = sequence_mean(scores, self._rollout.completion_mask)
-                columns[f"raw_{BonusColumn(item.bonus.name, part).__name__}"] = raw.tolist()
-        self.completions_dir.mkdir(parents=True, exist_ok=True)
-        frame = pd.DataFrame({"step": self.state.global_step, **columns})
-        frame.to_parquet(self.completions_dir / f"step_{self.state.global_step:06d}.parquet")
+    def create_model_card(self, *args, **kwargs):
+        try:
+            super().create_model_card(*args, **kwargs)
+        except UnicodeError as error:
+            # Its template is not ASCII, and is read in the encoding of the locale.
+            logger.warning("no model card is written: %s", error)
 
     def _save_checkpoint(self, model, trial):
         output_dir = Path(self._get_output_dir(trial=trial))

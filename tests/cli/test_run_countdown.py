@@ -84,6 +84,7 @@ def test_same_seed_gives_the_same_run_bit_for_bit(straight, tmp_path):
     assert weights[0] == weights[1]
 
 
+@pytest.mark.fault("F27")
 def test_resumed_run_equals_the_uninterrupted_one(straight, tmp_path):
     # The learning rate schedule of the preset is constant, so stopping at 2 of 2 and of 4 steps trains alike.
     flags = [*KNN_PLUS, "--save_steps", "2", "--output_dir", str(tmp_path)]
@@ -95,6 +96,7 @@ def test_resumed_run_equals_the_uninterrupted_one(straight, tmp_path):
     assert weights[0] == weights[1]
 
 
+@pytest.mark.fault("F27")
 def test_resume_with_other_settings_is_refused_with_a_table(straight):
     folder, _ = straight
     record = (folder / "run.json").read_text()
@@ -103,11 +105,13 @@ def test_resume_with_other_settings_is_refused_with_a_table(straight):
     assert "setting" in result.stderr and "bonuses.knn+.k" in result.stderr
 
 
+@pytest.mark.fault("X1")
 def test_folder_of_another_run_is_refused(straight):
     result = run("--use_ir=no", "--output_dir", str(straight[0]), check=False)
     assert result.returncode == 2 and "already holds a run" in result.stderr
 
 
+@pytest.mark.fault("X5")
 def test_no_bonus_imports_neither_faiss_nor_sentence_transformers(tmp_path):
     code = (
         "import sys, runpy; sys.argv = ['run_countdown.py', *{flags!r}];"
@@ -153,6 +157,9 @@ BAD_INPUT = {
 }
 
 
+@pytest.mark.fault("F8")
+@pytest.mark.fault("F20")
+@pytest.mark.fault("F21")
 @pytest.mark.parametrize("flags, words", BAD_INPUT.values(), ids=BAD_INPUT.keys())
 def test_bad_input_is_one_sentence_and_exit_code_2(flags, words, tmp_path):
     result = run(*flags, "--output_dir", str(tmp_path / "run"), check=False)

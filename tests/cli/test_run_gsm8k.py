@@ -205,6 +205,7 @@ BAD_ROWS = {
 }
 
 
+@pytest.mark.fault("F17")
 @pytest.mark.parametrize("row, words", BAD_ROWS.values(), ids=BAD_ROWS.keys())
 def test_unreadable_gold_is_refused_with_its_row(row, words, tmp_path):
     data = tmp_path / "rows.jsonl"
@@ -213,6 +214,7 @@ def test_unreadable_gold_is_refused_with_its_row(row, words, tmp_path):
     assert result.returncode == 2 and all(word in result.stderr for word in words)
 
 
+@pytest.mark.fault("F19")
 def test_policy_without_chat_template_is_told_of_the_plain_prompt(problems, tmp_path):
     from training.policy import load_policy, load_tokenizer
 

@@ -48,6 +48,18 @@ def test_reinforcement_learning_goes_on_from_it(trained, tmp_path):
     assert (tmp_path / "rl" / "final" / "config.json").exists()
 
 
+def test_tiny_is_a_new_policy_sized_for_traces_that_the_embedded_one_has_no_words_for(tmp_path):
+    problems = tmp_path / "igsm.jsonl"
+    settings = ["--n", 8, "--traces", "plain", "--min_op", 4, "--max_op", 5]
+    run("-m", "tasks.igsm.generate", "--output", problems, *settings)
+    flags = ["--data", problems, *TOY, "--max_length", 400, "--output_dir", tmp_path / "sft"]
+    result = run("run_sft.py", *flags, "--max_steps", 1)
+    assert "new policy" in result.stdout and "8 traces, 1 updates" in result.stdout
+    shape = json.loads((tmp_path / "sft" / "final" / "config.json").read_text())
+    assert shape["hidden_size"] == 256 and shape["vocab_size"] > 300
+    assert "--lora" in run("run_sft.py", "--data", problems, "--lora", code=2, cwd=ROOT).stderr
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one(traces, tmp_path):
     flags = ["--data", traces, *TOY, "--save_strategy", "steps", "--save_steps", 1, "--lr_scheduler_type", "constant"]
     run("run_sft.py", *flags, "--max_steps", 3, "--output_dir", tmp_path / "straight")

@@ -46,6 +46,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.fault("F25")
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_newest_checkpoint_is_passed_over_with_its_reason(tmp_path, damage, capsys):
     previous, newest = make_checkpoint(tmp_path, 10), make_checkpoint(tmp_path, 20)
@@ -56,6 +57,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_its_reason(tmp_path, da
     assert "checkpoint-20" in printed and reason in printed
 
 
+@pytest.mark.fault("F25")
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_asked_for_by_path_is_an_error(tmp_path, damage):
     folder = make_checkpoint(tmp_path, 10)
@@ -71,6 +73,7 @@ def test_a_missing_path_is_an_error(tmp_path):
         find_checkpoint(tmp_path, str(tmp_path / "checkpoint-1"))
 
 
+@pytest.mark.fault("F25")
 @pytest.mark.parametrize("name", ["intrinsic_state.safetensors", "intrinsic_state.json"])
 @pytest.mark.parametrize("inflict", [cut, Path.unlink], ids=["truncated", "missing"])
 def test_loading_a_damaged_state_is_an_error_that_names_the_folder(tmp_path, name, inflict):
@@ -106,6 +109,7 @@ def test_the_trap_works_at_all(tmp_path):
     assert (tmp_path / "proof").exists()
 
 
+@pytest.mark.fault("F26")
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])
 @pytest.mark.parametrize("writer", [pickle.dump, torch.save], ids=["pickle", "torch"])
 def test_a_pickle_under_the_name_of_the_state_is_refused_and_not_run(tmp_path, suffix, writer):
@@ -117,6 +121,7 @@ def test_a_pickle_under_the_name_of_the_state_is_refused_and_not_run(tmp_path, s
     assert not (tmp_path / "proof").exists()
 
 
+@pytest.mark.fault("F26")
 def test_pickles_beside_the_state_are_not_read(tmp_path):
     folder = make_checkpoint(tmp_path, 10)
     for suffix in (".pt", ".pkl", ".bin", ".pth"):
@@ -130,6 +135,7 @@ def disk_full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.fault("F24")
 @pytest.mark.parametrize("call", ["replace", "fsync"])
 def test_disk_full_while_saving_keeps_the_previous_state_and_leaves_no_temporary_file(tmp_path, monkeypatch, call):
     folder = make_checkpoint(tmp_path, 10)
@@ -143,6 +149,7 @@ def test_disk_full_while_saving_keeps_the_previous_state_and_leaves_no_temporary
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.fault("F24")
 @pytest.mark.parametrize("call", ["replace", "fsync"])
 def test_disk_full_during_a_checkpoint_leaves_it_unmarked_and_the_previous_one_complete(tmp_path, monkeypatch, call):
     previous = make_checkpoint(tmp_path, 10)
@@ -157,6 +164,7 @@ def test_disk_full_during_a_checkpoint_leaves_it_unmarked_and_the_previous_one_c
     assert find_checkpoint(tmp_path, "auto", report=lambda reason: None) == previous
 
 
+@pytest.mark.fault("F24")
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_torch_save_on_a_full_disk_is_reported_as_a_failed_save(tmp_path):
     with pytest.raises(RunError, match="could not save.*earlier checkpoints are untouched"), saving(tmp_path / "new"):

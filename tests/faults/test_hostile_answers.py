@@ -73,6 +73,9 @@ SYNTAX_ATTACKS = {
 }
 
 
+@pytest.mark.fault("F10")
+@pytest.mark.fault("F15")
+@pytest.mark.fault("F16")
 @pytest.mark.parametrize("answer", SYNTAX_ATTACKS.values(), ids=SYNTAX_ATTACKS)
 def test_hostile_answer_is_a_syntax_error(answer):
     completion = f"<think>x</think><answer>{answer}</answer>"
@@ -104,6 +107,9 @@ TAG_ATTACKS = {
 }
 
 
+@pytest.mark.fault("F10")
+@pytest.mark.fault("F11")
+@pytest.mark.fault("F12")
 @pytest.mark.parametrize(("completion", "verdict"), TAG_ATTACKS.values(), ids=TAG_ATTACKS)
 def test_hostile_tags_get_their_verdict(completion, verdict):
     assert judge(completion, [2, 3], 6) is verdict
@@ -121,6 +127,7 @@ def test_one_hostile_completion_leaves_the_others_scored():
     assert rewards == [0.0] * len(bombs) + [1.0]
 
 
+@pytest.mark.fault("F15")
 def test_no_scorer_runs_text_as_code():
     for path in sorted((ROOT / "rewards").glob("*.py")):
         calls = [node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]

@@ -53,6 +53,7 @@ def test_every_spelling_of_a_number_equals_it(text):
     assert parse_number(text) == 18
 
 
+@pytest.mark.fault("F13")
 @pytest.mark.parametrize(
     "text",
     ["1800", "0.18", "18%", "18 percent", "18.0001", "17.9999", "-18", "−18", "1 8", "1,8", "18 million", "18 hundred"]
@@ -157,6 +158,7 @@ def test_loose_tier_finds_the_final_answer(completion, answer):
     assert grade_number(completion, "99").answer == answer
 
 
+@pytest.mark.fault("F12")
 @pytest.mark.parametrize(
     ("completion", "verdict"),
     [
@@ -231,18 +233,21 @@ HOSTILE = {
 }
 
 
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_completion_is_graded_without_an_error(name):
     grade = grade_number(HOSTILE[name], "18")
     assert grade.strict <= grade.medium <= grade.loose
 
 
+@pytest.mark.fault("F13")
 @pytest.mark.parametrize("answer", ["0", "-5", "3.5"])
 def test_empty_answer_never_equals_a_gold(answer):
     assert not grade_number(answered(""), answer).loose
     assert not grade_number("", answer).loose
 
 
+@pytest.mark.fault("F17")
 @pytest.mark.parametrize("gold", ["", "eighteen", "18 or 20"])
 def test_gold_that_is_no_number_is_refused_with_its_text(gold):
     with pytest.raises(UserError, match=repr(gold)):

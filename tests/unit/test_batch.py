@@ -26,6 +26,7 @@ def test_micro_batch_changes_memory_only(micro_batch):
     assert small.generation_batch_size == 256
 
 
+@pytest.mark.fault("F21")
 def test_micro_batch_that_does_not_divide_the_update_is_refused():
     with pytest.raises(UserError, match="divisor of 256"):
         config(bs=2, gc=8, micro_batch=7)
@@ -43,6 +44,12 @@ def test_vllm_that_is_not_installed_is_refused_before_a_model_loads(monkeypatch)
     monkeypatch.setattr("training.run_options.is_vllm_available", lambda: False)
     with pytest.raises(UserError, match="package vllm"):
         config(use_vllm=True)
+
+
+def test_continuous_batching_that_would_halve_the_precision_of_the_weights_is_refused():
+    with pytest.raises(UserError, match="--bf16 false"):
+        config(use_transformers_continuous_batching=True, bf16=True)
+    assert config(use_transformers_continuous_batching=True, bf16=False).use_transformers_continuous_batching
 
 
 def updated_weights(trainer_factory, **batch) -> dict[str, torch.Tensor]:

@@ -38,12 +38,14 @@ def test_schedule_ramps_then_decays():
     assert WeightSchedule(0.3)(10**6, 100) == 0.3
 
 
+@pytest.mark.fault("F2")
 def test_scores_are_clipped_then_weighted(rollout_factory):
     rollout = rollout_factory(["a", "b", "c", "d"], [1, 0, 0, 0])
     (scored,) = BonusPipeline([Fixed([9.0, -9.0, 1.0, 0.0])], [WeightSchedule(0.5)], clip=2.0).score(rollout)
     assert scored.total.tolist() == [1.0, -1.0, 0.5, 0.0]
 
 
+@pytest.mark.fault("F1")
 def test_guard_counts_replaces_and_forgives_after_a_clean_batch(rollout_factory):
     rollout = rollout_factory(["a", "b", "c", "d"], [1, 0, 0, 0])
     guard = FiniteGuard("probe")
@@ -65,6 +67,7 @@ def test_parts_are_paid_as_separate_columns(rollout_factory):
     assert metrics["ir/two/far/raw_right"] == 0.0 and metrics["ir/two/far/raw_wrong"] == 2.0
 
 
+@pytest.mark.fault("F4")
 def test_min_std_silences_groups_whose_bonus_hardly_varies(rollout_factory):
     values = [0.001, 0.002, 0.001, 0.002, 0.0, 1.0, 0.0, 1.0]
     rollout = rollout_factory(list("abcdefgh"), [0] * 8, num_generations=4)
@@ -83,6 +86,7 @@ def test_reward_advantages_match_the_vector_of_memory_r_plus():
     torch.testing.assert_close(reward_advantages(totals, torch.ones(1), 4, "group"), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.fault("F4")
 def test_share_is_zero_without_a_change_and_one_when_the_bonus_is_all_there_is(rollout_factory):
     rollout = rollout_factory(["a", "b", "c", "d"], [1, 0, 0, 0])
     advantages = torch.tensor([1.0, -1.0, 0.5, -0.5])

@@ -144,6 +144,7 @@ def callback_types(trainer) -> set[type]:
     return {type(callback) for callback in trainer.callback_handler.callbacks}
 
 
+@pytest.mark.fault("F28")
 @pytest.mark.parametrize(
     ("is_tty", "disable_tqdm", "present", "absent"),
     [
@@ -174,6 +175,7 @@ def test_whether_stderr_is_a_terminal_is_asked_when_not_told(tmp_path, monkeypat
         assert expected in callback_types(trainer)
 
 
+@pytest.mark.fault("F23")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_finishes_the_step_saves_and_stops(tmp_path, number, code, capfd):
     before = signal.getsignal(number)
@@ -199,6 +201,7 @@ def test_a_run_stopped_by_a_signal_ends_where_an_uninterrupted_one_does(tmp_path
     assert torch.equal(resumed.model.slope, whole.model.slope)
 
 
+@pytest.mark.fault("F23")
 def test_the_stop_waits_for_the_end_of_a_generation_batch(tmp_path):
     trainer = build_trainer(tmp_path, InterruptCallback(steps_per_generation=4), SendSignal(signal.SIGTERM, step=1))
     trainer.train()
@@ -221,6 +224,7 @@ def interrupt(monkeypatch):
     return callback
 
 
+@pytest.mark.fault("F23")
 def test_the_same_signal_again_exits_at_once(interrupt):
     interrupt._handle(signal.SIGTERM, None)
     assert interrupt.exits == []

@@ -251,6 +251,7 @@ def test_equal_settings_pass_also_when_a_tuple_became_a_list():
     )
 
 
+@pytest.mark.fault("F27")
 def test_different_settings_are_refused_with_a_table_of_the_differences():
     saved = {"bonuses": {"knn": {"k": 1, "encoder": "mini"}}, "seed": 0, "old": None}
     current = {"bonuses": {"knn": {"k": 4, "encoder": "mini"}}, "seed": 0, "model": "tiny"}

@@ -86,6 +86,7 @@ def test_update_returns_plain_scalars(bonus, batches):
     assert all(isinstance(float(value), float) for value in logged.values())
 
 
+@pytest.mark.fault("F9")
 def test_single_completion_and_empty_text(bonus, batches, rollout_factory):
     learn(bonus, batches[0])
     for text in ("", "   ", "12"):
@@ -94,6 +95,7 @@ def test_single_completion_and_empty_text(bonus, batches, rollout_factory):
         bonus.update(alone)
 
 
+@pytest.mark.fault("F9")
 def test_row_that_is_all_padding(bonus, batches):
     past, present = batches
     learn(bonus, past)
@@ -101,6 +103,7 @@ def test_row_that_is_all_padding(bonus, batches):
     assert torch.isfinite(bonus.score(present)[TEXTS.index("")]).all()
 
 
+@pytest.mark.fault("F7")
 def test_permuting_groups_permutes_scores(bonus, batches, rollout_factory):
     past, present = batches
     learn(bonus, past)
@@ -146,6 +149,7 @@ def test_weight_zero_trains_like_no_bonus(name, trainer_factory, random_policy):
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), weightless.parameters(), strict=True))
 
 
+@pytest.mark.fault("X4")
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_evaluation_does_not_touch_the_bonus(name, trainer_factory):
     options = IntrinsicOptions(use_ir=name)

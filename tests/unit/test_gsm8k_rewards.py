@@ -94,6 +94,7 @@ def test_integer_reward_reads_signs_and_thousands(answer, is_integer):
     assert values([IntegerReward()], tagged("x", answer), "4") == [0.5 * is_integer]
 
 
+@pytest.mark.fault("F12")
 def test_integer_reward_wants_one_answer():
     assert values([IntegerReward()], PERFECT + "<answer>4</answer>", "4") == [0]
 
@@ -129,6 +130,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.fault("F14")
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_shape_rewards_are_bounded_whatever_the_text(text):
     columns = [*gsm8k_rewards(grade, False, False, 200)[:4], StepsReward()]
@@ -136,6 +138,7 @@ def test_shape_rewards_are_bounded_whatever_the_text(text):
     assert all(0 <= value <= 0.5 for value in paid[:4]) and 0 <= paid[4] <= 1
 
 
+@pytest.mark.fault("F14")
 def test_tail_costs_but_never_below_zero():
     assert values([XmlCountReward()], PERFECT + "z" * 100, "4") == pytest.approx([0.4])
     assert values([XmlCountReward()], PERFECT + "z" * 5_000, "4") == [0]
@@ -165,6 +168,7 @@ def test_correctness_logs_tiers_verdicts_and_answers():
     assert alone.keys() == metrics.keys() and alone["verdict/wrong"] == 0
 
 
+@pytest.mark.fault("F18")
 def test_a_grader_that_fails_stops_the_run_and_names_the_prompt():
     def broken(text, row):
         raise ArithmeticError("no verdict")

@@ -114,6 +114,8 @@ HOSTILE += [
 ]
 
 
+@pytest.mark.fault("F15")
+@pytest.mark.fault("F16")
 @pytest.mark.parametrize("answer", HOSTILE, ids=lambda answer: ascii(answer[:12]))
 def test_hostile_answer_is_wrong_and_the_grader_goes_on(answer, monkeypatch):
     monkeypatch.setattr(latex_worker, "DEADLINE", 0.5)
@@ -123,6 +125,7 @@ def test_hostile_answer_is_wrong_and_the_grader_goes_on(answer, monkeypatch):
     assert latex_worker.is_equal("$x + y$", f"$y + x + {len(answer)} - {len(answer)}$")
 
 
+@pytest.mark.fault("F16")
 def test_process_that_misses_the_deadline_is_killed_and_replaced(monkeypatch):
     assert latex_worker.is_equal("$x + w$", "$w + x$")
     process = latex_worker._worker.process
@@ -133,6 +136,7 @@ def test_process_that_misses_the_deadline_is_killed_and_replaced(monkeypatch):
     assert latex_worker.is_equal("$x + z$", "$z + x$")
 
 
+@pytest.mark.fault("F15")
 @pytest.mark.parametrize(
     ("event", "arguments"),
     [
@@ -194,6 +198,7 @@ def test_process_that_cannot_start_stops_the_run(monkeypatch):
         latex_worker.is_equal("$a$", "$this start fails$")
 
 
+@pytest.mark.fault("F17")
 @pytest.mark.parametrize("gold", ["", "  ", "x" * (MAX_LENGTH + 1), "\\frac{1}{2"])
 def test_unusable_gold_is_refused(gold):
     with pytest.raises(UserError, match="gold answer"):

@@ -158,6 +158,7 @@ def test_countdown_keeps_the_first_of_equal_problems_and_prints_the_count(jsonl,
     assert "dropped 1 of 5" in capsys.readouterr().out
 
 
+@pytest.mark.fault("F17")
 @pytest.mark.parametrize(
     "bad",
     [

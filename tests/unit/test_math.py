@@ -29,6 +29,7 @@ def test_gsm8k_gold_is_a_number_whatever_its_commas(tmp_path):
     assert rows["id"] == [0, 1] and rows["question"] == ["A?", "B?"]
 
 
+@pytest.mark.fault("F17")
 @pytest.mark.parametrize("answer, words", [("It is 7.", "no ####"), ("#### seven", "'seven', which is not a number")])
 def test_unreadable_gold_stops_the_load_with_its_row(tmp_path, answer, words):
     source = write(tmp_path / "r.jsonl", {"question": "A?", "answer": "#### 1"}, {"question": "B?", "answer": answer})

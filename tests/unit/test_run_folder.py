@@ -94,6 +94,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.fault("X1")
 def test_two_live_processes_cannot_share_a_folder_and_the_lock_ends_with_its_process(tmp_path):
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:

@@ -10,7 +10,7 @@ from analysis.completions import read_completions
 from intrinsic.base import Bonus, WeightSchedule
 from training.errors import RunError, UserError
 from training.policy import load_policy, load_tokenizer
-from training.trainer import EpochSampler
+from training.sampler import EpochSampler
 
 
 class RecordingBonus(Bonus):
@@ -94,6 +94,7 @@ def test_bonus_is_scored_before_it_learns_once_per_generation_batch(trainer_fact
     assert bonus.calls == ["score", "update"] * 2
 
 
+@pytest.mark.fault("X4")
 def test_evaluation_neither_scores_nor_updates(trainer_factory):
     bonus = RecordingBonus("advantage")
     trainer_factory([bonus], [WeightSchedule(1.0)], per_device_eval_batch_size=8).evaluate()
@@ -109,6 +110,7 @@ def test_two_bonuses_of_different_placement_compose(trainer_factory):
     torch.testing.assert_close(output["advantages"], rewards[:, None] + 0.25 * rollout.completion_mask)
 
 
+@pytest.mark.fault("F2")
 def test_infinite_bonus_leaves_group_advantages_finite_and_alive(trainer_factory):
     values = torch.tensor([float("inf"), 1, 2, 3, 4, 3, 2, 1])
     trainer = trainer_factory([RecordingBonus(values=lambda r: values)], [WeightSchedule(1.0)])
@@ -117,12 +119,14 @@ def test_infinite_bonus_leaves_group_advantages_finite_and_alive(trainer_factory
     assert trainer._metrics["train"]["ir/recording/nonfinite"] == [1.0]
 
 
+@pytest.mark.fault("F1")
 def test_bonus_that_is_mostly_nan_stops_the_run_by_name(trainer_factory):
     trainer = trainer_factory([RecordingBonus(values=lambda r: torch.full((8,), torch.nan))], [WeightSchedule(1.0)])
     with pytest.raises(RunError, match="'recording' returned 8 non-finite values of 8"):
         trainer.train()
 
 
+@pytest.mark.fault("F1")
 def test_bonus_with_a_nan_in_three_batches_in_a_row_stops_the_run(trainer_factory):
     values = torch.tensor([torch.nan, 1, 2, 3, 4, 3, 2, 1])
     trainer = trainer_factory([RecordingBonus(values=lambda r: values)], [WeightSchedule(1.0)], max_steps=5)
@@ -137,6 +141,7 @@ def test_every_part_is_logged_and_split_by_verdict(trainer_factory):
     assert {f"ir/recording/{name}" for name in names} <= set(trainer._metrics["train"])
 
 
+@pytest.mark.fault("F7")
 def test_question_is_the_completions_own_prompt(trainer_factory):
     bonus = RecordingBonus()
     one_batch(trainer_factory([bonus], [WeightSchedule(1.0)]))
@@ -198,6 +203,7 @@ def test_weights_of_the_extrinsic_rewards_leave_a_bonus_its_own(trainer_factory)
     torch.testing.assert_close(output["advantages"], grouped(rewards))
 
 
+@pytest.mark.fault("F27")
 def test_a_checkpoint_of_other_settings_is_refused_by_the_trainer_itself(trainer_factory, tmp_path):
     saved = trainer_factory(save_strategy="steps", save_steps=1, max_steps=1)
     saved.identity = {"seed": 0}
@@ -313,6 +319,7 @@ def test_the_penaltys_pass_over_the_reference_serves_the_bonuses_and_the_penalty
     assert bonus.rollouts[0].features["frozen_hidden"].abs().max() > 0
 
 
+@pytest.mark.fault("F11")
 def test_rows_that_training_masks_still_have_frozen_features(trainer_factory):
     settings = {"beta": 0.1, "mask_truncated_completions": True, "max_completion_length": 4}
     bonus = RecordingBonus(needs={"frozen_hidden", "hidden"})

@@ -1,0 +1,125 @@
+"""The memory estimate against what the same policy really holds and keeps."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
+
+from training.memory_estimate import Work, estimate, savings
+from training.policy import EMBEDDED, PolicyOptions, load_policy
+
+WORK = Work(
+    micro_batch=4,
+    generation_batch=8,
+    num_generations=4,
+    prompt=10,
+    completion=22,
+    bfloat16=False,
+    checkpointing=False,
+    device="cpu",
+    attention="eager",
+    frozen_copies=1,
+)
+
+
+@pytest.fixture(scope="module")
+def architecture():
+    return AutoConfig.from_pretrained(EMBEDDED)
+
+
+def kept_bytes(model, rows, tokens, bfloat16):
+    """What autograd really keeps of a real forward pass of the backbone, weights left out."""
+    weights, kept = {value.data_ptr() for value in model.parameters()}, {}
+
+    def keep(tensor):
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    ids = torch.zeros(rows, tokens, dtype=torch.long)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    size = sum(storage.nbytes() for storage in kept.values())
+    del output
+    return size
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_activations_are_those_that_autograd_keeps(architecture, bfloat16, attention):
+    model = load_policy("tiny", PolicyOptions(attn_implementation=attention)).train()
+    work = replace(WORK, bfloat16=bfloat16, attention=attention)
+    found = estimate(architecture, PolicyOptions(), work).training["activations of 4 x 32 tokens"]
+    assert found == pytest.approx(kept_bytes(model, 4, 32, bfloat16), rel=0.02)
+
+
+def test_state_is_counted_by_what_is_trained(architecture):
+    parameters = load_policy("tiny").num_parameters()
+    held = estimate(architecture, PolicyOptions(), WORK).held
+    size = 4 * parameters
+    copies = {"weights": size, "gradients": size, "AdamW": 2 * size, "frozen copy of the weights": size}
+    assert held == copies
+    adapter = estimate(architecture, PolicyOptions(lora=True, lora_r=4), replace(WORK, frozen_copies=0)).held
+    assert adapter["AdamW"] == 2 * adapter["gradients"] < 0.2 * size
+    assert adapter["weights"] == size + adapter["gradients"]
+
+
+def test_cache_of_generation_is_that_of_the_model(architecture):
+    model = load_policy("tiny").eval()
+    ids = torch.zeros(8, 32, dtype=torch.long)
+    layers = model(input_ids=ids, use_cache=True).past_key_values.layers
+    real = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+    found = estimate(architecture, PolicyOptions(), WORK).generation["keys and values of 8 x 32 tokens"]
+    # One layer is copied while it grows.
+    assert found == pytest.approx(real * (1 + 1 / len(layers)), rel=0.01)
+
+
+def test_less_is_kept_with_checkpointing_and_smaller_micro_batches(architecture):
+    def activations(**changes):
+        return next(iter(estimate(architecture, PolicyOptions(), replace(WORK, **changes)).training.values()))
+
+    assert activations(checkpointing=True) < 0.5 * activations()
+    assert activations(micro_batch=2) == pytest.approx(0.5 * activations(), rel=0.05)
+
+
+def test_main_memory_counts_where_it_is_the_device(architecture):
+    with_memory = estimate(architecture, PolicyOptions(), replace(WORK, memories=10**6))
+    assert with_memory.peak == estimate(architecture, PolicyOptions(), WORK).peak + 10**6
+    on_gpu = [estimate(architecture, PolicyOptions(), replace(WORK, device="cuda", memories=n)) for n in (0, 10**6)]
+    assert on_gpu[0].peak == on_gpu[1].peak < with_memory.peak
+    assert any("memories of the bonuses" in line for line in with_memory.lines())
+
+
+def test_advice_comes_in_order_and_each_flag_takes_less(architecture):
+    found = savings(architecture, PolicyOptions(), WORK)
+    first = ["--micro_batch 2", "--gradient_checkpointing true", "--steps_per_generation 2"]
+    assert [flag for flag, _ in found] == [*first, "--lora", "--L 11"]
+    peaks = [estimate(architecture, PolicyOptions(), WORK).peak, *[peak for _, peak in found]]
+    assert peaks == sorted(set(peaks), reverse=True)
+    with_all = replace(WORK, micro_batch=1, checkpointing=True)
+    assert [flag for flag, _ in savings(architecture, PolicyOptions(lora=True), with_all)] == ["--L 11"]
+
+
+def test_where_generation_is_the_peak_it_is_what_the_advice_is_about(architecture):
+    work = replace(WORK, micro_batch=1, generation_batch=64, checkpointing=True)
+    flags = [flag for flag, _ in savings(architecture, PolicyOptions(), work)]
+    assert flags[0] == "--steps_per_generation 32"
+    odd_groups = replace(work, generation_batch=6, num_generations=6)
+    assert not any("per_generation" in flag for flag, _ in savings(architecture, PolicyOptions(), odd_groups))
+
+
+def test_no_weight_is_allocated_for_a_large_policy():
+    shape = Qwen2Config(
+        vocab_size=152_064,
+        hidden_size=8192,
+        intermediate_size=29_568,
+        num_hidden_layers=4,
+        num_attention_heads=64,
+        num_key_value_heads=8,
+    )
+    with torch.device("meta"):
+        parameters = AutoModelForCausalLM.from_config(shape).num_parameters()
+    found = estimate(shape, PolicyOptions(), replace(WORK, attention=None))
+    assert found.parameters == parameters and found.held["weights"] == 4 * parameters > 16 * 2**30

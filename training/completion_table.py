@@ -1,0 +1,38 @@
+"""One row per completion: what was asked, said, paid and learnt; a parquet file per generation batch."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from training.bonus_pipeline import ScoredBonus, sequence_mean
+from training.rollout import Rollout
+
+
+class BonusColumn:
+    """The reward function that reserves a column for a bonus; `IntrinsicGRPOTrainer` fills the column in."""
+
+    def __init__(self, bonus: str, part: str):
+        self.__name__ = f"ir_{bonus}" if part == bonus else f"ir_{bonus}_{part}"
+
+    def __call__(self, prompts, **kwargs) -> list[float]:
+        return [0.0] * len(prompts)
+
+
+def write_completions(folder: Path, step: int, logs: dict, rollout: Rollout, scored: list[ScoredBonus]) -> None:
+    """Write the batch of ``step`` to ``folder``, which is made; ``logs`` are TRL's own of that batch."""
+    columns = {
+        "prompt": [json.dumps(prompt) for prompt in logs["prompt"]],
+        "question": rollout.questions,
+        "completion": rollout.completions,
+        "correct": rollout.correct.bool().tolist(),
+        **{name: list(values) for name, values in logs["extra"].items()},
+        **{name: list(values) for name, values in logs["rewards"].items()},
+        "advantage": list(logs["advantages"]),
+    }
+    for item in scored:
+        for part, scores in item.raw.items():
+            raw = sequence_mean(scores, rollout.completion_mask)
+            columns[f"raw_{BonusColumn(item.bonus.name, part).__name__}"] = raw.tolist()
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame({"step": step, **columns}).to_parquet(folder / f"step_{step:06d}.parquet")

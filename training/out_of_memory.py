@@ -1,0 +1,83 @@
+"""What a run will hold in memory, and what to change when an allocation fails."""
+
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psutil
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from transformers import AutoConfig, PretrainedConfig
+
+from intrinsic.base import Bonus
+from training.errors import RunError
+from training.features import FROZEN_FEATURES
+from training.memory_estimate import GIB, Work, savings
+from training.policy import adapter_base, attention_of, resolve
+from training.run_options import RunConfig, RunOptions
+
+
+def architecture_of(options: RunOptions) -> PretrainedConfig:
+    """The configuration of the policy, or of the base of an adapter."""
+    path = resolve(options.model_name)
+    return AutoConfig.from_pretrained(adapter_base(path) or path)
+
+
+def work_of(options: RunOptions, config: RunConfig, bonuses: list[Bonus], encoder, prompt: int) -> Work:
+    """The shapes of the run whose longest prompt has ``prompt`` tokens, with what bonuses and text encoder hold."""
+    encoder_model = getattr(encoder, "model", None)
+    width = architecture_of(options).get_text_config().hidden_size
+    if encoder_model is not None:
+        width = encoder_model.get_embedding_dimension()
+    needs_copy = any(bonus.needs & FROZEN_FEATURES.keys() for bonus in bonuses)
+    return Work(
+        micro_batch=config.per_device_train_batch_size,
+        generation_batch=config.per_device_train_batch_size * config.steps_per_generation,
+        num_generations=config.num_generations,
+        prompt=prompt,
+        completion=config.L,
+        bfloat16=bool(config.bf16),
+        checkpointing=bool(config.activation_checkpointing),
+        device=config.device.type,
+        attention=attention_of(resolve(options.model_name), options.attn_implementation),
+        frozen_copies=int(not options.lora and (config.beta > 0 or needs_copy)),
+        encoder=sum(value.nbytes for value in encoder_model.parameters()) if encoder_model is not None else 0,
+        memories=sum(bonus.capacity_bytes(width) for bonus in bonuses),
+    )
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that a run on ``device`` can still take."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def peak_bytes() -> int:
+    """Peak memory so far: allocated on the GPU where there is one, else resident, libraries included."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def advice(options: RunOptions, work: Work) -> str:
+    """Flags that take less memory, least change to the experiment first, with the estimated peak after each."""
+    found = savings(architecture_of(options), options, work)
+    return "; ".join(f"{flag} (about {peak / GIB:.2f} GiB)" for flag, peak in found)
+
+
+@contextmanager
+def out_of_memory_advice(options: RunOptions, work: Callable[[], Work], go_on: Callable[[], str]) -> Iterator[None]:
+    """Turn an allocation that fails inside into a `RunError` that names the flags to turn; others pass through.
+
+    ``work`` and ``go_on``, what is left to go on from, are asked for only then.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
+            raise
+        raise RunError(
+            f"out of memory at a peak of {peak_bytes() / GIB:.2f} GiB ({str(error).splitlines()[0]}); take less by, in "
+            f"this order, each on top of those before: {advice(options, work())}. {go_on()}"
+        ) from error

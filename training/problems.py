@@ -1,0 +1,53 @@
+"""Training problems against policy and flags: which prompts fit, and whether there are enough of them."""
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from training.chat import check_chat_template, render
+from training.errors import UserError
+from training.policy import context_length
+from training.run_options import RunConfig, RunOptions
+
+
+def fitting_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, options: RunOptions, config: RunConfig) -> Dataset:
+    """Rows whose rendered prompt has at most ``max_prompt_length`` tokens and leaves room for ``L`` more.
+
+    Prints how many were dropped. Raises `UserError` when none is left, when ``L`` alone exceeds the policy's context,
+    or when the prompts are conversations and the policy has no chat template.
+    """
+    longest = longest_prompt(options, config)
+    check_chat_template(rows[0]["prompt"], tokenizer, options.model_name)
+
+    def fits(row: dict) -> bool:
+        return len(tokenizer(render(row["prompt"], tokenizer), add_special_tokens=False)["input_ids"]) <= longest
+
+    kept = rows.filter(fits)
+    if len(kept) < len(rows):
+        print(f"dropped {len(rows) - len(kept)} of {len(rows)} prompts longer than {longest} tokens")
+    if not len(kept):
+        raise UserError(
+            f"all {len(rows)} prompts are longer than {longest} tokens; raise --max_prompt_length, or lower --L or the "
+            "number of shots."
+        )
+    return kept
+
+
+def longest_prompt(options: RunOptions, config: RunConfig) -> int:
+    """Most tokens of a prompt: ``max_prompt_length``, or less where the policy's context leaves less beside ``L``.
+
+    Raises `UserError` when it leaves nothing.
+    """
+    context = context_length(options.model_name) or options.max_prompt_length + config.L
+    if context <= config.L:
+        raise UserError(f"--L={config.L} leaves no room for a prompt in the policy's context of {context}; lower --L.")
+    return min(options.max_prompt_length, context - config.L)
+
+
+def check_batch(rows: Dataset, config: RunConfig) -> None:
+    """Raise `UserError` when ``rows`` cannot fill one generation batch."""
+    needed = config.generation_batch_size // config.num_generations
+    if len(rows) < needed:
+        raise UserError(
+            f"{len(rows)} training problems cannot fill a batch of {needed} prompts (bs * gc); lower --bs or --gc, "
+            "or use more problems."
+        )
