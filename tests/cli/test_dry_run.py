@@ -27,9 +27,14 @@ TOY = ["--train_problems", "64", "--eval_problems", "8", "--bs", "2", "--num_gen
 
 @pytest.fixture
 def dry_run(monkeypatch, capsys, tmp_path):
-    """Runs an entry script with --dry_run in an empty folder: (exit code, standard output, standard error)."""
+    """Runs an entry script with --dry_run in an empty folder: (exit code, standard output, standard error).
 
-    def dry_run(*flags, script=run_countdown):
+    The last check, which trains, is left out unless ``tries_step``.
+    """
+
+    def dry_run(*flags, script=run_countdown, tries_step=False):
+        if not tries_step:
+            monkeypatch.setattr("training.dry_run.report", lambda *args: ["not tried"])
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", "--dry_run", *flags])
         code = 0
@@ -55,7 +60,7 @@ def passed(output):
 
 
 def test_a_good_run_passes_every_check_prints_its_settings_by_group_and_writes_nothing(dry_run, tmp_path):
-    code, output, _ = dry_run(*TOY, "--use_ir=knn+", "--encoder=policy", "--learning_rate=3e-5")
+    code, output, _ = dry_run(*TOY, "--use_ir=knn+", "--encoder=policy", "--learning_rate=3e-5", tries_step=True)
     assert code == 0 and passed(output) == CHECKS
     titles = re.findall(r"^(\w.*):$", output, re.MULTILINE)
     assert titles == list(GROUPS)
@@ -75,7 +80,7 @@ def test_weights_that_cannot_be_read_are_found_after_every_other_check(dry_run, 
     policy = tmp_path / "policy"
     shutil.copytree(EMBEDDED, policy)
     (policy / "model.safetensors").write_bytes(b"no weights")
-    code, output, errors = dry_run(*TOY, f"--model_name={policy}")
+    code, output, errors = dry_run(*TOY, f"--model_name={policy}", tries_step=True)
     assert code == 2 and passed(output) == CHECKS[:-1]
     assert f"--model_name={str(policy)!r}" in errors
 
@@ -89,7 +94,7 @@ def test_memory_and_time_are_those_of_the_longest_prompts_and_completions(dry_ru
         return [1.0, 0.0] * (len(prompts) // 2)
 
     monkeypatch.setattr("training.fit.correctness", correctness)
-    code, output, _ = dry_run(*TOY, "--max_steps=50")
+    code, output, _ = dry_run(*TOY, "--max_steps=50", tries_step=True)
     assert code == 0 and rows == [8, 8] and set(lengths) == {12}
     prompt = int(re.search(r"activations of 8 x (\d+) tokens", output)[1]) - 12
     assert prompt == max(len(ids) for ids in prompt_ids())
@@ -101,7 +106,7 @@ def test_memory_and_time_are_those_of_the_longest_prompts_and_completions(dry_ru
 def test_what_is_too_much_for_this_machine_is_said_and_not_tried(dry_run, monkeypatch):
     monkeypatch.setattr("training.fit.available_bytes", lambda device: 10**6)
     monkeypatch.setattr("training.fit.worst_step", lambda *args: pytest.fail("a step was tried"))
-    code, output, _ = dry_run(*TOY)
+    code, output, _ = dry_run(*TOY, tries_step=True)
     assert code == 0 and "should not fit; take less by" in output and "--micro_batch 4" in output
     assert "no step was tried" in output
 
