@@ -86,7 +86,7 @@ def _read_log(path: Path) -> pd.DataFrame:
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 logger.warning("%s: the last line is cut off (the run was killed while writing it); left out.", path)
                 continue
@@ -118,7 +118,7 @@ def _eval_order(path: Path) -> tuple[int, int, str]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON ({error}); restore or remove it.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not an object; restore or remove it.")

@@ -3,7 +3,6 @@
 Also the two metrics of texts that the checks need and TRL does not log: repetition and identical completions.
 """
 
-import json
 import re
 import sys
 from collections import Counter
@@ -19,6 +18,7 @@ from transformers import TrainerCallback
 from training.history import History
 from training.rollout import Rollout
 from training.run_folder import MetricsFile
+from training.state_io import read_json
 from training.watchdog_checks import (
     IDENTICAL,
     REPETITION,
@@ -153,7 +153,7 @@ class WatchdogCallback(TrainerCallback):
         records = [item for item in MetricsFile(self.folder / "metrics.jsonl").read() if "train_runtime" not in item]
         # Not after.json: it is made anew when training ends.
         files = [*self.folder.glob("eval/before.json"), *self.folder.glob("eval/step_*.json")]
-        reports = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+        reports = [read_json(path, "move it away") for path in files]
         # The evaluation at a step comes before the log of that step.
         for item in sorted([*reports, *records], key=lambda item: (item["step"], "metrics" not in item)):
             if item["step"] > last_step:

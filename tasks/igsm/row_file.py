@@ -16,9 +16,10 @@ import pyarrow.parquet
 from filelock import FileLock, Timeout
 
 from training.errors import UserError
-from training.state_io import write_atomically, write_json
+from training.state_io import parse_json, read_json, write_atomically, write_json
 
 FORMATS = (".jsonl", ".parquet")
+RESTART = "remove it, or give --overwrite true"
 _ROWS_PER_GROUP = 1000
 _SPANS = pyarrow.list_(
     pyarrow.struct([("start", pyarrow.int64()), ("end", pyarrow.int64()), ("kind", pyarrow.string())])
@@ -64,7 +65,7 @@ class RowFile:
         """Whether the file is there already; raises `UserError` when it was made with other settings."""
         if not self.output.exists() or self.partial.exists():
             return False
-        settings = _read_json(self.meta).get("settings") if self.meta.exists() else None
+        settings = read_json(self.meta, RESTART).get("settings") if self.meta.exists() else None
         self._check_settings(settings)
         return True
 
@@ -92,8 +93,9 @@ class RowFile:
         if not ends:
             self.partial.unlink()
             return self.recover()
-        with self.partial.open(encoding="utf-8") as file:
-            self._check_settings(json.loads(file.readline()).get("settings"))
+        with self.partial.open("rb") as file:
+            first = parse_json(file.readline(), str(self.partial), RESTART)
+        self._check_settings(first.get("settings"))
         groups = (len(ends) - 1) // self.group_size
         os.truncate(self.partial, ends[groups * self.group_size])
         return groups
@@ -112,7 +114,7 @@ class RowFile:
 
     def summary(self) -> dict:
         """What `finish` was given."""
-        return _read_json(self.meta)["summary"]
+        return read_json(self.meta, RESTART)["summary"]
 
     def _write_lines(self, path: Path) -> None:
         with path.open("w", encoding="utf-8") as file:
@@ -129,7 +131,8 @@ class RowFile:
     def _check_settings(self, settings: dict | None) -> None:
         if settings == self.settings:
             return
-        changed = sorted(name for name, value in self.settings.items() if (settings or {}).get(name) != value)
+        found = settings if isinstance(settings, dict) else {}
+        changed = sorted(name for name, value in self.settings.items() if found.get(name) != value)
         raise UserError(
             f"--output={str(self.output)!r} exists and was made with other settings ({', '.join(changed)}); "
             "give another, or --overwrite true."
@@ -146,15 +149,8 @@ def read_column(path: str | Path, column: str) -> list:
             return pyarrow.parquet.read_table(path, columns=[column]).column(column).to_pylist()
         with path.open(encoding="utf-8") as file:
             return [json.loads(line)[column] for line in file]
-    except (KeyError, TypeError, ValueError, OSError, pyarrow.ArrowException) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{str(path)!r} has no readable column {column!r}; give a file of iGSM problems.") from error
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{str(path)!r} is not JSON ({error}); remove it, or give --overwrite true.") from error
 
 
 def _schema(row: dict) -> pyarrow.Schema:

@@ -15,10 +15,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from analysis.runs import read_run
 from evaluation.checkpoint import PartialRecords
 from evaluation.compare import first_pass, read_report
 from evaluation.evaluate import HeldOut
 from evaluation.graders import read_rows
+from tasks.igsm.row_file import RowFile, read_column
 from training import run_folder
 from training.best import RECORD, BestPolicy
 from training.checkpoint import find_checkpoint, load_state, mark_complete, save_state
@@ -68,6 +70,13 @@ def load_earlier_evaluation(folder):
     return HeldOut("countdown", [], None, folder, [], 0).load("before")
 
 
+def write_run(folder):
+    (folder / "eval").mkdir()
+    write_lines(folder / "metrics.jsonl", [{"step": n, "loss": 0.5} for n in range(5)])
+    write_json(folder / "run.json", {"seed": 0, "resumed": []})
+    write_json(folder / "eval" / "before.json", {"step": 0, "metrics": {}})
+
+
 # Loader -> (writes valid files to a folder, the files of them to damage, loads them).
 LOADERS = {
     "state": (write_state, ["intrinsic_state.json", "intrinsic_state.safetensors"], load_state),
@@ -110,6 +119,29 @@ LOADERS = {
         lambda folder: write_lines(folder / "cases.jsonl", [{"gold": "4", "prediction": "4", "expected_bool": True}]),
         ["cases.jsonl"],
         lambda folder: list(read_rows(str(folder / "cases.jsonl"))),
+    ),
+    "run to plot": (
+        write_run,
+        ["metrics.jsonl", "run.json", "eval/before.json"],
+        lambda folder: read_run(folder).columns("loss"),
+    ),
+    "begun file of problems": (
+        lambda folder: write_lines(folder / "rows.jsonl.partial", [{"settings": IDENTITY}, {"answer": 1}]),
+        ["rows.jsonl.partial"],
+        lambda folder: RowFile(folder / "rows.jsonl", IDENTITY).recover(),
+    ),
+    "settings of a file of problems": (
+        lambda folder: [
+            write_lines(folder / "rows.jsonl", [{"answer": 1}]),
+            write_json(folder / "rows.jsonl.meta.json", {"settings": IDENTITY, "summary": {}}),
+        ],
+        ["rows.jsonl.meta.json"],
+        lambda folder: RowFile(folder / "rows.jsonl", IDENTITY).is_complete(),
+    ),
+    "column of a file of problems": (
+        lambda folder: write_lines(folder / "rows.jsonl", [{"answer": 1}, {"answer": 2}]),
+        ["rows.jsonl"],
+        lambda folder: read_column(folder / "rows.jsonl", "answer"),
     ),
     "preset": (
         lambda folder: (folder / "preset.yaml").write_text("script: run_math.py\nbs: 2\nlora: true\nL: 1.0e3\n"),
