@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,11 +21,16 @@ from scipy import stats
 from transformers import HfArgumentParser
 
 from analysis.style import SERIES, STYLE
+from benchmarks.machine import caption, describe
 from tasks.countdown_bridge import STYLES
 from training.errors import RunError, UserError, run_cli
+from training.state_io import write_json
 
 CONFIG = "configs/countdown_tiny.yaml"
 STAGES = {"after SFT": "before", "after GRPO": "after"}  # name of a stage -> of the evaluation in GRPO's run folder
+
+# What is shown -> its name in the influence's metrics.
+INFLUENCE = {"E[sqrt(a(1-a))] before GRPO": "accuracy_factor", "mean cosine before GRPO": "cosine"}
 
 
 @dataclass
@@ -65,32 +70,12 @@ def run_arm(options: Options, style: str, seed: int) -> None:
     if options.queries:
         sizes = ["--parameters", ".", "--split_halves", "true", "--samples", 32, "--queries", options.queries]
         found = folder / "influence"
-        _step(
-            "influence",
-            found,
-            folder,
-            "-m",
-            "analysis.influence",
-            *policy,
-            "--task",
-            "countdown",
-            *sizes,
-            "--output",
-            found,
-        )
+        influence = [*policy, "--task", "countdown", *sizes, "--output", found]
+        _step("influence", found, folder, "-m", "analysis.influence", *influence)
     # The script's own defaults for a folder are those of large models; the file is that of the embedded one.
     grpo = ["--config", CONFIG, "--gc", 1, "--attn_implementation", "eager", "--use_ir", options.bonus]
-    grpo += ["--output_dir", rl]
-    grpo += [
-        "--L",
-        options.L,
-        "--max_steps",
-        options.rl_steps,
-        "--save_strategy",
-        "no",
-        "--eval_problems",
-        options.eval_problems,
-    ]
+    grpo += ["--L", options.L, "--max_steps", options.rl_steps, "--eval_problems", options.eval_problems]
+    grpo += ["--save_strategy", "no", "--output_dir", rl]
     _step("grpo", rl / "final", folder, "run_countdown.py", *policy, *grpo)
 
 
@@ -105,22 +90,21 @@ def _step(name: str, result: Path, folder: Path, *command) -> None:
         raise RunError(f"{' '.join(map(str, command))} ended with exit code {code}; its output is in {log}.")
 
 
-def collect(options: Options) -> dict[str, list[dict[str, float]]]:
-    """Style -> for every seed, accuracy at each stage with its interval, length, and relative influence."""
-    found: dict[str, list[dict]] = {}
-    for style in STYLES:
-        found[style] = []
-        for seed in range(options.seeds):
-            folder = Path(options.output) / f"{style}_seed{seed}"
-            row = {}
-            for stage, name in STAGES.items():
-                metrics = json.loads((folder / "grpo" / "eval" / f"{name}.json").read_text())["metrics"]
-                row[stage] = metrics["accuracy"]
-                row[f"length {stage}"] = metrics["mean_length"]
-            if options.queries:
-                row["influence"] = json.loads((folder / "influence" / "influence.json").read_text())
-            found[style].append(row)
-    return found
+def collect(options: Options) -> dict[str, list[dict]]:
+    """Style -> for every seed, accuracy with its interval and other means at each stage, and influence before GRPO."""
+    return {style: [_read_arm(options, style, seed) for seed in range(options.seeds)] for style in STYLES}
+
+
+def _read_arm(options: Options, style: str, seed: int) -> dict:
+    folder, row = Path(options.output) / f"{style}_seed{seed}", {}
+    for stage, name in STAGES.items():
+        metrics = json.loads((folder / "grpo" / "eval" / f"{name}.json").read_text())["metrics"]
+        row[stage] = metrics["accuracy"]
+        row |= {f"{what} {stage}": metrics[what] for what in ("mean_length", "truncated")}
+    if options.queries:
+        metrics = json.loads((folder / "influence" / "influence.json").read_text())["metrics"]
+        row |= {name: metrics[key] for name, key in INFLUENCE.items()}
+    return row
 
 
 def mean_interval(values: list[float]) -> tuple[float, float]:
@@ -132,43 +116,77 @@ def mean_interval(values: list[float]) -> tuple[float, float]:
 
 
 def table(found: dict[str, list[dict]]) -> str:
-    """Markdown: accuracy per style, seed and stage, and the mean over seeds."""
-    seeds = range(len(next(iter(found.values()))))
-    heads = [f"seed {seed}" for seed in seeds]
-    lines = [f"| traces | stage | {' | '.join(heads)} | mean |", "|---" * (len(heads) + 3) + "|"]
+    """Markdown: accuracy, lengths and influence per style and seed, and means over seeds."""
+    heads = [f"seed {seed}" for seed in range(len(next(iter(found.values()))))]
+    lines = [f"| traces | | {' | '.join(heads)} | mean |", "|---" * (len(heads) + 3) + "|"]
     for style, rows in found.items():
         for stage in STAGES:
-            cells = [
-                f"{100 * r[stage]['mean']:.1f} [{100 * r[stage]['low']:.1f}, {100 * r[stage]['high']:.1f}]"
-                for r in rows
-            ]
-            mean, half = mean_interval([100 * row[stage]["mean"] for row in rows])
-            lines.append(f"| {style} | {stage} | {' | '.join(cells)} | {mean:.1f} ± {half:.1f} |")
-    gains = {
-        style: [100 * (r["after GRPO"]["mean"] - r["after SFT"]["mean"]) for r in rows] for style, rows in found.items()
-    }
-    for style, values in gains.items():
-        mean, half = mean_interval(values)
-        cells = " | ".join(f"{value:+.1f}" for value in values)
-        lines.append(f"| {style} | gain by GRPO | {cells} | {mean:+.1f} ± {half:.1f} |")
-    return "\n".join(lines) + "\n\nHeld-out accuracy in per cent, 95 % intervals over problems; mean ± t over seeds.\n"
+            lines.append(_line(style, f"accuracy {stage}, %", [_shown(row[stage], 100, 1) for row in rows]))
+            lines[-1] += _mean([100 * row[stage]["mean"] for row in rows], 1)
+        gains = [100 * (row["after GRPO"]["mean"] - row["after SFT"]["mean"]) for row in rows]
+        lines.append(_line(style, "gain by GRPO, points", [f"{gain:+.1f}" for gain in gains]) + _mean(gains, 1, "+"))
+        for stage in STAGES:
+            cells = [f"{row[f'mean_length {stage}']:.0f}, {row[f'truncated {stage}']:.0%}" for row in rows]
+            lines.append(_line(style, f"tokens, cut off, {stage}", cells) + " |")
+        for name in INFLUENCE:
+            if all(name in row for row in rows):
+                lines.append(_line(style, name, [_shown(row[name], 1, 3) for row in rows]))
+                lines[-1] += _mean([row[name]["mean"] for row in rows], 3)
+    notes = "95 % intervals over held-out problems; means over seeds ± half of a 95 % t interval."
+    return "\n".join(lines) + f"\n\n{notes}\n"
+
+
+def _line(style: str, what: str, cells: list[str]) -> str:
+    return f"| {style} | {what} | {' | '.join(cells)} |"
+
+
+def _shown(value: dict[str, float], scale: float, digits: int) -> str:
+    mean, low, high = (f"{scale * value[name]:.{digits}f}" for name in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _mean(values: list[float], digits: int, sign: str = "") -> str:
+    mean, half = mean_interval(values)
+    return f" {mean:{sign}.{digits}f} ± {half:.{digits}f} |"
 
 
 def plot(found: dict[str, list[dict]], path: Path) -> None:
-    """Accuracy after SFT and after GRPO, one line per seed, thick the mean over seeds."""
+    """Accuracy from SFT to GRPO, one thin line per seed; beside it what was measured of the theory before GRPO."""
+    has_influence = all(name in row for rows in found.values() for row in rows for name in INFLUENCE)
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(6, 4.5), layout="constrained")
-        for color, (style, rows) in zip(SERIES, found.items(), strict=False):
-            lines = np.array([[100 * row[stage]["mean"] for stage in STAGES] for row in rows])
-            for row, line in zip(rows, lines, strict=True):
-                bounds = [[100 * row[stage][side] for stage in STAGES] for side in ("low", "high")]
-                error = np.abs(np.array(bounds) - line)
-                axis.errorbar(range(len(STAGES)), line, yerr=error, color=color, alpha=0.35, capsize=3)
-            axis.plot(range(len(STAGES)), lines.mean(axis=0), color=color, linewidth=3, label=style)
-        axis.set(xticks=range(len(STAGES)), xticklabels=STAGES, ylabel="held-out accuracy, %", xlim=(-0.3, 1.3))
-        axis.legend()
+        panels = 1 + len(INFLUENCE) * has_influence
+        sizes = [1.8] + [1.0] * (panels - 1)
+        figure, axes = plt.subplots(
+            1, panels, figsize=(3.0 + 2.6 * panels, 4.2), width_ratios=sizes, layout="constrained", squeeze=False
+        )
+        _plot_accuracy(axes[0, 0], found)
+        for axis, name in zip(axes[0, 1:], INFLUENCE, strict=False):  # no further axis without influence
+            _plot_before(axis, found, name)
         figure.savefig(path, dpi=130)
         plt.close(figure)
+
+
+def _plot_accuracy(axis, found: dict[str, list[dict]]) -> None:
+    for color, (style, rows) in zip(SERIES, found.items(), strict=False):
+        lines = np.array([[100 * row[stage]["mean"] for stage in STAGES] for row in rows])
+        for number, (row, line) in enumerate(zip(rows, lines, strict=True)):
+            bounds = [[100 * row[stage][side] for stage in STAGES] for side in ("low", "high")]
+            at = np.arange(len(STAGES)) + 0.03 * (number - (len(rows) - 1) / 2)
+            axis.errorbar(at, line, yerr=np.abs(np.array(bounds) - line), color=color, alpha=0.35, capsize=3)
+        axis.plot(range(len(STAGES)), lines.mean(axis=0), color=color, linewidth=3, label=style)
+    axis.set(xticks=range(len(STAGES)), xticklabels=STAGES, ylabel="held-out accuracy, %", xlim=(-0.3, 1.3))
+    axis.legend()
+
+
+def _plot_before(axis, found: dict[str, list[dict]], name: str) -> None:
+    for place, (color, rows) in enumerate(zip(SERIES, found.values(), strict=False)):
+        means = np.array([row[name]["mean"] for row in rows])
+        error = np.abs(np.array([[row[name][side] for row in rows] for side in ("low", "high")]) - means)
+        at = place + 0.12 * (np.arange(len(rows)) - (len(rows) - 1) / 2)
+        axis.errorbar(at, means, yerr=error, color=color, fmt="o", capsize=3)
+    axis.axhline(0, color="#BBBBBB", linewidth=0.8)
+    axis.set(xticks=range(len(found)), xticklabels=list(found), xlim=(-0.5, len(found) - 0.5), title=name)
+    axis.set_title(name, fontsize=9)
 
 
 def main() -> None:
@@ -179,8 +197,9 @@ def main() -> None:
             pass
     found, folder = collect(options), Path(options.output)
     text = table(found)
+    text += f"\n{caption(describe())}\n"
     (folder / "bridge.md").write_text(text)
-    (folder / "bridge.json").write_text(json.dumps(found))
+    write_json(folder / "bridge.json", {"options": asdict(options), "machine": describe(), "arms": found})
     plot(found, folder / "bridge.png")
     print(text)
 

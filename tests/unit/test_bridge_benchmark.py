@@ -1,0 +1,56 @@
+"""Table and figure of the BRIDGE benchmark, from the files that its scripts leave."""
+
+import json
+
+import pytest
+
+from benchmarks.bridge import INFLUENCE, Options, collect, mean_interval, plot, run_arm, table
+
+BEFORE, AFTER = {"plain": (0.20, 0.22), "injected": (0.15, 0.35)}, {"plain": (0.21, 0.24), "injected": (0.40, 0.44)}
+
+
+def value(mean):
+    return {"mean": mean, "low": mean - 0.02, "high": mean + 0.03, "n": 64}
+
+
+@pytest.fixture
+def options(tmp_path):
+    """Two finished arms of each style."""
+    for style in BEFORE:
+        for seed in range(2):
+            folder = tmp_path / f"{style}_seed{seed}"
+            for path in ("grpo/eval", "grpo/final", "influence", "sft/final"):
+                (folder / path).mkdir(parents=True)
+            (folder / "traces.jsonl").touch()
+            for name, means in (("before", BEFORE), ("after", AFTER)):
+                metrics = {"accuracy": value(means[style][seed]), "mean_length": 25.4, "truncated": 0.125}
+                (folder / "grpo" / "eval" / f"{name}.json").write_text(json.dumps({"metrics": metrics}))
+            metrics = {key: value(0.3) for key in INFLUENCE.values()}
+            (folder / "influence" / "influence.json").write_text(json.dumps({"metrics": metrics, "records": []}))
+    return Options(seeds=2, output=str(tmp_path))
+
+
+def test_table_shows_every_seed_with_its_interval_and_what_grpo_added(options):
+    lines = table(collect(options)).splitlines()
+    assert "| plain | accuracy after SFT, % | 20.0 [18.0, 23.0] | 22.0 [20.0, 25.0] | 21.0 ± 12.7 |" in lines
+    assert "| injected | gain by GRPO, points | +25.0 | +9.0 | +17.0 ± 101.6 |" in lines
+    assert "| injected | tokens, cut off, after GRPO | 25, 12% | 25, 12% | |" in lines
+    assert sum("before GRPO" in line and "0.300 [0.280, 0.330]" in line for line in lines) == 4
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+
+
+def test_figure_is_drawn_with_and_without_influence(options, tmp_path):
+    found = collect(options)
+    plot(found, tmp_path / "with.png")
+    plot(collect(Options(seeds=2, output=options.output, queries=0)), tmp_path / "without.png")
+    assert (tmp_path / "with.png").stat().st_size > (tmp_path / "without.png").stat().st_size > 5000
+
+
+def test_what_is_finished_is_not_run_again(options, monkeypatch):
+    monkeypatch.setattr("benchmarks.bridge.subprocess.run", lambda *args, **kwargs: pytest.fail("a step was run"))
+    run_arm(options, "plain", 0)
+
+
+def test_half_width_is_that_of_a_t_interval():
+    mean, half = mean_interval([1.0, 2.0, 3.0])
+    assert mean == 2.0 and half == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
