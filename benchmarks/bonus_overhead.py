@@ -18,11 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import torch
 from transformers import HfArgumentParser, LlamaConfig, LlamaForCausalLM, TrainerCallback, set_seed
 
+from benchmarks.machine import publish
 from intrinsic import build_bonuses
 from intrinsic.encoder import build_encoder
 from tasks.countdown import add_prompts, generate
@@ -45,6 +46,7 @@ class Options:
     policies: str = field(default="tiny,wide", metadata={"help": "Policies, separated by commas: tiny, wide."})
     bonuses: str = field(default="knn,knn+,sc,cfn,rnd", metadata={"help": "Bonuses, separated by commas."})
     steps: int = field(default=6, metadata={"help": "Optimiser steps per run, 3 or more."})
+    output: str = field(default="outputs/bonus_overhead", metadata={"help": "Path of the results, without extension."})
     child: str = field(default="", metadata={"help": "Used by the benchmark itself: policy and bonus of one process."})
 
 
@@ -179,20 +181,25 @@ def main() -> None:
         policy, bonus = options.child.split(":")
         print(json.dumps(measure(policy, bonus, options.steps)))
         return
-    print("| policy | bonus | seconds per step | ratio | bonus | peak MB | ratio |\n|---|---|---|---|---|---|---|")
-    for policy in options.policies.split(","):
-        bonuses = ["no", *options.bonuses.split(","), "no"]
-        runs = [run_child(policy, bonus, options.steps) for bonus in bonuses]
-        base_time = min(runs[0]["seconds"], runs[-1]["seconds"])
-        base_memory = min(runs[0]["megabytes"], runs[-1]["megabytes"])
-        for bonus, run in zip(bonuses, runs, strict=True):
+    policies, bonuses = options.policies.split(","), ["no", *options.bonuses.split(","), "no"]
+    runs = {policy: [(bonus, run_child(policy, bonus, options.steps)) for bonus in bonuses] for policy in policies}
+    publish(options.output, table(runs), {"options": asdict(options), "runs": runs})
+
+
+def table(runs: dict[str, list[tuple[str, dict[str, float]]]]) -> str:
+    """Markdown: each bonus over the faster, and the smaller, of the two runs of plain GRPO."""
+    lines = ["| policy | bonus | seconds per step | ratio | bonus | peak MB | ratio |", "|---" * 7 + "|"]
+    for policy, found in runs.items():
+        plain = [run for bonus, run in found if bonus == "no"]
+        base_time, base_memory = (min(run[name] for run in plain) for name in ("seconds", "megabytes"))
+        for bonus, run in found:
             time_ratio, memory_ratio = run["seconds"] / base_time, run["megabytes"] / base_memory
             own = run["inside"] / (run["seconds"] - run["inside"])
-            print(
+            lines.append(
                 f"| {policy} | {bonus} | {run['seconds']:.3f} | {time_ratio:.2f} | {own:.1%} | "
-                f"{run['megabytes']:.0f} | {memory_ratio:.3f} |",
-                flush=True,
+                f"{run['megabytes']:.0f} | {memory_ratio:.3f} |"
             )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,9 @@ from scipy import stats
 from transformers import HfArgumentParser
 
 from analysis.style import SERIES, STYLE
-from benchmarks.machine import caption, describe
+from benchmarks.machine import publish
 from tasks.countdown_bridge import STYLES
 from training.errors import RunError, UserError, run_cli
-from training.state_io import write_json
 
 CONFIG = "configs/countdown_tiny.yaml"
 STAGES = {"after SFT": "before", "after GRPO": "after"}  # name of a stage -> of the evaluation in GRPO's run folder
@@ -196,12 +195,8 @@ def main() -> None:
         for _ in pool.map(lambda arm: run_arm(options, *arm), arms):
             pass
     found, folder = collect(options), Path(options.output)
-    text = table(found)
-    text += f"\n{caption(describe())}\n"
-    (folder / "bridge.md").write_text(text)
-    write_json(folder / "bridge.json", {"options": asdict(options), "machine": describe(), "arms": found})
     plot(found, folder / "bridge.png")
-    print(text)
+    publish(str(folder / "bridge"), table(found), {"options": asdict(options), "arms": found})
 
 
 if __name__ == "__main__":

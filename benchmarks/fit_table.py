@@ -6,10 +6,11 @@ The defaults are an update of run_gsm8k.py with gradient checkpointing. A size f
 tenth of it free.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from transformers import HfArgumentParser, Qwen2Config
 
+from benchmarks.machine import publish
 from training.memory_estimate import GIB, Work, estimate
 from training.policy import PolicyOptions
 
@@ -39,6 +40,7 @@ class Options:
     completion: int = field(default=200, metadata={"help": "Most tokens of a completion."})
     completions: int = field(default=256, metadata={"help": "Completions sampled at once."})
     micro_batch: int = field(default=8, metadata={"help": "Completions per forward and backward pass."})
+    output: str = field(default="outputs/fit_table", metadata={"help": "Path of the results, without extension."})
 
 
 def architecture(size: str) -> Qwen2Config:
@@ -64,10 +66,10 @@ def smallest_card(peak: int) -> str:
 
 def main() -> None:
     (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
-    print(f"| Qwen2.5 | {' | '.join(WAYS)} |\n|{'---|' * (len(WAYS) + 1)}")
+    lines, peaks = [f"| Qwen2.5 | {' | '.join(WAYS)} |", "|---" * (len(WAYS) + 1) + "|"], {}
     for size in SIZES:
         cells = []
-        for policy, copies in WAYS.values():
+        for way, (policy, copies) in WAYS.items():
             work = Work(
                 micro_batch=options.micro_batch,
                 generation_batch=options.completions,
@@ -80,9 +82,10 @@ def main() -> None:
                 attention=None,
                 frozen_copies=copies,
             )
-            peak = estimate(architecture(size), policy, work).peak
+            peak = peaks[f"{size}, {way}"] = estimate(architecture(size), policy, work).peak
             cells.append(f"{peak / GIB:.0f} GiB: {smallest_card(peak)}")
-        print(f"| {size} | {' | '.join(cells)} |", flush=True)
+        lines.append(f"| {size} | {' | '.join(cells)} |")
+    publish(options.output, "\n".join(lines), {"options": asdict(options), "bytes": peaks})
 
 
 if __name__ == "__main__":

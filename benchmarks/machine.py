@@ -1,6 +1,8 @@
-"""Where and on which code a benchmark ran; every committed result holds it."""
+"""What every benchmark leaves: its table and its numbers, with the machine and the code they were measured on."""
 
+import json
 import platform
+from pathlib import Path
 
 import torch
 
@@ -32,3 +34,13 @@ def caption(machine: dict[str, str | int | None]) -> str:
         f"{device}{machine['cpu']}, {machine['cores']} cores, {machine['threads']} torch thread(s); {versions}; "
         f"commit {machine['commit'] or 'unknown'}, {machine['date']}."
     )
+
+
+def publish(output: str, table: str, numbers: dict) -> None:
+    """Print ``table`` with the caption of this machine; write both to <output>.md and ``numbers`` to <output>.json."""
+    machine = describe()
+    text = f"{table.rstrip()}\n\n{caption(machine)}\n"
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    Path(f"{output}.md").write_text(text, encoding="utf-8")
+    Path(f"{output}.json").write_text(json.dumps({"machine": machine, **numbers}, indent=1) + "\n", encoding="utf-8")
+    print(text)

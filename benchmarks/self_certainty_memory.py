@@ -11,13 +11,14 @@ import math
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from transformers import HfArgumentParser, set_seed
 
 from benchmarks.bonus_overhead import build_policy
+from benchmarks.machine import publish
 from training.features import FeaturePass
 from training.policy import load_tokenizer
 
@@ -30,6 +31,9 @@ class Options:
 
     rows: int = field(default=4, metadata={"help": "Completions, 1 or more."})
     length: int = field(default=256, metadata={"help": "Tokens per completion, 1 or more."})
+    output: str = field(
+        default="outputs/self_certainty_memory", metadata={"help": "Path of the results, without extension."}
+    )
     way: str = field(default="", metadata={"help": "Used by the benchmark itself: what one process measures."})
 
 
@@ -98,11 +102,13 @@ def main() -> None:
     for way in WAYS:
         command = [sys.executable, "-m", "benchmarks.self_certainty_memory", "--way", way, *sizes]
         found[way] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        print(f"{way}: {found[way]['ms']:.0f} ms, {found[way]['mb']:.1f} MB, mean {found[way]['mean']:.5f} nats")
     # Small tensors may fit into memory that the process held already: never count less than what it must make.
     own = max(found["identity"]["mb"], options.rows * options.length * 896 * 4 / 2**20)
     memory, milliseconds = found["logits"]["mb"] / own, found["logits"]["ms"] / found["identity"]["ms"]
-    print(f"logits / identity: {memory:.0f} x memory, {milliseconds:.0f} x time")
+    lines = ["| way | ms | MB | mean, nats |", "|---" * 4 + "|"]
+    lines += [f"| {way} | {run['ms']:.0f} | {run['mb']:.1f} | {run['mean']:.5f} |" for way, run in found.items()]
+    lines.append(f"| logits over identity | {milliseconds:.0f} x | {memory:.0f} x | |")
+    publish(options.output, "\n".join(lines), {"options": asdict(options), "ways": found})
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from transformers import HfArgumentParser, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.bonus_overhead import WARM_STEPS, StepTimes, correctness, peak_megabytes
+from benchmarks.machine import publish
 from tasks.countdown import add_prompts, generate
 from training.policy import load_policy, load_tokenizer
 from training.run_options import RunConfig
@@ -38,6 +39,7 @@ class Options:
     length: int = field(default=128, metadata={"help": "Most tokens of a completion."})
     beta: float = field(default=0.04, metadata={"help": "Weight of the KL penalty."})
     model_name: str = field(default="tiny", metadata={"help": "Policy: tiny or a folder."})
+    output: str = field(default="outputs/step_time", metadata={"help": "Path of the results, without extension."})
     way: str = field(default="", metadata={"help": "Used by the benchmark itself: trainer of one process."})
 
 
@@ -95,15 +97,20 @@ def main() -> None:
     for _ in range(options.rounds):
         for way in WAYS:
             runs[way].append(run_child(way))
+    publish(options.output, table(runs), {"options": asdict(options), "runs": runs})
+
+
+def table(runs: dict[str, list[dict]]) -> str:
+    """Markdown: median and range of the seconds per step, their ratio to ours, tokens per step and peak memory."""
     steps = {way: sorted(s for run in runs[way] for s in run["seconds"]) for way in WAYS}
     ours = statistics.median(steps["ours"])
-    print("| trainer | seconds per step | all steps | over ours | tokens per step | peak MB |")
-    print("|---|---|---|---|---|---|")
+    lines = ["| trainer | seconds per step | all steps | over ours | tokens per step | peak MB |", "|---" * 6 + "|"]
     for way, seconds in steps.items():
         median, tokens = statistics.median(seconds), statistics.mean(run["tokens"] for run in runs[way])
         memory = max(run["mb"] for run in runs[way])
         spread = f"{seconds[0]:.2f} to {seconds[-1]:.2f}"
-        print(f"| {way} | {median:.2f} | {spread} | {median / ours:.2f} | {tokens:.0f} | {memory:.0f} |")
+        lines.append(f"| {way} | {median:.2f} | {spread} | {median / ours:.2f} | {tokens:.0f} | {memory:.0f} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
