@@ -122,8 +122,7 @@ def table(found: dict[str, list[dict]]) -> str:
         for stage in STAGES:
             lines.append(_line(style, f"accuracy {stage}, %", [_shown(row[stage], 100, 1) for row in rows]))
             lines[-1] += _mean([100 * row[stage]["mean"] for row in rows], 1)
-        gains = [100 * (row["after GRPO"]["mean"] - row["after SFT"]["mean"]) for row in rows]
-        lines.append(_line(style, "gain by GRPO, points", [f"{gain:+.1f}" for gain in gains]) + _mean(gains, 1, "+"))
+        lines.append(_points(style, "gain by GRPO, points", _gains(rows)))
         for stage in STAGES:
             cells = [f"{row[f'mean_length {stage}']:.0f}, {row[f'truncated {stage}']:.0%}" for row in rows]
             lines.append(_line(style, f"tokens, cut off, {stage}", cells) + " |")
@@ -131,8 +130,19 @@ def table(found: dict[str, list[dict]]) -> str:
             if all(name in row for row in rows):
                 lines.append(_line(style, name, [_shown(row[name], 1, 3) for row in rows]))
                 lines[-1] += _mean([row[name]["mean"] for row in rows], 3)
+    plain, injected = (_gains(found[style]) for style in ("plain", "injected"))
+    more = [own - other for own, other in zip(injected, plain, strict=True)]
+    lines.append(_points("injected over plain", "gain by GRPO, points", more))
     notes = "95 % intervals over held-out problems; means over seeds ± half of a 95 % t interval."
     return "\n".join(lines) + f"\n\n{notes}\n"
+
+
+def _gains(rows: list[dict]) -> list[float]:
+    return [100 * (row["after GRPO"]["mean"] - row["after SFT"]["mean"]) for row in rows]
+
+
+def _points(style: str, what: str, values: list[float]) -> str:
+    return _line(style, what, [f"{value:+.1f}" for value in values]) + _mean(values, 1, "+")
 
 
 def _line(style: str, what: str, cells: list[str]) -> str:

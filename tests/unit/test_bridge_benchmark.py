@@ -34,6 +34,7 @@ def test_table_shows_every_seed_with_its_interval_and_what_grpo_added(options):
     lines = table(collect(options)).splitlines()
     assert "| plain | accuracy after SFT, % | 20.0 [18.0, 23.0] | 22.0 [20.0, 25.0] | 21.0 ± 12.7 |" in lines
     assert "| injected | gain by GRPO, points | +25.0 | +9.0 | +17.0 ± 101.6 |" in lines
+    assert "| injected over plain | gain by GRPO, points | +24.0 | +7.0 | +15.5 ± 108.0 |" in lines
     assert "| injected | tokens, cut off, after GRPO | 25, 12% | 25, 12% | |" in lines
     assert sum("before GRPO" in line and "0.300 [0.280, 0.330]" in line for line in lines) == 4
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
