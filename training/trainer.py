@@ -35,6 +35,7 @@ from training.completion_table import BonusColumn, write_completions
 from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, FrozenPolicy, pad_tokens, refuse_sharded
 from training.rollout import Rollout, message_text
 from training.sampler import EpochSampler
+from training.staged_generation import in_stages
 from training.watchdogs import text_metrics
 
 STATE_NAME = "intrinsic_state"
@@ -113,11 +114,32 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         sampler = super()._get_train_sampler(dataset)
         return EpochSampler.in_place_of(sampler)
 
-    def _generate_single_turn(self, *args, **kwargs):
-        if self._capture is None or not self.model.training:
-            return super()._generate_single_turn(*args, **kwargs)
-        with self._capture.capturing():
-            return super()._generate_single_turn(*args, **kwargs)
+    def _generate_single_turn(self, prompt_ids, *args, **kwargs):
+        whole = super()._generate_single_turn
+        if self._capture is not None and self.model.training:
+            with self._capture.capturing():
+                return whole(prompt_ids, *args, **kwargs)
+        if not self._samples_in_stages:
+            return whole(prompt_ids, *args, **kwargs)
+        longest = self.generation_config.max_new_tokens
+
+        def generate(ids: list[list[int]], most: int) -> list[list[int]]:
+            self.generation_config.max_new_tokens = most
+            try:
+                return whole(ids, *args, **kwargs)[0]
+            finally:
+                self.generation_config.max_new_tokens = longest
+
+        return in_stages(generate, prompt_ids, longest, self.eos_token_ids), None
+
+    @property
+    def _samples_in_stages(self) -> bool:
+        """Whether Hugging Face generation runs on one CPU process, without a least length of its own."""
+        args = self.args
+        other = args.use_vllm or args.use_transformers_continuous_batching or self.tools
+        least = self.generation_config.min_new_tokens or self.generation_config.min_length
+        one_cpu = self.accelerator.device.type == "cpu" and self.accelerator.num_processes == 1
+        return one_cpu and not other and not least
 
     def _generate(self, prompts: list):
         output = super()._generate(prompts)
