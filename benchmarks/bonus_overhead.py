@@ -12,15 +12,12 @@ two layers.
 import functools
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass, field
 
-import torch
 from transformers import HfArgumentParser, LlamaConfig, LlamaForCausalLM, TrainerCallback, set_seed
 
 from benchmarks.machine import publish
@@ -28,7 +25,9 @@ from intrinsic import build_bonuses
 from intrinsic.encoder import build_encoder
 from tasks.countdown import add_prompts, generate
 from training.bonus_pipeline import BonusPipeline
+from training.fit import correctness, now
 from training.options import IntrinsicOptions
+from training.out_of_memory import peak_bytes
 from training.policy import load_policy, load_tokenizer
 from training.run_options import RunConfig
 from training.tiny_policy import SPACE
@@ -48,13 +47,6 @@ class Options:
     steps: int = field(default=6, metadata={"help": "Optimiser steps per run, 3 or more."})
     output: str = field(default="outputs/bonus_overhead", metadata={"help": "Path of the results, without extension."})
     child: str = field(default="", metadata={"help": "Used by the benchmark itself: policy and bonus of one process."})
-
-
-def now() -> float:
-    """Seconds, once the GPU has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 class StepTimes(TrainerCallback):
@@ -116,9 +108,7 @@ def build_policy(name: str, tokenizer):
 
 def peak_megabytes() -> float:
     """Peak memory so far: allocated on the GPU where there is one, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return peak_bytes() / 2**20
 
 
 def measure(policy_name: str, bonus: str, steps: int) -> dict[str, float]:
@@ -159,11 +149,6 @@ def measure(policy_name: str, bonus: str, steps: int) -> dict[str, float]:
         "inside": statistics.median(times.inside[WARM_STEPS:]),
         "megabytes": peak_megabytes(),
     }
-
-
-def correctness(completions, **kwargs) -> list[float]:
-    """Right for every other completion, so that every group learns and no bonus is idle."""
-    return [float(index % 2) for index in range(len(completions))]
 
 
 def run_child(policy: str, bonus: str, steps: int) -> dict[str, float]:

@@ -24,7 +24,7 @@ import torch
 from transformers import HfArgumentParser, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, set_seed
 from trl.import_utils import is_vllm_available
 
-from benchmarks.bonus_overhead import correctness, now, peak_megabytes
+from benchmarks.bonus_overhead import peak_megabytes
 from benchmarks.machine import caption, describe
 from benchmarks.step_split import SECTIONS, StepSplit
 from intrinsic import build_bonuses
@@ -33,6 +33,7 @@ from tasks.countdown import add_prompts, generate
 from training.bonus_pipeline import BonusPipeline
 from training.devices import has_bfloat16
 from training.errors import UserError, run_cli
+from training.fit import correctness, now
 from training.options import IntrinsicOptions
 from training.policy import PolicyOptions, load_tokenizer
 from training.run_options import RunConfig

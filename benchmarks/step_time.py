@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass, field
 from transformers import HfArgumentParser, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from benchmarks.bonus_overhead import WARM_STEPS, StepTimes, correctness, peak_megabytes
+from benchmarks.bonus_overhead import WARM_STEPS, StepTimes, peak_megabytes
 from benchmarks.machine import publish
 from tasks.countdown import add_prompts, generate
+from training.fit import correctness
 from training.policy import load_policy, load_tokenizer
 from training.run_options import RunConfig
 from training.tiny_policy import SPACE

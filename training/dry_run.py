@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from packaging.requirements import Requirement
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from training.errors import UserError
 from training.fit import report
 from training.help import OTHER, grouped, shown
-from training.policy import adapter_base, load_tokenizer, resolve
+from training.policy import architecture_of, load_tokenizer
 from training.problems import check_batch, fitting_rows, longest_prompt
 from training.run import Run
 from training.run_options import SHADOWED, RunConfig, RunOptions
@@ -109,8 +109,7 @@ def model(options: RunOptions, config: RunConfig) -> str:
 
     Raises `UserError` when the policy cannot be found, or its context is too short for ``--L``.
     """
-    path = resolve(options.model_name)
-    architecture = AutoConfig.from_pretrained(adapter_base(path) or path)
+    architecture = architecture_of(options.model_name)
     with torch.device("meta"):
         parameters = AutoModelForCausalLM.from_config(architecture).num_parameters()
     copies = 1 if options.lora else ADAMW_COPIES + (config.beta > 0)

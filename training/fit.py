@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallba
 
 from training.chat import render
 from training.memory_estimate import GIB, estimate
-from training.out_of_memory import advice, architecture_of, available_bytes, out_of_memory_advice, peak_bytes, work_of
-from training.policy import load_policy
+from training.out_of_memory import advice, available_bytes, out_of_memory_advice, peak_bytes, work_of
+from training.policy import architecture_of, load_policy
 from training.run_options import RunConfig
 
 MOST_CPU_FLOP = 1e14  # some minutes on a few cores; more is not tried on a CPU
@@ -41,7 +41,7 @@ def report(run, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[s
     config, device = run.config, run.config.device
     batch, prompt = longest_first(rows, tokenizer, config.generation_batch_size // config.num_generations)
     work = work_of(run.options, config, run.bonuses, run.encoder, prompt)
-    expected = estimate(architecture_of(run.options), run.options, work)
+    expected = estimate(architecture_of(run.options.model_name), run.options, work)
     yield from expected.lines()
     free = available_bytes(device)
     yield f"{'free now':<44} {free / GIB:8.2f} GiB"
@@ -77,7 +77,7 @@ def worst_step(run, batch: Dataset, tokenizer: PreTrainedTokenizerBase) -> Measu
     bonuses of ``run`` learn from both. Nothing is written outside a temporary folder.
     """
     config = run.config
-    updates = max(1, config.steps_per_generation * config.num_iterations // config.gradient_accumulation_steps)
+    updates = run.updates_per_generation
     clock = _StepClock()
     set_seed(config.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -124,15 +124,16 @@ class _StepClock(TrainerCallback):
         self.seconds: list[float] = []
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self._last = _now()
+        self._last = now()
 
     def on_step_end(self, args, state, control, **kwargs):
-        end = _now()
+        end = now()
         self.seconds.append(end - self._last)
         self._last = end
 
 
-def _now() -> float:
+def now() -> float:
+    """Seconds, once the GPU has done what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

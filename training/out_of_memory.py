@@ -8,26 +8,19 @@ from contextlib import contextmanager
 import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
-from transformers import AutoConfig, PretrainedConfig
 
 from intrinsic.base import Bonus
 from training.errors import RunError
 from training.features import FROZEN_FEATURES
 from training.memory_estimate import GIB, Work, savings
-from training.policy import adapter_base, attention_of, resolve
+from training.policy import architecture_of, attention_of, resolve
 from training.run_options import RunConfig, RunOptions
-
-
-def architecture_of(options: RunOptions) -> PretrainedConfig:
-    """The configuration of the policy, or of the base of an adapter."""
-    path = resolve(options.model_name)
-    return AutoConfig.from_pretrained(adapter_base(path) or path)
 
 
 def work_of(options: RunOptions, config: RunConfig, bonuses: list[Bonus], encoder, prompt: int) -> Work:
     """The shapes of the run whose longest prompt has ``prompt`` tokens, with what bonuses and text encoder hold."""
     encoder_model = getattr(encoder, "model", None)
-    width = architecture_of(options).get_text_config().hidden_size
+    width = architecture_of(options.model_name).get_text_config().hidden_size
     if encoder_model is not None:
         width = encoder_model.get_embedding_dimension()
     needs_copy = any(bonus.needs & FROZEN_FEATURES.keys() for bonus in bonuses)
@@ -62,7 +55,7 @@ def peak_bytes() -> int:
 
 def advice(options: RunOptions, work: Work) -> str:
     """Flags that take less memory, least change to the experiment first, with the estimated peak after each."""
-    found = savings(architecture_of(options), options, work)
+    found = savings(architecture_of(options.model_name), options, work)
     return "; ".join(f"{flag} (about {peak / GIB:.2f} GiB)" for flag, peak in found)
 
 

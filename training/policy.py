@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -190,10 +191,15 @@ def load_tokenizer(model_name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def architecture_of(model_name: str) -> PretrainedConfig:
+    """The configuration of the policy, or of the base of an adapter."""
+    path = resolve(model_name)
+    return AutoConfig.from_pretrained(adapter_base(path) or path)
+
+
 def context_length(model_name: str) -> int | None:
     """Most tokens of prompt and completion together that the policy was built for, where its config says so."""
-    path = resolve(model_name)
-    return getattr(AutoConfig.from_pretrained(adapter_base(path) or path), "max_position_embeddings", None)
+    return getattr(architecture_of(model_name), "max_position_embeddings", None)
 
 
 def load_policy(model_name: str, options: PolicyOptions | None = None) -> PreTrainedModel:

@@ -189,9 +189,9 @@ class Run:
     def _train(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut | None) -> None:
         best = BestPolicy(self.path / "best", trainer.save_model, self._is_main)
         before = self._evaluate_before(trainer, held_out, best) if held_out else None
-        interrupt = InterruptCallback(self._updates_per_generation)
+        interrupt = InterruptCallback(self.updates_per_generation)
         trainer.add_callback(interrupt)
-        collapse = CollapseCallback(lambda: self.watchdogs.history, self._updates_per_generation)
+        collapse = CollapseCallback(lambda: self.watchdogs.history, self.updates_per_generation)
         if stops_on_collapse(self.options.stop_on_collapse, self.intrinsic.bonus_names):
             trainer.add_callback(collapse)
         if held_out and self.config.eval_steps:
@@ -264,7 +264,8 @@ class Run:
             print(line, flush=True)
 
     @property
-    def _updates_per_generation(self) -> int:
+    def updates_per_generation(self) -> int:
+        """Optimiser steps fed by one generation batch."""
         config = self.config
         return max(1, config.steps_per_generation * config.num_iterations // config.gradient_accumulation_steps)
 

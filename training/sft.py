@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from tasks.load import load_rows
@@ -14,7 +14,7 @@ from training.callbacks import MetricsCallback
 from training.devices import has_bfloat16
 from training.errors import UserError
 from training.help import help_text
-from training.policy import EMBEDDED_NAME, PolicyOptions, adapter_base, context_length, load_policy, resolve
+from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy
 from training.presets import as_defaults, check_keys, read_config
 from training.run_folder import default_output_dir
 from training.run_options import FlagParser, parse_flags, quiet_libraries, refuse_shadowed_flags, script_flags
@@ -148,9 +148,7 @@ def build_policy(options: SFTOptions, seed: int) -> PreTrainedModel:
     if not options.from_scratch:
         return load_policy(options.model_name, options)
     set_seed(seed)
-    path = resolve(options.model_name)
-    config = AutoConfig.from_pretrained(adapter_base(path) or path)
-    return AutoModelForCausalLM.from_config(config, dtype=options.weight_dtype())
+    return AutoModelForCausalLM.from_config(architecture_of(options.model_name), dtype=options.weight_dtype())
 
 
 def build_trainer(

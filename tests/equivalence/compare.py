@@ -7,18 +7,32 @@ import torch
 ATOL, RTOL = 1e-5, 1e-4
 
 
-def assert_close(first, second, path: str = "") -> None:
+def assert_close(first, second) -> None:
     """Nested dicts and lists: equal structure, texts and counts, floats and tensors within rounding."""
+    _compare(first, second, "", _close)
+
+
+def assert_same_bits(first, second) -> None:
+    """Nested dicts and lists: equal in structure and in every bit."""
+    _compare(first, second, "", _same_bits)
+
+
+def _compare(first, second, path: str, compare_leaf) -> None:
     assert type(first) is type(second), path
     if isinstance(first, dict):
         assert first.keys() == second.keys(), path
         for key in first:
-            assert_close(first[key], second[key], f"{path}/{key}")
+            _compare(first[key], second[key], f"{path}/{key}", compare_leaf)
     elif isinstance(first, list):
         assert len(first) == len(second), path
         for index, pair in enumerate(zip(first, second, strict=True)):
-            assert_close(*pair, f"{path}/{index}")
-    elif isinstance(first, torch.Tensor):
+            _compare(*pair, f"{path}/{index}", compare_leaf)
+    else:
+        compare_leaf(first, second, path)
+
+
+def _close(first, second, path: str) -> None:
+    if isinstance(first, torch.Tensor):
         torch.testing.assert_close(first, second, atol=ATOL, rtol=RTOL, msg=lambda text: f"{path}: {text}")
     elif isinstance(first, float):
         assert first == pytest.approx(second, abs=ATOL, rel=RTOL), path
@@ -26,18 +40,8 @@ def assert_close(first, second, path: str = "") -> None:
         assert first == second, path
 
 
-def assert_same_bits(first, second, path: str = "") -> None:
-    """Nested dicts and lists: equal in structure and in every bit."""
-    assert type(first) is type(second), path
-    if isinstance(first, dict):
-        assert first.keys() == second.keys(), path
-        for key in first:
-            assert_same_bits(first[key], second[key], f"{path}/{key}")
-    elif isinstance(first, list):
-        assert len(first) == len(second), path
-        for index, pair in enumerate(zip(first, second, strict=True)):
-            assert_same_bits(*pair, f"{path}/{index}")
-    elif isinstance(first, torch.Tensor):
+def _same_bits(first, second, path: str) -> None:
+    if isinstance(first, torch.Tensor):
         assert torch.equal(first, second), path
     else:
         assert first == second, path
