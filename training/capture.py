@@ -5,8 +5,9 @@ first and reduce the second to three numbers per token, so (B, T, V) logits neve
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +15,29 @@ from torch import Tensor
 from training.features import Head
 
 
+class _Stage(NamedTuple):
+    """What one call of ``generate`` gave: its rows of the batch, and for each of its tokens the statistics (b, ...)."""
+
+    rows: list[int]
+    steps: list[dict[str, Tensor]]
+
+
+def _joined(stages: list[_Stage], size: int, length: int) -> dict[str, Tensor]:
+    """Each statistic as (size, length, ...): one stage behind the other, 0 where there is nothing."""
+    first = stages[0].steps[0]
+    joined = {name: value.new_zeros(size, length, *value.shape[1:]) for name, value in first.items()}
+    start = 0
+    for rows, steps in stages:
+        # Generation that ran on behind the longest completion leaves steps that belong to no token.
+        steps = steps[: length - start]
+        for name, whole in joined.items():
+            whole[rows, start : start + len(steps)] = torch.stack([step[name] for step in steps], dim=1)
+        start += len(steps)
+    return joined
+
+
 class GenerationCapture:
-    """Features of the tokens that ``model.generate`` samples, for Hugging Face generation of one batch at a time.
+    """Features of the tokens that ``model.generate`` samples, for Hugging Face generation, one batch after the other.
 
     Args:
         model: the unwrapped policy, an adapter on it or not.
@@ -28,12 +50,16 @@ class GenerationCapture:
         self.temperature = temperature
         self.keep_hidden = keep_hidden
         self.head = Head.of(model)
-        self._steps: list[dict[str, Tensor]] = []
+        self._stages: list[_Stage] = []
 
     @contextmanager
-    def capturing(self) -> Iterator[None]:
-        """While open, each forward of the policy adds the distribution of one next token per sequence."""
-        self._steps = []
+    def capturing(self, rows: Sequence[int]) -> Iterator[None]:
+        """While open, each forward of the policy adds the distribution of one next token of each of ``rows``.
+
+        ``rows`` are numbers of completions in the batch. A further stage of the same batch goes on where the last one
+        stopped.
+        """
+        self._stages.append(_Stage(list(rows), []))
         hooks = [
             self.model.base_model.register_forward_hook(self._keep_states),
             self.model.register_forward_hook(self._keep_statistics),
@@ -45,12 +71,12 @@ class GenerationCapture:
                 hook.remove()
 
     def _keep_states(self, module, args, output) -> None:
-        self._steps.append({"hidden": output[0][:, -1].float()})
+        self._stages[-1].steps.append({"hidden": output[0][:, -1].float()})
 
     def _keep_statistics(self, module, args, output) -> None:
         logits = output.logits[:, -1].float() / self.temperature
         logsumexp = logits.logsumexp(dim=-1)
-        self._steps[-1] |= {
+        self._stages[-1].steps[-1] |= {
             "logsumexp": logsumexp,
             "mean": logits.mean(dim=-1),
             "entropy": logsumexp - (logits * (logits - logsumexp[:, None]).exp()).sum(dim=-1),
@@ -62,10 +88,9 @@ class GenerationCapture:
         ``completion_ids`` (B, T) are the sampled tokens, right padded, ``completion_mask`` (B, T) bool. Empties the
         capture. "hidden" is missing unless it was to be kept.
         """
-        length = completion_ids.size(1)
-        steps, self._steps = self._steps[:length], []
+        stages, self._stages = self._stages, []
         mask = completion_mask.float()
-        stacked = {name: torch.stack([step[name] for step in steps], dim=1) for name in steps[0]}
+        stacked = _joined(stages, *completion_ids.shape)
         output_head = self.model.get_output_embeddings()
         target_logit = self.head.logits_of(stacked["hidden"], completion_ids, output_head) / self.temperature
         uniform = math.log(output_head.weight.size(0))

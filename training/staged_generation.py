@@ -20,7 +20,7 @@ def stage_sizes(length: int) -> list[int]:
 
 
 def in_stages(
-    generate: Callable[[list[list[int]], int], list[list[int]]],
+    generate: Callable[[list[int], list[list[int]], int], list[list[int]]],
     prompt_ids: list[list[int]],
     length: int,
     end_ids: Collection[int],
@@ -28,13 +28,13 @@ def in_stages(
     """A completion of up to ``length`` tokens for each prompt.
 
     Args:
-        generate: (token ids to go on from, most new tokens) -> new token ids, up to the end token.
+        generate: (row numbers, their token ids to go on from, most new tokens) -> new token ids, up to the end token.
         end_ids: tokens that end a completion.
     """
     completions: list[list[int]] = [[] for _ in prompt_ids]
     unfinished = list(range(len(prompt_ids)))
     for size in stage_sizes(length):
-        parts = generate([prompt_ids[row] + completions[row] for row in unfinished], size)
+        parts = generate(unfinished, [prompt_ids[row] + completions[row] for row in unfinished], size)
         for row, part in zip(unfinished, parts, strict=True):
             completions[row] += part
         unfinished = [row for row in unfinished if completions[row][-1] not in end_ids]

@@ -9,7 +9,8 @@ Evaluation runs none of this. Training is the same as plain GRPO's but for speed
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import cycle
 from pathlib import Path
 
@@ -116,21 +117,22 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
 
     def _generate_single_turn(self, prompt_ids, *args, **kwargs):
         whole = super()._generate_single_turn
-        if self._capture is not None and self.model.training:
-            with self._capture.capturing():
-                return whole(prompt_ids, *args, **kwargs)
-        if not self._samples_in_stages:
-            return whole(prompt_ids, *args, **kwargs)
+        capture = self._capture if self.model.training else None
         longest = self.generation_config.max_new_tokens
 
-        def generate(ids: list[list[int]], most: int) -> list[list[int]]:
+        def generate(rows: Sequence[int], ids: list[list[int]], most: int) -> list[list[int]]:
             self.generation_config.max_new_tokens = most
             try:
-                return whole(ids, *args, **kwargs)[0]
+                with capture.capturing(rows) if capture else nullcontext():
+                    return whole(ids, *args, **kwargs)[0]
             finally:
                 self.generation_config.max_new_tokens = longest
 
-        return in_stages(generate, prompt_ids, longest, self.eos_token_ids), None
+        if self._samples_in_stages:
+            return in_stages(generate, prompt_ids, longest, self.eos_token_ids), None
+        if capture:
+            return generate(range(len(prompt_ids)), prompt_ids, longest), None
+        return whole(prompt_ids, *args, **kwargs)
 
     @property
     def _samples_in_stages(self) -> bool:

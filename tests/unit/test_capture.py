@@ -16,8 +16,11 @@ from transformers import (
 )
 from trl.trainer.utils import add_fused_lm_head
 
+from intrinsic.base import Bonus, WeightSchedule
+from training import staged_generation
 from training.capture import GenerationCapture
-from training.features import FeaturePass, pad_tokens
+from training.features import TOKEN_FEATURES, FeaturePass, pad_tokens
+from training.policy import load_policy
 
 SIZES = {
     "vocab_size": 97,
@@ -36,6 +39,16 @@ MODELS = {
 }
 
 
+class FeatureReader(Bonus):
+    """Keeps the features it was given, and the tokens and masks they belong to."""
+
+    name, placement, needs = "reader", "advantage", TOKEN_FEATURES
+
+    def score(self, rollout):
+        self.rollout = rollout
+        return rollout.features["self_certainty"].mean(dim=1)
+
+
 def build(model_class, config, adapter=False):
     set_seed(0)
     model = model_class(config).eval()
@@ -51,7 +64,7 @@ def build(model_class, config, adapter=False):
 def generate(model, capture):
     """Sampled tokens after prompts of different length, one of which ends early, and the capture's features."""
     prompts, prompt_mask = pad_tokens([[5, 6, 7], [8], [9, 10]], "left", 0, "cpu")
-    with capture.capturing(), torch.no_grad():
+    with capture.capturing(range(3)), torch.no_grad():
         output = model.generate(
             input_ids=prompts,
             attention_mask=prompt_mask.long(),
@@ -90,14 +103,6 @@ def test_hooks_are_gone_and_the_capture_empty_afterwards():
 
 
 def test_captured_bonuses_cost_no_forward_pass(trainer_factory, random_policy):
-    from intrinsic.base import Bonus, WeightSchedule
-
-    class Reader(Bonus):
-        name, placement, needs = "reader", "advantage", frozenset({"self_certainty", "hidden", "entropy"})
-
-        def score(self, rollout):
-            return rollout.features["self_certainty"].mean(dim=1)
-
     def forwards(**settings):
         count = 0
 
@@ -111,5 +116,35 @@ def test_captured_bonuses_cost_no_forward_pass(trainer_factory, random_policy):
         return count
 
     plain = forwards()
-    assert forwards(bonuses=[Reader()], schedules=[WeightSchedule(1.0)]) == plain
-    assert forwards(bonuses=[Reader(), Reader()], schedules=[WeightSchedule(1.0)] * 2, capture=False) == plain + 1
+    assert forwards(bonuses=[FeatureReader()], schedules=[WeightSchedule(1.0)]) == plain
+    assert (
+        forwards(bonuses=[FeatureReader(), FeatureReader()], schedules=[WeightSchedule(1.0)] * 2, capture=False)
+        == plain + 1
+    )
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_features_of_completions_sampled_in_stages_are_those_of_the_forward_pass(
+    trainer_factory, monkeypatch, temperature
+):
+    monkeypatch.setattr(staged_generation, "FIRST_STAGE", 4)
+    reader = FeatureReader()
+    trainer = trainer_factory(
+        policy=load_policy("tiny"),
+        bonuses=[reader],
+        schedules=[WeightSchedule(1.0)],
+        max_completion_length=40,
+        max_steps=1,
+        temperature=temperature,
+        learning_rate=0.0,
+    )
+    assert trainer._samples_in_stages and trainer._capture is not None
+    trainer.train()
+    seen = reader.rollout
+    lengths = seen.completion_mask.sum(dim=1)
+    assert lengths.min() < 32 < lengths.max(), "the completions end in different stages"
+    tokens = (seen.prompt_ids, seen.prompt_mask, seen.completion_ids, seen.completion_mask)
+    passed = FeaturePass(trainer.model, temperature, batch_size=8)(*tokens, nullcontext)
+    assert seen.features.keys() == passed.keys()
+    for name, values in passed.items():
+        torch.testing.assert_close(seen.features[name], values, atol=1e-4, rtol=1e-4)

@@ -17,8 +17,8 @@ def test_only_unfinished_completions_go_on_from_where_they_are(monkeypatch):
     monkeypatch.setattr(staged_generation, "FIRST_STAGE", 32)
     asked = []
 
-    def generate(ids, most):
-        asked.append((ids, most))
+    def generate(rows, ids, most):
+        asked.append((rows, ids, most))
         # Token 9 ends; a completion ends when it is as long as its prompt's first token says.
         found = []
         for row in ids:
@@ -30,8 +30,8 @@ def test_only_unfinished_completions_go_on_from_where_they_are(monkeypatch):
     completions = in_stages(generate, prompts, 64, {9})
     assert [len(row) for row in completions] == [3, 40, 32, 64]
     assert [row[-1] for row in completions] == [9, 9, 9, 5]
-    assert [(len(ids), most) for ids, most in asked] == [(4, 32), (2, 32)]
-    assert asked[1][0] == [[40] + [5] * 32, [70] + [5] * 32]
+    assert [(rows, most) for rows, _, most in asked] == [([0, 1, 2, 3], 32), ([1, 3], 32)]
+    assert asked[1][1] == [[40] + [5] * 32, [70] + [5] * 32]
 
 
 def completions_of(trainer, rows):
