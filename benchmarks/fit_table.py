@@ -22,11 +22,11 @@ SIZES = {
     "7B": (152_064, 3584, 18_944, 28, 28, 4, False),
     "14B": (152_064, 5120, 13_824, 48, 40, 8, False),
 }
-# What is trained -> flags of the policy, and copies of the weights that the KL penalty takes.
+# What is trained -> flags of the policy, and whether the KL penalty takes a reference model.
 WAYS = {
-    "full, float32, with KL penalty": (PolicyOptions(dtype="float32"), 1),
-    "full, float32, --beta 0": (PolicyOptions(dtype="float32"), 0),
-    "--lora, bfloat16": (PolicyOptions(lora=True, dtype="bfloat16"), 0),
+    "full, float32, with KL penalty": (PolicyOptions(dtype="float32"), True),
+    "full, float32, --beta 0": (PolicyOptions(dtype="float32"), False),
+    "--lora, bfloat16": (PolicyOptions(lora=True, dtype="bfloat16"), False),
 }
 CARDS = (16, 24, 40, 80)
 FREE_SHARE = 0.1
@@ -69,7 +69,7 @@ def main() -> None:
     lines, peaks = [f"| Qwen2.5 | {' | '.join(WAYS)} |", "|---" * (len(WAYS) + 1) + "|"], {}
     for size in SIZES:
         cells = []
-        for way, (policy, copies) in WAYS.items():
+        for way, (policy, reference) in WAYS.items():
             work = Work(
                 micro_batch=options.micro_batch,
                 generation_batch=options.completions,
@@ -80,7 +80,7 @@ def main() -> None:
                 checkpointing=True,
                 device="cuda",
                 attention=None,
-                frozen_copies=copies,
+                reference=reference,
             )
             peak = peaks[f"{size}, {way}"] = estimate(architecture(size), policy, work).peak
             cells.append(f"{peak / GIB:.0f} GiB: {smallest_card(peak)}")

@@ -6,17 +6,14 @@ from the uniform distribution over the vocabulary, costs two dot products per to
 scaling takes a slower path through the logits of a few tokens at a time.
 """
 
-import copy
 import math
 from collections.abc import Collection
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from accelerate.utils import is_peft_model
 from torch import Tensor
 from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import add_fused_lm_head, pad
+from trl.trainer.utils import pad
 
 from training.buckets import buckets_of, in_order
 from training.errors import UserError
@@ -133,20 +130,21 @@ class FeaturePass:
         length = completion_ids.size(1)
         input_ids = torch.cat([prompt_ids, completion_ids], dim=1)
         attention_mask = torch.cat([prompt_mask, completion_mask], dim=1)
+        mask = completion_mask.float()
+        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask.long(), "use_cache": False}
+        if set(names) == {"hidden"}:  # no need of the head, which may be a third of the work
+            return {"hidden": base.base_model(**inputs)[0][:, -length - 1 : -1].float() * mask[..., None]}
         labels = input_ids.masked_fill(~attention_mask, -100)
         labels[:, :-length] = -100
         captured = []
-        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         hook = base.base_model.register_forward_hook(lambda module, args, output: captured.append(output[0]))
         try:
-            output = self.model(
-                input_ids=input_ids, attention_mask=attention_mask.long(), labels=labels, fused_lm_head=True
-            )
+            output = self.model(**inputs, labels=labels, fused_lm_head=True)
         finally:
             hook.remove()
         hidden = captured[0][:, -length - 1 : -1].float()
         logps = output.log_probs[:, -length:].float()
-        mask = completion_mask.float()
         features = {"hidden": hidden * mask[..., None], "logps": logps * mask}
         if "entropy" in names:
             features["entropy"] = output.entropy[:, -length:].float() * mask
@@ -169,48 +167,3 @@ class FeaturePass:
             logits = self.head.finish(output_head(chunk.to(output_head.weight.dtype))) / self.temperature
             parts.append(logits.logsumexp(dim=-1) - logits.mean(dim=-1) - math.log(logits.size(-1)))
         return torch.cat(parts)
-
-
-class FrozenPolicy:
-    """The policy as it was before training, for features that must not move with it.
-
-    With an adapter it is the policy with its adapter off, with a KL penalty TRL's reference model, so neither costs
-    weights. Otherwise it is a copy, to be made before TRL patches the policy.
-
-    Args:
-        model: the policy, not yet in the trainer.
-        has_reference: whether the trainer will hold a reference model (beta > 0).
-        uses_adapter: whether the trainer will put an adapter on the policy, or it has one.
-    """
-
-    def __init__(self, model, has_reference: bool, uses_adapter: bool):
-        self._copy = None if has_reference or uses_adapter else copy.deepcopy(model).eval().requires_grad_(False)
-
-    def attach(self, policy, reference, temperature: float, batch_size: int, device) -> None:
-        """Take the model to run from the trainer: its unwrapped policy, its reference model or None."""
-        self._policy = policy
-        if self._copy is not None:
-            add_fused_lm_head(self._copy.to(device), temperature=temperature)
-        frozen = self._copy or reference or policy
-        self._pass = FeaturePass(frozen, temperature, batch_size)
-        self._kept: dict[str, Tensor] | None = None
-
-    def logps(self, input_ids: Tensor, attention_mask: Tensor, length: int, names: Collection[str], autocast) -> Tensor:
-        """Log-probabilities (B, length) that TRL asks the reference model for; keeps the features in ``names``.
-
-        So the pass that the KL penalty takes anyway serves the bonuses too, at the next call of this object.
-        """
-        ids, mask = input_ids, attention_mask.bool()
-        parts = ids[:, :-length], mask[:, :-length], ids[:, -length:], mask[:, -length:]
-        wanted = {FROZEN_FEATURES[name] for name in names} | {"logps"}
-        self._kept = self._pass(*parts, autocast=autocast, names=wanted)
-        return self._kept["logps"]
-
-    def __call__(self, tokens: dict[str, Tensor], names: Collection[str], autocast) -> dict[str, Tensor]:
-        """The features of `FROZEN_FEATURES` in ``names``; those that `logps` kept, where there are any."""
-        features, self._kept = self._kept, None
-        if features is None:
-            adapter_off = is_peft_model(self._pass.model) and self._pass.model is self._policy
-            with self._policy.disable_adapter() if adapter_off else nullcontext():
-                features = self._pass(**tokens, autocast=autocast, names={FROZEN_FEATURES[name] for name in names})
-        return {name: features[FROZEN_FEATURES[name]] for name in names}

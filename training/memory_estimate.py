@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from training.frozen_policy import inner_linear_layers
 from training.policy import PolicyOptions
 
 ADAMW_MOMENTS = 2
@@ -41,7 +42,8 @@ class Work:
         checkpointing: whether activations are computed again in the backward pass.
         device: type of the device, "cuda" or "cpu".
         attention: implementation of transformers; None for its default.
-        frozen_copies: further copies of the weights, such as TRL's reference model.
+        reference: whether TRL holds a reference model.
+        initial_copy: whether bonuses hold a copy of the initial policy, see `training.frozen_policy`.
         encoder: bytes of a text encoder on the same device.
         memories: bytes that bonuses hold in main memory when their memories are full.
     """
@@ -55,7 +57,8 @@ class Work:
     checkpointing: bool
     device: str
     attention: str | None
-    frozen_copies: int
+    reference: bool
+    initial_copy: bool = False
     encoder: int = 0
     memories: int = 0
 
@@ -103,6 +106,7 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
         weights = sum(_weight_bytes(name, value, policy) for name, value in model.named_parameters())
         parameters = sum(value.numel() for value in model.parameters())
         trained = sum(value.nbytes for value in model.parameters() if value.requires_grad)
+        copy_bytes = _copy_bytes(model, work.bfloat16) if work.initial_copy else 0
         tokens = work.prompt + work.completion
         kept = _kept_for_backward(model, work.micro_batch, tokens, work.bfloat16)
         layers = architecture.get_text_config().num_hidden_layers
@@ -117,9 +121,10 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
         "weights": weights,
         "gradients": trained,
         "AdamW": ADAMW_MOMENTS * trained,
-        "frozen copy of the weights": work.frozen_copies * weights,
+        "reference model": work.reference * weights,
         "text encoder": work.encoder,
     }
+    main_memory = {"memories of the bonuses, when full": work.memories, "copy of the initial policy": copy_bytes}
     rows = work.generation_batch
     return Estimate(
         held={name: size for name, size in held.items() if size},
@@ -133,7 +138,7 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
             "prompts": rows * work.prompt * prefill,
             "scores of the next token": rows * ids * SAMPLING_COPIES * torch.float32.itemsize,
         },
-        main_memory={"memories of the bonuses, when full": work.memories} if work.memories else {},
+        main_memory={name: size for name, size in main_memory.items() if size},
         parameters=parameters,
         device=work.device,
     )
@@ -178,7 +183,11 @@ def _smaller_generation(policy: PolicyOptions, work: Work):
 
 
 def _adapter(policy: PolicyOptions, work: Work):
-    return None if policy.lora else ("--lora", replace(policy, lora=True), replace(work, frozen_copies=0))
+    return (
+        None
+        if policy.lora
+        else ("--lora", replace(policy, lora=True), replace(work, reference=False, initial_copy=False))
+    )
 
 
 def _shorter(policy: PolicyOptions, work: Work):
@@ -218,6 +227,14 @@ def _weight_bytes(name: str, value: torch.Tensor, policy: PolicyOptions) -> int:
     if is_quantised and "embed" not in name and "lm_head" not in name:
         return math.ceil(value.numel() * FOUR_BITS)
     return value.nbytes
+
+
+def _copy_bytes(model, bfloat16: bool) -> int:
+    whole = sum(value.nbytes for value in model.parameters())
+    if not bfloat16:
+        return whole
+    cast = [value for layer in inner_linear_layers(model) for value in layer.parameters()]
+    return whole - sum(value.nbytes - value.numel() * torch.bfloat16.itemsize for value in cast)
 
 
 def _checkpoint(model) -> None:

@@ -34,7 +34,8 @@ def work_of(options: RunOptions, config: RunConfig, bonuses: list[Bonus], encode
         checkpointing=bool(config.activation_checkpointing),
         device=config.device.type,
         attention=attention_of(resolve(options.model_name), options.attn_implementation),
-        frozen_copies=int(not options.lora and (config.beta > 0 or needs_copy)),
+        reference=config.beta > 0 and not options.lora,
+        initial_copy=needs_copy and not (config.beta > 0 or options.lora),
         encoder=sum(value.nbytes for value in encoder_model.parameters()) if encoder_model is not None else 0,
         memories=sum(bonus.capacity_bytes(width) for bonus in bonuses),
     )

@@ -33,7 +33,8 @@ from training.buckets import by_length, idle_rows
 from training.capture import GenerationCapture
 from training.checkpoint import check_identity, load_state, rotate, save_state, saving
 from training.completion_table import BonusColumn, write_completions
-from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, FrozenPolicy, pad_tokens, refuse_sharded
+from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, pad_tokens, refuse_sharded
+from training.frozen_policy import FrozenPolicy
 from training.rollout import Rollout, message_text
 from training.sampler import EpochSampler
 from training.staged_generation import in_stages
@@ -109,7 +110,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             self._capture = GenerationCapture(policy, self.temperature, keep_hidden="hidden" in self.bonuses.needs)
         self._frozen = frozen
         if frozen is not None:
-            frozen.attach(policy, self.ref_model, self.temperature, batch_size, self.accelerator.device)
+            device, autocast = self.accelerator.device, self.accelerator.autocast
+            frozen.attach(policy, self.ref_model, self.temperature, batch_size, device, autocast)
 
     def _get_train_sampler(self, dataset=None):
         sampler = super()._get_train_sampler(dataset)
@@ -153,8 +155,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
     ):
         if model is self.ref_model and self._serves_bonuses:
             names = self.bonuses.needs & FROZEN_FEATURES.keys()
-            logps = self._frozen.logps(input_ids, attention_mask, logits_to_keep, names, self.accelerator.autocast)
-            return logps, None, None
+            return self._frozen.logps(input_ids, attention_mask, logits_to_keep, names), None, None
         # Several forward passes before one backward pass are not safe under every wrapper of several processes.
         whole = super()._get_per_token_logps_and_entropies
         if self.accelerator.num_processes > 1 or any(
@@ -274,14 +275,15 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
 
     def _features(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
         """The token features that some bonus needs: captured in generation, or from one pass over the policy."""
-        needs, autocast, features = self.bonuses.needs, self.accelerator.autocast, {}
+        needs, features = self.bonuses.needs, {}
         if self._capture is not None:
             features = self._capture.features(tokens["completion_ids"], tokens["completion_mask"])
         elif needs & TOKEN_FEATURES:
-            features = self._feature_pass(**tokens, autocast=autocast, names=needs & TOKEN_FEATURES | {"logps"})
+            names = needs & TOKEN_FEATURES | {"logps"}
+            features = self._feature_pass(**tokens, autocast=self.accelerator.autocast, names=names)
             self._local_logps = features["logps"]
         if needs & FROZEN_FEATURES.keys():
-            features |= self._frozen(tokens, needs & FROZEN_FEATURES.keys(), autocast)
+            features |= self._frozen(tokens, needs & FROZEN_FEATURES.keys())
         return {name: features[name] for name in features if name in needs}
 
     def _gather_padded(self, values: Tensor, pad_first: bool = False) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
+from training.frozen_policy import FrozenPolicy
 from training.memory_estimate import Work, estimate, savings
 from training.policy import EMBEDDED, PolicyOptions, load_policy
 
@@ -20,7 +21,7 @@ WORK = Work(
     checkpointing=False,
     device="cpu",
     attention="eager",
-    frozen_copies=1,
+    reference=True,
 )
 
 
@@ -59,9 +60,9 @@ def test_state_is_counted_by_what_is_trained(architecture):
     parameters = load_policy("tiny").num_parameters()
     held = estimate(architecture, PolicyOptions(), WORK).held
     size = 4 * parameters
-    copies = {"weights": size, "gradients": size, "AdamW": 2 * size, "frozen copy of the weights": size}
+    copies = {"weights": size, "gradients": size, "AdamW": 2 * size, "reference model": size}
     assert held == copies
-    adapter = estimate(architecture, PolicyOptions(lora=True, lora_r=4), replace(WORK, frozen_copies=0)).held
+    adapter = estimate(architecture, PolicyOptions(lora=True, lora_r=4), replace(WORK, reference=False)).held
     assert adapter["AdamW"] == 2 * adapter["gradients"] < 0.2 * size
     assert adapter["weights"] == size + adapter["gradients"]
 
@@ -90,6 +91,20 @@ def test_main_memory_counts_where_it_is_the_device(architecture):
     on_gpu = [estimate(architecture, PolicyOptions(), replace(WORK, device="cuda", memories=n)) for n in (0, 10**6)]
     assert on_gpu[0].peak == on_gpu[1].peak < with_memory.peak
     assert any("memories of the bonuses" in line for line in with_memory.lines())
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_copy_of_the_initial_policy_is_counted_in_main_memory_as_it_is_held(architecture, bfloat16):
+    policy = load_policy("tiny")
+    frozen = FrozenPolicy(policy, has_reference=False, uses_adapter=False)
+    frozen.attach(policy, None, 1.0, 4, "cpu", lambda: torch.autocast("cpu", torch.bfloat16, enabled=bfloat16))
+    real = sum(value.nbytes for value in frozen._copy.parameters())
+    work = replace(WORK, bfloat16=bfloat16, initial_copy=True)
+    on_cpu, on_gpu = (estimate(architecture, PolicyOptions(), replace(work, device=name)) for name in ("cpu", "cuda"))
+    assert on_cpu.main_memory == on_gpu.main_memory == {"copy of the initial policy": real}
+    without = replace(work, initial_copy=False)
+    assert on_cpu.peak == estimate(architecture, PolicyOptions(), without).peak + real
+    assert on_gpu.peak == estimate(architecture, PolicyOptions(), replace(without, device="cuda")).peak
 
 
 def test_advice_comes_in_order_and_each_flag_takes_less(architecture):

@@ -1,0 +1,73 @@
+"""The copy of the initial policy: the same features, in less memory, on the device only while it is read."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from training.features import FeaturePass, pad_tokens
+from training.frozen_policy import FrozenPolicy, inner_linear_layers, weights_on
+from training.policy import load_policy
+
+
+def bfloat16():
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def tokens():
+    prompt_ids, prompt_mask = pad_tokens([[5, 6, 7, 8], [9, 10]], "left", 0, "cpu")
+    completion_ids, completion_mask = pad_tokens([[11, 12], [13, 14, 15, 16, 17]], "right", 0, "cpu")
+    names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+    return dict(zip(names, (prompt_ids, prompt_mask, completion_ids, completion_mask), strict=True))
+
+
+def frozen_copy(autocast):
+    policy = load_policy("tiny")
+    frozen = FrozenPolicy(policy, has_reference=False, uses_adapter=False)
+    frozen.attach(policy, None, 1.0, 2, "cpu", autocast)
+    return frozen
+
+
+@pytest.mark.parametrize("autocast", [nullcontext, bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("names", [{"frozen_hidden"}, {"frozen_hidden", "frozen_self_certainty"}])
+def test_features_are_bit_for_bit_those_of_the_whole_float32_copy(autocast, names):
+    frozen = frozen_copy(autocast)
+    found = frozen(tokens(), names)
+    whole = frozen_copy(nullcontext)
+    whole._autocast = autocast
+    expected = whole(tokens(), names)
+    assert found.keys() == names
+    for name in names:
+        assert found[name].dtype == torch.float32 and found[name].abs().max() > 0
+        assert torch.equal(found[name], expected[name])
+
+
+def test_copy_holds_linear_layers_in_the_precision_of_autocast_and_nothing_else():
+    model = frozen_copy(bfloat16)._copy
+    assert {value.dtype for layer in inner_linear_layers(model) for value in layer.parameters()} == {torch.bfloat16}
+    cast = {id(value) for layer in inner_linear_layers(model) for value in layer.parameters()}
+    others = [value for value in model.parameters() if id(value) not in cast]
+    assert {value.dtype for value in others} == {torch.float32}
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert {value.dtype for value in frozen_copy(nullcontext)._copy.parameters()} == {torch.float32}
+
+
+def test_weights_are_on_the_device_while_open_and_back_in_place_afterwards():
+    model = load_policy("tiny")
+    before = {name: value.data_ptr() for name, value in model.named_parameters()}
+    # Another type stands in for another device: both go through Tensor.to.
+    with pytest.raises(KeyError), weights_on(model, torch.float64):
+        assert {value.dtype for value in model.parameters()} == {torch.float64}
+        assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+        raise KeyError("a pass that fails")
+    assert {name: value.data_ptr() for name, value in model.named_parameters()} == before
+
+
+def test_states_alone_take_no_output_head():
+    model = load_policy("tiny")
+    with_head = FeaturePass(frozen_copy(nullcontext)._copy, 1.0, 2)
+    both = with_head(**tokens(), autocast=nullcontext, names={"hidden", "logps"})
+    model.get_output_embeddings().register_forward_hook(lambda *_: pytest.fail("the head ran"))
+    model.forward = lambda **_: pytest.fail("the whole policy ran")
+    states = FeaturePass(model, 1.0, 2)(**tokens(), autocast=nullcontext, names={"hidden"})
+    assert states.keys() == {"hidden"} and torch.equal(states["hidden"], both["hidden"])
