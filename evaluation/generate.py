@@ -8,6 +8,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.chat import render
+from training.features import pad_tokens
+from training.staged_generation import in_stages
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,9 @@ def sample_batches(
         total=len(batches), initial=skip_batches, desc="evaluate", unit="batch", disable=not progress, leave=False
     )
     for number, indices in list(enumerate(batches))[skip_batches:]:
-        inputs = tokenizer(
-            [rendered[index] for index in indices], padding=True, return_tensors="pt", add_special_tokens=are_texts
-        ).to(model.device)
-        output = _generate(model, inputs, decoding, eos_ids, tokenizer.pad_token_id, seed + number)
-        tokens = output[:, inputs["input_ids"].size(1) :].tolist()
+        prompt_ids = tokenizer([rendered[index] for index in indices], add_special_tokens=are_texts)["input_ids"]
+        prompt_ids = [ids for ids in prompt_ids for _ in range(decoding.samples)]
+        tokens = _completions(model, prompt_ids, decoding, eos_ids, tokenizer.pad_token_id, seed + number)
         samples = [_sample(row, tokenizer, eos_ids) for row in tokens]
         count = decoding.samples
         yield indices, [samples[start : start + count] for start in range(0, len(samples), count)]
@@ -76,22 +76,33 @@ def sample_batches(
 
 
 @torch.no_grad()
-def _generate(model, inputs, decoding: Decoding, eos_ids: set[int], pad_token_id: int, seed: int) -> torch.Tensor:
+def _completions(
+    model, prompt_ids: list[list[int]], decoding: Decoding, eos_ids: set[int], pad_token_id: int, seed: int
+) -> list[list[int]]:
+    """A completion of each prompt, up to its end token."""
+
+    def generate(rows: Sequence[int], ids: list[list[int]], most: int) -> list[list[int]]:
+        input_ids, mask = pad_tokens(ids, "left", pad_token_id, model.device)
+        output = model.generate(
+            input_ids=input_ids,
+            attention_mask=mask.long(),
+            **decoding.generation_flags(),
+            max_new_tokens=most,
+            pad_token_id=pad_token_id,
+            eos_token_id=sorted(eos_ids),
+            disable_compile=True,
+        )
+        return [_until_end(row, eos_ids) for row in output[:, input_ids.size(1) :].tolist()]
+
     was_training = model.training
     model.eval()
     devices = [model.device] if model.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            return model.generate(
-                **inputs,
-                **decoding.generation_flags(),
-                num_return_sequences=decoding.samples,
-                max_new_tokens=decoding.max_new_tokens,
-                pad_token_id=pad_token_id,
-                eos_token_id=sorted(eos_ids),
-                disable_compile=True,
-            )
+            if model.device.type == "cpu":
+                return in_stages(generate, prompt_ids, decoding.max_new_tokens, eos_ids)
+            return generate(range(len(prompt_ids)), prompt_ids, decoding.max_new_tokens)
     finally:
         model.train(was_training)
 
@@ -105,10 +116,13 @@ def sample_completions(model, tokenizer, prompts: Sequence, decoding: Decoding, 
     return results
 
 
+def _until_end(tokens: list[int], eos_ids: set[int]) -> list[int]:
+    ends = (index for index, token in enumerate(tokens) if token in eos_ids)
+    return tokens[: next(ends, len(tokens)) + 1]
+
+
 def _sample(tokens: list[int], tokenizer: PreTrainedTokenizerBase, eos_ids: set[int]) -> Sample:
-    ends = [index for index, token in enumerate(tokens) if token in eos_ids]
-    length = ends[0] + 1 if ends else len(tokens)
-    return Sample(tokenizer.decode(tokens[:length], skip_special_tokens=True), length, truncated=not ends)
+    return Sample(tokenizer.decode(tokens, skip_special_tokens=True), len(tokens), truncated=tokens[-1] not in eos_ids)
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

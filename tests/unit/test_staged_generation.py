@@ -3,9 +3,13 @@
 import pytest
 import torch
 
+from evaluation.generate import Decoding, sample_completions
+from tasks.countdown import add_prompts
+from tasks.countdown import generate as generate_problems
 from training import staged_generation
-from training.policy import load_policy
+from training.policy import load_policy, load_tokenizer
 from training.staged_generation import in_stages, stage_sizes
+from training.tiny_policy import SPACE
 
 
 @pytest.mark.parametrize("length, sizes", [(8, [8]), (48, [48]), (49, [48, 1]), (200, [48, 48, 96, 8])])
@@ -56,3 +60,20 @@ def test_a_least_length_is_left_to_one_go(trainer_factory):
     trainer = trainer_factory(max_completion_length=40, generation_kwargs={"min_new_tokens": 40})
     assert not trainer._samples_in_stages
     assert [len(row) for row in completions_of(trainer, [trainer.train_dataset[0]] * 2)] == [40, 40]
+
+
+def test_evaluation_samples_in_stages_and_finds_the_same(monkeypatch):
+    model, tokenizer = load_policy("tiny"), load_tokenizer("tiny")
+    prompts = add_prompts(generate_problems(10, "test", 0, SPACE), "chat")["prompt"]
+    greedy = Decoding(samples=1, temperature=0.0, max_new_tokens=40)
+    whole = sample_completions(model, tokenizer, prompts, greedy)
+    monkeypatch.setattr(staged_generation, "FIRST_STAGE", 4)
+    rows, generate = [], model.generate
+
+    def counted(input_ids, **settings):
+        rows.append(len(input_ids))
+        return generate(input_ids=input_ids, **settings)
+
+    monkeypatch.setattr(model, "generate", counted)
+    assert sample_completions(model, tokenizer, prompts, greedy) == whole
+    assert rows[0] == 10 > rows[-1] and len(rows) > 1
