@@ -80,11 +80,10 @@ def packages(reporters: list[str]) -> str:
 
     Raises `UserError` when one of ``reporters``, the integrations of ``--report_to``, is not installed.
     """
-    missing = [name for name in reporters if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"--report_to={missing[0]} needs the package {missing[0]}; install it, or use --report_to none."
-        )
+    for name in reporters:
+        module = MODULES.get(name, name)
+        if find_spec(module) is None:
+            raise UserError(f"--report_to={name} needs the package {module}; install it, or use --report_to none.")
     lines = [line.partition("#")[0].strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines()]
     pins = {pin.name: pin.specifier for pin in map(Requirement, filter(None, lines))}
     return ", ".join(

@@ -114,7 +114,10 @@ def total_steps(rows: int, config: RunConfig) -> int:
     """Optimiser steps of the whole run over that many training problems."""
     if config.max_steps > 0:
         return config.max_steps
-    return math.ceil(config.nepochs * rows / (config.bs * config.gc * config.world_size)) * config.num_iterations
+    # The sampler leaves out what does not fill a generation batch, epoch by epoch.
+    batches = rows // (config.generation_batch_size // config.num_generations)
+    passes = batches * config.steps_per_generation * config.num_iterations
+    return math.ceil(config.nepochs * math.ceil(passes / config.gradient_accumulation_steps))
 
 
 class _StepClock(TrainerCallback):

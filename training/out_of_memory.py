@@ -68,10 +68,11 @@ def out_of_memory_advice(options: RunOptions, work: Callable[[], Work], go_on: C
     """
     try:
         yield
-    except RuntimeError as error:
-        if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or should_reduce_batch_size(error)):
             raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise RunError(
-            f"out of memory at a peak of {peak_bytes() / GIB:.2f} GiB ({str(error).splitlines()[0]}); take less by, in "
-            f"this order, each on top of those before: {advice(options, work())}. {go_on()}"
+            f"out of memory at a peak of {peak_bytes() / GIB:.2f} GiB ({reason}); take less by, in this order, each "
+            f"on top of those before: {advice(options, work())}. {go_on()}"
         ) from error
