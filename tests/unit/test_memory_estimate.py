@@ -8,7 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 from training.frozen_policy import FrozenPolicy
-from training.memory_estimate import Work, estimate, savings
+from training.memory_estimate import FOUR_BITS, GIB, SAMPLING_COPIES, Work, estimate, savings
 from training.policy import EMBEDDED, PolicyOptions, load_policy
 
 WORK = Work(
@@ -77,11 +77,45 @@ def test_cache_of_generation_is_that_of_the_model(architecture):
     assert found == pytest.approx(real * (1 + 1 / len(layers)), rel=0.01)
 
 
+def test_weights_in_four_bits_are_the_frozen_ones_of_the_layers_alone(architecture, monkeypatch):
+    monkeypatch.setattr(PolicyOptions, "_check_4bit", lambda self: None)
+    options = PolicyOptions(lora=True, dtype="float32"), PolicyOptions(lora=True, dtype="float32", load_in_4bit=True)
+    whole, quantised = (estimate(architecture, policy, WORK).held["weights"] for policy in options)
+    layers = load_policy("tiny").model.layers
+    matrices = sum(module.weight.numel() for module in layers.modules() if isinstance(module, torch.nn.Linear))
+    assert whole - quantised == pytest.approx(matrices * (4 - FOUR_BITS), rel=1e-3)
+
+
+def test_the_output_head_takes_tiles_of_a_micro_batch_and_when_trained_its_gradient(architecture):
+    def head(policy, **changes):
+        return estimate(architecture, policy, replace(WORK, **changes)).training["tiles of the output head"]
+
+    adapter = PolicyOptions(lora=True)
+    assert head(PolicyOptions()) - head(adapter) == 4 * architecture.vocab_size * architecture.hidden_size
+    assert head(adapter, micro_batch=2) == head(adapter) / 2
+    assert head(adapter, device="cuda") < head(adapter)
+
+
+def test_scores_of_the_next_token_are_float32_of_every_completion(architecture):
+    scores = torch.empty(SAMPLING_COPIES, WORK.generation_batch, architecture.vocab_size)
+    assert estimate(architecture, PolicyOptions(), WORK).generation["scores of the next token"] == scores.nbytes
+
+
+def test_the_text_encoder_counts_on_every_device_and_is_printed_in_gib(architecture):
+    for device in ("cpu", "cuda"):
+        without, found = (
+            estimate(architecture, PolicyOptions(), replace(WORK, device=device, encoder=size)) for size in (0, 3 * GIB)
+        )
+        assert found.peak == without.peak + 3 * GIB
+        assert [line.split()[-2:] for line in found.lines() if "text encoder" in line] == [["3.00", "GiB"]]
+
+
 def test_less_is_kept_with_checkpointing_and_smaller_micro_batches(architecture):
     def activations(**changes):
         return next(iter(estimate(architecture, PolicyOptions(), replace(WORK, **changes)).training.values()))
 
-    assert activations(checkpointing=True) < 0.5 * activations()
+    # Recomputing a layer brings back its own activations.
+    assert activations() / architecture.num_hidden_layers < activations(checkpointing=True) < 0.5 * activations()
     assert activations(micro_batch=2) == pytest.approx(0.5 * activations(), rel=0.05)
 
 
@@ -113,6 +147,8 @@ def test_advice_comes_in_order_and_each_flag_takes_less(architecture):
     assert [flag for flag, _ in found] == [*first, "--lora", "--L 11"]
     peaks = [estimate(architecture, PolicyOptions(), WORK).peak, *[peak for _, peak in found]]
     assert peaks == sorted(set(peaks), reverse=True)
+    adapter = replace(WORK, micro_batch=2, checkpointing=True, generation_batch=4, frozen_copies=0)
+    assert dict(found)["--lora"] == estimate(architecture, PolicyOptions(lora=True), adapter).peak
     with_all = replace(WORK, micro_batch=1, checkpointing=True)
     left = [flag for flag, _ in savings(architecture, PolicyOptions(lora=True), with_all)]
     assert left == ["--steps_per_generation 4", "--L 11"]
