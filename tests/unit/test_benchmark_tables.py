@@ -1,19 +1,25 @@
 """Tables of the benchmarks that run trainers, from numbers as their processes report them."""
 
 import json
+from types import SimpleNamespace
 
-from benchmarks import bonus_overhead, fit_table, step_time
-from benchmarks.machine import publish
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from benchmarks import bonus_overhead, fit_table, machine, step_time
+from benchmarks.machine import caption, describe, publish
 from training.memory_estimate import GIB
 
 
 def test_step_times_are_medians_over_all_rounds_and_ratios_to_ours():
-    def run(*seconds):
-        return {"seconds": list(seconds), "tokens": 100.0, "mb": 500.0}
+    def run(*seconds, tokens=100.0, mb=500.0):
+        return {"seconds": list(seconds), "tokens": tokens, "mb": mb}
 
-    runs = {"trl": [run(4.0, 8.0), run(6.0)], "trl, our precision": [run(3.0)], "ours": [run(2.0), run(4.0)]}
+    trl = [run(4.0, 8.0, mb=700.0), run(6.0, tokens=106.0), run(6.0)]
+    runs = {"trl": trl, "trl, our precision": [run(3.0)], "ours": [run(2.0), run(4.0)]}
     lines = step_time.table(runs).splitlines()
-    assert lines[2] == "| trl | 6.00 | 4.00 to 8.00 | 2.00 | 100 | 500 |"
+    assert lines[2] == "| trl | 6.00 | 4.00 to 8.00 | 2.00 | 102 | 700 |"
     assert lines[4].startswith("| ours | 3.00 | 2.00 to 4.00 | 1.00 |")
 
 
@@ -29,6 +35,61 @@ def test_a_card_fits_only_with_a_tenth_to_spare():
     assert fit_table.smallest_card(14 * 10**9) == "16 GB"
     assert fit_table.smallest_card(int(14.6 * 10**9)) == "24 GB"
     assert fit_table.smallest_card(80 * GIB) == "more than 80 GB"
+
+
+@pytest.mark.parametrize(
+    ("size", "published"),
+    [
+        ("0.5B", 494_032_768),
+        ("1.5B", 1_543_714_304),
+        ("3B", 3_085_938_688),
+        ("7B", 7_615_616_512),
+        ("14B", 14_770_033_664),
+    ],
+)
+def test_sizes_of_the_fit_table_have_the_published_number_of_weights(size, published):
+    with torch.device("meta"):
+        assert AutoModelForCausalLM.from_config(fit_table.architecture(size)).num_parameters() == published
+
+
+def test_columns_of_the_fit_table_are_what_their_heads_say(monkeypatch):
+    asked, written = [], []
+    monkeypatch.setattr(fit_table, "estimate", lambda *item: asked.append(item) or SimpleNamespace(peak=30 * GIB))
+    monkeypatch.setattr(fit_table, "publish", lambda output, table, numbers: written.append(table))
+    monkeypatch.setattr("sys.argv", ["fit_table", "--prompt=7", "--completion=5", "--completions=64"])
+    fit_table.main()
+    (_, penalty, held_twice), (_, plain, held_once), (_, adapter, _) = asked[:3]
+    assert (penalty.lora, plain.lora, adapter.lora) == (False, False, True)
+    assert (held_twice.frozen_copies, held_once.frozen_copies) == (1, 0)
+    assert (plain.dtype, adapter.dtype) == ("float32", "bfloat16")
+    assert {(work.prompt, work.completion, work.generation_batch, work.micro_batch) for *_, work in asked} == {
+        (7, 5, 64, 8)
+    }
+    rows = written[0].splitlines()
+    assert rows[0].split(" | ")[1:] == [
+        "full, float32, with KL penalty",
+        "full, float32, --beta 0",
+        "--lora, bfloat16 |",
+    ]
+    assert [row.split(" | ")[0] for row in rows[2:]] == [f"| {size}" for size in fit_table.SIZES]
+    assert rows[2].count("30 GiB: 40 GB") == 3
+
+
+@pytest.mark.parametrize(
+    ("git", "commit"),
+    [
+        ({"commit": "abc", "dirty": True}, "abc + changes"),
+        ({"commit": "abc", "dirty": False}, "abc"),
+        (None, "unknown"),
+    ],
+)
+def test_caption_names_gpus_cores_threads_and_the_commit_with_its_changes(git, commit, monkeypatch):
+    found = {"cores": 8, "torch_threads": 3, "gpus": ["H100", "H200"]}
+    run = {"started": "today", "git": git, "versions": {"torch": "2.9"}, "machine": found}
+    monkeypatch.setattr(machine, "describe_run", lambda options: run)
+    text = caption(describe())
+    assert text.startswith("H100, H200, ") and "8 cores, 3 torch thread" in text
+    assert "torch 2.9" in text and text.endswith(f"commit {commit}, today.")
 
 
 def test_results_hold_the_machine_and_the_numbers(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,10 +17,11 @@ from benchmarks.generation import (
     measure,
     run_child,
     sampler_flags,
+    summarize,
     table,
     weight_bytes,
 )
-from benchmarks.step_split import SECTIONS
+from benchmarks.step_split import SECTIONS, StepSplit
 from training.errors import UserError
 from training.run_options import RunConfig
 
@@ -84,6 +86,29 @@ def test_speed_and_bound_are_of_the_tokens_generated(full):
     assert 1 <= full["tokens_per_completion"] <= TOY["length"]
     assert full["tokens_per_second"] * full["seconds"]["generation"] == pytest.approx(4 * full["tokens_per_completion"])
     assert full["bound"] > 0 and full["megabytes"] > 0
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_bound_is_the_tokens_over_the_seconds_that_reading_takes(half, tokenizer, monkeypatch):
+    policy = build_policy("tiny", tokenizer, torch.float32)
+    monkeypatch.setattr(generation, "copy_bandwidth", lambda device, megabytes: 1e6)
+    accelerator = SimpleNamespace(unwrap_model=lambda model: model, device=torch.device("cpu"))
+    args = SimpleNamespace(bf16=half, fp16=False)
+    split = StepSplit()
+    split.batches = [([9], [9]), ([3, 5], [2, 6]), ([4, 4], [1, 3])]
+    split.steps = [dict.fromkeys(("step", *SECTIONS), seconds) for seconds in (100.0, 2.0, 4.0)]
+    found = summarize(split, SimpleNamespace(accelerator=accelerator, model=policy, args=args), Options(**TOY))
+    read = weight_bytes(policy), cache_bytes(policy, 2 if half else 4)
+    seconds = sum(bytes_to_decode(*batch, *read) for batch in split.batches[1:]) / 1e6
+    assert found["bound"] == pytest.approx(12 / seconds) and found["tokens_per_second"] == 12 / 6.0
+    assert found["tokens_per_completion"] == 3.0 and found["seconds"]["step"] == 3.0
+
+
+def test_what_no_section_explains_is_the_rest_of_the_step(full, machine):
+    run = full | {"seconds": dict.fromkeys(SECTIONS, 1.0) | {"step": 7.5}}
+    text = table({"machine": machine, "options": vars(Options(**TOY)), "samplers": {"hf": run}})
+    cells = text.splitlines()[4].split(" | ")
+    assert cells[4:11] == ["7.50", *["1.00"] * 5, "2.50"]
 
 
 def test_lora_reads_the_adapter_besides_the_weights(full):
