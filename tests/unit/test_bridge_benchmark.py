@@ -1,10 +1,13 @@
 """Table and figure of the BRIDGE benchmark, from the files that its scripts leave."""
 
 import json
+import math
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks.bridge import INFLUENCE, Options, collect, mean_interval, plot, run_arm, table
+from training.errors import RunError
 
 BEFORE, AFTER = {"plain": (0.20, 0.22), "injected": (0.15, 0.35)}, {"plain": (0.21, 0.24), "injected": (0.40, 0.44)}
 
@@ -50,6 +53,35 @@ def test_figure_is_drawn_with_and_without_influence(options, tmp_path):
 def test_what_is_finished_is_not_run_again(options, monkeypatch):
     monkeypatch.setattr("benchmarks.bridge.subprocess.run", lambda *args, **kwargs: pytest.fail("a step was run"))
     run_arm(options, "plain", 0)
+
+
+def test_every_step_gets_the_seed_and_its_own_flags(tmp_path, monkeypatch):
+    commands = []
+
+    def run(command, **kwargs):
+        commands.append(" ".join(command[1:]))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr("benchmarks.bridge.subprocess.run", run)
+    run_arm(Options(output=str(tmp_path), bonus="knn", traces=9, rl_steps=7, L=33), "injected", 3)
+    traces, sft, influence, grpo = commands
+    folder = tmp_path / "injected_seed3"
+    assert f"--style injected --n 9 --seed 103 --output {folder / 'traces.jsonl'}" in traces
+    assert f"--data {folder / 'traces.jsonl'}" in sft and f"--seed 3 --output_dir {folder / 'sft'}" in sft
+    for command in (influence, grpo):
+        assert f"--model_name {folder / 'sft' / 'final'} --seed 3" in command
+    assert "--use_ir knn --L 33 --max_steps 7" in grpo and f"--output_dir {folder / 'grpo'}" in grpo
+
+
+def test_a_step_that_fails_ends_the_arm_and_names_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.bridge.subprocess.run", lambda *args, **kwargs: SimpleNamespace(returncode=1))
+    with pytest.raises(RunError, match=r"countdown_bridge .* exit code 1.*traces\.log"):
+        run_arm(Options(output=str(tmp_path)), "plain", 0)
+
+
+def test_one_seed_has_no_interval():
+    mean, half = mean_interval([0.5])
+    assert mean == 0.5 and math.isnan(half)
 
 
 def test_half_width_is_that_of_a_t_interval():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import known_truth
+from benchmarks import known_truth, known_truth_report
 from benchmarks.known_truth import SETTINGS, CachedEncoder, Options, Trial, pipeline_of
 from benchmarks.known_truth_env import (
     TOKENS,
@@ -18,7 +18,7 @@ from benchmarks.known_truth_env import (
     is_expression,
     strategies,
 )
-from benchmarks.known_truth_report import final, interval, plot, table
+from benchmarks.known_truth_report import COLUMNS, PANELS, final, interval, plot, table
 from intrinsic import REGISTRY
 from training.errors import UserError
 from training.options import IntrinsicOptions
@@ -142,18 +142,36 @@ def test_plain_grpo_learns_here(world, policy):
     assert curve[-1]["pass@1"] > curve[0]["pass@1"] + 0.2
 
 
-def test_table_has_means_intervals_and_paired_differences(tmp_path):
-    def run(value):
-        point = dict.fromkeys(("pass@1", "rare_share", "rare@64", "rare_found", "right_found", "coverage"), value)
-        return [point | {"step": 0}, point | {"step": 10}]
+@pytest.fixture
+def curves():
+    """Two seeds of "no" and of a bonus that finds the rare strategy more often; before training all is half as much."""
 
-    curves = {"no": [run(0.1), run(0.3)], "rnd": [run(0.2), run(0.4)]}
+    def run(*values):
+        last = dict(zip(COLUMNS, values, strict=True))
+        return [{name: value / 2 for name, value in last.items()} | {"step": 0}, last | {"step": 10}]
+
+    plain = [run(0.1, 0.2, 0.3, 0.4, 0.5, 0.6), run(0.3, 0.4, 0.5, 0.6, 0.7, 0.8)]
+    return {"no": plain, "rnd": [run(0.2, 0.2, 0.7, 0.4, 0.5, 0.6), run(0.4, 0.4, 0.9, 0.6, 0.7, 0.8)]}
+
+
+def test_table_has_means_intervals_and_paired_differences(curves):
     mean, half = interval(final(curves["no"], "pass@1"))
     assert mean == pytest.approx(0.2) and half == pytest.approx(12.706 * 0.1, rel=1e-3)
-    row = next(line for line in table(curves).splitlines() if "`rnd`" in line)
-    assert row.endswith("| +0.100 ± 0.000 |")
+    lines = table(curves).splitlines()
+    cells = [f"{value:.3f} ± 1.271" for value in (0.3, 0.3, 0.8, 0.5, 0.6, 0.7)]
+    assert lines[3] == f"| `rnd` | {' | '.join(cells)} | +0.400 ± 0.000 |" and lines[2].endswith("|  |")
+    before = "pass@1 0.125, rare_share 0.150, rare@64 0.300"
+    assert lines[-1] == f"2 seeds, mean ± 95 % t interval over seeds. Before training: {before}."
+
+
+def test_figure_shows_the_bonus_minus_no(curves, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(known_truth_report.plt, "close", figures.append)
     plot(curves, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
+    differences = {axis.get_title("left"): axis.lines[0].get_xdata()[0] for axis in figures[0].axes}
+    assert list(differences) == list(PANELS.values())
+    assert list(differences.values()) == pytest.approx([0.1, 0.4, 0.0])
 
 
 def test_command_writes_curves_table_and_plot(tmp_path, monkeypatch, capsys):
