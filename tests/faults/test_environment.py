@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import pytest
+from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
 from tests.faults.processes import PATIENCE, ROOT, TOY
-from training.trackers import shield_trackers
+from training.errors import RunError
+from training.trackers import ShieldedTracker, shield_trackers
 
 NOWHERE = "http://127.0.0.1:9"  # nothing listens on the discard port
 HOSTILE = {
@@ -67,3 +69,17 @@ def test_a_tracker_that_fails_in_training_is_left_out_after_one_warning(trainer_
     assert trainer.state.global_step == 2 and len(trainer.state.log_history) >= 2
     (warning,) = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert "TensorBoardCallback" in warning and "the tracker is gone" in warning
+
+
+def test_errors_of_what_is_no_tracker_still_stop_the_run(trainer_factory):
+    class Stopping(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise RunError("the run cannot go on")
+
+    trainer = trainer_factory(report_to="tensorboard", max_steps=2)
+    trainer.add_callback(Stopping())
+    shield_trackers(trainer)
+    shielded = [each for each in trainer.callback_handler.callbacks if isinstance(each, ShieldedTracker)]
+    assert [type(each.tracker) for each in shielded] == [TensorBoardCallback]
+    with pytest.raises(RunError, match="cannot go on"):
+        trainer.train()

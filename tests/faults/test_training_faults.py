@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -224,6 +225,21 @@ def test_three_updates_with_nan_gradients_in_a_row_stop_the_run_with_the_weights
     with pytest.raises(RunError, match="3 updates in a row, the last at step 3"):
         trainer.train()
     assert torch.equal(before, weights(random_policy))
+
+
+@pytest.mark.fault("X2")
+@pytest.mark.parametrize("broken", ["neither", "this", "the other"])
+def test_all_processes_leave_out_the_update_that_is_broken_on_one(broken, monkeypatch):
+    def all_reduce(value, op):
+        others = torch.full_like(value, float(broken == "the other"))
+        value.copy_({torch.distributed.ReduceOp.MAX: torch.maximum}.get(op, torch.minimum)(value, others))
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    policy = torch.nn.Linear(2, 1)
+    policy(torch.full((1, 2), float("nan") if broken == "this" else 1.0)).backward()
+    args = SimpleNamespace(fp16=False, world_size=2, device="cpu")
+    FiniteUpdates().on_pre_optimizer_step(args, SimpleNamespace(global_step=0), None, model=policy)
+    assert (policy.weight.grad is None) == (broken != "neither")
 
 
 def lose_the_loss(connection):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from training import buckets
-from training.buckets import by_length, completion_lengths, length_buckets
+from training.buckets import buckets_of, by_length, completion_lengths, idle_rows, length_buckets
 from training.policy import load_policy
 
 
@@ -15,6 +15,24 @@ def test_buckets_hold_every_row_once_by_length_and_enough_tokens():
     flat = [lengths[row] for rows in found for row in rows]
     assert flat == sorted(lengths)
     assert all(len(rows) * (4 + max(lengths[row] for row in rows)) >= 20 for rows in found) and len(found) > 2
+
+
+def test_rows_too_few_for_a_bucket_join_the_one_before():
+    assert length_buckets([6, 1, 2, 9, 7], others=4, min_tokens=20) == [[1, 2, 0], [4, 3]]
+    assert length_buckets([6, 1, 2, 9], others=4, min_tokens=20) == [[1, 2, 0, 3]]
+
+
+def test_devices_without_a_size_of_their_own_get_the_large_buckets(monkeypatch):
+    mask = torch.ones(4, 1024)
+    assert len(buckets_of(mask, 0)) == 4
+    monkeypatch.delitem(buckets.MIN_TOKENS, "cpu")
+    assert len(buckets_of(mask, 0)) == 1
+
+
+def test_where_all_rows_are_idle_the_shortest_is_not():
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1]])
+    assert idle_rows(torch.zeros(3), mask).tolist() == [True, False, True]
+    assert idle_rows(torch.tensor([0.0, 0.0, 1.0]), mask).tolist() == [True, True, False]
 
 
 def test_too_few_tokens_make_one_bucket():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from datasets import Dataset
 
 from training import new_policy
 from training.errors import UserError
@@ -52,11 +53,28 @@ def test_conversations_are_rendered_with_an_end_and_without_the_system_turn(fold
     assert text.startswith("<|user|>A bag") and text.endswith("<|end|>") and "Zebra" not in text
 
 
-def test_same_seed_same_weights(folder):
+def test_the_weights_are_those_of_the_seed(folder):
     tokenizer = load_tokenizer(str(folder))
-    options = NewPolicyOptions(data="x", output="nowhere", hidden_size=32, layers=2)
-    first, second = new_policy.new_model(tokenizer, options), new_policy.new_model(tokenizer, options)
-    assert torch.equal(first.lm_head.weight, second.lm_head.weight)
+
+    def weights(seed):
+        options = NewPolicyOptions(data="x", output="nowhere", hidden_size=32, layers=2, seed=seed)
+        return new_policy.new_model(tokenizer, options).lm_head.weight
+
+    assert torch.equal(weights(3), weights(3)) and not torch.equal(weights(3), weights(4))
+
+
+def test_heads_and_inner_width_follow_the_flags(folder):
+    options = NewPolicyOptions(data="x", output="nowhere", hidden_size=32, layers=1, heads=2)
+    config = new_policy.new_model(load_tokenizer(str(folder)), options).config
+    assert (config.num_attention_heads, config.num_key_value_heads, config.intermediate_size) == (2, 2, 128)
+
+
+def test_words_come_from_what_is_shown_up_to_the_vocabulary():
+    rows = Dataset.from_list(ROWS)
+    assert len(new_policy.train_tokenizer(rows, 270)) == 270
+    assert not any("Zebra" in text for text in new_policy.texts(rows))
+    plain = Dataset.from_list([{"prompt": "a bag", "completion": "7"}])
+    assert list(new_policy.texts(plain)) == ["a bag", "7"]
 
 
 @pytest.mark.parametrize(

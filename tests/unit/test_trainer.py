@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig
+from trl.trainer.utils import RepeatSampler
 
 from analysis.completions import read_completions
 from intrinsic.base import Bonus, WeightSchedule
@@ -190,6 +191,12 @@ def test_a_new_sampler_goes_on_with_the_order_of_a_later_epoch():
     resumed = sampler()
     resumed.set_epoch(1)
     assert list(resumed) == second != first
+
+
+def test_a_sampler_that_does_not_shuffle_stays_as_it_is():
+    in_order = RepeatSampler(range(8), mini_repeat_count=2, shuffle=False)
+    assert type(EpochSampler.in_place_of(in_order)) is RepeatSampler
+    assert EpochSampler.in_place_of(other := iter(())) is other
 
 
 def test_the_trainer_shuffles_through_that_sampler(trainer_factory):
