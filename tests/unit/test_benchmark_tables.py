@@ -60,7 +60,7 @@ def test_columns_of_the_fit_table_are_what_their_heads_say(monkeypatch):
     fit_table.main()
     (_, penalty, held_twice), (_, plain, held_once), (_, adapter, _) = asked[:3]
     assert (penalty.lora, plain.lora, adapter.lora) == (False, False, True)
-    assert (held_twice.frozen_copies, held_once.frozen_copies) == (1, 0)
+    assert (held_twice.reference, held_once.reference) == (True, False)
     assert (plain.dtype, adapter.dtype) == ("float32", "bfloat16")
     assert {(work.prompt, work.completion, work.generation_batch, work.micro_batch) for *_, work in asked} == {
         (7, 5, 64, 8)

@@ -65,18 +65,21 @@ def test_what_bonuses_and_encoder_hold_is_counted(config_factory):
 
 
 @pytest.mark.parametrize(
-    ("lora", "beta", "needs", "copies"),
+    ("lora", "beta", "needs", "reference", "initial_copy"),
     [
-        (False, 0.0, (), 0),
-        (False, 0.1, (), 1),
-        (False, 0.0, ("frozen_hidden",), 1),
-        (False, 0.0, ("hidden",), 0),
-        (True, 0.1, ("frozen_hidden",), 0),
+        (False, 0.0, (), False, False),
+        (False, 0.1, (), True, False),
+        (False, 0.0, ("frozen_hidden",), False, True),
+        (False, 0.1, ("frozen_hidden",), True, False),
+        (False, 0.0, ("hidden",), False, False),
+        (True, 0.1, ("frozen_hidden",), False, False),
     ],
 )
-def test_weights_are_held_twice_for_the_penalty_or_for_frozen_features(lora, beta, needs, copies, config_factory):
-    config = config_factory(beta=beta)
-    assert work_of(RunOptions(lora=lora), config, [Hungry(*needs)], None, 9).frozen_copies == copies
+def test_weights_are_held_twice_for_the_penalty_or_for_frozen_features(
+    lora, beta, needs, reference, initial_copy, config_factory
+):
+    work = work_of(RunOptions(lora=lora), config_factory(beta=beta), [Hungry(*needs)], None, 9)
+    assert (work.reference, work.initial_copy) == (reference, initial_copy)
 
 
 def test_the_batch_has_the_longest_prompts(tokenizer):

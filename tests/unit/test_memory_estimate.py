@@ -147,7 +147,7 @@ def test_advice_comes_in_order_and_each_flag_takes_less(architecture):
     assert [flag for flag, _ in found] == [*first, "--lora", "--L 11"]
     peaks = [estimate(architecture, PolicyOptions(), WORK).peak, *[peak for _, peak in found]]
     assert peaks == sorted(set(peaks), reverse=True)
-    adapter = replace(WORK, micro_batch=2, checkpointing=True, generation_batch=4, frozen_copies=0)
+    adapter = replace(WORK, micro_batch=2, checkpointing=True, generation_batch=4, reference=False)
     assert dict(found)["--lora"] == estimate(architecture, PolicyOptions(lora=True), adapter).peak
     with_all = replace(WORK, micro_batch=1, checkpointing=True)
     left = [flag for flag, _ in savings(architecture, PolicyOptions(lora=True), with_all)]
