@@ -47,7 +47,8 @@ _SENTENCE = re.compile(r"(?:[^.\n]|\.(?![\s]|$))+")
 _ANNOTATION = re.compile(r"<<[^<>\n]*>>")  # of GSM8K's solutions
 _MARKUP = " \t\r\n*_`\"'"
 _SPECIAL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|</s>")
-_BRACE = re.compile(r"\\boxed\s*\{|\\fbox\s*\{|\\.|[{}]", re.DOTALL)
+_BRACE = re.compile(r"(\\(?:boxed|fbox)\s*\{)|\\.|(\{)|(\})", re.DOTALL)
+_BOX, _OPEN, _CLOSE = 1, 2, 3  # groups of _BRACE
 
 
 class Verdict(StrEnum):
@@ -62,13 +63,17 @@ class Verdict(StrEnum):
 
 def boxed_contents(text: str) -> list[tuple[int, int, str]]:
     """(start, end, content) of every complete ``\\boxed{...}`` or ``\\fbox{...}`` of ``text``, inner boxes included."""
+    if "\\boxed" not in text and "\\fbox" not in text:
+        return []
     opened: list[tuple[int, int] | None] = []
     found = []
     for match in _BRACE.finditer(text):
-        token = match[0]
-        if token.endswith("{") and token != "\\{":
-            opened.append((match.start(), match.end()) if len(token) > 1 else None)
-        elif token == "}" and opened:
+        kind = match.lastindex
+        if kind == _BOX:
+            opened.append(match.span())
+        elif kind == _OPEN:
+            opened.append(None)
+        elif kind == _CLOSE and opened:
             box = opened.pop()
             if box is not None:
                 found.append((box[0], match.end(), text[box[1] : match.start()].strip()))
