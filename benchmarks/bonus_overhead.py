@@ -1,30 +1,30 @@
 """What each bonus costs: step time and peak memory over plain GRPO.
 
-python -m benchmarks.bonus_overhead [--policies tiny,wide] [--bonuses knn,knn+,sc,cfn,rnd] [--steps 6]
+python -m benchmarks.bonus_overhead [--policy qwen2.5-0.5b] [--bonuses knn,knn+,sc,cfn,rnd] [--beta 0.04]
 
 Every bonus runs in a process of its own, so that peak memory is its own, and plain GRPO runs before and after them all.
-Times are medians over the steps after the first two. "bonus" is the time inside the bonus code and the forward passes
-it asks for, over the rest of the same steps: on a busy machine it says more than the ratio of two runs, but it misses
-what reading features off the generation takes. "wide" is a random Llama with width and vocabulary of Qwen2.5-0.5B and
-two layers.
+Times are medians over the steps after the first ones. "bonus" is the time inside the bonus code, the forward passes it
+asks for and reading features off the generation, over the rest of the same steps: on a busy machine it says more than
+the ratio of two runs. Other policies than the embedded one have the sizes of Qwen2.5 and random weights.
 """
 
 import functools
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 
-from transformers import HfArgumentParser, LlamaConfig, LlamaForCausalLM, TrainerCallback, set_seed
+from transformers import HfArgumentParser, TrainerCallback, set_seed
 
 from benchmarks.machine import publish
+from benchmarks.shapes import SHAPES, random_policy
 from intrinsic import build_bonuses
 from intrinsic.encoder import build_encoder
 from tasks.countdown import add_prompts, generate
 from training.bonus_pipeline import BonusPipeline
+from training.errors import RunError, UserError, run_cli
 from training.fit import correctness, now
 from training.options import IntrinsicOptions
 from training.out_of_memory import peak_bytes
@@ -33,20 +33,34 @@ from training.run_options import RunConfig
 from training.tiny_policy import SPACE
 from training.trainer import IntrinsicGRPOTrainer
 
-# policy -> prompts and completion tokens of a step; eight completions per prompt.
-BATCHES = {"tiny": (24, 64), "wide": (2, 16)}
-WARM_STEPS = 2
+EMBEDDED_POLICY = "tiny"
 
 
 @dataclass
 class Options:
     """What is measured."""
 
-    policies: str = field(default="tiny,wide", metadata={"help": "Policies, separated by commas: tiny, wide."})
+    policy: str = field(
+        default=EMBEDDED_POLICY, metadata={"help": f"Policy: {EMBEDDED_POLICY} (embedded), {', '.join(SHAPES)}."}
+    )
     bonuses: str = field(default="knn,knn+,sc,cfn,rnd", metadata={"help": "Bonuses, separated by commas."})
-    steps: int = field(default=6, metadata={"help": "Optimiser steps per run, 3 or more."})
+    prompts: int = field(default=24, metadata={"help": "Prompts per step, each with 8 completions."})
+    length: int = field(default=64, metadata={"help": "Most tokens of a completion."})
+    beta: float = field(default=0.0, metadata={"help": "Weight of the KL penalty, 0 or more."})
+    encoder: str = field(default=IntrinsicOptions.encoder, metadata={"help": "Text encoder of the memories."})
+    steps: int = field(default=6, metadata={"help": "Optimiser steps per run, more than --warm_steps."})
+    warm_steps: int = field(default=2, metadata={"help": "First steps of a run that are not counted, 1 or more."})
     output: str = field(default="outputs/bonus_overhead", metadata={"help": "Path of the results, without extension."})
-    child: str = field(default="", metadata={"help": "Used by the benchmark itself: policy and bonus of one process."})
+    child: str = field(default="", metadata={"help": "Used by the benchmark itself: bonus of one process."})
+
+    def __post_init__(self):
+        if self.policy not in (EMBEDDED_POLICY, *SHAPES):
+            raise UserError(f"--policy={self.policy!r} is unknown; use one of {EMBEDDED_POLICY}, {', '.join(SHAPES)}.")
+        if not 1 <= self.warm_steps < self.steps:
+            raise UserError(f"--warm_steps={self.warm_steps} must be at least 1 and below --steps={self.steps}.")
+        for flag in ("prompts", "length"):
+            if getattr(self, flag) < 1:
+                raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
 
 
 class StepTimes(TrainerCallback):
@@ -72,8 +86,11 @@ class StepTimes(TrainerCallback):
         return wrapper
 
     def watch(self, trainer: IntrinsicGRPOTrainer) -> None:
-        """Count the bonus pipeline of ``trainer`` and its feature passes."""
+        """Count the bonus pipeline of ``trainer``, its feature passes and its capture of features in generation."""
         trainer._features = self.timed(trainer._features)
+        if trainer._capture is not None:
+            for name in ("_keep_states", "_keep_statistics"):
+                setattr(trainer._capture, name, self.timed(getattr(trainer._capture, name)))
         for name in ("score", "join", "update"):
             setattr(trainer.bonuses, name, self.timed(getattr(trainer.bonuses, name)))
 
@@ -87,44 +104,23 @@ class StepTimes(TrainerCallback):
         self._start, self._inside = end, 0.0
 
 
-def build_policy(name: str, tokenizer):
-    """The embedded policy, or the wide random one with the embedded policy's tokenizer."""
-    if name == "tiny":
-        return load_policy("tiny")
-    config = LlamaConfig(
-        vocab_size=151_936,
-        hidden_size=896,
-        intermediate_size=4864,
-        num_hidden_layers=2,
-        num_attention_heads=14,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return LlamaForCausalLM(config)
-
-
-def peak_megabytes() -> float:
-    """Peak memory so far: allocated on the GPU where there is one, else resident."""
-    return peak_bytes() / 2**20
-
-
-def measure(policy_name: str, bonus: str, steps: int) -> dict[str, float]:
+def measure(options: Options, bonus: str) -> dict[str, float]:
     """Median seconds of a step, those inside the bonus, and peak megabytes of one run."""
     set_seed(0)
-    prompts, length = BATCHES[policy_name]
-    tokenizer = load_tokenizer("tiny")
-    options = IntrinsicOptions(use_ir=bonus, cfn_warmup=1, explore_warmup=0)
+    tokenizer = load_tokenizer(EMBEDDED_POLICY)
+    embedded = options.policy == EMBEDDED_POLICY
+    policy = load_policy(EMBEDDED_POLICY) if embedded else random_policy(options.policy, tokenizer)
+    intrinsic = IntrinsicOptions(use_ir=bonus, encoder=options.encoder, cfn_warmup=1, explore_warmup=0)
+    bonuses = BonusPipeline(build_bonuses(intrinsic), intrinsic.schedules())
     times = StepTimes()
     with tempfile.TemporaryDirectory() as folder:
         config = RunConfig(
             output_dir=folder,
-            bs=prompts,
+            bs=options.prompts,
             num_generations=8,
-            L=length,
-            max_steps=steps,
+            L=options.length,
+            beta=options.beta,
+            max_steps=options.steps,
             learning_rate=1e-6,
             save_strategy="no",
             report_to="none",
@@ -132,60 +128,61 @@ def measure(policy_name: str, bonus: str, steps: int) -> dict[str, float]:
             disable_tqdm=True,
             seed=0,
         )
+        encode = None
+        if "text_embedding" in bonuses.needs:
+            encode = build_encoder(intrinsic.encoder, policy, tokenizer, config.device)
         trainer = IntrinsicGRPOTrainer(
-            build_policy(policy_name, tokenizer),
+            policy,
             args=config,
             train_dataset=add_prompts(generate(500, "train", 0, SPACE), "chat"),
             reward_funcs=[correctness],
             processing_class=tokenizer,
-            bonuses=BonusPipeline(build_bonuses(options), options.schedules()),
-            encode=build_encoder(options.encoder) if "knn" in bonus else None,
+            bonuses=bonuses,
+            encode=encode,
             callbacks=[times],
         )
         times.watch(trainer)
         trainer.train()
+    warm = options.warm_steps
     return {
-        "seconds": statistics.median(times.seconds[WARM_STEPS:]),
-        "inside": statistics.median(times.inside[WARM_STEPS:]),
-        "megabytes": peak_megabytes(),
+        "seconds": statistics.median(times.seconds[warm:]),
+        "inside": statistics.median(times.inside[warm:]),
+        "megabytes": peak_bytes() / 2**20,
     }
 
 
-def run_child(policy: str, bonus: str, steps: int) -> dict[str, float]:
-    """`measure` in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.bonus_overhead", "--child", f"{policy}:{bonus}", "--steps", str(steps)]
-    result = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+def run_child(bonus: str) -> dict[str, float]:
+    """`measure` in a process of its own, with the flags of this one."""
+    command = [sys.executable, "-m", "benchmarks.bonus_overhead", *sys.argv[1:], "--child", bonus]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
-        sys.exit(f"{policy} with {bonus} failed:\n{result.stderr[-2000:]}")
+        raise RunError(f"{bonus} failed:\n{result.stderr[-2000:]}")
     return json.loads(result.stdout.splitlines()[-1])
 
 
 def main() -> None:
     (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
     if options.child:
-        policy, bonus = options.child.split(":")
-        print(json.dumps(measure(policy, bonus, options.steps)))
+        print(json.dumps(measure(options, options.child)))
         return
-    policies, bonuses = options.policies.split(","), ["no", *options.bonuses.split(","), "no"]
-    runs = {policy: [(bonus, run_child(policy, bonus, options.steps)) for bonus in bonuses] for policy in policies}
+    runs = [(bonus, run_child(bonus)) for bonus in ("no", *options.bonuses.split(","), "no")]
     publish(options.output, table(runs), {"options": asdict(options), "runs": runs})
 
 
-def table(runs: dict[str, list[tuple[str, dict[str, float]]]]) -> str:
+def table(runs: list[tuple[str, dict[str, float]]]) -> str:
     """Markdown: each bonus over the faster, and the smaller, of the two runs of plain GRPO."""
-    lines = ["| policy | bonus | seconds per step | ratio | bonus | peak MB | ratio |", "|---" * 7 + "|"]
-    for policy, found in runs.items():
-        plain = [run for bonus, run in found if bonus == "no"]
-        base_time, base_memory = (min(run[name] for run in plain) for name in ("seconds", "megabytes"))
-        for bonus, run in found:
-            time_ratio, memory_ratio = run["seconds"] / base_time, run["megabytes"] / base_memory
-            own = run["inside"] / (run["seconds"] - run["inside"])
-            lines.append(
-                f"| {policy} | {bonus} | {run['seconds']:.3f} | {time_ratio:.2f} | {own:.1%} | "
-                f"{run['megabytes']:.0f} | {memory_ratio:.3f} |"
-            )
+    lines = ["| bonus | seconds per step | ratio | bonus | peak MB | ratio |", "|---" * 6 + "|"]
+    plain = [run for bonus, run in runs if bonus == "no"]
+    base_time, base_memory = (min(run[name] for run in plain) for name in ("seconds", "megabytes"))
+    for bonus, run in runs:
+        time_ratio, memory_ratio = run["seconds"] / base_time, run["megabytes"] / base_memory
+        own = run["inside"] / (run["seconds"] - run["inside"])
+        lines.append(
+            f"| {bonus} | {run['seconds']:.3f} | {time_ratio:.2f} | {own:.1%} | {run['megabytes']:.0f} | "
+            f"{memory_ratio:.3f} |"
+        )
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

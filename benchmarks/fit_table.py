@@ -8,20 +8,14 @@ tenth of it free.
 
 from dataclasses import asdict, dataclass, field
 
-from transformers import HfArgumentParser, Qwen2Config
+from transformers import HfArgumentParser
 
 from benchmarks.machine import publish
+from benchmarks.shapes import SHAPES, architecture
 from training.memory_estimate import GIB, Work, estimate
 from training.policy import PolicyOptions
 
-# Vocabulary, width, inner width, layers, heads, key-value heads, and whether the head is the embedding.
-SIZES = {
-    "0.5B": (151_936, 896, 4864, 24, 14, 2, True),
-    "1.5B": (151_936, 1536, 8960, 28, 12, 2, True),
-    "3B": (151_936, 2048, 11_008, 36, 16, 2, True),
-    "7B": (152_064, 3584, 18_944, 28, 28, 4, False),
-    "14B": (152_064, 5120, 13_824, 48, 40, 8, False),
-}
+SIZES = [name for name in SHAPES if name.startswith("qwen2.5")]
 # What is trained -> flags of the policy, and whether the KL penalty takes a reference model.
 WAYS = {
     "full, float32, with KL penalty": (PolicyOptions(dtype="float32"), True),
@@ -41,21 +35,6 @@ class Options:
     completions: int = field(default=256, metadata={"help": "Completions sampled at once."})
     micro_batch: int = field(default=8, metadata={"help": "Completions per forward and backward pass."})
     output: str = field(default="outputs/fit_table", metadata={"help": "Path of the results, without extension."})
-
-
-def architecture(size: str) -> Qwen2Config:
-    """The published shape of that size of Qwen2.5."""
-    ids, width, inner, layers, heads, shared_heads, is_tied = SIZES[size]
-    return Qwen2Config(
-        vocab_size=ids,
-        hidden_size=width,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=shared_heads,
-        tie_word_embeddings=is_tied,
-        max_position_embeddings=32_768,
-    )
 
 
 def smallest_card(peak: int) -> str:
@@ -84,7 +63,7 @@ def main() -> None:
             )
             peak = peaks[f"{size}, {way}"] = estimate(architecture(size), policy, work).peak
             cells.append(f"{peak / GIB:.0f} GiB: {smallest_card(peak)}")
-        lines.append(f"| {size} | {' | '.join(cells)} |")
+        lines.append(f"| {size.removeprefix('qwen2.5-').upper()} | {' | '.join(cells)} |")
     publish(options.output, "\n".join(lines), {"options": asdict(options), "bytes": peaks})
 
 

@@ -7,7 +7,7 @@ few steps in a process of its own, through `IntrinsicGRPOTrainer` as a run does.
 decode one token for all completions the weights are read once, and for each completion the keys and values of the
 tokens before it, at the speed of a large copy on the same device in the same process. It leaves out the prompts' own
 pass and counts every completion as decoded from the first step on. Where everything fits into the cache of a CPU, as
-with the tiny shape, it is no bound.
+with the toy shape, it is no bound.
 """
 
 import json
@@ -18,14 +18,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from pathlib import Path
 
 import torch
-from transformers import HfArgumentParser, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, set_seed
+from transformers import HfArgumentParser, PreTrainedModel, set_seed
 from trl.import_utils import is_vllm_available
 
-from benchmarks.bonus_overhead import peak_megabytes
-from benchmarks.machine import caption, describe
+from benchmarks.machine import publish
+from benchmarks.shapes import SHAPES, random_policy
 from benchmarks.step_split import SECTIONS, StepSplit
 from intrinsic import build_bonuses
 from intrinsic.encoder import build_encoder
@@ -35,25 +34,12 @@ from training.devices import has_bfloat16
 from training.errors import UserError, run_cli
 from training.fit import correctness, now
 from training.options import IntrinsicOptions
+from training.out_of_memory import peak_bytes
 from training.policy import PolicyOptions, load_tokenizer
 from training.run_options import RunConfig
 from training.tiny_policy import SPACE
 from training.trainer import IntrinsicGRPOTrainer
 
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-)
-# As published; the head shares the weights of the embedding in all of them.
-SHAPES = {
-    "tiny": (1024, 64, 128, 2, 4, 2),
-    "qwen2.5-0.5b": (151_936, 896, 4864, 24, 14, 2),
-    "qwen2.5-1.5b": (151_936, 1536, 8960, 28, 12, 2),
-}
 SAMPLERS = ("hf", "continuous_batching", "vllm")
 WARM_STEPS = 1
 
@@ -93,20 +79,6 @@ class Options:
         for flag in ("prompts", "length", "copy_megabytes"):
             if getattr(self, flag) < 1:
                 raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
-
-
-def build_policy(shape: str, tokenizer, dtype: torch.dtype) -> Qwen2ForCausalLM:
-    """A Qwen2 of the shape with random weights."""
-    config = Qwen2Config(
-        **dict(zip(SIZES, SHAPES[shape], strict=True)),
-        max_position_embeddings=32_768,
-        tie_word_embeddings=True,
-        attn_implementation="sdpa",
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return Qwen2ForCausalLM(config).to(dtype)
 
 
 def sampler_flags(sampler: str, memory_share: float) -> dict:
@@ -163,7 +135,7 @@ def measure(options: Options, sampler: str) -> dict[str, float]:
         # Under autocast TRL would turn the trained weights themselves into bfloat16, which RunConfig refuses.
         in_half = sampler == "continuous_batching" and has_bfloat16()
         dtype = torch.bfloat16 if in_half else policy_options.weight_dtype()
-        policy = build_policy(options.shape, tokenizer, dtype)
+        policy = random_policy(options.shape, tokenizer, dtype)
         if sampler == "vllm":  # it loads the policy by name, and gets its weights from the trainer afterwards
             policy.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
@@ -202,7 +174,7 @@ def measure(options: Options, sampler: str) -> dict[str, float]:
 
 def summarize(split: StepSplit, trainer: IntrinsicGRPOTrainer, options: Options) -> dict[str, float]:
     """What `measure` returns, of the steps and batches after the first ones."""
-    megabytes = peak_megabytes()
+    megabytes = peak_bytes() / 2**20
     policy = trainer.accelerator.unwrap_model(trainer.model)
     half = trainer.args.bf16 or trainer.args.fp16
     weights, cache = weight_bytes(policy), cache_bytes(policy, 2 if half else policy.dtype.itemsize)
@@ -235,7 +207,7 @@ def run_child(sampler: str) -> dict:
 
 
 def table(result: dict) -> str:
-    """Markdown: one row per sampler, and where it was measured."""
+    """Markdown: one row per sampler."""
     options = result["options"]
     lines = [
         f"{options['shape']}, random weights, {'LoRA' if options['lora'] else 'all weights trained'}, bonus "
@@ -255,8 +227,8 @@ def table(result: dict) -> str:
         cells += [f"{part:.2f}" for part in (seconds["step"], *parts, max(0.0, seconds["step"] - sum(parts)))]
         lines.append(f"| {sampler} | {' | '.join(cells)} | {run['megabytes']:.0f} |")
     speeds = [f"{run['gigabytes_per_second']:.0f} GB/s" for run in result["samplers"].values() if "missing" not in run]
-    copies = f"Large copies: {', '.join(speeds)}. " if speeds else ""
-    return "\n".join(lines) + f"\n\nMedians over steps. {copies}{caption(result['machine'])}\n"
+    copies = f" Large copies: {', '.join(speeds)}." if speeds else ""
+    return "\n".join(lines) + f"\n\nMedians over steps.{copies}"
 
 
 def main() -> None:
@@ -265,12 +237,8 @@ def main() -> None:
         print(json.dumps(measure(options, options.child)))
         return
     samplers = {sampler: run_child(sampler) for sampler in options.sampler.split(",")}
-    result = {"machine": describe(), "options": asdict(options), "samplers": samplers}
-    output = f"{options.output}_{options.shape}_{'lora' if options.lora else 'full'}"
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{output}.json").write_text(json.dumps(result, indent=1) + "\n")
-    Path(f"{output}.md").write_text(table(result))
-    print(table(result))
+    result = {"options": asdict(options), "samplers": samplers}
+    publish(f"{options.output}_{options.shape}_{'lora' if options.lora else 'full'}", table(result), result)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ caches full of its weights, so it runs here too, outside the measured time; look
 """
 
 import copy
-import json
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from torch import Tensor
 from transformers import HfArgumentParser
 
 from analysis.style import SERIES, STYLE
-from benchmarks.machine import caption, describe
+from benchmarks.machine import publish
 from benchmarks.memory_reference import Contents, Encode, ReferenceMemory, reference_batch
 from intrinsic.encoder import build_encoder
 from intrinsic.episodic_memory import EpisodicMemory
@@ -194,11 +193,11 @@ def measure(options: Options, encode: Encode) -> dict:
     faiss.omp_set_num_threads(options.threads)
     rewards = {name: time_reward(options, encoder) for name, encoder in precisions(encode).items()}
     look_ups = time_look_ups(options, encode)
-    return {"machine": describe(), "options": asdict(options), "reward": rewards, "look_up": look_ups}
+    return {"options": asdict(options), "reward": rewards, "look_up": look_ups}
 
 
 def table(result: dict) -> str:
-    """Markdown: rewards by precision of the encoder, look-ups by size, and where they were measured."""
+    """Markdown: rewards by precision of the encoder, and look-ups by size."""
     options, rewards = result["options"], result["reward"]
     stored = f"{options['questions']:,} x {options['responses']}"
     lines = [
@@ -225,7 +224,7 @@ def table(result: dict) -> str:
             mine, other = row["ours" + kind], row["reference" + kind]
             cells += [f"{mine:.2f}", f"{other:.2f}", f"{other / mine:.1f}"]
         lines.append(f"| {' | '.join(cells)} | {row['difference']:.0e} |")
-    return "\n".join(lines) + f"\n\nMedians, both sides in turn. {caption(result['machine'])}\n"
+    return "\n".join(lines) + "\n\nMedians, both sides in turn."
 
 
 def plot(result: dict, path: Path) -> None:
@@ -254,12 +253,8 @@ def plot(result: dict, path: Path) -> None:
 def main() -> None:
     (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
     result = measure(options, build_encoder(options.encoder, device=options.device))
-    output = Path(options.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{output}.json").write_text(json.dumps(result, indent=1) + "\n")
-    Path(f"{output}.md").write_text(table(result))
-    plot(result, Path(f"{output}.png"))
-    print(table(result))
+    publish(options.output, table(result), result)
+    plot(result, Path(f"{options.output}.png"))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 from transformers import HfArgumentParser, set_seed
 
-from benchmarks.bonus_overhead import build_policy
 from benchmarks.machine import publish
+from benchmarks.shapes import SHAPES, random_policy
 from training.features import FeaturePass
 from training.policy import load_tokenizer
 
+SHAPE = "qwen2.5-0.5b"
 WAYS = ("identity", "logits")
 
 
@@ -62,7 +63,7 @@ class Peak:
 def measure(way: str, rows: int, length: int) -> dict[str, float]:
     """Milliseconds, megabytes above the peak before, and the mean self-certainty found."""
     set_seed(0)
-    model = build_policy("wide", load_tokenizer("tiny")).eval()
+    model = random_policy(SHAPE, load_tokenizer("tiny")).eval()
     weight = model.get_output_embeddings().weight
     hidden = torch.randn(rows, length, weight.size(1))
     tokens = torch.randint(0, weight.size(0), (rows, length))
@@ -103,7 +104,7 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.self_certainty_memory", "--way", way, *sizes]
         found[way] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     # Small tensors may fit into memory that the process held already: never count less than what it must make.
-    own = max(found["identity"]["mb"], options.rows * options.length * 896 * 4 / 2**20)
+    own = max(found["identity"]["mb"], options.rows * options.length * SHAPES[SHAPE].hidden_size * 4 / 2**20)
     memory, milliseconds = found["logits"]["mb"] / own, found["logits"]["ms"] / found["identity"]["ms"]
     lines = ["| way | ms | MB | mean, nats |", "|---" * 4 + "|"]
     lines += [f"| {way} | {run['ms']:.0f} | {run['mb']:.1f} | {run['mean']:.5f} |" for way, run in found.items()]

@@ -18,16 +18,18 @@ from dataclasses import asdict, dataclass, field
 from transformers import HfArgumentParser, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from benchmarks.bonus_overhead import WARM_STEPS, StepTimes, peak_megabytes
+from benchmarks.bonus_overhead import StepTimes
 from benchmarks.machine import publish
 from tasks.countdown import add_prompts, generate
 from training.fit import correctness
+from training.out_of_memory import peak_bytes
 from training.policy import load_policy, load_tokenizer
 from training.run_options import RunConfig
 from training.tiny_policy import SPACE
 from training.trainer import IntrinsicGRPOTrainer
 
 WAYS = ("trl", "trl, our precision", "ours")
+WARM_STEPS = 2
 
 
 @dataclass
@@ -77,7 +79,7 @@ def measure(options: Options) -> dict:
         )
         trainer.train()
     tokens = [log["num_tokens"] for log in trainer.state.log_history if "num_tokens" in log]
-    return {"seconds": times.seconds[WARM_STEPS:], "tokens": tokens[-1] / options.steps, "mb": peak_megabytes()}
+    return {"seconds": times.seconds[WARM_STEPS:], "tokens": tokens[-1] / options.steps, "mb": peak_bytes() / 2**20}
 
 
 def run_child(way: str) -> dict:

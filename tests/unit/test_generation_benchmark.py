@@ -10,7 +10,6 @@ import torch
 from benchmarks import generation
 from benchmarks.generation import (
     Options,
-    build_policy,
     bytes_to_decode,
     cache_bytes,
     copy_bandwidth,
@@ -21,11 +20,12 @@ from benchmarks.generation import (
     table,
     weight_bytes,
 )
+from benchmarks.shapes import random_policy
 from benchmarks.step_split import SECTIONS, StepSplit
 from training.errors import UserError
 from training.run_options import RunConfig
 
-TOY = {"shape": "tiny", "prompts": 1, "generations": 4, "length": 6, "steps": 2, "copy_megabytes": 4}
+TOY = {"shape": "toy", "prompts": 1, "generations": 4, "length": 6, "steps": 2, "copy_megabytes": 4}
 
 
 @pytest.fixture(scope="module")
@@ -33,29 +33,23 @@ def full():
     return measure(Options(**TOY), "hf")
 
 
-@pytest.fixture(scope="module")
-def machine():
-    names = ("python", "torch", "transformers", "trl", "cpu", "cores", "threads", "commit", "date")
-    return dict.fromkeys(names, "?") | {"gpu": None}
-
-
 @pytest.mark.parametrize(("shape", "published"), [("qwen2.5-0.5b", 494_032_768), ("qwen2.5-1.5b", 1_543_714_304)])
 def test_shapes_have_the_published_number_of_weights(shape, published, tokenizer):
     with torch.device("meta"):
-        policy = build_policy(shape, tokenizer, torch.bfloat16)
+        policy = random_policy(shape, tokenizer, torch.bfloat16)
     assert sum(weight.numel() for weight in policy.parameters()) == published
     assert weight_bytes(policy) == 2 * published
 
 
 def test_an_input_embedding_that_is_not_the_head_is_not_read(tokenizer):
-    policy = build_policy("tiny", tokenizer, torch.float32)
+    policy = random_policy("toy", tokenizer, torch.float32)
     tied = weight_bytes(policy)
     policy.lm_head.weight = torch.nn.Parameter(policy.lm_head.weight.clone())
     assert weight_bytes(policy) == tied == sum(weight.nbytes for weight in policy.parameters()) - 1024 * 64 * 4
 
 
 def test_cache_bytes_are_those_that_a_forward_pass_leaves(tokenizer):
-    policy = build_policy("tiny", tokenizer, torch.float32)
+    policy = random_policy("toy", tokenizer, torch.float32)
     cache = policy(torch.ones(1, 5, dtype=torch.long), use_cache=True).past_key_values
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     assert 5 * cache_bytes(policy, itemsize=4) == held
@@ -90,7 +84,7 @@ def test_speed_and_bound_are_of_the_tokens_generated(full):
 
 @pytest.mark.parametrize("half", [False, True])
 def test_the_bound_is_the_tokens_over_the_seconds_that_reading_takes(half, tokenizer, monkeypatch):
-    policy = build_policy("tiny", tokenizer, torch.float32)
+    policy = random_policy("toy", tokenizer, torch.float32)
     monkeypatch.setattr(generation, "copy_bandwidth", lambda device, megabytes: 1e6)
     accelerator = SimpleNamespace(unwrap_model=lambda model: model, device=torch.device("cpu"))
     args = SimpleNamespace(bf16=half, fp16=False)
@@ -104,9 +98,9 @@ def test_the_bound_is_the_tokens_over_the_seconds_that_reading_takes(half, token
     assert found["tokens_per_completion"] == 3.0 and found["seconds"]["step"] == 3.0
 
 
-def test_what_no_section_explains_is_the_rest_of_the_step(full, machine):
+def test_what_no_section_explains_is_the_rest_of_the_step(full):
     run = full | {"seconds": dict.fromkeys(SECTIONS, 1.0) | {"step": 7.5}}
-    text = table({"machine": machine, "options": vars(Options(**TOY)), "samplers": {"hf": run}})
+    text = table({"options": vars(Options(**TOY)), "samplers": {"hf": run}})
     cells = text.splitlines()[4].split(" | ")
     assert cells[4:11] == ["7.50", *["1.00"] * 5, "2.50"]
 
@@ -116,10 +110,10 @@ def test_lora_reads_the_adapter_besides_the_weights(full):
     assert lora["weight_megabytes"] > full["weight_megabytes"]
 
 
-def test_a_sampler_that_is_not_installed_is_a_row_of_the_table(full, machine, monkeypatch):
+def test_a_sampler_that_is_not_installed_is_a_row_of_the_table(full, monkeypatch):
     monkeypatch.setattr(generation, "is_vllm_available", lambda: False)
     samplers = {"hf": full, "vllm": run_child("vllm")}
-    text = table({"machine": machine, "options": vars(Options(**TOY)), "samplers": samplers})
+    text = table({"options": vars(Options(**TOY)), "samplers": samplers})
     hf, vllm = text.splitlines()[4:6]
     assert hf.count("|") == vllm.count("|") == 13 and "not installed" in vllm
     assert f"{full['tokens_per_second'] / full['bound']:.1%}" in hf
@@ -148,17 +142,17 @@ def test_vllm_and_continuous_batching_get_the_same_share_of_memory():
 
 def test_main_writes_a_table_per_shape_and_way_of_training(full, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(generation, "run_child", lambda sampler: full)
-    flags = ["--shape=tiny", "--sampler=hf", "--lora", f"--output={tmp_path / 'new' / 'speed'}"]
+    flags = ["--shape=toy", "--sampler=hf", "--lora", f"--output={tmp_path / 'new' / 'speed'}"]
     monkeypatch.setattr(sys, "argv", ["generation", *flags])
     generation.main()
-    assert (tmp_path / "new" / "speed_tiny_lora.md").read_text() in capsys.readouterr().out
-    assert json.loads((tmp_path / "new" / "speed_tiny_lora.json").read_text())["samplers"]["hf"] == full
+    assert (tmp_path / "new" / "speed_toy_lora.md").read_text() in capsys.readouterr().out
+    assert json.loads((tmp_path / "new" / "speed_toy_lora.json").read_text())["samplers"]["hf"] == full
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"shape": "gpt"}, "--shape='gpt' .* tiny"),
+        ({"shape": "gpt"}, "--shape='gpt' .* toy"),
         ({"sampler": "hf,sglang"}, "--sampler='sglang' .* vllm"),
         ({"steps": 1}, "--steps=1"),
         ({"length": 0}, "--length=0"),

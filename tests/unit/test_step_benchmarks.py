@@ -24,6 +24,7 @@ def stub_trainer():
         accelerator=SimpleNamespace(backward=nothing),
         compute_loss=nothing,
         _features=nothing,
+        _capture=SimpleNamespace(_keep_states=nothing, _keep_statistics=nothing),
         _calculate_rewards=nothing,
         _generate_single_turn=lambda prompt_ids: ([[5, 6]],),
     )
@@ -40,16 +41,19 @@ def test_seconds_inside_the_bonus_are_those_of_their_step(monkeypatch):
     assert times.seconds == [10.0, 5.0] and times.inside == [2.0, 1.0]
 
 
-def test_features_and_every_method_of_the_bonuses_count_as_the_bonus(monkeypatch):
+def test_features_their_capture_and_every_method_of_the_bonuses_count_as_the_bonus(monkeypatch):
     ticks = count()
     monkeypatch.setattr(bonus_overhead, "now", lambda: float(next(ticks)))
     times, trainer = StepTimes(), stub_trainer()
     times.watch(trainer)
     times.on_step_begin(None, None, None)
-    for function in (trainer._features, trainer.bonuses.score, trainer.bonuses.join, trainer.bonuses.update):
+    capture, bonuses = trainer._capture, trainer.bonuses
+    for function in (trainer._features, capture._keep_states, capture._keep_statistics):
+        function()
+    for function in (bonuses.score, bonuses.join, bonuses.update):
         function()
     times.on_step_end(None, None, None)
-    assert times.inside == [4.0]
+    assert times.inside == [6.0]
 
 
 def test_every_part_of_a_step_is_in_its_section(monkeypatch):
@@ -99,7 +103,7 @@ def built(monkeypatch):
 def test_the_first_two_steps_do_not_count(built):
     found = step_time.measure(step_time.Options(way="ours", steps=5))
     assert found["seconds"] == [1.0, 2.0, 6.0] and found["tokens"] == 24.0
-    found = bonus_overhead.measure("tiny", "no", 5)
+    found = bonus_overhead.measure(bonus_overhead.Options(steps=5), "no")
     assert (found["seconds"], found["inside"]) == (2.0, 0.5)
 
 
