@@ -1,18 +1,16 @@
 """--dry_run of the entry scripts: settings by group, one OK line per check, one step tried, nothing written."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import run_countdown
 import run_gsm8k
 from tasks.countdown import ProblemSpace, add_prompts, generate
+from tests.processes import ROOT, run_python
 from training.chat import render
 from training.dry_run import packages
 from training.errors import UserError, run_cli
@@ -20,7 +18,6 @@ from training.help import GROUPS
 from training.policy import EMBEDDED, load_policy, load_tokenizer
 from training.presets import PRESETS
 
-ROOT = Path(__file__).parents[2]
 CHECKS = ["flags", "packages", "device", "model", "data", "bonuses", "run folder", "memory"]
 TOY = ["--train_problems", "64", "--eval_problems", "8", "--bs", "2", "--num_generations", "4", "--L", "12"]
 
@@ -186,12 +183,5 @@ def test_a_preset_with_flags_on_top_says_which_values_it_loses(dry_run, tmp_path
 
 
 def test_from_the_shell(tmp_path):
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "run_countdown.py"), *TOY, "--dry_run"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        timeout=300,
-    )
-    assert result.returncode == 0 and passed(result.stdout) == CHECKS and not list(tmp_path.iterdir())
+    result = run_python(ROOT / "run_countdown.py", *TOY, "--dry_run", cwd=tmp_path)
+    assert passed(result.stdout) == CHECKS and not list(tmp_path.iterdir())

@@ -5,30 +5,18 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.processes import ENVIRONMENT, ROOT, run_python, run_script
 from training.policy import EMBEDDED
 
-ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 TINY = ["--model_name=tiny", "--max_new_tokens", "8"]
 
 
-def run(*flags, check=True, cwd=ROOT):
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "run_eval.py"), *map(str, flags)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=ENVIRONMENT,
-        timeout=300,
-    )
-    if check:
-        assert result.returncode == 0, result.stderr[-3000:]
-    return result
+def run(*flags, **settings):
+    return run_script("run_eval.py", *flags, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +29,10 @@ def rows(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory):
-    """Countdown, four samples of each of eight problems."""
+    """Countdown, four samples of each of eight problems, by an interpreter of its own."""
     path = tmp_path_factory.mktemp("eval") / "sampled.json"
     flags = ["--task=countdown", "--model_name=tiny", "--limit", "8", "--n", "4", "--temperature", "1"]
-    return path, run(*flags, "--output", path)
+    return path, run_python(ROOT / "run_eval.py", *flags, "--output", path)
 
 
 def test_all_tiers_pass_and_vote_are_side_by_side_with_records(sampled):
@@ -100,13 +88,12 @@ def test_shell_script_prints_the_loose_tier_from_inside_its_folder(rows, tmp_pat
         str(tmp_path / "x.json"),
     ]
     command = ["bash", "sh/eval_gsm8k.sh", *flags]
-    settings = {"capture_output": True, "text": True, "cwd": ROOT / "evaluation", "timeout": 300}
-    result = subprocess.run(command, env=ENVIRONMENT | {"PYTHON": sys.executable}, **settings)
+    environment = os.environ | ENVIRONMENT | {"PYTHON": sys.executable}
+    settings = {"capture_output": True, "text": True, "cwd": ROOT / "evaluation", "env": environment, "timeout": 300}
+    result = subprocess.run(command, **settings)
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.startswith("loose") and "medium" not in result.stdout
-    refused = subprocess.run(
-        [*command, "--data", "nowhere.jsonl"], env=ENVIRONMENT | {"PYTHON": sys.executable}, **settings
-    )
+    refused = subprocess.run([*command, "--data", "nowhere.jsonl"], **settings)
     assert refused.returncode == 2 and "nowhere.jsonl" in refused.stderr
 
 
@@ -142,8 +129,7 @@ BAD_INPUT = {
 
 @pytest.mark.parametrize("flags, words", BAD_INPUT.values(), ids=BAD_INPUT.keys())
 def test_bad_input_is_one_sentence_and_exit_code_2(flags, words):
-    result = run(*flags, check=False)
-    assert result.returncode == 2, result.stderr[-2000:]
+    result = run(*flags, code=2)
     message = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(message) == 1 and "Traceback" not in result.stderr
     assert all(word in message[0] for word in words)
@@ -158,5 +144,5 @@ def test_damaged_data_and_checkpoints_are_refused(tmp_path):
         (["--model_name", without_weights(tmp_path / "model")], "incomplete"),
     ]
     for flags, words in cases:
-        result = run(*flags, check=False)
-        assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr
+        result = run(*flags, code=2)
+        assert words in result.stderr and "Traceback" not in result.stderr

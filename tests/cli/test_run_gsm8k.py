@@ -1,37 +1,20 @@
 """run_gsm8k.py and run_math.py from the shell, at toy size: every bonus, LoRA, shots, evaluation, bad input."""
 
 import json
-import os
 import shlex
-import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from tasks.math_options import GSM8KOptions, MathIntrinsicOptions
+from tests.processes import ROOT, run_python, run_script
 from training.run_options import parse_options
 
-ROOT = Path(__file__).parents[2]
 SEED_README = ROOT.parent / "shared" / "seeds" / "memory_r.txt"
 REAL = ROOT.parent / "shared" / "data" / "gsm8k"
 TOY = ["--bs", "2", "--gc", "1", "--num_generations", "4", "--L", "16", "--max_steps", "2", "--eval_problems", "4"]
 SHAPES = ("xml_count", "soft_format", "strict_format", "integer")
-
-
-def run(script, *flags, check=True):
-    result = subprocess.run(
-        [sys.executable, str(ROOT / script), *flags],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        timeout=300,
-    )
-    if check:
-        assert result.returncode == 0, result.stderr[-3000:]
-    return result
 
 
 def records(folder):
@@ -64,7 +47,7 @@ def problems(tmp_path_factory):
     ids=lambda flags: " ".join(flags[:2]),
 )
 def test_every_use_ir_trains(flags, problems, tmp_path):
-    run("run_gsm8k.py", *TOY, "--data", str(problems), *flags, "--output_dir", str(tmp_path))
+    run_script("run_gsm8k.py", *TOY, "--data", str(problems), *flags, "--output_dir", str(tmp_path))
     log = [record for record in records(tmp_path) if "loss" in record]
     assert len(log) == 2
     for column in (*SHAPES, "correctness"):
@@ -76,11 +59,10 @@ def test_every_use_ir_trains(flags, problems, tmp_path):
 
 @pytest.fixture(scope="module")
 def lora_run(problems, tmp_path_factory):
-    """Memory-R+ on an adapter, evaluated before, between and after."""
+    """Memory-R+ on an adapter, evaluated before, between and after, by an interpreter of its own."""
     folder = tmp_path_factory.mktemp("lora")
     flags = ["--use_ir=knn+", "--lora", "--lora_r", "4", "--do_eval", "1", "--eval_steps", "1", "--eval_samples", "2"]
-    result = run("run_gsm8k.py", *TOY, "--data", str(problems), *flags, "--output_dir", str(folder))
-    return folder, result
+    return folder, run_python(ROOT / "run_gsm8k.py", *TOY, "--data", problems, *flags, "--output_dir", folder)
 
 
 def test_held_out_evaluation_reports_all_tiers_greedy_and_sampled(lora_run):
@@ -119,10 +101,7 @@ def test_lora_run_ends_with_adapter_and_merged_model(lora_run):
 def test_two_processes_share_the_evaluation(problems, tmp_path):
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     flags = [*TOY, "--data", str(problems), "--use_ir=knn", "--do_eval", "1", "--eval_steps", "1"]
-    command = [sys.executable, *launch, str(ROOT / "run_gsm8k.py"), *flags, "--output_dir", str(tmp_path)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
+    result = run_python(*launch, ROOT / "run_gsm8k.py", *flags, "--output_dir", tmp_path)
     report = json.loads((tmp_path / "eval" / "step_000001.json").read_text())
     sampled = [record["id"] for record in report["records"] if record["pass"] == "sampled"]
     assert sampled == [0, 1, 2, 3] and report["metrics"]["accuracy"]["n"] == 4
@@ -135,17 +114,8 @@ def test_latex_answers_train_through_run_math(tmp_path):
     rows = [{"problem": f"What is {n}/7?", "solution": f"It is \\boxed{{\\frac{{{n}}}{{7}}}}."} for n in range(1, 31)]
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run(
-        "run_math.py",
-        *TOY,
-        "--data",
-        str(data),
-        "--use_ir=knn+",
-        "--do_eval",
-        "1",
-        "--output_dir",
-        str(tmp_path / "run"),
-    )
+    flags = [*TOY, "--data", data, "--use_ir=knn+", "--do_eval", "1", "--output_dir", tmp_path / "run"]
+    run_python(ROOT / "run_math.py", *flags)
     log = records(tmp_path / "run")
     assert any("rewards/steps/mean" in record for record in log)
     assert json.loads((tmp_path / "run" / "eval" / "after.json").read_text())["records"][0]["gold"].startswith("\\frac")
@@ -173,7 +143,7 @@ def test_every_training_command_of_memory_r_means_what_the_paper_meant(monkeypat
 def test_a_printed_command_trains_on_the_real_rows(tmp_path):
     command = "--use_ir=knn+ --k=1 --num_shots=0 --nepochs=1 --seed 0 --bs 2 --gc 8 --L 200 --num_generations 2"
     flags = [*command.split(), "--model_name=tiny", "--data", str(REAL), "--max_steps", "1"]
-    run("run_gsm8k.py", *flags, "--output_dir", str(tmp_path))
+    run_script("run_gsm8k.py", *flags, "--output_dir", str(tmp_path))
     completions = pd.read_parquet(next((tmp_path / "completions").glob("*.parquet")))
     assert len(completions) == 2 * 8 * 2 and completions["question"].nunique() == 16
 
@@ -191,8 +161,7 @@ BAD_INPUT = {
 
 @pytest.mark.parametrize("flags, words", BAD_INPUT.values(), ids=BAD_INPUT.keys())
 def test_bad_input_is_one_sentence_and_exit_code_2(flags, words, problems, tmp_path):
-    result = run("run_gsm8k.py", *TOY, "--data", str(problems), *flags, "--output_dir", str(tmp_path), check=False)
-    assert result.returncode == 2, result.stderr[-2000:]
+    result = run_script("run_gsm8k.py", *TOY, "--data", str(problems), *flags, "--output_dir", str(tmp_path), code=2)
     message = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(message) == 1 and "Traceback" not in result.stderr
     for word in words:
@@ -210,8 +179,8 @@ BAD_ROWS = {
 def test_unreadable_gold_is_refused_with_its_row(row, words, tmp_path):
     data = tmp_path / "rows.jsonl"
     data.write_text(json.dumps({"question": "B?", "answer": "#### 1"}) + "\n" + json.dumps(row) + "\n")
-    result = run("run_gsm8k.py", *TOY, "--data", str(data), "--output_dir", str(tmp_path / "run"), check=False)
-    assert result.returncode == 2 and all(word in result.stderr for word in words)
+    result = run_script("run_gsm8k.py", *TOY, "--data", str(data), "--output_dir", str(tmp_path / "run"), code=2)
+    assert all(word in result.stderr for word in words)
 
 
 @pytest.mark.fault("F19")
@@ -223,6 +192,6 @@ def test_policy_without_chat_template_is_told_of_the_plain_prompt(problems, tmp_
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "base")
     flags = [*TOY, "--data", str(problems), "--model_name", str(tmp_path / "base")]
-    refused = run("run_gsm8k.py", *flags, "--output_dir", str(tmp_path / "run"), check=False)
-    assert refused.returncode == 2 and "--prompt_type=plain" in refused.stderr
-    run("run_gsm8k.py", *flags, "--prompt_type=plain", "--output_dir", str(tmp_path / "run"))
+    refused = run_script("run_gsm8k.py", *flags, "--output_dir", str(tmp_path / "run"), code=2)
+    assert "--prompt_type=plain" in refused.stderr
+    run_script("run_gsm8k.py", *flags, "--prompt_type=plain", "--output_dir", str(tmp_path / "run"))

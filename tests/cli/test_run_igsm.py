@@ -1,26 +1,17 @@
-"""run_igsm.py and run_eval.py --task=igsm by subprocess: parts inside and outside the range, and bad input."""
+"""run_igsm.py and run_eval.py --task=igsm from the shell: parts inside and outside the range, and bad input."""
 
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.processes import ROOT, run_python, run_script
+
 TOY = ["--train_problems", "12", "--eval_problems", "3", "--bs", "1", "--L", "8", "--max_steps", "2", "--seed", "0"]
 
 
-def run(script, *flags, cwd, code=0):
-    command = [sys.executable, str(ROOT / script), *map(str, flags)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
-    assert result.returncode == code, result.stderr[-3000:] + result.stdout[-1000:]
-    return result
-
-
 def test_trains_with_a_bonus_and_evaluates_both_ranges(tmp_path):
-    output = run("run_igsm.py", *TOY, "--use_ir=outcome,cfn", cwd=tmp_path).stdout
+    output = run_python(ROOT / "run_igsm.py", *TOY, "--use_ir=outcome,cfn", cwd=tmp_path).stdout
     (folder,) = (tmp_path / "outputs" / "igsm").iterdir()
     assert folder.name == "tiny_outcome-cfn_seed0" and "accuracy/op 4-5" in output and "accuracy/op 6-7" in output
     report = json.loads((folder / "eval" / "after.json").read_text())
@@ -32,7 +23,7 @@ def test_trains_with_a_bonus_and_evaluates_both_ranges(tmp_path):
 
 def test_run_eval_takes_a_range_of_operations(tmp_path):
     flags = ["--task=igsm", "--split", "4-5", "--limit", 3, "--max_new_tokens", 8]
-    output = run("run_eval.py", *flags, cwd=tmp_path).stdout
+    output = run_script("run_eval.py", *flags, cwd=tmp_path).stdout
     (path,) = (tmp_path / "outputs" / "eval" / "igsm" / "tiny").iterdir()
     assert "task igsm" in output and "split-4-5" in path.name
     assert {record["op"] for record in json.loads(path.read_text())["records"]} <= {4, 5}
@@ -49,12 +40,12 @@ def test_run_eval_takes_a_range_of_operations(tmp_path):
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(script, flags, message, tmp_path):
-    result = run(script, *flags, cwd=tmp_path, code=2)
+    result = run_script(script, *flags, cwd=tmp_path, code=2)
     assert message in result.stderr and "Traceback" not in result.stderr
 
 
 def test_dry_run_checks_without_training(tmp_path):
-    output = run("run_igsm.py", *TOY, "--dry_run", cwd=tmp_path).stdout
+    output = run_script("run_igsm.py", *TOY, "--dry_run", cwd=tmp_path).stdout
     assert (
         re.search(r"OK  data: \d+ training problems, 3 held-out ones", output) and not (tmp_path / "outputs").exists()
     )

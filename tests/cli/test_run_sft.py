@@ -1,35 +1,25 @@
-"""run_sft.py by subprocess: traces to a policy that run_countdown.py takes; resume, LoRA and bad input."""
+"""run_sft.py from the shell: traces to a policy that run_countdown.py takes; resume, LoRA and bad input."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.processes import ROOT, run_python, run_script
+
 TOY = ["--per_device_train_batch_size", "4", "--learning_rate", "1e-3", "--seed", "0", "--logging_steps", "1"]
-
-
-def run(*arguments, code=0, cwd=None):
-    result = subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd or ROOT, check=False
-    )
-    assert result.returncode == code, result.stderr[-3000:] + result.stdout[-1000:]
-    return result
 
 
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "injected.jsonl"
-    run("-m", "tasks.countdown_bridge", "--n", 16, "--output", path)
+    run_python("-m", "tasks.countdown_bridge", "--n", 16, "--output", path)
     return path
 
 
 @pytest.fixture(scope="module")
 def trained(traces, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sft")
-    result = run(ROOT / "run_sft.py", "--data", traces, *TOY, "--max_steps", 2, cwd=folder)
+    result = run_python(ROOT / "run_sft.py", "--data", traces, *TOY, "--max_steps", 2, cwd=folder)
     return folder / "outputs" / "sft" / "tiny_injected_seed0", result
 
 
@@ -44,33 +34,34 @@ def test_leaves_policy_record_and_metrics_under_the_one_rule_for_names(trained):
 def test_reinforcement_learning_goes_on_from_it(trained, tmp_path):
     flags = ["--config", "configs/countdown_tiny.yaml", "--max_steps", 1, "--bs", 2, "--L", 16, "--do_eval", "false"]
     flags += ["--num_generations", 4, "--train_problems", 64, "--save_strategy", "no", "--output_dir", tmp_path / "rl"]
-    run("run_countdown.py", "--model_name", trained[0] / "final", *flags)
+    run_script("run_countdown.py", "--model_name", trained[0] / "final", *flags)
     assert (tmp_path / "rl" / "final" / "config.json").exists()
 
 
 def test_tiny_is_a_new_policy_sized_for_traces_that_the_embedded_one_has_no_words_for(tmp_path):
     problems = tmp_path / "igsm.jsonl"
     settings = ["--n", 8, "--traces", "plain", "--min_op", 4, "--max_op", 5]
-    run("-m", "tasks.igsm.generate", "--output", problems, *settings)
+    run_python("-m", "tasks.igsm.generate", "--output", problems, *settings)
     flags = ["--data", problems, *TOY, "--max_length", 400, "--output_dir", tmp_path / "sft"]
-    result = run("run_sft.py", *flags, "--max_steps", 1)
+    result = run_script("run_sft.py", *flags, "--max_steps", 1)
     assert "new policy" in result.stdout and "traces, 1 updates" in result.stdout
     shape = json.loads((tmp_path / "sft" / "final" / "config.json").read_text())
     assert shape["hidden_size"] == 256 and shape["vocab_size"] > 300
-    assert "--lora" in run("run_sft.py", "--data", problems, "--lora", code=2, cwd=ROOT).stderr
+    assert "--lora" in run_script("run_sft.py", "--data", problems, "--lora", code=2).stderr
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(traces, tmp_path):
     flags = ["--data", traces, *TOY, "--save_strategy", "steps", "--save_steps", 1, "--lr_scheduler_type", "constant"]
-    run("run_sft.py", *flags, "--max_steps", 3, "--output_dir", tmp_path / "straight")
-    run("run_sft.py", *flags, "--max_steps", 2, "--output_dir", tmp_path / "halves")
-    run("run_sft.py", *flags, "--max_steps", 3, "--output_dir", tmp_path / "halves", "--resume", "auto")
+    # By an interpreter of its own: its hash seed differs from that of the forked halves.
+    run_python(ROOT / "run_sft.py", *flags, "--max_steps", 3, "--output_dir", tmp_path / "straight")
+    run_script("run_sft.py", *flags, "--max_steps", 2, "--output_dir", tmp_path / "halves")
+    run_script("run_sft.py", *flags, "--max_steps", 3, "--output_dir", tmp_path / "halves", "--resume", "auto")
     first, second = ((tmp_path / name / "final" / "model.safetensors").read_bytes() for name in ("straight", "halves"))
     assert first == second
 
 
 def test_lora_leaves_adapter_and_merged_policy(traces, tmp_path):
-    run("run_sft.py", "--data", traces, *TOY, "--max_steps", 1, "--lora", "--output_dir", tmp_path / "run")
+    run_script("run_sft.py", "--data", traces, *TOY, "--max_steps", 1, "--lora", "--output_dir", tmp_path / "run")
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").exists()
     assert (tmp_path / "run" / "final" / "model.safetensors").exists()
 
@@ -89,11 +80,11 @@ def test_lora_leaves_adapter_and_merged_policy(traces, tmp_path):
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(flags, message, traces, tmp_path):
     flags = [str(traces) if flag == "TRACES" else flag for flag in flags]
-    result = run(ROOT / "run_sft.py", *flags, code=2, cwd=tmp_path)
+    result = run_script("run_sft.py", *flags, code=2, cwd=tmp_path)
     assert message in result.stderr and "Traceback" not in result.stderr
     assert not list(tmp_path.rglob("model.safetensors"))
 
 
 def test_help_explains_every_flag_by_group():
-    text = run("run_sft.py", "--help").stdout
-    assert "--loss_on" in text and "--packing" in run("run_sft.py", "--help_all").stdout
+    text = run_script("run_sft.py", "--help").stdout
+    assert "--loss_on" in text and "--packing" in run_script("run_sft.py", "--help_all").stdout

@@ -1,13 +1,10 @@
 """Two processes from the shell: `accelerate launch` with the files of configs/accelerate/, and going on with one."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import asdict, fields
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -20,31 +17,18 @@ from intrinsic import bonus_class
 from intrinsic.base import WeightSchedule
 from run_countdown import CountdownOptions
 from tasks.math_options import GSM8KOptions
+from tests.processes import ROOT, run_python, run_script
 from training.checkpoint import is_complete
 from training.errors import UserError
 from training.options import IntrinsicOptions
 from training.run import Run
 from training.run_options import RunConfig, RunOptions, parse_options
 
-ROOT = Path(__file__).parents[2]
 FILES = {"ddp": "MULTI_GPU", "fsdp": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
 TOY = ["--gc", "1", "--num_generations", "4", "--L", "12", "--train_problems", "64", "--logging_steps", "1"]
 TOY += ["--seed", "3", "--do_eval", "0", "--save_steps", "1"]
 BONUSES = ["--use_ir=knn+,sc,rnd", "--ir_weight=1,0.5,0.5", "--explore_warmup", "1", "--encoder", "policy"]
 BONUSES += ["--rnd_width", "16"]
-
-
-def run(*command):
-    result = subprocess.run(
-        [sys.executable, *command],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result
 
 
 def completions(folder, step):
@@ -58,7 +42,7 @@ def launched(tmp_path_factory):
     launch = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/ddp.yaml"]
     launch += ["--main_process_port", "0"]
     flags = [*TOY, *BONUSES, "--bs", "1", "--max_steps", "2", "--output_dir", str(folder)]
-    return folder, run(*launch, "run_countdown.py", *flags)
+    return folder, run_python(*launch, "run_countdown.py", *flags)
 
 
 def test_accelerate_launch_trains_on_two_processes(launched):
@@ -89,7 +73,7 @@ def test_resuming_with_other_prompts_per_update_is_refused(launched, monkeypatch
 
 def test_checkpoint_of_two_processes_resumes_on_one(launched, tmp_path):
     folder = shutil.copytree(launched[0], tmp_path / "run")
-    result = run("run_countdown.py", *resuming(folder, prompts=2))
+    result = run_script("run_countdown.py", *resuming(folder, prompts=2))
     assert "at step 2" in result.stdout
     assert len(completions(folder, 2)) == 8
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

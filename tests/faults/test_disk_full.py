@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.faults.processes import train
+from tests.processes import train
 from training.checkpoint import find_checkpoint, is_complete, list_checkpoints
 
 MEGABYTE = 1_000_000

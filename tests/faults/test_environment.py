@@ -9,7 +9,7 @@ import pytest
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
-from tests.faults.processes import PATIENCE, ROOT, TOY
+from tests.processes import PATIENCE, ROOT, TOY
 from training.errors import RunError
 from training.trackers import ShieldedTracker, shield_trackers
 

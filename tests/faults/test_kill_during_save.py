@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.faults.processes import PATIENCE, context
+from tests.processes import PATIENCE, context
 from training.checkpoint import find_checkpoint, list_checkpoints, load_state, rotate, save_state, saving, step_of
 
 KILLS = 50

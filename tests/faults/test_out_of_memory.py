@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.faults.processes import train
+from tests.processes import train
 from training.checkpoint import find_checkpoint
 
 FLAGS = ["--max_steps", "4", "--save_steps", "2"]

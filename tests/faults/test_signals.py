@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.faults.processes import TrainingProcess, train
+from tests.processes import start_training, train
 from training.checkpoint import find_checkpoint, list_checkpoints
 
 FLAGS = ["--max_steps", "4", "--save_steps", "4"]
@@ -76,7 +76,7 @@ def test_a_signal_ends_in_a_checkpoint_from_which_the_run_goes_on_as_if_never_st
     pause, number, exit_code, uninterrupted, tmp_path
 ):
     folder, flags = tmp_path / "run", [*FLAGS, "--output_dir", str(tmp_path / "run")]
-    stopped = TrainingProcess(flags, tmp_path / "log", prepare=pause)
+    stopped = start_training(flags, tmp_path / "log", prepare=pause)
     assert stopped.wait_for_message() == "paused"
     os.kill(stopped.process.pid, number)
     stopped.connection.send("go on")
@@ -92,7 +92,7 @@ def test_a_signal_ends_in_a_checkpoint_from_which_the_run_goes_on_as_if_never_st
 @pytest.mark.fault("F23")
 def test_a_second_signal_ends_the_process_at_once(tmp_path):
     flags = [*FLAGS, "--output_dir", str(tmp_path / "run")]
-    stopped = TrainingProcess(flags, tmp_path / "log", prepare=pause_and_confirm_signals)
+    stopped = start_training(flags, tmp_path / "log", prepare=pause_and_confirm_signals)
     assert stopped.wait_for_message() == "paused"
     os.kill(stopped.process.pid, signal.SIGTERM)
     assert stopped.wait_for_message() == "taken"

@@ -17,7 +17,7 @@ from intrinsic.knn_memory import MemoryRPlus
 from rewards.countdown import CountdownReward
 from rewards.gsm8k import CorrectnessReward
 from rewards.igsm import IgsmReward
-from tests.faults.processes import train
+from tests.processes import train
 from training.callbacks import MetricsCallback
 from training.checkpoint import find_checkpoint
 from training.errors import RunError, UserError

@@ -1,0 +1,130 @@
+"""Real processes at the price of a fork: a server imports the entry scripts once and forks for every run.
+
+Three things differ from an interpreter of its own, so each script is also run by `run_python` in its happy path:
+imports of the server can hide a missing one, all forks of a server share a hash seed, and environment variables that
+are read at import are those of pytest.
+"""
+
+import multiprocessing
+import os
+import resource
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 120  # seconds after which a process counts as hung
+TOY = ["--bs", "2", "--num_generations", "4", "--L", "12", "--train_problems", "64", "--do_eval", "0", "--seed", "3"]
+TOY += ["--use_ir=knn+", "--explore_warmup", "1", "--encoder", "policy"]
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
+
+context = multiprocessing.get_context("forkserver")
+scripts = [path.stem for path in ROOT.glob("run_*.py")]
+# What the scripts import only once they need it: text encoder, adapters, evaluation.
+needed_late = ["sentence_transformers", "peft", "evaluation.checkpoint"]
+context.set_forkserver_preload([*scripts, *needed_late, "pytest"])
+
+
+class ScriptProcess:
+    """An entry script in a process of its own, what it prints going to files.
+
+    Args:
+        script: its file name in the root of the repository.
+        flags: its command line.
+        stdout: file for standard output.
+        stderr: file for standard error; by default that for standard output.
+        cwd: the folder it runs in.
+        prepare: called in the process before the script, with its end of the pipe ``connection``.
+        max_file_size: bytes; larger files cannot be written, as under a quota.
+    """
+
+    def __init__(
+        self,
+        script: str,
+        flags: Sequence,
+        stdout: Path,
+        stderr: Path | None = None,
+        cwd: Path = ROOT,
+        prepare=None,
+        max_file_size: int | None = None,
+    ):
+        self.files = (stdout, stderr or stdout)
+        self.connection, theirs = context.Pipe()
+        arguments = [str(ROOT / script), *map(str, flags)]
+        settings = (arguments, self.files, cwd, theirs, prepare, max_file_size)
+        self.process = context.Process(target=_run, args=settings)
+        self.process.start()
+        theirs.close()
+
+    def wait_for_message(self):
+        """What the process sends next through its pipe."""
+        assert self.connection.poll(PATIENCE), f"the process is silent: {self.printed}"
+        return self.connection.recv()
+
+    def finish(self) -> int:
+        """The exit code, once the process has ended."""
+        self.process.join(PATIENCE)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise AssertionError(f"the process hangs: {self.printed}")
+        return self.process.exitcode
+
+    @property
+    def printed(self) -> str:
+        """Standard output, then standard error where that goes to a file of its own."""
+        return "".join(path.read_text(encoding="utf-8") for path in dict.fromkeys(self.files) if path.exists())
+
+
+def run_script(script: str, *flags, code: int = 0, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    """A whole run of an entry script, forked; it must end with the exit code ``code``."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = (Path(folder) / "stdout", Path(folder) / "stderr")
+        run = ScriptProcess(script, flags, *files, cwd=cwd)
+        result = subprocess.CompletedProcess(
+            [script, *flags], run.finish(), *(path.read_text("utf-8") for path in files)
+        )
+    return _checked(result, code)
+
+
+def run_python(*arguments, code: int = 0, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    """A whole run of an interpreter of its own, as a user starts it; it must end with the exit code ``code``."""
+    command = [sys.executable, *map(str, arguments)]
+    settings = {"capture_output": True, "text": True, "cwd": cwd, "env": os.environ | ENVIRONMENT, "timeout": 300}
+    return _checked(subprocess.run(command, **settings), code)
+
+
+def _checked(result: subprocess.CompletedProcess, code: int) -> subprocess.CompletedProcess:
+    assert result.returncode == code, result.stderr[-3000:] + result.stdout[-1000:]
+    return result
+
+
+def start_training(flags: list[str], log: Path, **settings) -> ScriptProcess:
+    """run_countdown.py at toy size, all that it prints going to ``log``."""
+    return ScriptProcess("run_countdown.py", [*TOY, *flags], log, **settings)
+
+
+def train(flags: list[str], log: Path, **settings) -> tuple[int, str]:
+    """Exit code and output of a whole run of `start_training`."""
+    run = start_training(flags, log, **settings)
+    return run.finish(), run.printed
+
+
+def _run(arguments: list[str], files, cwd: Path, connection: Connection, prepare, max_file_size: int | None) -> None:
+    import torch
+
+    for path, descriptor in zip(files, (1, 2), strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), descriptor)
+    os.chdir(cwd)
+    os.environ.update(ENVIRONMENT)
+    torch.set_num_threads(1)
+    if max_file_size is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_size, max_file_size))
+    if prepare is not None:
+        prepare(connection)
+    sys.argv = arguments
+    sys.path.insert(0, str(ROOT))
+    runpy.run_path(arguments[0], run_name="__main__")
