@@ -1,6 +1,5 @@
-"""RepExp: spec vectors, leverage, projection, memory without drift, who is paid, edge cases, state, log."""
+"""RepExp: spec vectors, leverage, projection, who is paid, edge cases, flags."""
 
-import copy
 import math
 from types import SimpleNamespace
 
@@ -8,55 +7,20 @@ import pytest
 import torch
 
 from intrinsic.base import WeightSchedule
-from intrinsic.repexp import EllipticalMemory, RepExp, leverage, sparse_projection
+from intrinsic.repexp import RepExp, leverage, sparse_projection
+from tests.unit.repexp_cases import PLAIN, X, Y, close, make, random_rows
 from training.bonus_pipeline import BonusPipeline, reward_advantages
-from training.errors import RunError, UserError
+from training.errors import UserError
 from training.flags_policy import RepExpFlags
-from training.state_io import load_state, save_state
-
-PLAIN = {"beta": 1.0, "ridge": 1.0, "paid": "all"}
-X, Y = [1.0, 0.0], [0.0, 1.0]
-
-
-@pytest.fixture
-def make(rollout_factory):
-    """A rollout of one-token completions with these hidden states; None for a completion without tokens."""
-
-    def build(states, correct=None, num_generations=None, feature="hidden", **fields):
-        correct = correct or [1.0] * len(states)
-        rollout = rollout_factory(["x"] * len(states), correct, num_generations=num_generations, **fields)
-        width = next(len(state) for state in states if state is not None)
-        rollout.completion_mask = torch.tensor([[state is not None] for state in states])
-        rollout.features = {feature: torch.tensor([[state or [0.0] * width] for state in states])}
-        return rollout
-
-    return build
-
-
-def close(actual, expected, atol=1e-6):
-    torch.testing.assert_close(actual, torch.tensor(expected, dtype=actual.dtype), atol=atol, rtol=0)
-
-
-def random_rows(count, size, seed=0):
-    return torch.randn(count, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 # ---- the quantity
 
 
-def test_c1_leverage_in_the_group(make):
+def test_c1_leverage_in_the_group():
     close(RepExp(**PLAIN).score(make([X, X, Y])), [1 / 3, 1 / 3, 0.5])
 
 
-def test_c1_novelty_of_each_response_before_it_is_added():
-    memory, seen = EllipticalMemory(2, ridge=1.0), []
-    for row in torch.tensor([X, X, Y], dtype=torch.float64):
-        seen.append(memory.novelty(row[None]).item())
-        memory.learn(row[None])
-    assert seen == pytest.approx([1.0, 0.5, 1.0])
-
-
-def test_c1_leverages_sum_to_less_than_the_dimension(make):
+def test_c1_leverages_sum_to_less_than_the_dimension():
     states = random_rows(8, 3).float().tolist()
     assert RepExp(**PLAIN | {"ridge": 1e-3}).score(make(states)).sum() < 3
 
@@ -69,7 +33,7 @@ def test_leverage_is_that_of_the_explicit_matrix():
     torch.testing.assert_close(leverage(kernel), torch.stack(expected))
 
 
-def test_state_is_the_mean_over_the_tokens_of_a_response(make):
+def test_state_is_the_mean_over_the_tokens_of_a_response():
     rollout = make([X, Y, X])
     rollout.features["hidden"] = torch.tensor([[X, X, X], [X, Y, Y], [X, Y, [9.0, 9.0]]])
     rollout.completion_mask = torch.tensor([[True] * 3, [True] * 3, [True, True, False]])
@@ -78,14 +42,14 @@ def test_state_is_the_mean_over_the_tokens_of_a_response(make):
     close(features[0], [X, [0.2**0.5, 0.8**0.5], [root, root]])
 
 
-def test_centered_features_are_the_distance_from_the_mean_of_the_group(make):
+def test_centered_features_are_the_distance_from_the_mean_of_the_group():
     rollout = make([[3.0, 0.0], [5.0, 0.0], None, [1.0, 3.0]])
     features, present = RepExp(features="centered").represent(rollout)
     close(features[0], [[0.0, -1.0], [2.0, -1.0], [0.0, 0.0], [-2.0, 2.0]])
     assert present.tolist() == [[True, True, False, True]]
 
 
-def test_centered_and_a_small_ridge_pay_every_distinct_response_the_same(make):
+def test_centered_and_a_small_ridge_pay_every_distinct_response_the_same():
     """The authors' setting for 8 responses in 32 dimensions finds near-duplicates and nothing finer (see the card)."""
     states = (100 * random_rows(8, 32)).tolist()
     states[7] = states[6]
@@ -94,16 +58,16 @@ def test_centered_and_a_small_ridge_pay_every_distinct_response_the_same(make):
     close(score[6:], [3 / 8] * 2, atol=1e-4)
 
 
-def test_beta_weighs_the_bonus(make):
+def test_beta_weighs_the_bonus():
     close(RepExp(**PLAIN | {"beta": 0.1}).score(make([X, X, Y])), [1 / 30, 1 / 30, 0.05])
 
 
-def test_groups_do_not_see_each_other(make):
+def test_groups_do_not_see_each_other():
     score = RepExp(**PLAIN).score(make([X, X, Y, X, X, Y], num_generations=3))
     close(score, [1 / 3, 1 / 3, 0.5] * 2)
 
 
-def test_level_advantage_adds_the_bonus_less_its_mean_in_the_group(make):
+def test_level_advantage_adds_the_bonus_less_its_mean_in_the_group():
     bonus, rollout = RepExp(level="advantage", **PLAIN), make([X, X, Y])
     pipeline = BonusPipeline([bonus], [WeightSchedule()])
     joined = pipeline.join(torch.zeros(3), pipeline.score(rollout), rollout)
@@ -130,7 +94,7 @@ def test_projection_is_sparse_with_two_opposite_values():
     assert counts[1] / counts.sum() == pytest.approx(0.95, abs=0.01)
 
 
-def test_projection_is_new_each_step_and_follows_the_seed(make):
+def test_projection_is_new_each_step_and_follows_the_seed():
     states = random_rows(6, 40).tolist()
 
     def score(seed, step, **settings):
@@ -142,7 +106,7 @@ def test_projection_is_new_each_step_and_follows_the_seed(make):
     assert torch.equal(score(0, 3, use_memory=True), score(0, 4, use_memory=True))
 
 
-def test_global_random_state_is_neither_used_nor_moved(make):
+def test_global_random_state_is_neither_used_nor_moved():
     states = random_rows(6, 40).tolist()
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -153,116 +117,16 @@ def test_global_random_state_is_neither_used_nor_moved(make):
 
 
 @pytest.mark.parametrize("dim", [0, 6, 7])
-def test_narrow_features_and_dim_0_are_not_projected(make, dim):
+def test_narrow_features_and_dim_0_are_not_projected(dim):
     states = random_rows(4, 6).float().tolist()
     features, _ = RepExp(dim=dim).represent(make(states))
     torch.testing.assert_close(features[0], torch.nn.functional.normalize(torch.tensor(states).double()))
 
 
-# ---- the memory
-
-
-def test_memory_of_nothing_is_the_group_alone(make):
-    rollout = make([X, X, Y])
-    assert torch.equal(RepExp(use_memory=True, **PLAIN).score(rollout), RepExp(**PLAIN).score(rollout))
-
-
-def test_memory_pays_less_for_what_past_batches_held(make):
-    bonus = RepExp(use_memory=True, **PLAIN)
-    bonus.update(make([X, X, X]))
-    close(bonus.score(make([X, X, Y])), [1 / 6, 1 / 6, 0.5])
-
-
-def test_without_memory_past_batches_leave_no_trace(make):
-    bonus = RepExp(**PLAIN)
-    bonus.update(make([X, X, X]))
-    close(bonus.score(make([X, X, Y])), [1 / 3, 1 / 3, 0.5])
-    assert bonus.state_dict() == {}
-
-
-def test_rank_one_updates_do_not_drift():
-    """10,000 updates with a ridge of 1e-4, which leave an error of 2e-10 in float64 and of 5e-2 in float32 if the
-    inverse is never taken anew."""
-    memory, matrix = EllipticalMemory(16, ridge=1e-4), 1e-4 * torch.eye(16, dtype=torch.float64)
-    for batch in range(625):
-        rows = torch.nn.functional.normalize(random_rows(16, 16, seed=batch) ** 5)
-        memory.learn(rows)
-        matrix += rows.mT @ rows
-    exact = matrix.inverse()
-    assert ((memory.inverse - exact).abs().max() / exact.abs().max()).item() < 1e-12
-
-
-def test_a_ridge_too_small_for_its_features_ends_the_run_with_a_sentence():
-    memory = EllipticalMemory(4, ridge=1e-20, decay=0.9)
-    with pytest.raises(RunError, match="--repexp_lambda=1e-20"):
-        for _ in range(50):
-            memory.learn(torch.full((1, 4), 1e8, dtype=torch.float64) + random_rows(1, 4))
-
-
-def test_updates_between_two_inversions_are_of_rank_one(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("the matrix was inverted")
-
-    memory = EllipticalMemory(8, ridge=0.1)
-    monkeypatch.setattr(torch.linalg, "cholesky", refuse)
-    for batch in range(memory.REFRESH - 1):
-        memory.learn(random_rows(4, 8, seed=batch))
-    torch.testing.assert_close(memory.inverse, memory.matrix.inverse())
-    with pytest.raises(AssertionError):
-        memory.learn(random_rows(4, 8))
-
-
-def test_decay_forgets_the_past_and_keeps_the_ridge():
-    memory = EllipticalMemory(2, ridge=0.5, decay=0.5)
-    memory.learn(torch.tensor([X], dtype=torch.float64))
-    memory.learn(torch.tensor([Y], dtype=torch.float64))
-    close(memory.matrix, [[1.0, 0.0], [0.0, 1.5]])
-    close(memory.inverse, [[1.0, 0.0], [0.0, 1 / 1.5]])
-
-
-def test_only_finite_responses_with_tokens_are_remembered(make):
-    bonus = RepExp(use_memory=True, **PLAIN)
-    bonus.update(make([X, None, [math.nan, 0.0]]))
-    close(bonus.memory.matrix, [[2.0, 0.0], [0.0, 1.0]])
-
-
-def test_saved_memory_goes_on_bit_for_bit(make, tmp_path):
-    bonus = RepExp(use_memory=True, dim=4, **PLAIN)
-    for seed in range(3):
-        bonus.update(make(random_rows(4, 6, seed).tolist(), step=seed))
-    save_state(bonus.state_dict(), tmp_path, "state")
-    fresh = RepExp(use_memory=True, dim=4, **PLAIN)
-    fresh.load_state_dict(load_state(tmp_path, "state"))
-    present = make(random_rows(4, 6, seed=9).tolist(), step=9)
-    assert torch.equal(fresh.score(present), bonus.score(present))
-    bonus.update(present), fresh.update(present)
-    assert torch.equal(fresh.memory.inverse, bonus.memory.inverse)
-    assert fresh.memory.batches == bonus.memory.batches == 4
-
-
-def test_state_of_before_the_first_batch_empties_the_memory(make):
-    bonus = RepExp(use_memory=True, **PLAIN)
-    empty = bonus.state_dict()
-    bonus.update(make([X, Y]))
-    bonus.load_state_dict(empty)
-    assert torch.equal(bonus.score(make([X, Y])), RepExp(**PLAIN).score(make([X, Y])))
-
-
-@pytest.mark.parametrize("decay", [1.0, 0.9])
-def test_saved_state_does_not_change_with_later_batches(make, decay):
-    bonus = RepExp(use_memory=True, memory_decay=decay, **PLAIN)
-    bonus.update(make([X, Y]))
-    state = bonus.state_dict()
-    before = copy.deepcopy(state)
-    bonus.update(make([X, Y]))
-    assert torch.equal(state["memory"]["inverse"], before["memory"]["inverse"])
-    assert torch.equal(state["memory"]["matrix"], before["memory"]["matrix"])
-
-
 # ---- whom it pays, and edge cases
 
 
-def test_pays_only_groups_with_a_right_answer_unless_all(make):
+def test_pays_only_groups_with_a_right_answer_unless_all():
     rollout = make([X, X, Y, X, X, Y], correct=[0, 0, 0, 0, 1, 0], num_generations=3)
     settings = PLAIN | {"paid": "solved"}
     close(RepExp(**settings).score(rollout), [0.0, 0.0, 0.0, 1 / 3, 1 / 3, 0.5])
@@ -271,7 +135,7 @@ def test_pays_only_groups_with_a_right_answer_unless_all(make):
 
 
 @pytest.mark.parametrize("paid, size", [("solved", 0.0), ("all", 1.0)])
-def test_all_wrong_group_gets_an_advantage_of_full_size_only_if_all_are_paid(make, paid, size):
+def test_all_wrong_group_gets_an_advantage_of_full_size_only_if_all_are_paid(paid, size):
     bonus, rollout = RepExp(paid=paid), make([X, X, Y], correct=[0.0] * 3)
     pipeline = BonusPipeline([bonus], [WeightSchedule()])
     columns = torch.stack([rollout.rewards, *pipeline.reward_values(pipeline.score(rollout), 3)], dim=1)
@@ -281,7 +145,7 @@ def test_all_wrong_group_gets_an_advantage_of_full_size_only_if_all_are_paid(mak
 
 @pytest.mark.parametrize("level", ["reward", "advantage"])
 @pytest.mark.parametrize("features", ["unit", "centered"])
-def test_identical_responses_are_paid_the_same(make, level, features):
+def test_identical_responses_are_paid_the_same(level, features):
     score = RepExp(level, features=features, **PLAIN).score(make([[0.3, 0.7]] * 4))
     assert (score.max() - score.min()).item() < 1e-7
     if level == "advantage":
@@ -289,7 +153,7 @@ def test_identical_responses_are_paid_the_same(make, level, features):
 
 
 @pytest.mark.parametrize("level", ["reward", "advantage"])
-def test_completion_without_tokens_gets_nothing_and_does_not_enter_its_group(make, level):
+def test_completion_without_tokens_gets_nothing_and_does_not_enter_its_group(level):
     score = RepExp(level, **PLAIN).score(make([X, None, X, Y]))
     full = RepExp(level, **PLAIN).score(make([X, X, Y]))
     assert score[1] == 0.0
@@ -297,7 +161,7 @@ def test_completion_without_tokens_gets_nothing_and_does_not_enter_its_group(mak
 
 
 @pytest.mark.parametrize("features", ["unit", "centered"])
-def test_group_of_one_and_group_of_padding(make, features):
+def test_group_of_one_and_group_of_padding(features):
     alone = RepExp(features=features, **PLAIN).score(make([X]))
     close(alone, [0.5 if features == "unit" else 0.0])
     assert RepExp("advantage", features=features, **PLAIN).score(make([X])).tolist() == [0.0]
@@ -309,14 +173,14 @@ def test_group_of_one_and_group_of_padding(make, features):
 
 
 @pytest.mark.parametrize("paid", ["solved", "all"])
-def test_state_that_is_not_finite_reaches_the_guard_and_spoils_no_other(make, paid):
+def test_state_that_is_not_finite_reaches_the_guard_and_spoils_no_other(paid):
     score = RepExp(**PLAIN | {"paid": paid}).score(make([X, [math.nan, 1.0], X, Y], correct=[0.0] * 4))
     assert score.isnan().tolist() == [False, True, False, False]
     if paid == "all":
         torch.testing.assert_close(score[[0, 2, 3]], RepExp(**PLAIN).score(make([X, X, Y])))
 
 
-def test_score_changes_nothing_and_is_float32(make):
+def test_score_changes_nothing_and_is_float32():
     bonus, rollout = RepExp(use_memory=True, **PLAIN), make([X, X, Y])
     rollout.features["hidden"] = rollout.features["hidden"].bfloat16().requires_grad_()
     score = bonus.score(rollout)
@@ -326,7 +190,7 @@ def test_score_changes_nothing_and_is_float32(make):
 # ---- flags, log
 
 
-def test_initial_model_reads_the_states_of_the_frozen_policy(make):
+def test_initial_model_reads_the_states_of_the_frozen_policy():
     bonus = RepExp(model="initial", **PLAIN)
     assert bonus.needs == {"frozen_hidden"} and RepExp().needs == {"hidden"}
     close(bonus.score(make([X, X, Y], feature="frozen_hidden")), [1 / 3, 1 / 3, 0.5])
@@ -370,28 +234,3 @@ def test_bad_settings_are_refused_with_flag_and_value(flag, settings):
     (value,) = settings.values()
     with pytest.raises(UserError, match=f"--repexp_{flag}={value!r}"):
         RepExp(**settings)
-
-
-def test_logs_how_many_directions_a_group_and_the_memory_hold(make):
-    small = PLAIN | {"ridge": 1e-9}
-    logged = RepExp(**small).update(make([X, X, Y, X, X, X], num_generations=3))
-    assert logged == pytest.approx({"directions": 1.5, "paid": 1.0})
-    bonus = RepExp(use_memory=True, **small)
-    logged = bonus.update(make([X, X, X]))
-    assert logged == pytest.approx({"directions": 1.0, "paid": 1.0, "past_novelty": 1.0, "memory_directions": 1.0})
-    logged = bonus.update(make([X, Y, X, Y]))
-    assert logged == pytest.approx({"directions": 2.0, "paid": 1.0, "past_novelty": 0.5, "memory_directions": 2.0})
-
-
-# ---- in the trainer
-
-
-@pytest.mark.parametrize("model", ["current", "initial"])
-def test_memory_fills_from_the_states_that_the_trainer_hands_over(trainer_factory, random_policy, model):
-    bonus = RepExp(model=model, dim=16, use_memory=True, paid="all", beta=1.0)
-    trainer = trainer_factory([bonus], [WeightSchedule()], max_steps=2)
-    trainer.train()
-    first, second = trainer.state.log_history[:2]
-    assert bonus.memory.batches == 2 and bonus.memory.matrix.shape == (16, 16)
-    assert first["ir/repexp/past_novelty"] == pytest.approx(1.0) and second["ir/repexp/past_novelty"] < 0.9
-    assert 1 < first["ir/repexp/directions"] <= 4 and first["rewards/ir_repexp/mean"] > 0

@@ -1,0 +1,184 @@
+"""Expressions of Countdown: the specification's table, notation, caps, and random trees against their fold."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewards.countdown import (
+    ExpressionError,
+    Verdict,
+    ZeroDivisorError,
+    evaluate_expression,
+    judge,
+)
+from tests.unit.countdown_cases import REPEATABLE, answered
+
+# Verdicts of the specification's table (what TinyZero and GRPO-Zero score is in the comment), but for three rules that
+# the authored cases overrule: two complete answers are wrong instead of "the last one counts" (case 65), \frac and
+# with it the other LaTeX is read instead of refused (cases 23, 24, 30), and integers may have 18 digits instead of 6
+# (cases 58, 60).
+VECTORS = [
+    ("(94*4) - 61 - 6", [6, 61, 94, 4], 309, Verdict.CORRECT),
+    ("94*4-61-6 = 309", [6, 61, 94, 4], 309, Verdict.CORRECT),  # 0.1, 0
+    ("94*4-61-6 = 310", [6, 61, 94, 4], 309, Verdict.SYNTAX),
+    ("61+94", [6, 61, 94, 4], 155, Verdict.WRONG_NUMBERS),
+    ("8/(3-8/3)", [3, 3, 8, 8], 24, Verdict.CORRECT),
+    ("1/3*3", [1, 3, 3], 1, Verdict.CORRECT),
+    ("5/0+3", [5, 0, 3], 3, Verdict.DIVISION_BY_ZERO),
+    ("1.5*2", [1, 5, 2], 3, Verdict.SYNTAX),  # 1, 0
+    ("2**3", [2, 3], 8, Verdict.SYNTAX),  # 1, 1
+    ("7//2", [7, 2], 3, Verdict.SYNTAX),  # 1, 1
+    ("9**9**9", [9, 9, 9], 1, Verdict.SYNTAX),
+    ("12", [1, 2], 12, Verdict.WRONG_NUMBERS),
+    ("1 2", [1, 2], 12, Verdict.SYNTAX),
+    ("3(4)", [3, 4], 12, Verdict.SYNTAX),
+    ("()", [3, 4], 7, Verdict.SYNTAX),
+    ("3+4,", [3, 4], 7, Verdict.SYNTAX),
+    ("3+4#", [3, 4], 7, Verdict.SYNTAX),
+    ("3+4;", [3, 4], 7, Verdict.SYNTAX),
+    ("-3+7", [3, 7], 4, Verdict.CORRECT),
+    ("+3+7", [3, 7], 10, Verdict.SYNTAX),  # 1, 1
+    ("３+4", [3, 4], 7, Verdict.SYNTAX),
+    ("٣+4", [3, 4], 7, Verdict.SYNTAX),
+    ("3×4", [3, 4], 12, Verdict.CORRECT),  # 0.1, 0
+    ("007+3", [7, 3], 10, Verdict.SYNTAX),
+    ("0x3+4", [3, 4], 7, Verdict.SYNTAX),
+    ("1e5", [1, 5], 100000, Verdict.SYNTAX),
+    ("3_0+4", [30, 4], 34, Verdict.SYNTAX),
+    ("3\n+4", [3, 4], 7, Verdict.CORRECT),  # 0, 0
+    ("(" * 200 + "3" + ")" * 200 + "+4", [3, 4], 7, Verdict.SYNTAX),  # 1, 1
+    ("__import__('os').getpid()+3", [3], 3, Verdict.SYNTAX),
+]
+
+
+@pytest.mark.parametrize(("answer", "numbers", "target", "verdict"), VECTORS)
+def test_specification_vector(answer, numbers, target, verdict):
+    assert judge(answered(answer), numbers, target) is verdict
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "2*3",
+        "$2*3$",
+        "$2*3$.",
+        r"$\boxed{2 \times 3}$",
+        r"\boxed{2*3}.",
+        r"\boxed{2*3} = 6",
+        r"\boxed{2*3 = 6}",
+        "2 · 3 = 6.",
+        r"2 \cdot 3",
+        r"\frac{3}{\frac{1}{2}}",
+        r"\frac {3} {1 \div 2}",
+        "3 – −3",
+        "(2*\t\r\n 3)",
+    ],
+)
+def test_notation_of_models_is_read(answer):
+    verdict = judge(answered(answer), [1, 2, 3] if "1" in answer else [3, 3] if "−" in answer else [2, 3], 6)
+    assert verdict is Verdict.CORRECT
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "2*3 = 6 = 6",
+        "6 = 2*3",
+        "2*3 = 06",
+        "2*3 =",
+        "= 6",
+        "2*3..",
+        "$$2*3$",
+        "$2*3",
+        r"\boxed{2}*\boxed{3}",
+        r"\boxed{2*3",
+        r"2\frac{6}{2}",
+        r"\frac{2)*(3}{1}",
+        r"\frac{6}",
+        r"\timesx",
+        "2××3",
+        "6÷÷3",
+        "2\u00a0*\u00a03",
+        "2 \v* 3",
+        "the answer is 2*3",
+        "",
+        "  \n ",
+    ],
+)
+def test_notation_beyond_that_is_a_syntax_error(answer):
+    assert judge(answered(answer), [2, 3], 6) is Verdict.SYNTAX
+
+
+@pytest.mark.parametrize("number", ["9" * 18, "0", "10"])
+def test_integers_up_to_18_digits_are_exact(number):
+    assert evaluate_expression(f"{number} - 0") == (int(number), [int(number), 0])
+
+
+@pytest.mark.parametrize("number", ["9" * 19, "9" * 20, "00", "01"])
+def test_longer_or_zero_padded_integers_are_refused(number):
+    with pytest.raises(ExpressionError):
+        evaluate_expression(number)
+
+
+@pytest.mark.fault("F16")
+def test_caps_hold_at_their_borders():
+    def nested(depth):
+        return "(" * depth + "1" + ")" * depth
+
+    assert evaluate_expression(nested(32)) == (1, [1])
+    assert evaluate_expression("-" * 32 + "1") == (1, [1])
+    assert evaluate_expression("1" + " + 1" * 63)[0] == 64  # 253 characters
+    for text in (nested(33), "-" * 33 + "1", "1" + " + 1" * 64):
+        with pytest.raises(ExpressionError):
+            evaluate_expression(text)
+
+
+@pytest.mark.parametrize("text", ["1/0", "1/(2-2)", "0/0"])
+def test_division_by_zero_is_told_apart(text):
+    with pytest.raises(ZeroDivisorError):
+        evaluate_expression(text)
+
+
+@st.composite
+def expressions(draw, depth=4):
+    """(text, value or None if a division by zero occurs, integers from left to right)."""
+    if depth == 0 or draw(st.booleans()):
+        number = draw(st.integers(0, 99))
+        return str(number), Fraction(number), [number]
+    left, a, left_numbers = draw(expressions(depth=depth - 1))
+    right, b, right_numbers = draw(expressions(depth=depth - 1))
+    op = draw(st.sampled_from("+-*/"))
+    sign = draw(st.sampled_from(["", "-"]))
+    space = draw(st.sampled_from(["", " ", "\n"]))
+    text = f"{sign}({left}{space}{op}{space}{right})"
+    if a is None or b is None or (op == "/" and b == 0):
+        value = None
+    else:
+        value = {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else None}[op] * (-1 if sign else 1)
+    return text, value, left_numbers + right_numbers
+
+
+@REPEATABLE
+@given(expressions())
+def test_a_random_tree_has_the_value_of_its_fold(expression):
+    text, value, numbers = expression
+    if value is None:
+        with pytest.raises(ZeroDivisorError):
+            evaluate_expression(text)
+    else:
+        assert evaluate_expression(text) == (value, numbers)
+
+
+@REPEATABLE
+@given(st.lists(st.tuples(st.sampled_from("+-*/"), st.integers(1, 99)), max_size=8), st.integers(0, 99))
+def test_without_brackets_products_bind_first_and_both_fold_from_the_left(steps, first):
+    terms = [Fraction(first)]
+    for op, number in steps:
+        if op in "*/":
+            terms[-1] = terms[-1] * number if op == "*" else terms[-1] / number
+        else:
+            terms.append(Fraction(number if op == "+" else -number))
+    text = str(first) + "".join(f"{op}{number}" for op, number in steps)
+    assert evaluate_expression(text) == (sum(terms), [first, *[number for _, number in steps]])
