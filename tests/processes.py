@@ -19,12 +19,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PATIENCE = 120  # seconds after which a process counts as hung
 TOY = ["--bs", "2", "--num_generations", "4", "--L", "12", "--train_problems", "64", "--do_eval", "0", "--seed", "3"]
-TOY += ["--use_ir=knn+", "--explore_warmup", "1", "--encoder", "policy"]
+TOY += ["--use_ir=knn+", "--explore_warmup", "1", "--encoder", "policy", "--eval_problems", "8"]
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
 
 context = multiprocessing.get_context("forkserver")
 scripts = [path.stem for path in ROOT.glob("run_*.py")]
-# What the scripts import only once they need it: text encoder, adapters, evaluation.
+# And what they import only once they need it: text encoder, adapters, evaluation. The server looks for modules in the
+# folder that pytest was started in; one that it does not find is imported by each fork, which takes longer.
 needed_late = ["sentence_transformers", "peft", "evaluation.checkpoint"]
 context.set_forkserver_preload([*scripts, *needed_late, "pytest"])
 

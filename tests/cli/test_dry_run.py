@@ -121,7 +121,7 @@ def test_size_of_the_policy_and_memory_of_its_training_state(dry_run):
 
 @pytest.mark.fault("F20")
 def test_prompts_get_what_the_context_leaves_beside_the_completion(dry_run):
-    _, output, _ = dry_run("--L=600", "--max_prompt_length=512")
+    _, output, _ = dry_run(*TOY, "--L=600", "--max_prompt_length=512")
     assert "prompts of up to 424 tokens" in output
 
 

@@ -142,7 +142,8 @@ def test_every_training_command_of_memory_r_means_what_the_paper_meant(monkeypat
 @pytest.mark.skipif(not REAL.exists(), reason="the shared data folder is not here")
 def test_a_printed_command_trains_on_the_real_rows(tmp_path):
     command = "--use_ir=knn+ --k=1 --num_shots=0 --nepochs=1 --seed 0 --bs 2 --gc 8 --L 200 --num_generations 2"
-    flags = [*command.split(), "--model_name=tiny", "--data", str(REAL), "--max_steps", "1"]
+    # The last --L counts; 200 tokens of 32 completions would take most of this file's time.
+    flags = [*command.split(), "--model_name=tiny", "--data", str(REAL), "--max_steps", "1", "--L", "32"]
     run_script("run_gsm8k.py", *flags, "--output_dir", str(tmp_path))
     completions = pd.read_parquet(next((tmp_path / "completions").glob("*.parquet")))
     assert len(completions) == 2 * 8 * 2 and completions["question"].nunique() == 16

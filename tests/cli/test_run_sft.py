@@ -33,8 +33,8 @@ def test_leaves_policy_record_and_metrics_under_the_one_rule_for_names(trained):
 
 def test_reinforcement_learning_goes_on_from_it(trained, tmp_path):
     flags = ["--config", "configs/countdown_tiny.yaml", "--max_steps", 1, "--bs", 2, "--L", 16, "--do_eval", "false"]
-    flags += ["--num_generations", 4, "--train_problems", 64, "--save_strategy", "no", "--output_dir", tmp_path / "rl"]
-    run_script("run_countdown.py", "--model_name", trained[0] / "final", *flags)
+    flags += ["--num_generations", 4, "--train_problems", 64, "--eval_problems", 8, "--save_strategy", "no"]
+    run_script("run_countdown.py", "--model_name", trained[0] / "final", *flags, "--output_dir", tmp_path / "rl")
     assert (tmp_path / "rl" / "final" / "config.json").exists()
 
 

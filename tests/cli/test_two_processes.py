@@ -26,7 +26,7 @@ from training.run_options import RunConfig, RunOptions, parse_options
 
 FILES = {"ddp": "MULTI_GPU", "fsdp": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
 TOY = ["--gc", "1", "--num_generations", "4", "--L", "12", "--train_problems", "64", "--logging_steps", "1"]
-TOY += ["--seed", "3", "--do_eval", "0", "--save_steps", "1"]
+TOY += ["--seed", "3", "--do_eval", "0", "--eval_problems", "8", "--save_steps", "1"]
 BONUSES = ["--use_ir=knn+,sc,rnd", "--ir_weight=1,0.5,0.5", "--explore_warmup", "1", "--encoder", "policy"]
 BONUSES += ["--rnd_width", "16"]
 
