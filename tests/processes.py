@@ -23,7 +23,7 @@ TOY += ["--use_ir=knn+", "--explore_warmup", "1", "--encoder", "policy", "--eval
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
 
 context = multiprocessing.get_context("forkserver")
-scripts = [path.stem for path in ROOT.glob("run_*.py")]
+scripts = sorted(path.stem for path in ROOT.glob("run_*.py"))
 # And what they import only once they need it: text encoder, adapters, evaluation. The server looks for modules in the
 # folder that pytest was started in; one that it does not find is imported by each fork, which takes longer.
 needed_late = ["sentence_transformers", "peft", "evaluation.checkpoint"]

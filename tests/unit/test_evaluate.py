@@ -236,7 +236,7 @@ def test_prompts_that_leave_too_little_of_the_context_are_counted(policy, tmp_pa
     assert count_beyond_context(prompts, tokenizer, 9, length + 8) == 3
     evaluate_tiny(tmp_path / "short.json", rows_of(2))
     assert "context" not in capsys.readouterr().out
-    monstrous = Dataset.from_list([rows_of(1)[0] | {"prompt": "Numbers: 1 2. " * 400}])
+    monstrous = Dataset.from_list([rows_of(1)[0] | {"prompt": "Numbers: 1 2. " * 200}])
     evaluate_tiny(tmp_path / "long.json", monstrous)
     assert "1 of 1 prompts leave less than 6 tokens" in capsys.readouterr().out
 
