@@ -4,7 +4,8 @@ import httpx
 import pytest
 import torch
 
-from intrinsic.encoder import PolicyEncoder, SentenceEncoder, build_encoder
+from intrinsic import encoder as encoder_module
+from intrinsic.encoder import PolicyEncoder, SentenceEncoder, batch_size, build_encoder
 from intrinsic.knn_memory import MemoryRPlus
 from training.errors import UserError
 from training.rollout import Rollout
@@ -194,3 +195,17 @@ def test_policy_encoder_reads_an_empty_text_as_end_of_sequence_and_cuts_at_the_c
     assert float(empty.norm()) == pytest.approx(1.0, abs=1e-6)
     torch.testing.assert_close(empty, end)
     torch.testing.assert_close(long, cut)
+
+
+@pytest.mark.parametrize("texts, size", [(0, 1), (1, 1), (16, 16), (17, 9), (33, 11), (190, 16)])
+def test_passes_on_a_cpu_are_small_and_about_equally_full(texts, size):
+    assert batch_size(texts, torch.device("cpu")) == size
+    assert batch_size(texts, torch.device("cuda")) <= 64
+
+
+def test_vectors_do_not_depend_on_how_texts_are_cut_into_passes(minilm, monkeypatch):
+    monkeypatch.setattr(minilm, "bfloat16", False)
+    texts = [f"{n} + {n}" + " + 1" * (n % 5) for n in range(40)]
+    several = minilm(texts)
+    monkeypatch.setattr(encoder_module, "BATCH_SIZE", {"cpu": 64})
+    torch.testing.assert_close(several, minilm(texts), atol=1e-5, rtol=0)
