@@ -1,7 +1,7 @@
 """Token features at no extra forward pass: read off while the policy generates.
 
-Every decoding step computes the final-norm output and the logits that the sampled token comes from. Two hooks keep the
-first and reduce the second to three numbers per token, so (B, T, V) logits never exist.
+Every decoding step computes the final-norm output and the logits that the sampled token comes from. Two hooks reduce
+them to four numbers per token, so (B, T, V) logits never exist, nor (B, T, H) states unless a bonus needs them.
 """
 
 import math
@@ -42,7 +42,7 @@ class GenerationCapture:
     Args:
         model: the unwrapped policy, an adapter on it or not.
         temperature: sampling temperature T; the features are those of softmax(logits / T).
-        keep_hidden: whether "hidden" is asked for; (B, T, H) float32 is kept only then.
+        keep_hidden: whether "hidden" is asked for; states (B, T, H) float32 are kept only then.
     """
 
     def __init__(self, model, temperature: float, keep_hidden: bool):
@@ -62,7 +62,7 @@ class GenerationCapture:
         self._stages.append(_Stage(list(rows), []))
         hooks = [
             self.model.base_model.register_forward_hook(self._keep_states),
-            self.model.register_forward_hook(self._keep_statistics),
+            self.model.register_forward_hook(self._keep_statistics, with_kwargs=True),
         ]
         try:
             yield
@@ -73,14 +73,23 @@ class GenerationCapture:
     def _keep_states(self, module, args, output) -> None:
         self._stages[-1].steps.append({"hidden": output[0][:, -1].float()})
 
-    def _keep_statistics(self, module, args, output) -> None:
+    def _keep_statistics(self, module, args, inputs, output) -> None:
+        steps = self._stages[-1].steps
+        if len(steps) > 1:  # what is read now was drawn from the step before
+            self._add_target_logit(steps[-2], inputs["input_ids"][:, -1])
         logits = output.logits[:, -1].float() / self.temperature
         logsumexp = logits.logsumexp(dim=-1)
-        self._stages[-1].steps[-1] |= {
+        steps[-1] |= {
             "logsumexp": logsumexp,
             "mean": logits.mean(dim=-1),
             "entropy": logsumexp - (logits * (logits - logsumexp[:, None]).exp()).sum(dim=-1),
         }
+
+    def _add_target_logit(self, step: dict[str, Tensor], tokens: Tensor) -> None:
+        """Complete ``step`` with the logit (b,) of ``tokens`` (b,), for which alone it holds the states until then."""
+        hidden = step["hidden"] if self.keep_hidden else step.pop("hidden")
+        logits = self.head.logits_of(hidden[:, None], tokens[:, None], self.model.get_output_embeddings())
+        step["target_logit"] = logits[:, 0] / self.temperature
 
     def features(self, completion_ids: Tensor, completion_mask: Tensor) -> dict[str, Tensor]:
         """`training.features.TOKEN_FEATURES` of the batch captured last, float32, zero on padding.
@@ -89,13 +98,15 @@ class GenerationCapture:
         capture. "hidden" is missing unless it was to be kept.
         """
         stages, self._stages = self._stages, []
+        end = 0
+        for rows, steps in stages:
+            end += len(steps)
+            self._add_target_logit(steps[-1], completion_ids[rows, min(end, completion_ids.size(1)) - 1])
         mask = completion_mask.float()
         stacked = _joined(stages, *completion_ids.shape)
-        output_head = self.model.get_output_embeddings()
-        target_logit = self.head.logits_of(stacked["hidden"], completion_ids, output_head) / self.temperature
-        uniform = math.log(output_head.weight.size(0))
+        uniform = math.log(self.model.get_output_embeddings().weight.size(0))
         features = {
-            "logps": (target_logit - stacked["logsumexp"]) * mask,
+            "logps": (stacked["target_logit"] - stacked["logsumexp"]) * mask,
             "entropy": stacked["entropy"] * mask,
             "self_certainty": (stacked["logsumexp"] - stacked["mean"] - uniform) * mask,
         }

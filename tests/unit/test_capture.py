@@ -102,6 +102,15 @@ def test_hooks_are_gone_and_the_capture_empty_afterwards():
         capture.features(tokens, mask)
 
 
+@pytest.mark.parametrize("keep_hidden", [False, True])
+def test_states_are_held_for_one_token_at_a_time_unless_asked_for(keep_hidden):
+    capture = GenerationCapture(build(*MODELS["plain"]), 0.7, keep_hidden)
+    generate(capture.model, capture)
+    (stage,) = capture._stages
+    assert len(stage.steps) > 2 and "hidden" in stage.steps[-1]
+    assert {"hidden" in step for step in stage.steps[:-1]} == {keep_hidden}
+
+
 def test_captured_bonuses_cost_no_forward_pass(trainer_factory, random_policy):
     def forwards(**settings):
         count = 0
