@@ -145,7 +145,9 @@ class FeaturePass:
             hook.remove()
         hidden = captured[0][:, -length - 1 : -1].float()
         logps = output.log_probs[:, -length:].float()
-        features = {"hidden": hidden * mask[..., None], "logps": logps * mask}
+        features = {"logps": logps * mask}
+        if "hidden" in names:
+            features["hidden"] = hidden * mask[..., None]
         if "entropy" in names:
             features["entropy"] = output.entropy[:, -length:].float() * mask
         if "self_certainty" in names:
