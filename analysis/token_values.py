@@ -17,8 +17,9 @@ from intrinsic.base import Bonus
 from training.chat import render
 from training.checkpoint import load_state
 from training.errors import UserError
-from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, pad_tokens
+from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass
 from training.options import IntrinsicOptions
+from training.padding import pad_tokens
 from training.policy import load_policy
 from training.rollout import Rollout
 from training.trainer import STATE_NAME

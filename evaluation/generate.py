@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.chat import render
-from training.features import pad_tokens
+from training.padding import pad_tokens
 from training.staged_generation import in_stages
 
 

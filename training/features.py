@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import pad
 
 from training.buckets import buckets_of, in_order
 from training.errors import UserError
@@ -22,13 +21,6 @@ TOKEN_FEATURES = frozenset({"hidden", "logps", "self_certainty", "entropy"})
 # Of the policy as it was before training -> the feature it is on that policy.
 FROZEN_FEATURES = {"frozen_hidden": "hidden", "frozen_self_certainty": "self_certainty"}
 CHUNK_TOKENS = 256  # whose logits exist at once on the chunked path
-
-
-def pad_tokens(sequences: list[list[int]], side: str, padding_value: int, device) -> tuple[Tensor, Tensor]:
-    """Token lists to (B, L) ids and bool mask, padded on ``side``."""
-    ids = pad([torch.tensor(s, dtype=torch.long) for s in sequences], padding_value=padding_value, padding_side=side)
-    mask = pad([torch.ones(len(s), dtype=torch.bool) for s in sequences], padding_value=0, padding_side=side)
-    return ids.to(device), mask.to(device)
 
 
 def refuse_sharded(bonuses, is_sharded: bool) -> None:

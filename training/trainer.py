@@ -33,8 +33,9 @@ from training.buckets import by_length, idle_rows
 from training.capture import GenerationCapture
 from training.checkpoint import check_identity, load_state, rotate, save_state, saving
 from training.completion_table import BonusColumn, write_completions
-from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, pad_tokens, refuse_sharded
+from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, refuse_sharded
 from training.frozen_policy import FrozenPolicy
+from training.padding import pad_tokens
 from training.rollout import Rollout, message_text
 from training.sampler import EpochSampler
 from training.staged_generation import in_stages

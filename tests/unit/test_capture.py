@@ -19,7 +19,8 @@ from trl.trainer.utils import add_fused_lm_head
 from intrinsic.base import Bonus, WeightSchedule
 from training import staged_generation
 from training.capture import GenerationCapture
-from training.features import TOKEN_FEATURES, FeaturePass, pad_tokens
+from training.features import TOKEN_FEATURES, FeaturePass
+from training.padding import pad_tokens
 from training.policy import load_policy
 
 SIZES = {

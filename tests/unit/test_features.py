@@ -19,7 +19,8 @@ from transformers import (
 )
 from trl.trainer.utils import add_fused_lm_head
 
-from training.features import FeaturePass, pad_tokens
+from training.features import FeaturePass
+from training.padding import pad_tokens
 
 SIZES = {
     "vocab_size": 97,

@@ -5,8 +5,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from training.features import FeaturePass, pad_tokens
+from training.features import FeaturePass
 from training.frozen_policy import FrozenPolicy, inner_linear_layers, weights_on
+from training.padding import pad_tokens
 from training.policy import load_policy
 
 

@@ -13,7 +13,8 @@ from intrinsic.base import WeightSchedule
 from intrinsic.self_certainty import SelfCertainty, group_standardize, right_above_wrong
 from training.bonus_pipeline import BonusPipeline, reward_advantages
 from training.errors import UserError
-from training.features import FeaturePass, pad_tokens
+from training.features import FeaturePass
+from training.padding import pad_tokens
 
 # ---- the quantity: KL(uniform || policy) at the position that predicts each token
 
