@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo test lint format tiny
 
-# Train the embedded policy on Countdown with GRPO and the Memory-R+ bonus; about ten minutes on two CPU cores.
+# Train the embedded policy on Countdown with GRPO and the Memory-R+ bonus; ten to sixteen minutes on two CPU cores.
 demo: .venv/installed
 	$(BIN)/python run_countdown.py --use_ir=knn+ --seed $(SEED)
 
