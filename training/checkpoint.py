@@ -33,6 +33,7 @@ __all__ = [
     "unmark",
 ]
 
+ABSENT = object()
 MARKER = "COMPLETE"
 ABANDONED = "ABANDONED"
 MARKER_VERSION = 1
@@ -149,6 +150,7 @@ def find_checkpoint(output_dir: Path, resume: str | None, report: Callable[[str]
             if complete:
                 return folder
             report(f"passing over {folder}: {reason}")
+        report(f"no complete checkpoint in {output_dir}: the run begins at step 0")
         return None
     complete, reason = is_complete(Path(resume))
     if not complete:
@@ -196,12 +198,10 @@ def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
 
     Raises `UserError` with a table ``setting | checkpoint | this run`` of the differences.
     """
-    before, now = _flat_settings(saved), _flat_settings(current)
-    names = [name for name in now | before if before.get(name, "(absent)") != now.get(name, "(absent)")]
-    if not names:
+    differences = list(_differences(saved, current))
+    if not differences:
         return
-    rows = [("setting", "checkpoint", "this run")]
-    rows += [(name, before.get(name, "(absent)"), now.get(name, "(absent)")) for name in names]
+    rows = [("setting", "checkpoint", "this run"), *differences]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     table = "\n".join(f"  {line}" for line in lines)
@@ -211,12 +211,20 @@ def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
     )
 
 
-def _flat_settings(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted name -> value as JSON text, which makes a tuple equal to the list it was saved as."""
-    flat = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat.update(_flat_settings(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = json.dumps(value, default=str)
-    return flat
+def _differences(saved: dict[str, Any], current: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """(dotted name, saved value, current value) where they differ; settings of what one side lacks are one row."""
+    for key in current | saved:
+        sides = [side.get(key, ABSENT) for side in (saved, current)]
+        if all(isinstance(side, dict) for side in sides):
+            yield from _differences(*sides, f"{prefix}{key}.")
+            continue
+        before, now = map(_shown, sides)
+        if before != now:
+            yield f"{prefix}{key}", before, now
+
+
+def _shown(value) -> str:
+    """``value`` as JSON text, which makes a tuple equal to the list it was saved as."""
+    if value is ABSENT:
+        return "(absent)"
+    return "(present)" if isinstance(value, dict) else json.dumps(value, default=str)

@@ -1,5 +1,6 @@
 """The steps that every training script shares: folder, checks, trainer, training between two evaluations, closing."""
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from training.checkpoint import abandon_after, check_identity, find_checkpoint, 
 from training.collapse import EXIT_CODE, CollapseCallback, stops_on_collapse
 from training.errors import UserError
 from training.finite_updates import FiniteUpdates
+from training.fit import total_steps
 from training.options import IntrinsicOptions
 from training.out_of_memory import out_of_memory_advice, work_of
 from training.policy import PolicyOptions, adapter_base, load_policy, resolve
@@ -206,7 +208,7 @@ class Run:
         if self.checkpoint is None:
             trainer.pretrain_bonuses()
         try:
-            trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
+            self._train_or_take(trainer)
         finally:
             interrupt.restore()
         if interrupt.signal is not None:
@@ -217,6 +219,24 @@ class Run:
                 write_report(self.path)
             self._print(collapse.message)
             sys.exit(EXIT_CODE)
+        try:
+            self._close(trainer, held_out, before, best)
+        except KeyboardInterrupt:
+            self._print(f"stopped after training, before all was evaluated and saved. {self._where_to_go_on()}")
+            sys.exit(128 + signal.SIGINT)
+
+    def _train_or_take(self, trainer: IntrinsicGRPOTrainer) -> None:
+        steps = total_steps(len(trainer.train_dataset), self.config)
+        if self.checkpoint is not None and step_of(self.checkpoint) >= steps:
+            # transformers would train one more step before it looks at their number.
+            self._print(f"all {steps} steps are trained; what is left is to evaluate and to save")
+            trainer.take_policy(self.checkpoint)
+        else:
+            trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
+
+    def _close(
+        self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut | None, before: dict | None, best: BestPolicy
+    ) -> None:
         after = self._evaluate(trainer, held_out, "after", best) if held_out else None
         self._save_final(trainer)
         if self._is_main:

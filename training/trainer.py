@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object, is_peft_model
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import GRPOTrainer
 
 from intrinsic.base import Bonus
@@ -348,6 +349,11 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
                 save_state({"identity": self.identity, "bonuses": self.bonuses.state_dict()}, folder, STATE_NAME)
         if is_main:
             rotate(output_dir, self.keep_checkpoints)
+
+    def take_policy(self, checkpoint: Path) -> None:
+        """Load the policy and the progress of ``checkpoint``, to be evaluated and not trained."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)

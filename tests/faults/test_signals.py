@@ -41,6 +41,13 @@ def pause_in_optimiser_step(connection):
     pause_before(AdamW, "step", 2, connection)
 
 
+def pause_in_closing_evaluation(connection):
+    """Stops between the end of training and the second evaluation."""
+    from evaluation.evaluate import HeldOut
+
+    pause_before(HeldOut, "evaluate", 2, connection)
+
+
 def pause_and_confirm_signals(connection):
     """As `pause_in_generation`; says when a signal was taken, and a second one counts from then on."""
     from training.callbacks import InterruptCallback
@@ -99,3 +106,18 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
     os.kill(stopped.process.pid, signal.SIGTERM)
     assert stopped.finish() == 143
     assert list_checkpoints(tmp_path / "run") == []
+
+
+@pytest.mark.fault("F23")
+def test_interrupted_after_training_the_run_is_evaluated_and_saved_by_the_same_command(tmp_path, uninterrupted):
+    flags = [*FLAGS, "--do_eval", "1", "--eval_greedy", "0", "--output_dir", str(tmp_path / "run")]
+    run = start_training(flags, tmp_path / "log", prepare=pause_in_closing_evaluation)
+    assert run.wait_for_message() == "paused"
+    os.kill(run.process.pid, signal.SIGINT)
+    assert run.finish() == 130
+    assert "--resume auto" in run.printed and "Traceback" not in run.printed
+    assert not (tmp_path / "run" / "final").exists()
+    code, printed = train([*flags, "--resume", "auto"], tmp_path / "again")
+    assert code == 0 and "all 4 steps are trained" in printed and "step 5" not in printed
+    assert digests(tmp_path / "run") == uninterrupted
+    assert not (tmp_path / "run" / "checkpoint-5").exists() and (tmp_path / "run" / "eval" / "after.json").exists()

@@ -155,8 +155,9 @@ def test_without_resume_the_run_starts_fresh(tmp_path, resume):
     assert find_checkpoint(tmp_path, resume) is None
 
 
-def test_auto_on_a_folder_that_does_not_exist_starts_fresh(tmp_path):
+def test_auto_on_a_folder_that_does_not_exist_starts_fresh_and_says_so(tmp_path, capsys):
     assert find_checkpoint(tmp_path / "none", "auto") is None
+    assert f"no complete checkpoint in {tmp_path / 'none'}" in capsys.readouterr().out
 
 
 def test_explicit_checkpoint_is_taken(tmp_path):
@@ -265,3 +266,11 @@ def test_different_settings_are_refused_with_a_table_of_the_differences():
         ["old", "null", "(absent)"],
     ]
     assert "--run_name" in str(error.value)
+
+
+@pytest.mark.fault("F27")
+def test_another_bonus_is_one_row_of_the_table_and_not_one_per_setting():
+    with pytest.raises(UserError) as error:
+        check_identity({"bonuses": {"knn": {"k": 1, "window": 2}}}, {"bonuses": {"cfn": {"dim": 3, "lr": 4}}})
+    rows = [[cell.strip() for cell in line.split("|")] for line in str(error.value).splitlines() if "|" in line]
+    assert sorted(rows[1:]) == [["bonuses.cfn", "(absent)", "(present)"], ["bonuses.knn", "(present)", "(absent)"]]
