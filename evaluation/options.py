@@ -22,7 +22,10 @@ class EvalOptions:
     model_name: str = _flag(EMBEDDED_NAME, "Hub name, folder of a model or LoRA adapter, or tiny (embedded policy).")
     data: str = _flag("", "Other rows for the task: hub name, folder, jsonl or parquet file. Unset: the task's own.")
     split: str = _flag(
-        "", "Split of a hub dataset or folder; of igsm a range of operations, such as 21-25. Unset: the task's own."
+        "",
+        "Split of a hub dataset or folder; of igsm a range of operations, such as 21-25; of countdown tiny (3 numbers "
+        "up to 15, as the embedded policy is trained) or full (3 or 4 up to 99, as others are). Unset: the task's own; "
+        "of countdown tiny.",
     )
     limit: int = _flag(0, "Evaluate the first this many problems; 0 evaluates all.")
     num_shots: int = _flag(0, "Worked examples before each question, 0 to 9.")

@@ -44,12 +44,23 @@ class EvalTask:
         return GRADERS[self.grader]
 
 
+# As in configs/countdown_tiny.yaml and configs/countdown.yaml.
+COUNTDOWN_SPACES = {
+    "tiny": countdown.ProblemSpace(min_numbers=3, max_numbers=3, max_number=15, max_value=99),
+    "full": countdown.ProblemSpace(min_numbers=3, max_numbers=4, max_number=99, max_value=9999),
+}
+
+
 def _load_countdown(source: str, split: str | None) -> Dataset:
-    """Rows of a file or hub data set, or the held-out problems that run_countdown.py evaluates the tiny policy on."""
+    """Rows of a file or hub data set, or the held-out problems on which run_countdown.py evaluates a policy.
+
+    ``split`` of generated problems: "tiny" (default), those of the embedded policy, or "full", those of any other.
+    """
     if source != "generate":
         return load_countdown(source, split)
-    space = countdown.ProblemSpace(min_numbers=3, max_numbers=3, max_number=15, max_value=99)
-    return countdown.generate(512, "test", 0, space)
+    if (split or "tiny") not in COUNTDOWN_SPACES:
+        raise UserError(f"--split={split!r}: of generated Countdown use {' or '.join(COUNTDOWN_SPACES)}.")
+    return countdown.generate(512, "test", 0, COUNTDOWN_SPACES[split or "tiny"])
 
 
 def _check_countdown_prompts(prompt_type: str, num_shots: int) -> None:

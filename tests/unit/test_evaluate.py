@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
+import yaml
 from datasets import Dataset
 from tokenizers.processors import TemplateProcessing
 
@@ -14,9 +15,11 @@ from evaluation.checkpoint import PartialRecords, count_beyond_context, evaluate
 from evaluation.evaluate import HeldOut, HeldOutCallback, Pass, summarize_records
 from evaluation.generate import Decoding, sample_batches, sample_completions
 from evaluation.options import EvalOptions
+from evaluation.tasks import COUNTDOWN_SPACES, eval_task
 from rewards.grade import Grade
 from training.errors import UserError
 from training.policy import load_policy, load_tokenizer
+from training.run_options import CONFIGS
 
 SAMPLED, GREEDY = Decoding(2, 1.0, 6), Decoding(1, 0.0, 6)
 
@@ -279,3 +282,17 @@ def test_digest_follows_the_weights_not_the_path(tmp_path):
         next(model.parameters()).add_(1.0)
     model.save_pretrained(tmp_path)
     assert weights_digest(str(tmp_path)) != first
+
+
+@pytest.mark.parametrize("split, config", [("tiny", "countdown_tiny"), ("full", "countdown")])
+def test_generated_countdown_problems_are_those_that_training_sets_aside(split, config):
+    trained = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())
+    space = COUNTDOWN_SPACES[split]
+    assert all(getattr(space, name) == trained[name] for name in ("min_numbers", "max_numbers", "max_number"))
+    assert space.max_value == trained["max_value"]
+    assert max(len(row["numbers"]) for row in eval_task("countdown").load("generate", split)) == space.max_numbers
+
+
+def test_an_unknown_kind_of_generated_countdown_is_refused():
+    with pytest.raises(UserError, match="--split='big'.* tiny or full"):
+        eval_task("countdown").load("generate", "big")
