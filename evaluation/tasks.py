@@ -47,7 +47,7 @@ class EvalTask:
 # As in configs/countdown_tiny.yaml and configs/countdown.yaml.
 COUNTDOWN_SPACES = {
     "tiny": countdown.ProblemSpace(min_numbers=3, max_numbers=3, max_number=15, max_value=99),
-    "full": countdown.ProblemSpace(min_numbers=3, max_numbers=4, max_number=99, max_value=9999),
+    "full": countdown.ProblemSpace(),
 }
 
 

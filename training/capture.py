@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from training.features import Head
+from training.policy import base_of
 
 
 class _Stage(NamedTuple):
@@ -46,7 +47,7 @@ class GenerationCapture:
     """
 
     def __init__(self, model, temperature: float, keep_hidden: bool):
-        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.model = base_of(model)
         self.temperature = temperature
         self.keep_hidden = keep_hidden
         self.head = Head.of(model)

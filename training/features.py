@@ -16,6 +16,7 @@ from trl.models.utils import disable_gradient_checkpointing
 
 from training.buckets import buckets_of, in_order
 from training.errors import UserError
+from training.policy import base_of
 
 TOKEN_FEATURES = frozenset({"hidden", "logps", "self_certainty", "entropy"})
 # Of the policy as it was before training -> the feature it is on that policy.
@@ -123,7 +124,7 @@ class FeaturePass:
         input_ids = torch.cat([prompt_ids, completion_ids], dim=1)
         attention_mask = torch.cat([prompt_mask, completion_mask], dim=1)
         mask = completion_mask.float()
-        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        base = base_of(self.model)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask.long(), "use_cache": False}
         if set(names) == {"hidden"}:  # no need of the head, which may be a third of the work
             return {"hidden": base.base_model(**inputs)[0][:, -length - 1 : -1].float() * mask[..., None]}

@@ -17,7 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from training.frozen_policy import inner_linear_layers
-from training.policy import PolicyOptions
+from training.policy import PolicyOptions, base_of
 
 ADAMW_MOMENTS = 2
 # Output head of TRL: tiles of so many tokens by so many ids, and bytes of one entry, temporaries included.
@@ -243,7 +243,7 @@ def _checkpoint(model) -> None:
 
 
 def _backbone(model):
-    return (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
+    return base_of(model).base_model
 
 
 @contextmanager

@@ -197,6 +197,11 @@ def architecture_of(model_name: str) -> PretrainedConfig:
     return AutoConfig.from_pretrained(adapter_base(path) or path)
 
 
+def base_of(model):
+    """The model under an adapter, or ``model`` itself where it has none."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def context_length(model_name: str) -> int | None:
     """Most tokens of prompt and completion together that the policy was built for, where its config says so."""
     return getattr(architecture_of(model_name), "max_position_embeddings", None)

@@ -1,4 +1,4 @@
-"""Answers with known vectors, and memories and batches of them, for the tests of Memory-R and Memory-R+."""
+"""Answers with known vectors, and memories and batches of them, for the tests of `knn`, `knn+` and `knn-sent`."""
 
 import math
 
@@ -16,8 +16,10 @@ VECTORS = {
     "left": (-1.0, 0.0),
     "steep": (0.6, 0.8),
     "flat": (0.8, 0.6),
+    "flat.": (0.8, 0.6),
     "": (0.0, -1.0),
     "nan": (math.nan, 1.0),
+    "broken": (math.nan, 1.0),
 }
 
 

@@ -1,6 +1,7 @@
 """Sentence-level memory: steps, their mean, what is stored, and what it shares with the response-level memory."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,52 +11,28 @@ from intrinsic.base import WeightSchedule
 from intrinsic.knn_memory import MemoryRPlus
 from intrinsic.sentence_memory import SentenceMemory, reasoning_steps
 from intrinsic.shuffle import Shuffle
+from tests.unit import knn_cases
+from tests.unit.knn_cases import close, raws
 from training.bonus_flags import MemoryFlags
 from training.bonus_pipeline import BonusPipeline
 from training.errors import UserError
 from training.flags_text import SentenceMemoryFlags
-from training.rollout import Rollout, text_id
+from training.rollout import text_id
 from training.state_io import load_state, save_state
-
-VECTORS = {
-    "qA": (1.0, 0.0),
-    "qB": (0.0, 1.0),
-    "right": (1.0, 0.0),
-    "up": (0.0, 1.0),
-    "left": (-1.0, 0.0),
-    "steep": (0.6, 0.8),
-    "flat": (0.8, 0.6),
-    "flat.": (0.8, 0.6),
-    "broken": (math.nan, 1.0),
-}
 
 
 def encode(texts):
-    return torch.tensor([VECTORS[text] for text in texts])
+    assert "" not in texts, "no step is empty"
+    return knn_cases.encode(texts)
 
 
-def rollout(answers, correct, questions="qA", encoder=encode, **more):
-    questions = [questions] * len(answers) if isinstance(questions, str) else questions
-    correct = torch.tensor(correct, dtype=torch.float32)
-    more = {"step": 10, "max_steps": 20, "num_generations": len(answers), **more}
-    return Rollout(questions, answers, correct, rewards=correct, encode=encoder, **more)
+rollout = partial(knn_cases.rollout, encoder=encode)
 
 
 def memory_bonus(success=(), failure=(), cls=SentenceMemory, **settings):
     """A bonus whose memories hold the given steps under qA."""
-    bonus = cls(**settings)
-    for name, steps in (("success", success), ("failure", failure)):
-        for step in steps:
-            bonus.memories[name].insert(text_id("qA"), *encode(["qA", step]))
-    return bonus
-
-
-def raws(bonus, batch):
-    return bonus.raw_parts(bonus.embed(batch), batch)
-
-
-def close(actual, expected):
-    torch.testing.assert_close(actual, torch.tensor(expected), atol=1e-5, rtol=0)
+    entries = ([("qA", step) for step in steps] for steps in (success, failure))
+    return knn_cases.memory_bonus(cls, *entries, **settings)
 
 
 # ---- steps
