@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+NO_ANSWER = "no_answer"  # verdict of a completion in which no answer was found
+VALID = ("correct", "wrong", "wrong_value")  # verdicts of answers that obey the task's rules, whatever their value
+
 _THINKING = re.compile(r"<(?:reasoning|think)>(.*?)</(?:reasoning|think)>", re.DOTALL)
 _PREFILLED_THINKING = re.compile(r"\A(.*?)</(?:reasoning|think)>", re.DOTALL)
 
@@ -42,6 +45,8 @@ class Rollout:
         num_generations: G; completions of one prompt are adjacent.
         answers: B canonical texts of the final answers, equal for equal answers; None where none could be read, or
             where the task tells none.
+        verdicts: B words on the answers as the task's reward logs them ("correct", "wrong_value", "no_answer", ...);
+            "" where the task tells none.
         step, max_steps: optimiser step now and at the end of training.
         completion_mask: (B, T) bool, true on completion tokens up to and including EOS; None without tokens.
         completion_ids: (B, T) token ids, right padded; None without tokens.
@@ -61,6 +66,7 @@ class Rollout:
     rewards: Tensor
     num_generations: int
     answers: list[str | None] = field(default_factory=list)
+    verdicts: list[str] = field(default_factory=list)
     step: int = 0
     max_steps: int = 1
     completion_mask: Tensor | None = None
@@ -75,6 +81,7 @@ class Rollout:
 
     def __post_init__(self):
         self.answers = self.answers or [None] * len(self.completions)
+        self.verdicts = self.verdicts or [""] * len(self.completions)
 
     def __len__(self) -> int:
         return len(self.completions)
@@ -82,6 +89,11 @@ class Rollout:
     @property
     def device(self) -> torch.device:
         return self.correct.device
+
+    @property
+    def valid(self) -> Tensor:
+        """(B,) bool: answers that obey the task's rules, whatever their value (Countdown: each given number once)."""
+        return torch.tensor([verdict in VALID for verdict in self.verdicts], device=self.device)
 
     @property
     def reasonings(self) -> list[str]:

@@ -245,7 +245,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             correct=(rewards[:, self.correctness_column] > 0.5).float(),
             rewards=(extrinsic * weights).nansum(dim=1),
             num_generations=self.num_generations,
-            answers=self._gather_answers(len(prompts)),
+            answers=[answer or None for answer in self._gather_logged("answer", len(prompts))],
+            verdicts=[verdict or "" for verdict in self._gather_logged("verdict", len(prompts))],
             step=self.state.global_step,
             max_steps=self.state.max_steps,
             completion_mask=self._gather_padded(tokens["completion_mask"]),
@@ -258,10 +259,10 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             decode=self.processing_class.batch_decode,
         )
 
-    def _gather_answers(self, count: int) -> list[str | None]:
-        # Logged by the reward function a moment ago; TRL gathers and clears these columns only after the rewards.
-        answers = self._pending_extra_logs.get("answer", [None] * count)
-        return [answer or None for answer in gather_object(answers)]
+    def _gather_logged(self, name: str, count: int) -> list[str | None]:
+        """The texts that the reward functions of this step logged under ``name``, of all processes."""
+        # TRL gathers and clears these columns only after the rewards.
+        return gather_object(list(self._pending_extra_logs.get(name, [None] * count)))
 
     def _token_tensors(self) -> dict[str, Tensor]:
         # From the unpadded lists, not from TRL's tensors: mask_truncated_completions empties whole rows of those.
