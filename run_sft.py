@@ -3,6 +3,10 @@
 python run_sft.py --data data/injected.jsonl --model_name=Qwen/Qwen2.5-1.5B
 """
 
+from training.threads import choose_threads
+
+choose_threads()  # before torch is imported
+
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +19,7 @@ from training.chat import check_chat_template
 from training.errors import UserError, run_cli
 from training.new_policy import NewPolicyOptions, build, spells
 from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded, load_policy, load_tokenizer, resolve
-from training.run_folder import create_run_folder
+from training.run_folder import create_run_folder, take_recorded_threads
 from training.sft import SFTOptions, build_trainer, fitting_traces, load_traces, longest_trace, parse_sft_options
 
 
@@ -36,6 +40,8 @@ def main() -> None:
     # ---- run folder, policy, trainer
     folder = Path(config.output_dir)
     checkpoint = find_checkpoint(folder, options.resume)
+    if checkpoint is not None:
+        take_recorded_threads(folder)
     if config.process_index == 0:
         lock = create_run_folder(folder, {"sft": asdict(options), "trainer": config.to_dict()}, bool(options.resume))
     trainer = build_trainer(options, config, rows, tokenizer)
