@@ -1,6 +1,6 @@
 """Do the rewards of Memory-R rank right answers above wrong ones, by what an answer is compared with?
 
-    python -m benchmarks.memory_read --data model_solutions.jsonl [--ks 1,20]
+    python -m benchmarks.memory_read --data model_solutions.jsonl [--bonuses knn+,knn-sent] [--ks 1,20]
 
 Replays answers of several models to the same questions, judged right or wrong, as if they were the completions of one
 epoch of training: one group per question, `--questions` groups per batch, each batch scored and then stored. Exploit
@@ -37,7 +37,7 @@ from training.errors import UserError, run_cli
 from training.options import IntrinsicOptions
 from training.rollout import Rollout
 
-BONUSES = ("knn+", "knn-sent")
+BONUSES = ("knn+", "knn-sent")  # those with both rewards
 
 
 @dataclass
@@ -45,6 +45,7 @@ class Options:
     """What is replayed."""
 
     data: str = field(metadata={"help": "JSON lines of questions with judged answers."})
+    bonuses: str = field(default="knn+", metadata={"help": f"{' or '.join(BONUSES)}, or both, separated by commas."})
     ks: str = field(default="1,20", metadata={"help": "Nearest questions read, separated by commas."})
     questions: int = field(default=16, metadata={"help": "Questions per batch, 1 or more."})
     orders: int = field(default=5, metadata={"help": "Random orders of the questions, 1 or more."})
@@ -55,6 +56,8 @@ class Options:
         for flag in ("questions", "orders"):
             if getattr(self, flag) < 1:
                 raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
+        if not set(self.bonuses.split(",")) <= set(BONUSES):
+            raise UserError(f"--bonuses={self.bonuses!r} must be of {', '.join(BONUSES)}, separated by commas.")
         if not all(k.strip().isdigit() and int(k) > 0 for k in self.ks.split(",")):
             raise UserError(f"--ks={self.ks!r} must be whole numbers above 0, separated by commas.")
 
@@ -127,7 +130,7 @@ def measure(options: Options, encode: Callable[[list[str]], Tensor]) -> dict:
     groups, encode = read_groups(options.data), cached(encode)
     right_of = {group.question: int(sum(group.correct)) for group in groups}
     rows, times = [], []
-    for name in BONUSES:
+    for name in options.bonuses.split(","):
         for k in map(int, options.ks.split(",")):
             found = {read: defaultdict(list) for read in READS}
             for read in READS:

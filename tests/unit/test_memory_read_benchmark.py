@@ -29,7 +29,7 @@ def test_every_group_of_right_and_wrong_answers_counts_once_the_past_is_there(wr
     """Answers are the same to every question, so exploit finds the right one in the past of another question."""
     mixed, alike = rows_of(6, [("good", True), ("bad", False)]), rows_of(2, [("good", True), ("fine", True)])
     rows = mixed + [row | {"question": row["question"] + " again"} for row in alike]
-    result = measure(Options(write(rows), ks="1", questions=2, orders=2), stub_encode)
+    result = measure(Options(write(rows), bonuses="knn+,knn-sent", ks="1", questions=2, orders=2), stub_encode)
     exploit = [row for row in result["rows"] if row["bonus"] == "knn+" and row["reward"] == "exploit"]
     assert [row["right"] for row in exploit] == ["any", 1]
     for row in exploit:
@@ -68,7 +68,7 @@ def test_a_file_of_another_form_is_refused_in_one_sentence(rows, write):
         read_groups("none.jsonl")
 
 
-@pytest.mark.parametrize("flags", [{"ks": "1,x"}, {"ks": "0"}, {"questions": 0}, {"orders": 0}])
+@pytest.mark.parametrize("flags", [{"bonuses": "knn"}, {"ks": "1,x"}, {"ks": "0"}, {"questions": 0}, {"orders": 0}])
 def test_flags_out_of_range_are_refused(flags):
     ((name, value),) = flags.items()
     with pytest.raises(UserError, match=f"--{name}={value!r}"):
