@@ -15,7 +15,7 @@ from datasets import Dataset
 from evaluation.graders import GRADERS
 from rewards.countdown import CountdownReward
 from rewards.format import FormatReward
-from tasks.countdown import ProblemSpace, add_prompts, generate, split_of
+from tasks.countdown import ProblemSpace, add_prompts, generate, of_split
 from tasks.load import load_countdown
 from training.dry_run import dry_run
 from training.errors import UserError, run_cli
@@ -46,22 +46,26 @@ class CountdownOptions:
 
 
 def load_problems(options: CountdownOptions, run: RunOptions, seed: int) -> tuple[Dataset, Dataset]:
-    """(training, held-out) problems with columns prompt, numbers, target; held-out ones are never trained on."""
+    """(training, validation) problems with columns prompt, numbers, target, of splits that share no problem.
+
+    The validation problems are the same whatever the seed. Those of the test split are left to run_eval.py.
+    """
     if options.data == "generate":
         names = ("min_numbers", "max_numbers", "max_number", "min_target", "max_target", "max_value")
         space = ProblemSpace(**{name: getattr(options, name) for name in names})
         train = generate(options.train_problems, "train", seed, space)
-        held_out = generate(run.eval_problems, "test", 0, space)
+        validation = generate(run.eval_problems, "validation", 0, space)
     else:
-        problems = load_countdown(options.data).shuffle(seed=seed)
-        splits = [split_of(row["numbers"], row["target"]) for row in problems]
-        train = problems.select([index for index, split in enumerate(splits) if split == "train"])
-        held_out = problems.select([index for index, split in enumerate(splits) if split == "test"])
-        if not len(train) or not len(held_out):
-            raise UserError(f"--data={options.data!r} has {len(train)} training and {len(held_out)} held-out problems.")
-        train = train.select(range(min(options.train_problems, len(train))))
-        held_out = held_out.select(range(min(run.eval_problems, len(held_out))))
-    return add_prompts(train, options.prompt_style), add_prompts(held_out, options.prompt_style)
+        problems = load_countdown(options.data)
+        train, validation = of_split(problems, "train"), of_split(problems, "validation")
+        if not len(train) or not len(validation):
+            raise UserError(
+                f"--data={options.data!r} has {len(train)} training and {len(validation)} validation problems (80 and "
+                "10 of 100, by a hash of the problem); give a larger file."
+            )
+        train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
+        validation = validation.shuffle(seed=0).select(range(min(run.eval_problems, len(validation))))
+    return add_prompts(train, options.prompt_style), add_prompts(validation, options.prompt_style)
 
 
 def main() -> None:
@@ -79,7 +83,7 @@ def main() -> None:
         warm_start(WarmStart())
 
     # ---- data
-    train_rows, held_out_rows = load()
+    train_rows, validation_rows = load()
     tokenizer = load_tokenizer(options.model_name)
     train_rows = fitting_rows(train_rows, tokenizer, options, config)
     check_batch(train_rows, config)
@@ -94,7 +98,7 @@ def main() -> None:
     )
 
     # ---- evaluate, train, evaluate, save
-    run.train(trainer, run.held_out(held_out_rows, GRADERS["countdown"]))
+    run.train(trainer, run.held_out(validation_rows, GRADERS["countdown"]))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def main() -> None:
         return
 
     # ---- data
-    train_rows, held_out_rows = load()
+    train_rows, validation_rows = load()
     tokenizer = load_tokenizer(options.model_name)
     train_rows = fitting_rows(train_rows, tokenizer, options, config)
     check_batch(train_rows, config)
@@ -43,7 +43,7 @@ def main() -> None:
     trainer = run.build_trainer(train_rows, rewards, weights_of(rewards, task, intrinsic), tokenizer)
 
     # ---- evaluate, train, evaluate, save
-    run.train(trainer, run.held_out(held_out_rows, grade))
+    run.train(trainer, run.held_out(validation_rows, grade))
 
 
 if __name__ == "__main__":

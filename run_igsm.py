@@ -30,7 +30,7 @@ def main() -> None:
         return
 
     # ---- data
-    train_rows, held_out_rows = load()
+    train_rows, validation_rows = load()
     tokenizer = load_tokenizer(options.model_name)
     train_rows = fitting_rows(train_rows, tokenizer, options, config)
     check_batch(train_rows, config)
@@ -40,7 +40,7 @@ def main() -> None:
     trainer = run.build_trainer(train_rows, igsm_rewards(), [1.0, task.format_weight], tokenizer)
 
     # ---- evaluate, train, evaluate, save
-    run.train(trainer, run.held_out(held_out_rows, GRADERS["igsm"]))
+    run.train(trainer, run.held_out(validation_rows, GRADERS["igsm"]))
 
 
 if __name__ == "__main__":

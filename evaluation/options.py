@@ -25,7 +25,7 @@ class EvalOptions:
         "",
         "Split of a hub dataset or folder; of igsm a range of operations, such as 21-25; of countdown tiny (3 numbers "
         "up to 15, as the embedded policy is trained) or full (3 or 4 up to 99, as others are). Unset: the task's own; "
-        "of countdown tiny.",
+        "of countdown tiny, and of a file of --data the test part, which run_countdown.py does not see.",
     )
     limit: int = _flag(0, "Evaluate the first this many problems; 0 evaluates all.")
     num_shots: int = _flag(0, "Worked examples before each question, 0 to 9.")

@@ -52,15 +52,29 @@ COUNTDOWN_SPACES = {
 
 
 def _load_countdown(source: str, split: str | None) -> Dataset:
-    """Rows of a file or hub data set, or the held-out problems on which run_countdown.py evaluates a policy.
+    """Test problems, on which run_countdown.py neither trains a policy nor chooses the best one.
 
-    ``split`` of generated problems: "tiny" (default), those of the embedded policy, or "full", those of any other.
+    Of generated problems ``split`` is "tiny" (default), those of the embedded policy, or "full", those of any other.
+    Rows of a file or hub data set are those of its test part, by the hash that run_countdown.py splits it by, or all
+    rows of ``split`` where it is given. Raises `UserError` when the test part is empty.
     """
     if source != "generate":
-        return load_countdown(source, split)
+        rows = load_countdown(source, split)
+        return rows if split else _test_part(rows, source)
     if (split or "tiny") not in COUNTDOWN_SPACES:
         raise UserError(f"--split={split!r}: of generated Countdown use {' or '.join(COUNTDOWN_SPACES)}.")
     return countdown.generate(512, "test", 0, COUNTDOWN_SPACES[split or "tiny"])
+
+
+def _test_part(problems: Dataset, source: str) -> Dataset:
+    rows = countdown.of_split(problems, "test")
+    hint = "--split=train takes all of a file or of a hub data set's training split"
+    if not len(rows):
+        raise UserError(f"none of the {len(problems)} problems of {source!r} is in its test part (10 of 100); {hint}.")
+    print(
+        f"{len(rows)} of {len(problems)} problems of {source}: the part kept from run_countdown.py; {hint}", flush=True
+    )
+    return rows
 
 
 def _check_countdown_prompts(prompt_type: str, num_shots: int) -> None:

@@ -114,6 +114,12 @@ def split_of(numbers: list[int], target: int) -> str:
     return next(name for name, buckets in SPLITS.items() if bucket in buckets)
 
 
+def of_split(problems: Dataset, split: str) -> Dataset:
+    """The rows of ``problems`` (columns numbers, target) that belong to ``split``, in their order."""
+    rows = enumerate(zip(problems["numbers"], problems["target"], strict=True))
+    return problems.select([index for index, (numbers, target) in rows if split_of(numbers, target) == split])
+
+
 def draw_problems(space: ProblemSpace, split: str, rng: Random) -> Iterator[tuple[list[int], Node]]:
     """Endless (numbers, witness expression) of one split, repetitions possible."""
     while True:

@@ -1,4 +1,4 @@
-"""Flags and data of run_igsm.py: iGSM problems to train on, and held-out ones inside and outside their difficulty."""
+"""Flags and data of run_igsm.py: iGSM problems to train on, and to validate on inside and outside their difficulty."""
 
 from dataclasses import dataclass, field
 
@@ -19,7 +19,7 @@ class IGSMOptions:
 
     min_op: int = _flag(15, "Fewest operations of a training problem.")
     max_op: int = _flag(20, "Most operations of a training problem.")
-    ood_min_op: int = _flag(21, "Fewest operations of a held-out problem outside the range of training; 0 for none.")
+    ood_min_op: int = _flag(21, "Fewest operations of a validation problem outside the range of training; 0 for none.")
     ood_max_op: int = _flag(25, "Most operations of such a problem.")
     max_edges: int = _flag(20, "Most edges of the graph of things that a problem is about, 12 to 28.")
     modulus: int = _flag(0, "0: exact integers up to 999 either way; 23: arithmetic modulo 23, as in iGSM.")
@@ -47,21 +47,21 @@ def with_gold(problems: Dataset, style: str) -> Dataset:
     return rows.map(lambda row: {"gold": str(row["answer"])}, remove_columns=["answer"])
 
 
-def held_out_problems(count: int, spaces: list[ProblemSpace], style: str) -> Dataset:
-    """``count`` problems of the test split, as evenly as possible of each of ``spaces``, named in the column part.
+def validation_problems(count: int, spaces: list[ProblemSpace], style: str) -> Dataset:
+    """``count`` problems of the validation split, as evenly as possible of each of ``spaces``, named in column part.
 
-    The same problems whatever the seed of a run; no template is one of the training split's.
+    The same problems whatever the seed of a run; no template is one of the training or the test split's.
     """
     parts = []
     for number, space in enumerate(spaces):
         share = count // len(spaces) + (number < count % len(spaces))
-        rows = with_gold(generate(max(1, share), "test", 0, space), style)
+        rows = with_gold(generate(max(1, share), "validation", 0, space), style)
         parts.append(rows.add_column("part", [f"op {space.min_op}-{space.max_op}"] * len(rows)))
     return concatenate_datasets(parts)
 
 
 def load_problems(options: IGSMOptions, eval_problems: int, seed: int) -> tuple[Dataset, Dataset]:
-    """(training, held-out) rows with prompts, of splits that share no template."""
+    """(training, validation) rows with prompts, of splits that share no template; run_eval.py has a third one."""
     train = add_prompts(generate(options.train_problems, "train", seed, options.space), options.prompt_style)
     spaces = [space for space in (options.space, options.ood_space) if space is not None]
-    return train, held_out_problems(eval_problems, spaces, options.prompt_style)
+    return train, validation_problems(eval_problems, spaces, options.prompt_style)

@@ -14,7 +14,7 @@ from training.errors import UserError
 from training.options import IntrinsicOptions
 from training.run_options import RunOptions
 
-MAX_HELD_OUT_SHARE = 0.2
+MAX_VALIDATION_SHARE = 0.2
 
 
 def _flag(default, help):
@@ -27,11 +27,14 @@ class MathOptions:
 
     data: str = _flag(GSM8K, "Training data: hub name, folder, jsonl or parquet file.")
     split: str = _flag("train", "Split of a hub dataset or folder to train on.")
-    eval_data: str = _flag("", "Held-out data: hub name, folder or file. Unset: --data.")
+    eval_data: str = _flag(
+        "",
+        "Validation data: hub name, folder or file. Unset: that of --eval_split, or set aside from the training split.",
+    )
     eval_split: str = _flag(
         "",
-        "Split of the held-out data. Unset: problems set aside from the training split, so that choosing the best "
-        "policy never sees the test split.",
+        "Split of the validation data, not test: the best policy is chosen on it, and run_eval.py reports test rows. "
+        "Unset: validation with --eval_data, else problems set aside from the training split.",
     )
     train_problems: int = _flag(0, "Random training problems to use; 0 uses all.")
     num_shots: int = _flag(0, "Worked examples before each question, in training and evaluation alike, 0 to 9.")
@@ -44,6 +47,11 @@ class MathOptions:
         check_prompt(self.prompt_type, self.num_shots)
         if self.train_problems < 0:
             raise UserError(f"--train_problems={self.train_problems} must be 0 or more.")
+        if self.eval_split.partition("[")[0] == "test":
+            raise UserError(
+                f"--eval_split={self.eval_split!r}: the best policy is chosen on these rows, run_eval.py reports the "
+                "test split; leave it out (problems of the training split are set aside), or name a validation split."
+            )
 
 
 @dataclass
@@ -82,25 +90,25 @@ def weights_of(rewards: Sequence[Callable], task: MathOptions, intrinsic: MathIn
 
 
 def load_problems(
-    options: MathOptions, run: RunOptions, load: Callable[[str, str], Dataset], held_out: bool, seed: int
+    options: MathOptions, run: RunOptions, load: Callable[[str, str], Dataset], validate: bool, seed: int
 ) -> tuple[Dataset, Dataset | None]:
-    """(training, held-out) rows with prompts; held-out ones, if asked for, are never trained on.
+    """(training, validation) rows with prompts; validation ones, if asked for, are never trained on.
 
     Which problems are set aside does not depend on the seed. Raises `UserError` when no training problem is left.
     """
-    train, test = load(options.data, options.split), None
-    if held_out and (options.eval_data or options.eval_split):
-        test = load(options.eval_data or options.data, options.eval_split or "test")
-        test = test.select(_by_hash(test)[: run.eval_problems])
-    elif held_out:
-        count = min(run.eval_problems, max(1, int(MAX_HELD_OUT_SHARE * len(train))))
-        test = train.select(_by_hash(train)[:count])
-    if test is not None:
-        train = _without(train, set(test["question"]))
-        test = add_prompts(test, options.prompt_type, options.num_shots, seed)
+    train, validation = load(options.data, options.split), None
+    if validate and (options.eval_data or options.eval_split):
+        validation = load(options.eval_data or options.data, options.eval_split or "validation")
+        validation = validation.select(_by_hash(validation)[: run.eval_problems])
+    elif validate:
+        count = min(run.eval_problems, max(1, int(MAX_VALIDATION_SHARE * len(train))))
+        validation = train.select(_by_hash(train)[:count])
+    if validation is not None:
+        train = _without(train, set(validation["question"]))
+        validation = add_prompts(validation, options.prompt_type, options.num_shots, seed)
     if options.train_problems:
         train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
-    return add_prompts(train, options.prompt_type, options.num_shots, seed), test
+    return add_prompts(train, options.prompt_type, options.num_shots, seed), validation
 
 
 def _by_hash(rows: Dataset) -> list[int]:
@@ -112,5 +120,7 @@ def _by_hash(rows: Dataset) -> list[int]:
 def _without(rows: Dataset, questions: set[str]) -> Dataset:
     kept = [index for index, text in enumerate(rows["question"]) if text not in questions]
     if not kept:
-        raise UserError(f"all {len(rows)} training problems are held-out ones too; give other data, or more of it.")
+        raise UserError(
+            f"all {len(rows)} training problems are validation problems too; give other data, or more of it."
+        )
     return rows.select(kept)

@@ -1,4 +1,4 @@
-"""Keeping the policy that did best on held-out problems."""
+"""Keeping the policy that did best on validation problems."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -32,7 +32,7 @@ def dry_run(task: str, flags: tuple, load_problems: Callable[[], tuple[Dataset, 
     Args:
         task: name of the task, as for `Run`.
         flags: what `training.run_options.parse_options` returned.
-        load_problems: loads the (training, held-out) rows as the run does.
+        load_problems: loads the (training, validation) rows as the run does.
 
     Raises `UserError` at the first check that fails. Writes no file.
     """
@@ -64,11 +64,11 @@ def _checks(task, task_options, intrinsic, options: RunOptions, config: RunConfi
     yield "packages", packages(config.report_to)
     yield "device", device(config)
     yield "model", model(options, config)
-    rows, held_out = load()
+    rows, validation = load()
     tokenizer = load_tokenizer(options.model_name)
     rows = fitting_rows(rows, tokenizer, options, config)
     check_batch(rows, config)
-    yield "data", f"{len(rows)} training problems, {len(held_out or [])} held-out ones"
+    yield "data", f"{len(rows)} training problems, {len(validation or [])} validation problems"
     run = Run(task, task_options, intrinsic, options, config, identity=asdict(task_options))
     yield "bonuses", ", ".join(f"{bonus.name} ({bonus.placement})" for bonus in run.bonuses) or "none"
     yield "run folder", f"{run.path}, {f'resuming from {run.checkpoint}' if run.checkpoint else 'new'}"

@@ -177,7 +177,7 @@ class Run:
     def train(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut | None) -> None:
         """Evaluate, train, evaluate again, save the policy, and write plots, report and the closing table.
 
-        The policy with the best held-out accuracy is kept in ``best/``, the last one in ``final/``; with LoRA,
+        The policy with the best validation accuracy is kept in ``best/``, the last one in ``final/``; with LoRA,
         ``final/`` holds the merged model and ``adapter/`` the adapter. Without ``held_out`` nothing is evaluated.
         Raises `RunError` with advice when memory runs out.
         """
@@ -245,6 +245,8 @@ class Run:
         self._save_final(trainer)
         if self._is_main:
             report = write_report(self.path)
+            if held_out:
+                print("validation problems, final policy (run_eval.py reports the test split):")
             print(closing_table(before, after) if held_out else "not evaluated (--do_eval 0)")
             print(f"run folder: {self.path} (report: {report})")
 
@@ -252,7 +254,7 @@ class Run:
         if self.checkpoint is not None:
             return held_out.load("before")
         before = self._evaluate(trainer, held_out, "before", best)
-        self._print(f"before training: accuracy {before['metrics']['accuracy']['mean']:.3f}")
+        self._print(f"before training: validation accuracy {before['metrics']['accuracy']['mean']:.3f}")
         return before
 
     def _evaluate(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut, name: str, best: BestPolicy) -> dict:

@@ -43,8 +43,8 @@ class RunOptions(PolicyOptions):
     max_prompt_length: int = _flag(512, "Problems whose rendered prompt has more tokens are dropped, with a count.")
     resume: str = _flag("", "Continue a run: auto (newest complete checkpoint of the run folder) or a checkpoint path.")
     keep_checkpoints: int = _flag(2, "Complete checkpoints to keep; older ones are deleted. 0 keeps all.")
-    eval_problems: int = _flag(512, "Held-out problems of each evaluation.")
-    eval_samples: int = _flag(1, "Sampled completions per held-out problem.")
+    eval_problems: int = _flag(512, "Validation problems of each evaluation during training.")
+    eval_samples: int = _flag(1, "Sampled completions per validation problem.")
     eval_temperature: float = _flag(1.0, "Sampling temperature of evaluations; 0 is greedy.")
     stop_on_collapse: bool | None = _flag(
         None,
@@ -72,7 +72,7 @@ class RunConfig(GRPOConfig):
 
     output_dir: str | None = _flag(None, "Run folder; unset: outputs/<task>/<run name>.")
     run_name: str | None = _flag(None, f"Name of the run; unset: {NAME_RULE}.")
-    do_eval: bool = _flag(True, "Evaluate on held-out problems before and after training, and keep the best policy.")
+    do_eval: bool = _flag(True, "Evaluate on validation problems before and after training, and keep the best policy.")
     eval_steps: int | None = _flag(None, "Also evaluate every this many optimiser steps; unset or 0 does not.")
     bs: int = _flag(24, "Prompts per accumulation step; each gets num_generations completions.")
     gc: int = _flag(1, "Gradient accumulation: an update sees bs * gc prompts.")

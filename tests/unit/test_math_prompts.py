@@ -72,11 +72,11 @@ def test_without_evaluation_everything_is_trained_on():
 
 
 def test_a_held_out_split_takes_its_questions_out_of_training():
-    options = GSM8KOptions(eval_split="test")
-    loads = {"train": rows_of(30), "test": rows_of(12)}
+    options = GSM8KOptions(eval_split="validation")
+    loads = {"train": rows_of(30), "validation": rows_of(12)}
     train, test = load_problems(options, RunOptions(eval_problems=99), lambda _, split: loads[split], True, 0)
     assert len(test) == 12 and len(train) == 18
-    with pytest.raises(UserError, match="held-out ones too"):
+    with pytest.raises(UserError, match="validation problems too"):
         load_problems(options, RunOptions(eval_problems=99), lambda *_: rows_of(5), True, 0)
 
 

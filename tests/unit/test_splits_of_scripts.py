@@ -1,0 +1,110 @@
+"""No problem that a training script trains on or chooses best/ by is one that run_eval.py reports, for every task."""
+
+import json
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from evaluation.tasks import eval_task
+from run_countdown import CountdownOptions
+from run_countdown import load_problems as load_countdown_problems
+from tasks import igsm_options, math_options
+from tasks.countdown import ProblemSpace, generate, problem_key
+from tasks.math import load_gsm8k, load_math
+from training.errors import UserError
+from training.run_options import RunOptions
+
+GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
+EMBEDDED = {"max_numbers": 3, "max_number": 15, "max_value": 99}
+RUN = RunOptions(eval_problems=512)
+
+
+def countdown_keys(rows: Dataset) -> set:
+    return {problem_key(row["numbers"], row["target"]) for row in rows}
+
+
+@pytest.fixture(scope="module")
+def countdown_file(tmp_path_factory) -> str:
+    """A file of 600 problems of all splits, as one finds on the hub."""
+    space = ProblemSpace(**EMBEDDED)
+    rows = [row for split in ("train", "validation", "test") for row in generate(200, split, 5, space)]
+    path = tmp_path_factory.mktemp("data") / "problems.jsonl"
+    path.write_text("".join(json.dumps({"nums": row["numbers"], "target": row["target"]}) + "\n" for row in rows))
+    return str(path)
+
+
+def countdown_sets(data: str, seed: int, flags: dict, split: str | None):
+    options = CountdownOptions(data=data, train_problems=1000, **flags)
+    train, validation = load_countdown_problems(options, RUN, seed)
+    return [countdown_keys(rows) for rows in (train, validation, eval_task("countdown").load(data, split))]
+
+
+def igsm_sets(seed: int):
+    options = igsm_options.IGSMOptions(min_op=3, max_op=4, ood_min_op=5, ood_max_op=6, train_problems=60)
+    train, validation = igsm_options.load_problems(options, 60, seed)
+    return [set(rows["template"]) for rows in (train, validation, eval_task("igsm").load("generate", "3-6"))]
+
+
+def assert_apart(train: set, validation: set, test: set) -> None:
+    assert train and validation and test
+    assert not train & validation and not train & test and not validation & test
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("flags, split", [(EMBEDDED, "tiny"), ({}, "full")])
+def test_generated_countdown(flags, split, seed):
+    assert_apart(*countdown_sets("generate", seed, flags, split))
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_countdown_of_a_file(countdown_file, seed):
+    sets = countdown_sets(countdown_file, seed, {}, None)
+    assert_apart(*sets)
+    assert list(map(len, sets)) == [200, 200, 200]
+
+
+def test_a_named_split_of_a_countdown_file_is_evaluated_whole(countdown_file):
+    assert len(eval_task("countdown").load(countdown_file, "train")) == 600
+
+
+def test_a_countdown_file_without_test_problems_is_refused(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in generate(20, "train", 0)))
+    with pytest.raises(UserError, match="none of the 20 problems .*--split=train"):
+        eval_task("countdown").load(str(path), None)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_igsm(seed):
+    assert_apart(*igsm_sets(seed))
+
+
+def question_sets(task: str, data: str, seed: int, load):
+    train, validation = math_options.load_problems(math_options.MathOptions(data=data), RUN, load, True, seed)
+    return [set(rows["question"]) for rows in (train, validation, eval_task(task).load(data, "test"))]
+
+
+@pytest.mark.skipif(not GSM8K.is_dir(), reason="needs ../shared")
+def test_gsm8k():
+    assert_apart(*question_sets("gsm8k", str(GSM8K), 0, load_gsm8k))
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_mathematics(tmp_path, seed):
+    for split, numbers in (("train", range(100)), ("test", range(100, 120))):
+        rows = [{"problem": f"Double of {number}?", "answer": str(2 * number)} for number in numbers]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert_apart(*question_sets("math", str(tmp_path), seed, load_math))
+
+
+@pytest.mark.parametrize("split", ["test", "test[:100]"])
+def test_choosing_on_a_test_split_is_refused(split):
+    with pytest.raises(UserError, match="--eval_split='test"):
+        math_options.GSM8KOptions(eval_split=split)
+
+
+def test_validation_problems_do_not_depend_on_the_seed(countdown_file):
+    options = CountdownOptions(data=countdown_file)
+    first, second = (load_countdown_problems(options, RunOptions(eval_problems=20), seed)[1] for seed in (0, 3))
+    assert first.to_list() == second.to_list()
