@@ -47,6 +47,9 @@ _FREE_NUMBER = re.compile(
     rf"(?![0-9}}\u0300-\u036f]|_+[A-Za-z0-9{{(\\]|[{MARKS_INSIDE}][0-9]|\{{,\}}[0-9]|,?\\[!,;: ]\s?[0-9]|~[0-9]|\s?\^"
     r"|\s?\\(?!text|mathrm|mbox|[%$)\],; !]|q?quad))"
 )
+_FREE_FRACTION = re.compile(
+    r"(?<![A-Za-z0-9}\\])[+-]?[0-9]*\\[dtc]?frac\s*(?:\{[0-9.]+\}\s*\{[0-9.]+\}|[0-9]\s?[0-9])(?!\s?[A-Za-z0-9\\^({_])"
+)
 # A stated number may be the first of several or open a calculation, with a unit in between.
 _GOES_ON = re.compile(
     rf"\s*(?:[A-Za-z]{{2,}}\s*){{0,2}}(?:(?:\bor\b|\bto\b|±|[-+*/×÷=^])\s*(?:[{CURRENCY}(]?[0-9]|\\|[A-Za-z](?![A-Za-z])))"
@@ -132,7 +135,7 @@ def stated_answer(text: str) -> str | None:
         for start, _, content in starts:
             if start == 0:
                 return content
-        number = _FREE_NUMBER.match(rest)
+        number = _FREE_FRACTION.match(rest) or _FREE_NUMBER.match(rest)
         if number and _is_free(number):
             return _calculated(rest) if _GOES_ON.match(rest, number.end()) else number[0]
     return None
@@ -146,11 +149,16 @@ def _calculated(rest: str) -> str:
     return result[0] if result and _is_free(result) else sentence
 
 
-def last_number(text: str) -> str | None:
-    """The last number or LaTeX environment with digits in the final `TAIL_LENGTH` characters of ``text``."""
+def last_number(text: str, any_math: bool = False) -> str | None:
+    """The last number or LaTeX environment with digits in the final `TAIL_LENGTH` characters of ``text``.
+
+    Args:
+        any_math: environments without digits count too.
+    """
     tail = plain_numbers(plain_characters(_SPECIAL_TOKEN.sub(" ", text[-TAIL_LENGTH:])))
-    spans = [span for span in math_spans(tail) if re.search("[0-9]", span[2])]
-    numbers = [(match.start(), match.end(), match[0]) for match in _FREE_NUMBER.finditer(tail) if _is_free(match)]
+    spans = [span for span in math_spans(tail) if any_math or re.search("[0-9]", span[2])]
+    matches = [*_FREE_FRACTION.finditer(tail), *filter(_is_free, _FREE_NUMBER.finditer(tail))]
+    numbers = [(match.start(), match.end(), match[0]) for match in matches]
     spans += [number for number in numbers if not any(start < number[1] <= end for start, end, _ in spans[-1:])]
     return max(spans)[2] if spans else None
 

@@ -13,7 +13,6 @@ from rewards.answer import (
     last_block,
     last_hashes,
     last_number,
-    math_spans,
     stated_answer,
 )
 from rewards.grade import Grade
@@ -29,12 +28,15 @@ from rewards.latex_reading import (
     plain_number,
 )
 from rewards.latex_worker import Reading, is_equal
+from rewards.number import STATEMENT
 from rewards.quantity_words import changing_words
 from training.errors import UserError
 
-TAIL_LENGTH = 2_000  # final characters in which the loose tier looks for LaTeX without any mark
+ROUNDED_PLACES = 12  # a decimal with so many says the fraction that it rounds
 
+_DECIMAL = re.compile(r"-?[0-9]*\.([0-9]+)")
 _BETWEEN_BOXES = re.compile(r"(?:[\s$,;.(){}]|\\[()\[\]]|\\q?quad|\\text|and|or){0,30}")
+_STATED_OPTION = re.compile(rf"(?i:{STATEMENT.pattern})[\s*_]*\(?([A-J])(?=\)|[*_]*[.,:]?(?:\s|$))")
 _WORD = re.compile(r"\\(?:text|mathrm|mbox)|(?<![\\A-Za-z])[A-Za-z]{2,}")
 
 
@@ -53,12 +55,17 @@ def last_boxes(text: str) -> str | None:
 
 
 def last_math(text: str) -> str | None:
-    """The last LaTeX environment in the final `TAIL_LENGTH` characters of ``text``, or its last number without one."""
-    spans = math_spans(text[-TAIL_LENGTH:])
-    return spans[-1][2] if spans else last_number(text)
+    """The last number or LaTeX environment in the final characters of ``text``."""
+    return last_number(text, any_math=True)
 
 
-LATEX_FINDERS = (stated_answer, last_block, last_boxes, last_hashes, last_math)
+def stated_option(text: str) -> str | None:
+    """The letter that the last "the answer is D" or "answer: (D)" of ``text`` says."""
+    found = _STATED_OPTION.findall(text)
+    return found[-1] if found else None
+
+
+LATEX_FINDERS = (stated_answer, stated_option, last_block, last_boxes, last_hashes, last_math)
 
 
 def canonical_latex(text: str) -> str | None:
@@ -66,25 +73,40 @@ def canonical_latex(text: str) -> str | None:
     return canonical(cleaned(text)) if is_readable(text) else None
 
 
-def grade_latex(completion: str, gold: str) -> Grade:
+def grade_latex(completion: str, gold: str, reading: Reading | None = None) -> Grade:
     """`Grade` of ``completion`` (without its prompt) by mathematical equality with ``gold``.
 
     ``gold`` is LaTeX or plain text without its environment, as in MATH. Numbers, with units and words as
-    `parse_number` reads them, and lists of numbers are compared exactly; a percentage also equals the number of its
-    hundredths, since golds leave the percent sign out. All else goes to math-verify, for which decimals are equal where
+    `parse_number` reads them, and lists of numbers are compared exactly. Two things are equal to a number besides: a
+    percentage to the number of its hundredths, since golds leave the percent sign out, and a decimal of
+    `ROUNDED_PLACES` or more to the fraction it rounds. All else goes to math-verify, for which decimals are equal where
     they agree to 6 places. Raises `UserError` when ``gold`` is blank or beyond the caps of an answer, `RunError` when
     math-verify's process cannot be started.
+
+    Args:
+        reading: another way of reading than the reward's, for a case whose source asks for one. Where it is not
+            ``whole``, math-verify finds both answers by itself.
     """
+    if reading is not None and not reading.whole:
+        return grade_answer(completion, _not_blank, lambda text: is_equal(gold, text, reading), (_not_blank,))
     if canonical_latex(gold) is None:
         raise UserError(f"the gold answer {gold[:80]!r} is blank, too long or badly nested; mend the row.")
     target = cleaned(gold)
-    return grade_answer(completion, canonical_latex, lambda text: _equals(cleaned(text), target), LATEX_FINDERS)
+    return grade_answer(
+        completion, canonical_latex, lambda text: _equals(cleaned(text), target, reading), LATEX_FINDERS
+    )
 
 
-def _equals(answer: str, target: str) -> bool:
-    """Whether two `cleaned` answers are equal."""
+def _not_blank(text: str) -> str | None:
+    return text.strip() or None
+
+
+def _equals(answer: str, target: str, reading: Reading | None) -> bool:
+    """Whether two `cleaned` answers are equal, to math-verify in the way of ``reading``."""
     if canonical(answer) == canonical(target):
         return True
+    if reading is not None:
+        return is_equal(target, answer, reading)
     # math-verify drops the subscripts of numbers, and with a text also the words that multiply.
     if based_numbers(answer) != based_numbers(target):
         return False
@@ -92,7 +114,7 @@ def _equals(answer: str, target: str) -> bool:
     if number is not None:
         said = number_beside(answer)
         if said is not None:
-            return said == number or _is_percent_of(answer, said, target, number)
+            return said == number or _is_percent_of(answer, said, target, number) or _rounds(answer, said, number)
     if option_letter(target) and option_letter(answer):
         return False
     if number_list(target) and number_list(answer):
@@ -109,3 +131,12 @@ def _is_percent_of(answer: str, said: Fraction, target: str, number: Fraction) -
     if is_percentage(answer) == is_percentage(target):
         return False
     return 100 * said == number if is_percentage(answer) else said == 100 * number
+
+
+def _rounds(answer: str, said: Fraction, number: Fraction) -> bool:
+    """Whether ``answer`` is ``number``, which no decimal equals, to `ROUNDED_PLACES` or more."""
+    decimal = _DECIMAL.fullmatch(answer)
+    if decimal is None or len(decimal[1]) < ROUNDED_PLACES:
+        return False
+    has_decimal = pow(10, number.denominator.bit_length(), number.denominator) == 0
+    return not has_decimal and abs(said - number) < Fraction(1, 10 ** len(decimal[1]))
