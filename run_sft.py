@@ -15,10 +15,19 @@ from datasets import Dataset
 from transformers.trainer_utils import get_last_checkpoint
 
 from training.callbacks import install_progress
-from training.chat import check_chat_template
+from training.chat import check_conversations
+from training.end_tokens import described_end_tokens, end_tokens_differ
 from training.errors import UserError, run_cli
 from training.new_policy import NewPolicyOptions, build, spells
-from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded, load_policy, load_tokenizer, resolve
+from training.policy import (
+    EMBEDDED_NAME,
+    PolicyOptions,
+    generation_config_of,
+    is_embedded,
+    load_policy,
+    load_tokenizer,
+    resolve,
+)
 from training.run_folder import create_run_folder, take_recorded_threads
 from training.sft import SFTOptions, build_trainer, fitting_traces, load_traces, longest_trace, parse_sft_options
 
@@ -34,7 +43,10 @@ def main() -> None:
     if is_embedded(options.model_name) and spells(tokenizer, rows):
         options.model_name = sized_policy(rows, Path(config.output_dir) / "start", options, config.seed)
         tokenizer = load_tokenizer(options.model_name)
-    check_chat_template(rows[0]["prompt"], tokenizer, options.model_name)
+    check_conversations(rows, tokenizer, options.model_name)
+    generation = generation_config_of(options.model_name)
+    if end_tokens_differ(tokenizer, generation):
+        print(described_end_tokens(tokenizer, generation), flush=True)
     rows = fitting_traces(rows, tokenizer, longest_trace(options, config))
 
     # ---- run folder, policy, trainer

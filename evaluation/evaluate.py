@@ -119,10 +119,11 @@ def record_of(row: dict, grade: Callable[[str, dict], Grade], sample: Sample, id
         **{key: value for key, value in row.items() if key not in ("prompt", "id")},
         **identity,
         "prompt": message_text(row["prompt"], "user"),
+        "prefill": sample.prefill,
         "completion": sample.text,
         "length": sample.length,
         "truncated": sample.truncated,
-        **record_summary(grade(sample.text, row)),
+        **record_summary(grade(sample.prefill + sample.text, row)),
     }
 
 

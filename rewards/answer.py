@@ -62,7 +62,7 @@ _SPECIAL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|</s>")
 
 
 class Verdict(StrEnum):
-    """What the answer of a completion is, at the place that its prompt asks for; `CORRECT` alone makes the medium tier true."""
+    """What the answer at the place that the prompt asks for is; `CORRECT` alone makes the medium tier true."""
 
     CORRECT = "correct"
     WRONG = "wrong"

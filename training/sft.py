@@ -12,6 +12,7 @@ from trl import SFTConfig, SFTTrainer
 from tasks.load import load_rows
 from training.callbacks import MetricsCallback
 from training.devices import has_bfloat16
+from training.end_tokens import set_end_tokens, with_end_token
 from training.errors import UserError
 from training.help import help_text
 from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy
@@ -157,10 +158,12 @@ def build_trainer(
     """TRL's trainer on ``rows``, whose loss is on the completion alone unless ``--loss_on all``."""
     config.completion_only_loss = options.loss_on == "completion"
     config.max_length = None  # too long ones are gone; nothing is cut
+    model = build_policy(options, config.seed)
+    set_end_tokens(model, tokenizer)
     return SFTTrainer(
-        model=build_policy(options, config.seed),
+        model=model,
         args=config,
-        train_dataset=rows,
+        train_dataset=with_end_token(rows, tokenizer),
         processing_class=tokenizer,
         peft_config=options.lora_config(),
         callbacks=[MetricsCallback(Path(config.output_dir) / "metrics.jsonl")],
