@@ -3,7 +3,7 @@
 python run_countdown.py --use_ir=knn+ --seed 0
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 
 from datasets import Dataset
@@ -85,7 +85,7 @@ def main() -> None:
     check_batch(train_rows, config)
 
     # ---- run folder, encoder, policy, trainer
-    run = Run("countdown", task, intrinsic, options, config, identity=asdict(task))
+    run = Run("countdown", task, intrinsic, options, config, train_rows)
     trainer = run.build_trainer(
         train_rows,
         reward_funcs=[CountdownReward(strict_line=task.countdown_strict_line), FormatReward()],

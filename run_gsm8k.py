@@ -3,7 +3,6 @@
 python run_gsm8k.py --model_name=Qwen/Qwen2.5-0.5B-Instruct --use_ir=knn+ --k=1 --seed 0 --bs 2 --gc 8 --L 200
 """
 
-from dataclasses import asdict
 from functools import partial
 
 from evaluation.graders import GRADERS
@@ -33,7 +32,7 @@ def main() -> None:
     check_batch(train_rows, config)
 
     # ---- run folder, encoder, policy, trainer
-    run = Run("gsm8k", task, intrinsic, options, config, identity=asdict(task))
+    run = Run("gsm8k", task, intrinsic, options, config, train_rows)
     grade = GRADERS["number"]
     rewards = gsm8k_rewards(grade, task.reward_legacy, "cosine" in intrinsic.reward_weights, config.L)
     trainer = run.build_trainer(train_rows, rewards, weights_of(rewards, task, intrinsic), tokenizer)

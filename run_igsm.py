@@ -3,7 +3,6 @@
 python run_igsm.py --model_name=outputs/sft/Qwen2.5-1.5B_injected_seed0/final --use_ir=no
 """
 
-from dataclasses import asdict
 from functools import partial
 
 from evaluation.graders import GRADERS
@@ -32,7 +31,7 @@ def main() -> None:
     check_batch(train_rows, config)
 
     # ---- run folder, encoder, policy, trainer
-    run = Run("igsm", task, intrinsic, options, config, identity=asdict(task))
+    run = Run("igsm", task, intrinsic, options, config, train_rows)
     trainer = run.build_trainer(train_rows, igsm_rewards(), [1.0, task.format_weight], tokenizer)
 
     # ---- evaluate, train, evaluate, save

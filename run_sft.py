@@ -8,15 +8,23 @@ from pathlib import Path
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformers.trainer_utils import get_last_checkpoint
 
 from training.callbacks import install_progress
 from training.chat import check_chat_template
 from training.errors import UserError, run_cli
+from training.identity import sft_settings
 from training.new_policy import NewPolicyOptions, build, spells
 from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded, load_policy, load_tokenizer, resolve
 from training.run_folder import create_run_folder
-from training.sft import SFTOptions, build_trainer, fitting_traces, load_traces, longest_trace, parse_sft_options
+from training.sft import (
+    SFTOptions,
+    build_trainer,
+    checkpoint_to_resume,
+    fitting_traces,
+    load_traces,
+    longest_trace,
+    parse_sft_options,
+)
 
 
 def main() -> None:
@@ -35,14 +43,15 @@ def main() -> None:
 
     # ---- run folder, policy, trainer
     folder = Path(config.output_dir)
-    checkpoint = find_checkpoint(folder, options.resume)
+    settings = sft_settings(options, config, rows)
+    checkpoint = checkpoint_to_resume(folder, options.resume, settings)
     if config.process_index == 0:
         lock = create_run_folder(folder, {"sft": asdict(options), "trainer": config.to_dict()}, bool(options.resume))
-    trainer = build_trainer(options, config, rows, tokenizer)
+    trainer = build_trainer(options, config, rows, tokenizer, settings)
     install_progress(trainer, {"loss": "loss", "accuracy": "mean_token_accuracy"})
 
     # ---- train, save
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     save_policy(trainer, folder, options)
     if config.process_index == 0:
         print(f"policy: {folder / 'final'} ({len(rows)} traces, {trainer.state.global_step} updates)")
@@ -59,16 +68,6 @@ def sized_policy(rows: Dataset, folder: Path, options: SFTOptions, seed: int) ->
         if not folder.exists():
             build(rows, NewPolicyOptions(data=options.data, output=str(folder), seed=seed))
     return str(folder)
-
-
-def find_checkpoint(folder: Path, resume: str) -> str | None:
-    """The checkpoint to go on from; None for a new run."""
-    if not resume:
-        return None
-    checkpoint = get_last_checkpoint(str(folder)) if resume == "auto" and folder.is_dir() else resume
-    if checkpoint is None or not Path(checkpoint).is_dir():
-        raise UserError(f"--resume={resume!r}: there is no checkpoint in {str(folder)!r}; leave --resume out.")
-    return checkpoint
 
 
 def save_policy(trainer, folder: Path, options: PolicyOptions) -> None:

@@ -74,6 +74,11 @@ class Bonus:
         """Bytes of main memory that a memory of text embeddings takes when full; 0 for a bonus without one."""
         return 0
 
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether `score` or `combine` at a step depend on how many steps the run has (``rollout.max_steps``)."""
+        return False
+
     def identity(self) -> dict[str, Any]:
         """The settings that a resumed run must share with the run that saved the state."""
         return {"name": self.name}

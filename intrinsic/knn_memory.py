@@ -197,10 +197,14 @@ class MemoryR(Bonus):
             targets.append(memory if ok and memory in self.memories and not is_empty_success else None)
         return MemoryBatch([text_id(question) for question in rollout.questions], keys, responses, targets)
 
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether the warm-up of the explore part is a share of the run."""
+        return "explore" in self.part_names and 0 < self.explore_warmup < 1
+
     def _paying(self, rollout: Rollout) -> list[str]:
         """Parts past their warm-up."""
-        share = self.explore_warmup < 1
-        warmup = self.explore_warmup * rollout.max_steps if share else self.explore_warmup
+        warmup = self.explore_warmup * (rollout.max_steps if self.depends_on_length else 1)
         return [part for part in self.part_names if part != "explore" or rollout.step >= warmup]
 
     def raw_parts(self, batch: MemoryBatch, rollout: Rollout) -> dict[str, Tensor]:

@@ -1,7 +1,6 @@
 """``--dry_run``: what a run needs is checked, every setting printed, and one step tried on the worst batch."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,7 +68,7 @@ def _checks(task, task_options, intrinsic, options: RunOptions, config: RunConfi
     rows = fitting_rows(rows, tokenizer, options, config)
     check_batch(rows, config)
     yield "data", f"{len(rows)} training problems, {len(validation or [])} validation problems"
-    run = Run(task, task_options, intrinsic, options, config, identity=asdict(task_options))
+    run = Run(task, task_options, intrinsic, options, config, rows)
     yield "bonuses", ", ".join(f"{bonus.name} ({bonus.placement})" for bonus in run.bonuses) or "none"
     yield "run folder", f"{run.path}, {f'resuming from {run.checkpoint}' if run.checkpoint else 'new'}"
     yield "memory", "".join(f"\n  {line}" for line in report(run, rows, tokenizer))

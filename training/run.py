@@ -26,6 +26,7 @@ from training.collapse import EXIT_CODE, CollapseCallback, stops_on_collapse
 from training.errors import UserError
 from training.finite_updates import FiniteUpdates
 from training.fit import total_steps
+from training.identity import grpo_settings
 from training.options import IntrinsicOptions
 from training.out_of_memory import out_of_memory_advice, work_of
 from training.policy import PolicyOptions, adapter_base, load_policy, resolve
@@ -48,7 +49,8 @@ class Run:
     Args:
         task: name of the task, a level of the default output folder.
         task_options: the task's own dataclass of flags.
-        identity: settings of the data that a resumed run must share, beside those of policy, optimiser and bonuses.
+        rows: the training problems with their prompts, which a resumed run must share, as all that `training.identity`
+            does not list as free.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class Run:
         intrinsic: IntrinsicOptions,
         options: RunOptions,
         config: RunConfig,
-        identity: dict,
+        rows: Dataset,
     ):
         resolve(options.model_name)
         if adapter_base(options.model_name) and config.beta and not options.lora:
@@ -76,7 +78,7 @@ class Run:
         self.path = Path(config.output_dir)
         if self._is_main and not options.resume:
             refuse_used(self.path)
-        self.identity = self._identity(identity)
+        self.identity = grpo_settings(task_options, intrinsic, options, config, self.bonuses, rows)
         self.checkpoint = find_checkpoint(self.path, options.resume)
         if self.checkpoint is not None:
             check_identity(load_state(self.checkpoint, STATE_NAME)["identity"], self.identity)
@@ -91,20 +93,6 @@ class Run:
         extra = ["legacy"] * self.intrinsic.memory_legacy + ["lora"] * self.options.lora
         extra.append(Path(self.options.config_file).stem)
         return default_output_dir(task, self.options.model_name, self.intrinsic.use_ir, self.config.seed, *extra)
-
-    def _identity(self, data: dict) -> dict:
-        config = self.config
-        prompts = config.bs * config.gc * config.world_size
-        return {
-            "model": self.options.model_name,
-            "adapter": [self.options.lora_r, self.options.lora_alpha] if self.options.lora else None,
-            "seed": config.seed,
-            "data": data,
-            "bonuses": {bonus.name: bonus.identity() for bonus in self.bonuses},
-            "weights": self.intrinsic.weights,
-            "weight schedule": [self.intrinsic.ir_schedule, self.intrinsic.ir_warmup_steps, self.intrinsic.ir_clip],
-            "batch": {"prompts": prompts, "num_generations": config.num_generations, "L": config.L},
-        }
 
     def build_trainer(
         self,

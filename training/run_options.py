@@ -28,6 +28,8 @@ SHADOWED = {
     "--max_completion_length": "--L",
     "--num_train_epochs": "--nepochs",
     "--eval_strategy": "--do_eval and --eval_steps",
+    "--reward_weights": "--format_weight and --ir_weight",
+    "--resume_from_checkpoint": "--resume",
 }
 
 
@@ -41,7 +43,12 @@ class RunOptions(PolicyOptions):
 
     model_name: str = _flag(EMBEDDED_NAME, "Policy: tiny (embedded), hub name or local folder.")
     max_prompt_length: int = _flag(512, "Problems whose rendered prompt has more tokens are dropped, with a count.")
-    resume: str = _flag("", "Continue a run: auto (newest complete checkpoint of the run folder) or a checkpoint path.")
+    resume: str = _flag(
+        "",
+        "Continue a run: auto (newest complete checkpoint of the run folder) or a checkpoint path. Flags that change "
+        "training must be the checkpoint's; evaluation, logging, saving and layout may change, and max_steps where no "
+        "schedule ends with it.",
+    )
     keep_checkpoints: int = _flag(2, "Complete checkpoints to keep; older ones are deleted. 0 keeps all.")
     eval_problems: int = _flag(512, "Validation problems of each evaluation during training.")
     eval_samples: int = _flag(1, "Sampled completions per validation problem.")
@@ -78,7 +85,8 @@ class RunConfig(GRPOConfig):
     gc: int = _flag(1, "Gradient accumulation: an update sees bs * gc prompts.")
     micro_batch: int = _flag(
         0,
-        "Completions per forward and backward pass, for less memory; 0: bs * num_generations. Same update either way.",
+        "Completions per forward and backward pass, for less memory; 0: bs * num_generations. Same update either way, "
+        "but with --loss_type bnpo or --top_entropy_quantile below 1, which look at the tokens of one pass.",
     )
     gradient_checkpointing: bool | None = _flag(
         None, "Recompute activations in the backward pass, for less memory; unset: on an accelerator only."

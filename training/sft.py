@@ -11,6 +11,7 @@ from trl import SFTConfig, SFTTrainer
 
 from tasks.load import load_rows
 from training.callbacks import MetricsCallback
+from training.checkpoint import check_identity, find_checkpoint, saving
 from training.devices import has_bfloat16
 from training.errors import UserError
 from training.help import help_text
@@ -18,8 +19,10 @@ from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, conte
 from training.presets import as_defaults, check_keys, read_config
 from training.run_folder import default_output_dir
 from training.run_options import FlagParser, parse_flags, quiet_libraries, refuse_shadowed_flags, script_flags
+from training.state_io import read_json, write_json
 
 LOSSES = ("completion", "all")
+SETTINGS = "settings.json"
 # TRL's flag -> ours, which sets it.
 SHADOWED = {"--completion_only_loss": "--loss_on", "--assistant_only_loss": "--loss_on"}
 PAIRS = (("prompt", "completion"), ("question", "answer"))
@@ -44,7 +47,11 @@ class SFTOptions(PolicyOptions):
     loss_on: str = _flag(
         "completion", "Tokens that are learnt: completion, or all (prompt too, as in BRIDGE's program)."
     )
-    resume: str = _flag("", "auto: go on from the newest checkpoint of the run folder, or the folder of one.")
+    resume: str = _flag(
+        "",
+        "auto: go on from the newest complete checkpoint of the run folder, or the folder of one. Flags that change "
+        "training must be the checkpoint's.",
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -151,19 +158,49 @@ def build_policy(options: SFTOptions, seed: int) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(architecture_of(options.model_name), dtype=options.weight_dtype())
 
 
+class TrustedSFTTrainer(SFTTrainer):
+    """`trl.SFTTrainer` whose checkpoints hold ``settings`` (see `training.identity`) and a mark of completeness."""
+
+    def __init__(self, *args, settings: dict, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.settings = settings
+
+    def _save_checkpoint(self, model, trial):
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        is_main = self.accelerator.is_main_process
+        with saving(folder, is_main, self.accelerator.wait_for_everyone):
+            super()._save_checkpoint(model, trial)
+            if is_main:
+                write_json(folder / SETTINGS, self.settings)
+
+
+def checkpoint_to_resume(folder: Path, resume: str, settings: dict) -> Path | None:
+    """The checkpoint that ``--resume`` asks for, None for a new run; raises `UserError` where its settings differ."""
+    checkpoint = find_checkpoint(folder, resume)
+    if resume and checkpoint is None:
+        raise UserError(f"--resume={resume!r}: there is no complete checkpoint in {str(folder)!r}; leave --resume out.")
+    if checkpoint is not None:
+        check_identity(read_json(checkpoint / SETTINGS, "name another checkpoint"), settings)
+    return checkpoint
+
+
 def build_trainer(
-    options: SFTOptions, config: SFTRunConfig, rows: Dataset, tokenizer: PreTrainedTokenizerBase
+    options: SFTOptions, config: SFTRunConfig, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: dict
 ) -> SFTTrainer:
-    """TRL's trainer on ``rows``, whose loss is on the completion alone unless ``--loss_on all``."""
+    """TRL's trainer on ``rows``, whose loss is on the completion alone unless ``--loss_on all``.
+
+    ``settings`` are written into every checkpoint.
+    """
     config.completion_only_loss = options.loss_on == "completion"
     config.max_length = None  # too long ones are gone; nothing is cut
-    return SFTTrainer(
+    return TrustedSFTTrainer(
         model=build_policy(options, config.seed),
         args=config,
         train_dataset=rows,
         processing_class=tokenizer,
         peft_config=options.lora_config(),
         callbacks=[MetricsCallback(Path(config.output_dir) / "metrics.jsonl")],
+        settings=settings,
     )
 
 

@@ -55,7 +55,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         bonuses: the bonuses with their schedules.
         encode: shared text encoder for bonuses that need "text_embedding".
         correctness: name of the reward function whose column above 0.5 means a right answer.
-        identity: settings that a resumed run must share with the checkpoint; differences are refused.
+        identity: settings that a resumed run must share with the checkpoint; differences are refused. By default those
+            of the bonuses.
         completions_dir: folder that gets one parquet per generation batch, one row per completion; None for none.
         keep_checkpoints: how many complete checkpoints to keep; None for all.
         capture_features: read token features off the generation where Hugging Face generates; else, and with vLLM,
@@ -80,7 +81,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
     ):
         self.bonuses = bonuses or BonusPipeline([], [])
         self.encode = encode
-        self.identity = identity or {}
+        self.identity = identity or {bonus.name: bonus.identity() for bonus in self.bonuses.bonuses}
         self.completions_dir = completions_dir
         self.keep_checkpoints = keep_checkpoints
         self.num_extrinsic = len(reward_funcs)

@@ -86,6 +86,21 @@ def test_update_returns_plain_scalars(bonus, batches):
     assert all(isinstance(float(value), float) for value in logged.values())
 
 
+def test_says_whether_it_depends_on_the_length_of_the_run(bonus, batches):
+    """A run whose bonus does not may be resumed with more steps."""
+    past, present = batches
+    learn(bonus, past)
+    paid = []
+    for steps in (20, 200):
+        present.max_steps = steps
+        scores = bonus.score(present)
+        advantages = torch.linspace(-1, 1, len(present))
+        if bonus.placement == "token":
+            advantages = advantages[:, None].expand_as(scores)
+        paid.append(scores if bonus.placement == "reward" else bonus.combine(advantages, scores, present))
+    assert bonus.depends_on_length or torch.equal(*paid)
+
+
 @pytest.mark.fault("F9")
 def test_single_completion_and_empty_text(bonus, batches, rollout_factory):
     learn(bonus, batches[0])

@@ -90,7 +90,7 @@ def test_context_of_the_policy_bounds_max_length(tmp_path):
 def test_loss_is_on_the_completion_or_on_all_tokens(loss_on, counted, tmp_path, tokenizer):
     rows = load_traces(write(tmp_path / "a.jsonl", *[ROW] * 4), "train")
     options = SFTOptions(data="x", loss_on=loss_on)
-    trainer = build_trainer(options, config(tmp_path), rows, tokenizer)
+    trainer = build_trainer(options, config(tmp_path), rows, tokenizer, {})
     batch = next(iter(trainer.get_train_dataloader()))
     learnt = tokenizer.decode(batch["input_ids"][0][batch["labels"][0] != -100])
     prompt = tokenizer.apply_chat_template(ROW["prompt"], tokenize=False, add_generation_prompt=True)
@@ -102,7 +102,9 @@ def test_training_lowers_the_loss_and_is_the_same_for_the_same_seed(tmp_path, to
     rows = load_traces(write(tmp_path / "a.jsonl", *[ROW] * 8), "train")
 
     def trained():
-        trainer = build_trainer(SFTOptions(data="x"), config(tmp_path, max_steps=6, logging_steps=1), rows, tokenizer)
+        trainer = build_trainer(
+            SFTOptions(data="x"), config(tmp_path, max_steps=6, logging_steps=1), rows, tokenizer, {}
+        )
         trainer.train()
         return trainer.model, [log["loss"] for log in trainer.state.log_history if "loss" in log]
 
