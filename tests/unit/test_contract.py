@@ -90,14 +90,13 @@ def test_says_whether_it_depends_on_the_length_of_the_run(bonus, batches):
     """A run whose bonus does not may be resumed with more steps."""
     past, present = batches
     learn(bonus, past)
+    shape = present.completion_mask.shape if bonus.placement == "token" else (len(present),)
+    advantages = torch.linspace(-1, 1, len(present)).reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
     paid = []
     for steps in (20, 200):
         present.max_steps = steps
-        scores = bonus.score(present)
-        advantages = torch.linspace(-1, 1, len(present))
-        if bonus.placement == "token":
-            advantages = advantages[:, None].expand_as(scores)
-        paid.append(scores if bonus.placement == "reward" else bonus.combine(advantages, scores, present))
+        joined = bonus.combine(advantages, torch.full(shape, 0.01), present)
+        paid.append(torch.stack([bonus.score(present), joined]))
     assert bonus.depends_on_length or torch.equal(*paid)
 
 
