@@ -14,7 +14,7 @@ from training.chat import check_chat_template
 from training.errors import UserError, run_cli
 from training.identity import sft_settings
 from training.new_policy import NewPolicyOptions, build, spells
-from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded, load_policy, load_tokenizer, resolve
+from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded, load_tokenizer, resolve, save_merged
 from training.run_folder import create_run_folder
 from training.sft import (
     SFTOptions,
@@ -47,7 +47,7 @@ def main() -> None:
     checkpoint = checkpoint_to_resume(folder, options.resume, settings)
     if config.process_index == 0:
         lock = create_run_folder(folder, {"sft": asdict(options), "trainer": config.to_dict()}, bool(options.resume))
-    trainer = build_trainer(options, config, rows, tokenizer, settings)
+    trainer = build_trainer(options, config, rows, tokenizer, settings, resumes=checkpoint is not None)
     install_progress(trainer, {"loss": "loss", "accuracy": "mean_token_accuracy"})
 
     # ---- train, save
@@ -75,8 +75,7 @@ def save_policy(trainer, folder: Path, options: PolicyOptions) -> None:
     name = "adapter" if options.lora else "final"
     trainer.save_model(str(folder / name))
     if options.lora and trainer.is_world_process_zero():
-        load_policy(str(folder / name), PolicyOptions(dtype=options.dtype)).save_pretrained(folder / "final")
-        trainer.processing_class.save_pretrained(folder / "final")
+        save_merged(str(folder / name), folder / "final", options.dtype)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """Loading the policy and its tokenizer: the embedded one, a hub name, a saved model, or a LoRA adapter on its base."""
 
 import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
+from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import (
@@ -16,7 +19,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import is_bitsandbytes_available
+from transformers.utils import find_adapter_config_file, is_bitsandbytes_available
 
 from training.errors import UserError
 from training.state_io import read_json
@@ -36,7 +39,9 @@ class PolicyOptions:
     """Which weights are trained, and in which precision they are kept."""
 
     lora: bool = _flag(
-        False, "Train a LoRA adapter instead of all weights; the run ends with adapter and merged model."
+        False,
+        "Train a LoRA adapter instead of all weights; the run ends with adapter and merged model. An adapter in "
+        "--model_name is first merged into its base, which the run folder keeps in base/.",
     )
     lora_r: int = _flag(16, "Rank of the LoRA adapter, 1 or more.")
     lora_alpha: int = _flag(32, "Scale of the LoRA adapter; its output is multiplied by lora_alpha / lora_r.")
@@ -44,7 +49,11 @@ class PolicyOptions:
     lora_target_modules: str = _flag(
         "all-linear", "Modules that get an adapter, separated by commas, or all-linear (all but the output head)."
     )
-    load_in_4bit: bool = _flag(False, "Keep the frozen weights in 4 bits (needs CUDA, bitsandbytes and --lora).")
+    load_in_4bit: bool = _flag(
+        False,
+        "Keep the frozen weights in 4 bits (needs CUDA, bitsandbytes and --lora); an adapter in --model_name is merged "
+        "before, in --dtype.",
+    )
     dtype: str = _flag(
         "auto",
         "Precision of the kept weights: float32, bfloat16, float16, or auto: float32, and for LoRA on a GPU bfloat16.",
@@ -122,13 +131,18 @@ def adapter_base(model_name: str) -> str | None:
 
 
 def resolve(model_name: str) -> str:
-    """The path or hub name to load; raises `UserError`, before any weights are read, when there is nothing to load."""
+    """The path or hub name to load; raises `UserError`, before any weights are read, when there is nothing to load.
+
+    An adapter of the hub is its local copy.
+    """
     if is_embedded(model_name):
         return str(EMBEDDED)
     if os.path.isdir(model_name):
         _check_folder(Path(model_name))
         return model_name
     try:
+        if find_adapter_config_file(model_name) is not None:
+            return resolve(snapshot_download(model_name))
         AutoConfig.from_pretrained(model_name)
     except (OSError, ValueError) as error:
         raise UserError(
@@ -194,7 +208,8 @@ def load_tokenizer(model_name: str) -> PreTrainedTokenizerBase:
 def architecture_of(model_name: str) -> PretrainedConfig:
     """The configuration of the policy, or of the base of an adapter."""
     path = resolve(model_name)
-    return AutoConfig.from_pretrained(adapter_base(path) or path)
+    base = adapter_base(path)
+    return AutoConfig.from_pretrained(path) if base is None else architecture_of(base)
 
 
 def base_of(model):
@@ -229,6 +244,36 @@ def load_policy(model_name: str, options: PolicyOptions | None = None) -> PreTra
         raise UserError(
             f"--model_name={model_name!r}: its weights cannot be read ({error}); give a whole checkpoint."
         ) from error
+
+
+def save_merged(adapter: str, folder: Path, dtype: str) -> None:
+    """Save the adapter in the folder ``adapter``, merged into its base in ``--dtype=dtype``, with its tokenizer.
+
+    It is merged from files, not in place: weights in 4 bits would lose by it.
+    """
+    load_policy(adapter, PolicyOptions(dtype=dtype)).save_pretrained(folder)
+    load_tokenizer(adapter).save_pretrained(folder)
+
+
+def lora_base(options: PolicyOptions, folder: Path, resumes: bool) -> str:
+    """The name of what ``--lora`` trains on: ``--model_name``, or ``folder`` where that is itself an adapter.
+
+    ``folder`` then gets the merged model, which the new adapter names as its base: another adapter alone would be
+    exported, and loaded again, without the first. A run that ``resumes`` keeps the one it began with. To be called by
+    every process.
+    """
+    path = resolve(options.model_name)
+    if not options.lora or adapter_base(path) is None:
+        return options.model_name
+    with PartialState().main_process_first():
+        if PartialState().is_main_process and not (resumes and (folder / "config.json").is_file()):
+            part = folder.with_name(folder.name + ".partial")
+            for old in (part, folder):
+                if old.exists():
+                    shutil.rmtree(old)
+            save_merged(path, part, options.dtype)
+            part.rename(folder)
+    return str(folder.resolve())
 
 
 def attention_of(path: str, asked: str) -> str | None:

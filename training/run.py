@@ -29,7 +29,7 @@ from training.fit import total_steps
 from training.identity import grpo_settings
 from training.options import IntrinsicOptions
 from training.out_of_memory import out_of_memory_advice, work_of
-from training.policy import PolicyOptions, adapter_base, load_policy, resolve
+from training.policy import adapter_base, load_policy, lora_base, resolve, save_merged
 from training.problems import longest_prompt
 from training.run_folder import create_run_folder, default_output_dir, refuse_used
 from training.run_options import RunConfig, RunOptions
@@ -62,8 +62,7 @@ class Run:
         config: RunConfig,
         rows: Dataset,
     ):
-        resolve(options.model_name)
-        if adapter_base(options.model_name) and config.beta and not options.lora:
+        if adapter_base(resolve(options.model_name)) and config.beta and not options.lora:
             raise UserError(
                 f"--model_name={options.model_name!r} is an adapter; the KL penalty (--beta={config.beta}) would pull "
                 "towards its base; train from the merged model, or with --lora or --beta=0."
@@ -104,7 +103,8 @@ class Run:
     ) -> IntrinsicGRPOTrainer:
         """Make the run folder, load the policy and build the trainer on it."""
         self._claim_folder()
-        policy = load_policy(self.options.model_name, self.options)
+        base = lora_base(self.options, self.path / "base", resumes=self.checkpoint is not None)
+        policy = load_policy(base, self.options)
         # Columns of weight 0 are logged and pay nothing.
         self.config.reward_weights = [0.0 if self.intrinsic.sc_alone else weight for weight in reward_weights]
         callbacks = [MetricsCallback(self.path / "metrics.jsonl"), FiniteUpdates(), self.watchdogs, *callbacks]
@@ -261,9 +261,7 @@ class Run:
         adapter = str(self.path / "adapter")
         trainer.save_model(adapter)
         if self._is_main:
-            # Merged from the saved files: weights in 4 bits cannot be merged in place without loss.
-            load_policy(adapter, PolicyOptions(dtype=self.options.dtype)).save_pretrained(self.path / "final")
-            trainer.processing_class.save_pretrained(self.path / "final")
+            save_merged(adapter, self.path / "final", self.options.dtype)
 
     @property
     def _is_main(self) -> bool:

@@ -15,7 +15,7 @@ from training.checkpoint import check_identity, find_checkpoint, saving
 from training.devices import has_bfloat16
 from training.errors import UserError
 from training.help import help_text
-from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy
+from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy, lora_base
 from training.presets import as_defaults, check_keys, read_config
 from training.run_folder import default_output_dir
 from training.run_options import FlagParser, parse_flags, quiet_libraries, refuse_shadowed_flags, script_flags
@@ -150,10 +150,13 @@ def longest_trace(options: SFTOptions, config: SFTRunConfig) -> int:
     return min(limits) if limits else 10**9
 
 
-def build_policy(options: SFTOptions, seed: int) -> PreTrainedModel:
-    """The policy of ``--model_name``, or one like it with random weights from ``seed``."""
+def build_policy(options: SFTOptions, seed: int, folder: Path, resumes: bool = False) -> PreTrainedModel:
+    """The policy of ``--model_name``, or one like it with random weights from ``seed``.
+
+    With ``--lora`` on an adapter, ``folder`` of the run gets the merged model (see `lora_base`).
+    """
     if not options.from_scratch:
-        return load_policy(options.model_name, options)
+        return load_policy(lora_base(options, folder / "base", resumes), options)
     set_seed(seed)
     return AutoModelForCausalLM.from_config(architecture_of(options.model_name), dtype=options.weight_dtype())
 
@@ -185,21 +188,27 @@ def checkpoint_to_resume(folder: Path, resume: str, settings: dict) -> Path | No
 
 
 def build_trainer(
-    options: SFTOptions, config: SFTRunConfig, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: dict
+    options: SFTOptions,
+    config: SFTRunConfig,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: dict,
+    resumes: bool = False,
 ) -> SFTTrainer:
     """TRL's trainer on ``rows``, whose loss is on the completion alone unless ``--loss_on all``.
 
-    ``settings`` are written into every checkpoint.
+    ``settings`` are written into every checkpoint; a run that ``resumes`` goes on from one.
     """
     config.completion_only_loss = options.loss_on == "completion"
+    folder = Path(config.output_dir)
     config.max_length = None  # too long ones are gone; nothing is cut
     return TrustedSFTTrainer(
-        model=build_policy(options, config.seed),
+        model=build_policy(options, config.seed, folder, resumes),
         args=config,
         train_dataset=rows,
         processing_class=tokenizer,
         peft_config=options.lora_config(),
-        callbacks=[MetricsCallback(Path(config.output_dir) / "metrics.jsonl")],
+        callbacks=[MetricsCallback(folder / "metrics.jsonl")],
         settings=settings,
     )
 

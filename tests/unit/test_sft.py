@@ -113,10 +113,10 @@ def test_training_lowers_the_loss_and_is_the_same_for_the_same_seed(tmp_path, to
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-def test_from_scratch_draws_weights_from_the_seed():
+def test_from_scratch_draws_weights_from_the_seed(tmp_path):
     options = SFTOptions(data="x", from_scratch=True)
     set_seed(5)
-    first, second, other = build_policy(options, 1), build_policy(options, 1), build_policy(options, 2)
+    first, second, other = (build_policy(options, seed, tmp_path) for seed in (1, 1, 2))
     shipped = load_policy("tiny")
     assert torch.equal(first.lm_head.weight, second.lm_head.weight)
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
