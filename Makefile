@@ -1,7 +1,6 @@
 PYTHON ?= python3.11
 SEED ?= 0
 BIN := .venv/bin
-export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo test lint format tiny
@@ -10,7 +9,8 @@ export TOKENIZERS_PARALLELISM ?= false
 demo: .venv/installed
 	$(BIN)/python run_countdown.py --use_ir=knn+ --seed $(SEED)
 
-# Two processes of one thread each use two cores better than one process of two threads.
+# Two processes of one thread each use two cores better than one process of two threads, and threads that wait for no
+# other are not slowed down by programs beside them.
 test: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 

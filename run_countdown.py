@@ -3,6 +3,10 @@
 python run_countdown.py --use_ir=knn+ --seed 0
 """
 
+from training.threads import choose_threads
+
+choose_threads()  # before torch is imported
+
 from dataclasses import dataclass, field
 from functools import partial
 

@@ -3,6 +3,10 @@
 python run_eval.py --task=gsm8k --model_name=path/to/model/
 """
 
+from training.threads import choose_threads
+
+choose_threads()  # before torch is imported
+
 from pathlib import Path
 
 from transformers import HfArgumentParser

@@ -3,6 +3,10 @@
 python run_igsm.py --model_name=outputs/sft/Qwen2.5-1.5B_injected_seed0/final --use_ir=no
 """
 
+from training.threads import choose_threads
+
+choose_threads()  # before torch is imported
+
 from functools import partial
 
 from evaluation.graders import GRADERS

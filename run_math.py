@@ -3,6 +3,10 @@
 python run_math.py --model_name=Qwen/Qwen2.5-0.5B-Instruct --use_ir=knn+ --k=20 --seed 0
 """
 
+from training.threads import choose_threads
+
+choose_threads()  # before torch is imported
+
 from functools import partial
 
 from evaluation.graders import GRADERS

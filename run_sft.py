@@ -3,6 +3,10 @@
 python run_sft.py --data data/injected.jsonl --model_name=Qwen/Qwen2.5-1.5B
 """
 
+from training.threads import choose_threads
+
+choose_threads()  # before torch is imported
+
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +19,7 @@ from training.errors import UserError, run_cli
 from training.identity import sft_settings
 from training.new_policy import NewPolicyOptions, build, spells
 from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded, load_tokenizer, resolve, save_merged
-from training.run_folder import create_run_folder
+from training.run_folder import create_run_folder, take_recorded_threads
 from training.sft import (
     SFTOptions,
     build_trainer,
@@ -45,6 +49,8 @@ def main() -> None:
     folder = Path(config.output_dir)
     settings = sft_settings(options, config, rows)
     checkpoint = checkpoint_to_resume(folder, options.resume, settings)
+    if checkpoint is not None:
+        take_recorded_threads(checkpoint.parent)
     if config.process_index == 0:
         lock = create_run_folder(folder, {"sft": asdict(options), "trainer": config.to_dict()}, bool(options.resume))
     trainer = build_trainer(options, config, rows, tokenizer, settings, resumes=checkpoint is not None)

@@ -13,7 +13,8 @@ from itertools import permutations, product
 import torch
 from torch import Tensor, nn
 
-from rewards.countdown import ZeroDivisorError, evaluate_expression, grade_countdown
+from rewards.countdown import grade_countdown
+from rewards.expression import ZeroDivisorError, evaluate_expression
 
 OPERATIONS = "+-*/"
 TOKENS = ("first", "second", "third", *OPERATIONS)

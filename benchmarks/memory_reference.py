@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from intrinsic.episodic_memory import EpisodicMemory
-from intrinsic.knn_memory import PARTS, Reward
+from intrinsic.knn_memory import PARTS
+from intrinsic.memory_read import Reward
 from training.rollout import Rollout
 
 Encode = Callable[[list[str]], Tensor]

@@ -29,7 +29,8 @@ from benchmarks.machine import publish
 from benchmarks.memory_reference import Contents, Encode, ReferenceMemory, reference_batch
 from intrinsic.encoder import build_encoder
 from intrinsic.episodic_memory import EpisodicMemory
-from intrinsic.knn_memory import PARTS, MemoryBatch, MemoryRPlus, explore_reward, look_up
+from intrinsic.knn_memory import PARTS, MemoryRPlus
+from intrinsic.memory_read import MemoryBatch, explore_reward, look_up
 from training.errors import UserError, run_cli
 from training.rollout import Rollout
 
@@ -127,7 +128,7 @@ def time_reward(options: Options, encode: Encode) -> dict[str, float]:
         part = PARTS[name]
         texts = zip(batch.questions, batch.reasonings, strict=True)
         expected = [reference[part.memory].score(*pair, part.reward) for pair in texts]
-        difference = max(difference, float((raw - torch.tensor(expected)).abs().max()))
+        difference = max(difference, float((raw.values - torch.tensor(expected)).abs().max()))
 
     ours, theirs = [], []
     for _ in range(options.reward_repeats):
@@ -158,11 +159,12 @@ def _time_look_up(
     options: Options, memory: EpisodicMemory, reference: ReferenceMemory, vectors: Contents, run_encoder: Callable
 ) -> dict[str, float]:
     key, responses = vectors.keys, vectors.values[0]
-    batch = MemoryBatch([QUESTION] * len(responses), key.expand(len(responses), -1), responses, [])
+    count = len(responses)
+    batch = MemoryBatch([QUESTION] * count, key.expand(count, -1), responses, [None] * count, list(range(count)))
     found: dict[str, Tensor] = {}
 
     def ours():
-        found["ours"] = look_up(memory, explore_reward, batch, options.k)
+        found["ours"] = look_up(memory, explore_reward, batch, options.k).values
 
     def theirs(value: Tensor) -> float:
         return reference.look_up(key[0].numpy(), value.numpy(), explore_reward)

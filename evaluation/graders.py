@@ -3,7 +3,10 @@
 python -m evaluation.graders --cases tests/cases/gsm8k_answer_cases.jsonl --show
 
 A case file holds JSON lines of three kinds, told apart by their fields: completions with a gold answer, GSM8K questions
-with the solutions of several models, and Countdown problems. Each row has the verdict that a grader should reach.
+with the solutions of several models, and Countdown problems. Each row has the verdict that a grader should reach, and
+is judged by the function that pays the reward: `grade_number`, `grade_latex`, `grade_countdown` or `grade_igsm`, at the
+tier that its options name. Rows from the tests of other libraries ask in their options for other ways of reading
+(another language, fewer decimals, letters alone); these are handed to `grade_latex` as a `Reading`.
 """
 
 import json
@@ -16,13 +19,13 @@ from typing import NamedTuple
 
 from transformers import HfArgumentParser
 
-from rewards.answer import grade_number, has_latex
+from rewards.answer import find_answer, grade_number, has_latex
 from rewards.countdown import grade_countdown
-from rewards.format import cut_thinking
 from rewards.grade import Grade
 from rewards.igsm import grade_igsm
-from rewards.latex import grade_latex
-from rewards.latex_worker import Reading, is_equal
+from rewards.latex import LATEX_FINDERS, canonical_latex, grade_latex
+from rewards.latex_worker import Reading
+from rewards.number import parse_number
 from training.errors import UserError, run_cli
 
 GRADERS: dict[str, Callable[[str, dict], Grade]] = {
@@ -118,14 +121,38 @@ def _judge_labelled(identity: str, row: dict) -> list[Case]:
     if options.keys() >= set(TIERS):
         tiers = {tier: getattr(grade_number(prediction, gold), tier) for tier in TIERS}
         return [case._replace(expected={tier: options[tier] for tier in TIERS}, got=tiers)]
-    is_upstream_number = _PLAIN_GOLD.fullmatch(gold.strip()) and "kind" not in options
-    if is_upstream_number and options.get("language", _ENGLISH) == _ENGLISH:
-        # Where the row asks for LaTeX alone, a completion without any has no answer.
-        unreadable = _ways(options) == ("latex",) and not has_latex(prediction)
-        got = grade_number("" if unreadable else prediction, gold).loose
-        return [case._replace(got=got, is_plain_number=True)]
-    text = cut_thinking(_in_english(prediction) if options.get("language", _ENGLISH) != _ENGLISH else prediction)
-    return [case._replace(got=is_equal(gold, text, _reading(options)))]
+    if "tier" in options or "grader" in options:
+        return [case._replace(got=getattr(_grader(options, gold)(prediction, row), _tier(options, "medium")))]
+    # Where the row asks for LaTeX alone, a completion without any has no answer.
+    if _ways(options) == ("latex",) and not has_latex(prediction):
+        prediction = ""
+    is_english = options.get("language", _ENGLISH) == _ENGLISH
+    if _PLAIN_GOLD.fullmatch(gold.strip()) and "kind" not in options and is_english:
+        return [case._replace(got=grade_number(prediction, gold).loose, is_plain_number=True)]
+    reading = _reading(options)
+    # The gold is a whole solution in some rows, and in a few of them one with a brace too many, which training refuses.
+    target = find_answer(gold, LATEX_FINDERS) if has_latex(gold) else gold
+    if reading is None and gold.strip() and canonical_latex(target) is None:
+        reading = Reading(ways=_ways(options))
+    text = prediction if is_english else _in_english(prediction)
+    got = grade_latex(text, gold if reading is not None and not reading.whole else target, reading).loose
+    return [case._replace(got=got)]
+
+
+def _grader(options: dict, gold: str) -> Callable[[str, dict], Grade]:
+    """The grader that a row names, as "latex" or "rewards.latex.grade_latex"; by its gold where it names none."""
+    default = "latex" if parse_number(gold) is None else "number"
+    name = str(options.get("grader", default)).rpartition(".")[2].removeprefix("grade_")
+    if name not in GRADERS:
+        raise UserError(f"the grader {options['grader']!r} is unknown; use one of {', '.join(GRADERS)}.")
+    return GRADERS[name]
+
+
+def _tier(options: dict, default: str) -> str:
+    tier = options.get("tier", default)
+    if tier not in TIERS:
+        raise UserError(f"the tier {tier!r} is unknown; use one of {', '.join(TIERS)}.")
+    return tier
 
 
 def _ways(options: dict) -> tuple[str, ...]:
@@ -139,17 +166,16 @@ def _ways(options: dict) -> tuple[str, ...]:
     return tuple(_WAYS[name] for name in names)
 
 
-def _reading(options: dict) -> Reading:
-    """How math-verify has to read and compare a row that comes from the tests of a library."""
-    is_parser_test = options.get("kind") == "parser-equality"
-    return Reading(
-        ways=("latex",) if is_parser_test else _ways(options),
-        units=not is_parser_test,
-        float_rounding=options.get("precision", Reading.float_rounding),
-        strict=options.get("strict", Reading.strict),
-        set_relations=options.get("allow_set_relation_comp", Reading.set_relations),
-        gold_form=options.get("gold_sympy", ""),
-    )
+def _reading(options: dict) -> Reading | None:
+    """The way of reading that a row from the tests of a library asks for; None for the reward's."""
+    ways = _ways(options)
+    if options.get("language", _ENGLISH) != _ENGLISH or ways in (("letter",), ("expr",)):
+        return Reading(ways=ways)
+    if options.get("kind") == "parser-equality":
+        return Reading(whole=True, units=False, gold_form=options.get("gold_sympy", ""))
+    names = {"precision": "float_rounding", "strict": "strict", "allow_set_relation_comp": "set_relations"}
+    asked = {field: options[name] for name, field in names.items() if name in options}
+    return Reading(whole=True, **asked) if asked else None
 
 
 def _in_english(text: str) -> str:
@@ -171,7 +197,8 @@ def _judge_solutions(identity: str, row: dict) -> list[Case]:
 
 
 def _judge_countdown(identity: str, row: dict) -> list[Case]:
-    got = grade_countdown(row["completion"], row["numbers"], row["target"]).medium
+    grade = grade_countdown(row["completion"], row["numbers"], row["target"])
+    got = getattr(grade, _tier(row.get("options") or {}, "medium"))
     gold = f"{row['numbers']} -> {row['target']}"
     return [Case(identity, row.get("source", "countdown"), gold, row["completion"], row["expected_bool"], got)]
 

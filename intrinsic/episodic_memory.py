@@ -158,6 +158,10 @@ class EpisodicMemory:
         Similarities equal within 1e-6 are ordered by insertion, oldest first. Fewer than ``k`` when fewer are stored;
         none for a key with a non-finite value.
         """
+        return [[text_id for text_id, _ in found] for found in self.nearest_with_similarity(keys, k)]
+
+    def nearest_with_similarity(self, keys: Tensor, k: int) -> list[list[tuple[str, float]]]:
+        """What `nearest` returns, each text id with its cosine in whole multiples of 1e-6."""
         if not self._ids:
             return [[] for _ in keys]
         count = len(self)
@@ -168,10 +172,11 @@ class EpisodicMemory:
         rows, slots = np.nonzero(similarity >= threshold.numpy())
         age = (slots - self._oldest) % count
         order = np.lexsort((age, -similarity[rows, slots], rows))
-        found: list[list[str]] = [[] for _ in keys]
-        for row, slot in zip(rows[order].tolist(), slots[order].tolist(), strict=True):
+        rows, slots = rows[order], slots[order]
+        found: list[list[tuple[str, float]]] = [[] for _ in keys]
+        for row, slot, value in zip(rows.tolist(), slots.tolist(), similarity[rows, slots].tolist(), strict=True):
             if len(found[row]) < k:
-                found[row].append(self._ids[slot])
+                found[row].append((self._ids[slot], value))
         return found
 
     def responses(self, text_ids: list[str]) -> Tensor:

@@ -27,7 +27,8 @@ class Conditioning:
     Attributes:
         mode: "reference" scales by minimum and maximum of the batch, "fixed" by its mean and a window's deviation.
         alpha, gamma: scale alpha / (gamma + number of batches before this one).
-        center: subtract the mean bonus of a group's wrong answers, so that these are not pushed up as a whole.
+        center: subtract the mean bonus of a group's wrong answers, so that these are not pushed up as a whole; None
+            stands for true in "fixed" mode and false in "reference".
         window: past novelties that, with the batch, set the deviation.
 
     Raises `UserError` for a value out of range.
@@ -36,7 +37,7 @@ class Conditioning:
     mode: str = "fixed"
     alpha: float = 40.0
     gamma: float = 40.0
-    center: bool = False
+    center: bool | None = None
     window: int = 1024
 
     def __post_init__(self):
@@ -48,6 +49,8 @@ class Conditioning:
             raise UserError(f"--rnd_gamma={self.gamma} must be a finite number above 0.")
         if self.window < 0:
             raise UserError(f"--rnd_window={self.window} must be 0 or more.")
+        if self.center is None:
+            object.__setattr__(self, "center", self.mode == "fixed")
 
     @classmethod
     def from_options(cls, options) -> "Conditioning":

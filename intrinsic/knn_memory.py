@@ -14,8 +14,6 @@ its one-by-one encoding, and its explore phase of 500 keys (``explore_warmup`` a
 
 import copy
 import math
-from collections import defaultdict
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -24,24 +22,22 @@ from torch.nn import functional
 
 from intrinsic.base import Bonus
 from intrinsic.episodic_memory import EpisodicMemory
+from intrinsic.memory_read import (
+    MemoryBatch,
+    Raw,
+    Reward,
+    exploit_reward,
+    explore_reward,
+    look_up,
+    look_up_leaving_one_out,
+)
 from intrinsic.normalize import WindowMinMax
 from training.errors import UserError
 from training.rollout import Rollout, text_id
 
 RAW_RESOLUTION = 1e-6  # float32 rounding moves a raw by about 1e-7; min-max would blow that up to [0, 1]
-
-
-def exploit_reward(responses: Tensor, stored: Tensor) -> Tensor:
-    """Minus the distance of ``responses`` (n, d) to the centroid of ``stored`` (m, d), (n,); equation 4."""
-    return -torch.linalg.vector_norm(responses - stored.mean(dim=0), dim=1)
-
-
-def explore_reward(responses: Tensor, stored: Tensor) -> Tensor:
-    """1 minus the largest cosine of unit ``responses`` (n, d) to any unit ``stored`` (m, d), (n,); equation 5."""
-    return 1.0 - (responses @ stored.T).amax(dim=1)
-
-
-Reward = Callable[[Tensor, Tensor], Tensor]
+READS = ("past", "leave_one_out")
+GATES = ("all", "valid")
 
 
 class _Part(NamedTuple):
@@ -56,35 +52,6 @@ PARTS = {
 }
 
 
-class MemoryBatch(NamedTuple):
-    """A rollout as the memory sees it: identity and vector of each question, vector of each response, and target."""
-
-    ids: list[str]
-    keys: Tensor
-    responses: Tensor
-    targets: list[str | None]
-
-    def row(self, index: int) -> "MemoryBatch":
-        rows = slice(index, index + 1)
-        return MemoryBatch(self.ids[rows], self.keys[rows], self.responses[rows], self.targets[rows])
-
-
-def look_up(memory: EpisodicMemory, reward: Reward, batch: MemoryBatch, k: int) -> Tensor:
-    """Raw reward (B,) of each response against the responses of the ``k`` stored questions nearest to its own.
-
-    Each distinct question is looked up once. NaN where the question's vector is not finite.
-    """
-    rows_of = defaultdict(list)
-    for row, question in enumerate(batch.ids):
-        rows_of[question].append(row)
-    first_rows = [rows[0] for rows in rows_of.values()]
-    raw = torch.full((len(batch.ids),), math.nan)
-    for rows, neighbours in zip(rows_of.values(), memory.nearest(batch.keys[first_rows], k), strict=True):
-        if neighbours:
-            raw[rows] = reward(batch.responses[rows], memory.responses(neighbours))
-    return raw
-
-
 class MemoryR(Bonus):
     """``--use_ir=knn``: the exploit reward from a memory of right answers, in [0, beta_s].
 
@@ -94,10 +61,13 @@ class MemoryR(Bonus):
         window: past raw values in the min-max range, besides the batch (w).
         beta_s, beta_e: weights of exploit and explore.
         explore_warmup: explore is absent before this many optimiser steps (>= 1) or share of all steps (< 1).
+        exploit_keys: exploit is absent until the memory of right answers holds this many questions.
+        read: "past", or "leave_one_out": the past and the batch, but for the answer itself.
+        gate: "all", or "valid": only answers that obey the task's rules are paid, stored and part of the range.
         encoder: name of the text encoder, only to tell saved states apart.
         legacy: reproduce the reference order and its defects, see the module.
 
-    Raises `UserError` for a weight that is not finite or a negative warm-up.
+    Raises `UserError` for a weight that is not finite, a value out of range, and ``legacy`` with "leave_one_out".
     """
 
     name = "knn"
@@ -114,6 +84,9 @@ class MemoryR(Bonus):
         beta_s: float = 1.0,
         beta_e: float = 1.0,
         explore_warmup: float = 0.1,
+        exploit_keys: int = 0,
+        read: str = "past",
+        gate: str = "all",
         encoder: str = "",
         legacy: bool = False,
     ):
@@ -122,9 +95,25 @@ class MemoryR(Bonus):
                 raise UserError(f"--{flag}={value} must be a finite number.")
         if explore_warmup < 0:
             raise UserError(f"--explore_warmup={explore_warmup} must be 0 or more (steps, or a share below 1).")
+        if not 0 <= exploit_keys <= max_questions:
+            raise UserError(
+                f"--exploit_keys={exploit_keys} must be from 0 to --memory_questions={max_questions}, the most that "
+                "the memory can hold."
+            )
+        for flag, value, known in (("memory_read", read, READS), ("memory_gate", gate, GATES)):
+            if value not in known:
+                raise UserError(f"--{flag}={value!r} is unknown; use one of {', '.join(known)}.")
+        if legacy and read != "past":
+            raise UserError(
+                f"--memory_read={read} does not go with --memory_legacy=True, which stores each answer before it is "
+                "compared; leave one of them out."
+            )
         self.k = k
         self.betas = {"exploit": beta_s, "explore": beta_e}
         self.explore_warmup = explore_warmup
+        self.exploit_keys = exploit_keys
+        self.reading = read
+        self.gate = gate
         self.encoder = encoder
         self.legacy = legacy
         self.memories = {PARTS[part].memory: EpisodicMemory(max_questions, max_responses) for part in self.part_names}
@@ -132,29 +121,50 @@ class MemoryR(Bonus):
 
     @classmethod
     def from_options(cls, options) -> "MemoryR":
-        return cls(
-            k=options.k,
-            max_questions=options.memory_questions,
-            max_responses=options.memory_responses,
-            window=options.memory_window,
-            beta_s=options.beta_s,
-            beta_e=options.beta_e,
-            explore_warmup=options.explore_warmup,
-            encoder=options.encoder,
-            legacy=options.memory_legacy,
-        )
+        return cls(max_responses=options.memory_responses, **cls.shared_settings(options))
+
+    @staticmethod
+    def shared_settings(options) -> dict[str, Any]:
+        """The arguments that every form of the memory takes from the flags."""
+        return {
+            "k": options.k,
+            "max_questions": options.memory_questions,
+            "window": options.memory_window,
+            "beta_s": options.beta_s,
+            "beta_e": options.beta_e,
+            "explore_warmup": options.explore_warmup,
+            "exploit_keys": options.exploit_keys,
+            "read": options.memory_read,
+            "gate": options.memory_gate,
+            "encoder": options.encoder,
+            "legacy": options.memory_legacy,
+        }
+
+    def eligible(self, rollout: Rollout) -> Tensor:
+        """(B,) bool: all completions, or those whose answer obeys the task's rules (gate "valid").
+
+        Raises `UserError` where the gate needs verdicts and the task gives none.
+        """
+        if self.gate == "all":
+            return super().eligible(rollout)
+        if not any(rollout.verdicts):
+            raise UserError(
+                f"--memory_gate={self.gate} needs a task whose reward logs a verdict on each answer, and this one logs "
+                "none; use --memory_gate=all."
+            )
+        return rollout.valid
 
     def score_parts(self, rollout: Rollout) -> dict[str, Tensor]:
-        """Weighted, normalised exploit (and explore) of each completion, (B,) each; an absent part is 0."""
+        """Weighted, normalised exploit (and explore) of each completion, (B,) each; 0 where a part is absent, and for
+        completions that are not eligible."""
         batch = self.embed(rollout)
         if self.legacy:
             forks = {name: memory.fork() for name, memory in self.memories.items()}
             windows = {part: copy.copy(window) for part, window in self.windows.items()}
             paid = self._insert_and_score(batch, rollout, forks, windows)
         else:
-            paid = {}
-            for part, raw in self.raw_parts(batch, rollout).items():
-                paid[part] = self.windows[part].normalize(raw, present=torch.ones_like(raw, dtype=torch.bool))
+            raws = self.raw_parts(batch, rollout)
+            paid = {part: self.windows[part].normalize(raw.values, raw.present) for part, raw in raws.items()}
         zeros = torch.zeros(len(rollout))
         return {part: (self.betas[part] * paid.get(part, zeros)).to(rollout.device) for part in self.part_names}
 
@@ -162,19 +172,23 @@ class MemoryR(Bonus):
         """Append the raws that `score` normalised to the windows, then store the batch in its order.
 
         Returns questions and responses per memory after the update, the share of completions whose own question was
-        stored before it ("known_questions") and, outside legacy, the mean of each part before normalisation
-        ("exploit_unnormalized", "explore_unnormalized") where the part is present.
+        stored before it ("known_questions"), with the gate "valid" the share that it lets through ("valid"), and,
+        outside legacy, the mean of each part before normalisation ("exploit_unnormalized", "explore_unnormalized")
+        where the part is present.
         """
         batch = self.embed(rollout)
         known = [any(question in memory for memory in self.memories.values()) for question in batch.ids]
         metrics = {"known_questions": sum(known) / len(known)}
+        if self.gate == "valid":
+            metrics["valid"] = self.eligible(rollout).float().mean().item()
         if self.legacy:
             self._insert_and_score(batch, rollout, self.memories, self.windows)
         else:
             for part, raw in self.raw_parts(batch, rollout).items():
-                self.windows[part].append(raw)
-                if raw.isfinite().any():
-                    metrics[f"{part}_unnormalized"] = float(raw.nanmean())
+                finite = raw.values[raw.present & raw.values.isfinite()]
+                self.windows[part].append(finite)
+                if len(finite):
+                    metrics[f"{part}_unnormalized"] = float(finite.mean())
             for row in range(len(rollout)):
                 self._store(batch.row(row), self.memories)
         for name, memory in self.memories.items():
@@ -191,11 +205,19 @@ class MemoryR(Bonus):
         keys, responses = vectors.split(len(rollout))
         storable = (finite[: len(rollout)] & finite[len(rollout) :]).tolist()
         targets = []
-        for ok, correct, reasoning in zip(storable, rollout.correct.tolist(), reasonings, strict=True):
-            memory = "success" if correct > 0.5 else "failure"
+        for ok, memory, reasoning in zip(storable, self.targets(rollout), reasonings, strict=True):
             is_empty_success = memory == "success" and not reasoning.strip()
-            targets.append(memory if ok and memory in self.memories and not is_empty_success else None)
-        return MemoryBatch([text_id(question) for question in rollout.questions], keys, responses, targets)
+            targets.append(memory if ok and not is_empty_success else None)
+        ids = [text_id(question) for question in rollout.questions]
+        return MemoryBatch(ids, keys, responses, targets, list(range(len(rollout))))
+
+    def targets(self, rollout: Rollout) -> list[str | None]:
+        """The memory that each completion goes to by its verdict; None where there is none, or it is not eligible."""
+        memories = ["success" if correct > 0.5 else "failure" for correct in rollout.correct.tolist()]
+        eligible = self.eligible(rollout).tolist()
+        return [
+            memory if ok and memory in self.memories else None for ok, memory in zip(eligible, memories, strict=True)
+        ]
 
     @property
     def depends_on_length(self) -> bool:
@@ -205,16 +227,21 @@ class MemoryR(Bonus):
     def _paying(self, rollout: Rollout) -> list[str]:
         """Parts past their warm-up."""
         warmup = self.explore_warmup * (rollout.max_steps if self.depends_on_length else 1)
-        return [part for part in self.part_names if part != "explore" or rollout.step >= warmup]
+        past = {"exploit": len(self.memories["success"]) >= self.exploit_keys, "explore": rollout.step >= warmup}
+        return [part for part in self.part_names if past[part]]
 
-    def raw_parts(self, batch: MemoryBatch, rollout: Rollout) -> dict[str, Tensor]:
-        """Raw reward (B,) of each part past its warm-up whose memory holds anything."""
-        raws = {}
-        for part in self._paying(rollout):
-            memory = self.memories[PARTS[part].memory]
-            if len(memory):
-                raws[part] = look_up(memory, PARTS[part].reward, batch, self.k)
-        return raws
+    def raw_parts(self, batch: MemoryBatch, rollout: Rollout) -> dict[str, Raw]:
+        """Raw reward of each part past its warm-up, for the eligible completions that it can compare with anything."""
+        eligible = self.eligible(rollout).cpu()
+        raws = {part: self.read(part, batch) for part in self._paying(rollout)}
+        return {part: Raw(values, present & eligible) for part, (values, present) in raws.items()}
+
+    def read(self, part: str, batch: MemoryBatch) -> Raw:
+        """Raw reward of each row of ``batch`` for one part."""
+        name, reward, _ = PARTS[part]
+        if self.reading == "past":
+            return look_up(self.memories[name], reward, batch, self.k)
+        return look_up_leaving_one_out(self.memories[name], name, reward, batch, self.k)
 
     @staticmethod
     def _store(row: MemoryBatch, memories: dict[str, EpisodicMemory]) -> None:
@@ -232,13 +259,13 @@ class MemoryR(Bonus):
     ) -> dict[str, Tensor]:
         """The reference order: store each sample, then score it against a memory that already holds it."""
         paid = {part: torch.zeros(len(rollout)) for part in self._paying(rollout)}
-        for index in range(len(rollout)):
+        for index in self.eligible(rollout).nonzero().flatten().tolist():
             row = batch.row(index)
             self._store(row, memories)
             for part, values in paid.items():
                 memory = memories[PARTS[part].memory]
                 if len(memory):
-                    raw = look_up(memory, PARTS[part].reward, row, self.k)
+                    raw = look_up(memory, PARTS[part].reward, row, self.k).values
                     windows[part].append(raw)
                     values[index] = _legacy_normalized(part, raw[0], windows[part].history)
                 else:
@@ -270,6 +297,9 @@ class MemoryR(Bonus):
             "memory_window": self.windows["exploit"].window,
             "betas": self.betas,
             "explore_warmup": self.explore_warmup,
+            "exploit_keys": self.exploit_keys,
+            "memory_read": self.reading,
+            "memory_gate": self.gate,
             "encoder": self.encoder,
             "memory_legacy": self.legacy,
         }

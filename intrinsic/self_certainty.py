@@ -23,6 +23,7 @@ from training.rollout import Rollout
 
 # Who judges: the policy as it is, or as it was before training -> the feature with that judgement.
 ANNOTATORS = {"online": "self_certainty", "offline": "frozen_self_certainty"}
+TRUNCATED = ("pay", "skip")
 EPSILON = 1e-4  # what the open-r1 implementation and TRL add to the standard deviation
 RESOLUTION = 1e-4  # nats; equal completions differ by up to 1e-5 with their place in a batch
 
@@ -68,32 +69,57 @@ class SelfCertainty(Bonus):
         annotator: "online", the policy as it samples, or "offline", the policy before training, which the paper shows
             to be exploited and which is here for that ablation.
         alone: whether extrinsic rewards have weight 0; only to tell saved runs apart.
+        truncated: "pay" completions that were cut off at the length limit like others, or "skip" them: they enter
+            neither mean nor deviation of their group and get 0.
 
-    Raises `UserError` for a weight that is not finite or an unknown annotator.
+    Raises `UserError` for a weight that is not finite or an unknown word.
     """
 
     name = "sc"
     placement = "advantage"
 
-    def __init__(self, sc_lambda: float = 1.0, annotator: str = "online", alone: bool = False):
+    def __init__(self, sc_lambda: float = 1.0, annotator: str = "online", alone: bool = False, truncated: str = "pay"):
         if not math.isfinite(sc_lambda):
             raise UserError(f"--sc_lambda={sc_lambda} must be a finite number.")
         if annotator not in ANNOTATORS:
             raise UserError(f"--sc_annotator={annotator!r} is unknown; use one of {', '.join(ANNOTATORS)}.")
+        if truncated not in TRUNCATED:
+            raise UserError(f"--sc_truncated={truncated!r} is unknown; use one of {', '.join(TRUNCATED)}.")
         self.sc_lambda = sc_lambda
         self.annotator = annotator
         self.alone = alone
+        self.truncated = truncated
         self.needs = frozenset({ANNOTATORS[annotator]})
 
     @classmethod
     def from_options(cls, options) -> "SelfCertainty":
-        return cls(sc_lambda=options.sc_lambda, annotator=options.sc_annotator, alone=options.sc_alone)
+        return cls(
+            sc_lambda=options.sc_lambda,
+            annotator=options.sc_annotator,
+            alone=options.sc_alone,
+            truncated=options.sc_truncated,
+        )
+
+    def eligible(self, rollout: Rollout) -> Tensor:
+        """(B,) bool: completions with tokens; with "skip", those that were not cut off.
+
+        Raises `UserError` where "skip" needs to know what was cut off and the rollout does not say.
+        """
+        has_tokens = rollout.completion_mask.any(dim=1)
+        if self.truncated == "pay":
+            return has_tokens
+        if rollout.truncated is None:
+            raise UserError(
+                f"--sc_truncated={self.truncated} needs to know which completions were cut off, which nothing says "
+                "here; use --sc_truncated=pay."
+            )
+        return has_tokens & ~rollout.truncated
 
     def certainty(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """u (B,) in nats per token, detached, and (B,) bool of the rows that have tokens and a finite u."""
+        """u (B,) in nats per token, detached, and (B,) bool of the eligible rows with a finite u."""
         tokens = rollout.features[ANNOTATORS[self.annotator]].detach().float()
         mean = sequence_mean(tokens, rollout.completion_mask)
-        return mean, rollout.completion_mask.any(dim=1) & mean.isfinite()
+        return mean, self.eligible(rollout) & mean.isfinite()
 
     def score(self, rollout: Rollout) -> Tensor:
         """z(u) of each completion within its group, (B,); NaN where u is, for the finite guard to see."""
@@ -106,14 +132,17 @@ class SelfCertainty(Bonus):
         return advantages + self.sc_lambda * scores
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Nothing to learn; u before standardisation for the log, over completions that have one.
+        """Nothing to learn; u before standardisation for the log, over completions that take part.
 
-        Returns "self_certainty" (mean u, nats per token), its means over right and wrong answers, "group_std" (mean
-        deviation of u in a group) and "right_above_wrong"; each only where the batch holds what it is about.
+        Returns "self_certainty" (mean u, nats per token), its means over right and wrong answers and, paid or not, over
+        completions cut off ("self_certainty_truncated"), "group_std" (mean deviation of u in a group) and
+        "right_above_wrong"; each only where the batch holds what it is about.
         """
         values, present = self.certainty(rollout)
         right = rollout.correct > 0.5
         rows = {"": present, "_right": present & right, "_wrong": present & ~right}
+        if rollout.truncated is not None:
+            rows["_truncated"] = rollout.truncated & values.isfinite()
         metrics = {f"self_certainty{side}": values[chosen].mean().item() for side, chosen in rows.items()}
         groups, inside = values.view(-1, rollout.num_generations), present.view(-1, rollout.num_generations)
         deviations = [group[kept].std() for group, kept in zip(groups, inside, strict=True) if kept.sum() > 1]
@@ -122,5 +151,10 @@ class SelfCertainty(Bonus):
         return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
     def identity(self) -> dict[str, Any]:
-        settings = {"sc_lambda": self.sc_lambda, "sc_annotator": self.annotator, "sc_alone": self.alone}
-        return {"name": self.name, **settings}
+        return {
+            "name": self.name,
+            "sc_lambda": self.sc_lambda,
+            "sc_annotator": self.annotator,
+            "sc_alone": self.alone,
+            "sc_truncated": self.truncated,
+        }

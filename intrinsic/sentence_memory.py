@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from intrinsic.episodic_memory import EpisodicMemory
-from intrinsic.knn_memory import MemoryBatch, MemoryRPlus
+from intrinsic.knn_memory import MemoryRPlus
+from intrinsic.memory_read import MemoryBatch, Raw
 from training.errors import UserError
 from training.rollout import Rollout, text_id
 
@@ -50,9 +51,10 @@ class StepBatch(NamedTuple):
 
     def by_step(self) -> MemoryBatch:
         """The batch as if each of its S steps were a response."""
-        owners = self.owners
-        ids = [self.ids[owner] for owner in owners.tolist()]
-        return MemoryBatch(ids, self.keys[owners], torch.cat(self.steps), [])
+        owners = self.owners.tolist()
+        ids = [self.ids[owner] for owner in owners]
+        targets = [self.targets[owner] for owner in owners]
+        return MemoryBatch(ids, self.keys[owners], torch.cat(self.steps), targets, owners)
 
 
 def mean_by_owner(values: Tensor, owners: Tensor, size: int) -> Tensor:
@@ -82,35 +84,21 @@ class SentenceMemory(MemoryRPlus):
 
     @classmethod
     def from_options(cls, options) -> "SentenceMemory":
-        return cls(
-            max_steps_stored=options.sent_steps,
-            k=options.k,
-            max_questions=options.memory_questions,
-            window=options.memory_window,
-            beta_s=options.beta_s,
-            beta_e=options.beta_e,
-            explore_warmup=options.explore_warmup,
-            encoder=options.encoder,
-            legacy=options.memory_legacy,
-        )
+        return cls(max_steps_stored=options.sent_steps, **cls.shared_settings(options))
 
     def eligible(self, rollout: Rollout) -> Tensor:
-        """(B,) bool: responses that have a step."""
-        return torch.tensor([bool(reasoning_steps(text)) for text in rollout.reasonings], device=rollout.device)
+        """(B,) bool: responses that have a step and pass the gate."""
+        has_step = torch.tensor([bool(reasoning_steps(text)) for text in rollout.reasonings], device=rollout.device)
+        return has_step & super().eligible(rollout)
 
-    def score_parts(self, rollout: Rollout) -> dict[str, Tensor]:
-        """Weighted, normalised exploit and explore of each completion, (B,) each; 0 where a part or all steps miss."""
-        raws = self.raw_parts(self.embed(rollout), rollout)
-        present = self.eligible(rollout).cpu()
-        paid = {part: self.windows[part].normalize(raw, present) for part, raw in raws.items()}
-        zeros = torch.zeros(len(rollout))
-        return {part: (self.betas[part] * paid.get(part, zeros)).to(rollout.device) for part in self.part_names}
-
-    def raw_parts(self, batch: StepBatch, rollout: Rollout) -> dict[str, Tensor]:
-        """Raw reward (B,) of each part that pays, mean over steps; NaN without steps or with a non-finite vector."""
-        owners = batch.owners
-        by_step = super().raw_parts(batch.by_step(), rollout)
-        return {part: mean_by_owner(raw, owners, len(rollout)) for part, raw in by_step.items()}
+    def read(self, part: str, batch: StepBatch) -> Raw:
+        """Raw reward of each response for one part, the mean over its steps; NaN with a non-finite vector."""
+        values, present = super().read(part, batch.by_step())
+        owners, size = batch.owners, len(batch.ids)
+        # Steps of one response share its question and are left out together: all are present or none is.
+        has_present = torch.zeros(size, dtype=torch.bool)
+        has_present[owners[present]] = True
+        return Raw(mean_by_owner(values, owners, size), has_present)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Append raws to the windows and store the batch, as `MemoryR.update` does, and return what it returns.
@@ -130,9 +118,8 @@ class SentenceMemory(MemoryRPlus):
         keys, values = functional.normalize(vectors, dim=1).split([len(rollout), len(flat)])
         responses = values.split([len(response) for response in steps])
         targets = []
-        for key, response, correct in zip(keys, responses, rollout.correct.tolist(), strict=True):
-            storable = bool(key.isfinite().all() and response.isfinite().all())
-            targets.append(("success" if correct > 0.5 else "failure") if storable else None)
+        for key, response, memory in zip(keys, responses, self.targets(rollout), strict=True):
+            targets.append(memory if key.isfinite().all() and response.isfinite().all() else None)
         return StepBatch([text_id(question) for question in rollout.questions], keys, responses, targets)
 
     @staticmethod

@@ -11,15 +11,17 @@ from rewards.format import CUT, cut_thinking, is_well_formed, last_answer
 from rewards.grade import Grade
 from rewards.number import (
     CURRENCY,
+    MARKS_INSIDE,
     MAX_LENGTH,
     NUMBER,
-    SCALE_WORDS,
     STATEMENT,
     TEXT_COMMAND,
+    TIMES_POWER_OF_TEN,
     parse_number,
     plain_characters,
-    unit_factor,
+    plain_numbers,
 )
+from rewards.quantity_words import CHANGE_BEHIND, FACTOR_BEFORE_CURRENCY, FACTOR_OF_MONEY, FACTORS_BEHIND, unit_factor
 from training.errors import UserError
 
 MAX_STATEMENTS = 8  # of the form "the answer is ...", counted from the end
@@ -34,10 +36,19 @@ _MATH_CLOSE = {
     "\\(": re.compile(r"\\\)|\n"),
 }
 _PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}[,.]?\s+[A-Za-z]{2,}")
+# A number with all that makes it another one: sign, currency, power of ten, factors, fractions, base. Groups that end
+# in + keep what they took, so that none of it is given back to let the number stand alone.
 _FREE_NUMBER = re.compile(
-    rf"(?<![A-Za-z0-9_^\\{{])(?<![0-9][.,:/])(?:(?<![)])[+-])?[{CURRENCY}]?-?"
-    rf"(?:[0-9]+ [0-9]+/[0-9]+|{NUMBER}(?: ?/ ?[0-9]+(?:\.[0-9]+)?|[eE][+-]?[0-9]{{1,3}}(?![A-Za-z0-9]))?)"
-    rf"(?:\s?%|\s(?:{SCALE_WORDS})\b)?(?![0-9_}}]|[.,:/][0-9]|\s?\^|\s?\\(?!text|mathrm|mbox|[%$)\],; !]|q?quad))"
+    rf"(?<![A-Za-z0-9^\\{{])(?<![A-Za-z0-9)}}\]\\]_)(?<![0-9][{MARKS_INSIDE}])(?<![0-9]\{{,\}})(?<![0-9]\\[!,;: ])"
+    rf"(?:(?<![)])[+-])?(?P<price>\\?[{CURRENCY}])?-?"
+    rf"(?:[0-9]+ [0-9]+/[0-9]+|{NUMBER}"
+    rf"(?: ?/ ?[0-9]+(?:\.[0-9]+)?|[eE][+-]?[0-9]{{1,3}}(?![A-Za-z0-9])|{TIMES_POWER_OF_TEN})?+)"
+    rf"(?(price)(?:{FACTOR_OF_MONEY})?+|(?:{FACTOR_BEFORE_CURRENCY})?+)(?:{FACTORS_BEHIND})*+(?:{CHANGE_BEHIND})?+"
+    rf"(?![0-9}}\u0300-\u036f]|_+[A-Za-z0-9{{(\\]|[{MARKS_INSIDE}][0-9]|\{{,\}}[0-9]|,?\\[!,;: ]\s?[0-9]|~[0-9]|\s?\^"
+    r"|\s?\\(?!text|mathrm|mbox|[%$)\],; !]|q?quad))"
+)
+_FREE_FRACTION = re.compile(
+    r"(?<![A-Za-z0-9}\\])[+-]?[0-9]*\\[dtc]?frac\s*(?:\{[0-9.]+\}\s*\{[0-9.]+\}|[0-9]\s?[0-9])(?!\s?[A-Za-z0-9\\^({_])"
 )
 # A stated number may be the first of several or open a calculation, with a unit in between.
 _GOES_ON = re.compile(
@@ -81,7 +92,10 @@ def boxed_contents(text: str) -> list[tuple[int, int, str]]:
 
 
 def math_spans(text: str) -> list[tuple[int, int, str]]:
-    """(start, end, content) of the LaTeX environments of ``text``; dollars around prose are amounts of money."""
+    """(start, end, content) of the LaTeX environments of ``text``.
+
+    Dollars around prose, and a pair whose second one stands right before a digit, are amounts of money.
+    """
     spans, position = [], 0
     while opening := _MATH_OPEN.search(text, position):
         position = opening.end()
@@ -89,7 +103,8 @@ def math_spans(text: str) -> list[tuple[int, int, str]]:
         if closing is None or closing[0] == "\n":
             continue
         content = text[position : closing.start()]
-        is_money = opening[0] == "$" and _PROSE.search(TEXT_COMMAND.sub("", content))
+        is_amount = text[closing.end() : closing.end() + 1].isdigit()
+        is_money = opening[0] == "$" and (is_amount or _PROSE.search(TEXT_COMMAND.sub("", content)))
         if content.strip() and not is_money:
             spans.append((opening.start(), closing.end(), content))
             position = closing.end()
@@ -114,12 +129,13 @@ def stated_answer(text: str) -> str | None:
     """
     text = text.rpartition("####")[2]
     for match in list(STATEMENT.finditer(text))[-MAX_STATEMENTS:][::-1]:
-        rest = plain_characters(_ANNOTATION.sub("", text[match.end() : match.end() + MAX_LENGTH])).lstrip(_MARKUP)
+        rest = _ANNOTATION.sub("", text[match.end() : match.end() + MAX_LENGTH])
+        rest = plain_numbers(plain_characters(rest)).lstrip(_MARKUP)
         starts = [*math_spans(rest)[:1], *boxed_contents(rest)[:1]]
         for start, _, content in starts:
             if start == 0:
                 return content
-        number = _FREE_NUMBER.match(rest)
+        number = _FREE_FRACTION.match(rest) or _FREE_NUMBER.match(rest)
         if number and _is_free(number):
             return _calculated(rest) if _GOES_ON.match(rest, number.end()) else number[0]
     return None
@@ -133,11 +149,16 @@ def _calculated(rest: str) -> str:
     return result[0] if result and _is_free(result) else sentence
 
 
-def last_number(text: str) -> str | None:
-    """The last number or LaTeX environment with digits in the final `TAIL_LENGTH` characters of ``text``."""
-    tail = plain_characters(_SPECIAL_TOKEN.sub(" ", text[-TAIL_LENGTH:]))
-    spans = [span for span in math_spans(tail) if re.search("[0-9]", span[2])]
-    numbers = [(match.start(), match.end(), match[0]) for match in _FREE_NUMBER.finditer(tail) if _is_free(match)]
+def last_number(text: str, any_math: bool = False) -> str | None:
+    """The last number or LaTeX environment with digits in the final `TAIL_LENGTH` characters of ``text``.
+
+    Args:
+        any_math: environments without digits count too.
+    """
+    tail = plain_numbers(plain_characters(_SPECIAL_TOKEN.sub(" ", text[-TAIL_LENGTH:])))
+    spans = [span for span in math_spans(tail) if any_math or re.search("[0-9]", span[2])]
+    matches = [*_FREE_FRACTION.finditer(tail), *filter(_is_free, _FREE_NUMBER.finditer(tail))]
+    numbers = [(match.start(), match.end(), match[0]) for match in matches]
     spans += [number for number in numbers if not any(start < number[1] <= end for start, end, _ in spans[-1:])]
     return max(spans)[2] if spans else None
 

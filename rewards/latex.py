@@ -13,31 +13,30 @@ from rewards.answer import (
     last_block,
     last_hashes,
     last_number,
-    math_spans,
-    plain_characters,
     stated_answer,
 )
 from rewards.grade import Grade
+from rewards.latex_reading import (
+    based_numbers,
+    canonical,
+    cleaned,
+    is_percentage,
+    is_readable,
+    number_beside,
+    number_list,
+    option_letter,
+    plain_number,
+)
 from rewards.latex_worker import Reading, is_equal
-from rewards.number import TEXT_COMMAND, parse_number, strip_markup
+from rewards.number import STATEMENT
+from rewards.quantity_words import changing_words
 from training.errors import UserError
 
-MAX_LENGTH = 512  # characters of an answer
-MAX_DEPTH = 24  # nested brackets and commands' arguments
-TAIL_LENGTH = 2_000  # final characters in which the loose tier looks for LaTeX without any mark
+ROUNDED_PLACES = 12  # a decimal with so many says the fraction that it rounds
 
-_PLAIN_NUMBER = re.compile(r"(?:[0-9.+\-/ ]|\\frac\{[0-9]+\}\{[0-9]+\})+")
-_SAME_SPELLING = (
-    (re.compile(r"(?<!\\)\\[!,;: ]"), " "),
-    (re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])"), ""),
-    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(r"\\frac\s*([0-9])\s*([0-9])"), r"\\frac{\1}{\2}"),
-    (TEXT_COMMAND, r"\1"),
-    (re.compile(r"\s+"), " "),
-    (re.compile(r" (?![0-9A-Za-z])|(?<![0-9A-Za-z]) "), ""),
-)
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_DECIMAL = re.compile(r"-?[0-9]*\.([0-9]+)")
 _BETWEEN_BOXES = re.compile(r"(?:[\s$,;.(){}]|\\[()\[\]]|\\q?quad|\\text|and|or){0,30}")
+_STATED_OPTION = re.compile(rf"(?i:{STATEMENT.pattern})[\s*_]*\(?([A-J])(?=\)|[*_]*[.,:]?(?:\s|$))")
 _WORD = re.compile(r"\\(?:text|mathrm|mbox)|(?<![\\A-Za-z])[A-Za-z]{2,}")
 
 
@@ -56,68 +55,88 @@ def last_boxes(text: str) -> str | None:
 
 
 def last_math(text: str) -> str | None:
-    """The last LaTeX environment in the final `TAIL_LENGTH` characters of ``text``, or its last number without one."""
-    spans = math_spans(text[-TAIL_LENGTH:])
-    return spans[-1][2] if spans else last_number(text)
+    """The last number or LaTeX environment in the final characters of ``text``."""
+    return last_number(text, any_math=True)
 
 
-LATEX_FINDERS = (stated_answer, last_block, last_boxes, last_hashes, last_math)
+def stated_option(text: str) -> str | None:
+    """The letter that the last "the answer is D" or "answer: (D)" of ``text`` says."""
+    found = _STATED_OPTION.findall(text)
+    return found[-1] if found else None
+
+
+LATEX_FINDERS = (stated_answer, stated_option, last_block, last_boxes, last_hashes, last_math)
 
 
 def canonical_latex(text: str) -> str | None:
-    """``text`` in one spelling: equal for answers that differ in spacing, markup or the form of a plain number.
-
-    None for an answer that is blank, longer than `MAX_LENGTH`, nested deeper than `MAX_DEPTH` or whose braces do not
-    match.
-    """
-    if len(text.strip()) > MAX_LENGTH or not _is_nested_well(text):
-        return None
-    text = _cleaned(text)
-    for pattern, plain in _SAME_SPELLING:
-        text = pattern.sub(plain, text)
-    number = _plain_number(text)
-    return text or None if number is None else str(number)
+    """`latex_reading.canonical` of an answer; None for one that is blank or beyond the caps of `is_readable`."""
+    return canonical(cleaned(text)) if is_readable(text) else None
 
 
-def _cleaned(text: str) -> str:
-    return strip_markup(plain_characters(text.strip())).rstrip(".,;: ")
-
-
-def _plain_number(text: str) -> Fraction | None:
-    """The number that ``text`` is, without units, percent signs or separators, whose reading depends on the problem."""
-    return parse_number(text) if _PLAIN_NUMBER.fullmatch(text) else None
-
-
-def _is_nested_well(text: str) -> bool:
-    """Whether the braces of ``text`` match, and brackets and powers are nested no deeper than `MAX_DEPTH`."""
-    depth = 0
-    for match in _BRACE.finditer(text):
-        depth += (match[0] == "{") - (match[0] == "}")
-        if not 0 <= depth <= MAX_DEPTH:
-            return False
-    return depth == 0 and max(text.count(opening) for opening in ("(", "[", "^", "\\sqrt")) <= MAX_DEPTH
-
-
-def grade_latex(completion: str, gold: str) -> Grade:
+def grade_latex(completion: str, gold: str, reading: Reading | None = None) -> Grade:
     """`Grade` of ``completion`` (without its prompt) by mathematical equality with ``gold``.
 
-    ``gold`` is LaTeX or plain text without its environment, as in MATH. Two plain numbers are compared exactly, all
-    else by math-verify, for which decimals are equal where they agree to 6 places. Raises `UserError` when ``gold`` is
-    blank or beyond the caps of an answer, `RunError` when math-verify's process cannot be started.
+    ``gold`` is LaTeX or plain text without its environment, as in MATH. Numbers, with units and words as
+    `parse_number` reads them, and lists of numbers are compared exactly. Two things are equal to a number besides: a
+    percentage to the number of its hundredths, since golds leave the percent sign out, and a decimal of
+    `ROUNDED_PLACES` or more to the fraction it rounds. All else goes to math-verify, for which decimals are equal where
+    they agree to 6 places. Raises `UserError` when ``gold`` is blank or beyond the caps of an answer, `RunError` when
+    math-verify's process cannot be started.
+
+    Args:
+        reading: another way of reading than the reward's, for a case whose source asks for one. Where it is not
+            ``whole``, math-verify finds both answers by itself.
     """
-    target = canonical_latex(gold)
-    if target is None:
+    if reading is not None and not reading.whole:
+        return grade_answer(completion, _not_blank, lambda text: is_equal(gold, text, reading), (_not_blank,))
+    if canonical_latex(gold) is None:
         raise UserError(f"the gold answer {gold[:80]!r} is blank, too long or badly nested; mend the row.")
-    target_number = _plain_number(target)
+    target = cleaned(gold)
+    return grade_answer(
+        completion, canonical_latex, lambda text: _equals(cleaned(text), target, reading), LATEX_FINDERS
+    )
 
-    def is_right(text: str) -> bool:
-        answer = canonical_latex(text)
-        if answer == target:
-            return True
-        if target_number is not None and _plain_number(answer) is not None:
-            return False
-        # Without any word a letter at the end is a variable, as in 2k, and no unit.
-        units = bool(_WORD.search(gold) or _WORD.search(text))
-        return is_equal(_cleaned(gold), _cleaned(text), Reading(whole=True, units=units))
 
-    return grade_answer(completion, canonical_latex, is_right, LATEX_FINDERS)
+def _not_blank(text: str) -> str | None:
+    return text.strip() or None
+
+
+def _equals(answer: str, target: str, reading: Reading | None) -> bool:
+    """Whether two `cleaned` answers are equal, to math-verify in the way of ``reading``."""
+    if canonical(answer) == canonical(target):
+        return True
+    if reading is not None:
+        return is_equal(target, answer, reading)
+    # math-verify drops the subscripts of numbers, and with a text also the words that multiply.
+    if based_numbers(answer) != based_numbers(target):
+        return False
+    number = plain_number(target)
+    if number is not None:
+        said = number_beside(answer)
+        if said is not None:
+            return said == number or _is_percent_of(answer, said, target, number) or _rounds(answer, said, number)
+    if option_letter(target) and option_letter(answer):
+        return False
+    if number_list(target) and number_list(answer):
+        return set(number_list(answer)) == set(number_list(target))
+    if changing_words(answer) != changing_words(target):
+        return False
+    # Without any word a letter at the end is a variable, as in 2k, and no unit.
+    units = bool(_WORD.search(target) or _WORD.search(answer))
+    return is_equal(target, answer, Reading(whole=True, units=units, set_relations=True))
+
+
+def _is_percent_of(answer: str, said: Fraction, target: str, number: Fraction) -> bool:
+    """Whether one of two numbers is a percentage, and the other the number of its hundredths."""
+    if is_percentage(answer) == is_percentage(target):
+        return False
+    return 100 * said == number if is_percentage(answer) else said == 100 * number
+
+
+def _rounds(answer: str, said: Fraction, number: Fraction) -> bool:
+    """Whether ``answer`` is ``number``, which no decimal equals, to `ROUNDED_PLACES` or more."""
+    decimal = _DECIMAL.fullmatch(answer)
+    if decimal is None or len(decimal[1]) < ROUNDED_PLACES:
+        return False
+    has_decimal = pow(10, number.denominator.bit_length(), number.denominator) == 0
+    return not has_decimal and abs(said - number) < Fraction(1, 10 ** len(decimal[1]))

@@ -7,43 +7,46 @@ import re
 import unicodedata
 from fractions import Fraction
 
+from rewards.quantity_words import SIGNS, unit_factor
+
 MAX_LENGTH = 256  # characters of an answer
 
 CURRENCY = "$€£¥₹₩₽₺₫฿₦₱₪¢"
 NUMBER = (
     r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![0-9])"  # 1,080.5
-    r"|[1-9][0-9]{0,2}(?: [0-9]{3})+(?:\.[0-9]+)?(?![0-9/])"  # 1 080.5
+    r"|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]+)?(?![0-9])"  # 12,34,567 as in India
+    r"|[1-9][0-9]{0,2}(?: [0-9]{3})+(?:[.,][0-9]+)?(?![0-9/])"  # 1 080.5
+    r"|[1-9][0-9]{0,2}(?:\.[0-9]{3}){2,}(?:,[0-9]+)?(?![0-9])"  # 1.234.567,8
     r"|(?:0,[0-9]+|[0-9]+,[0-9]{1,2})(?![0-9,.])"  # 2,74 with a decimal comma
     r"|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
 )
+_COMMAS_OF_THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}")
 _QUOTIENT = rf"(?:(?P<whole>[0-9]+) +(?=[1-9]))?(?P<numerator>{NUMBER}) ?/ ?(?P<denominator>{NUMBER})"
-_SCIENTIFIC = (
-    rf"(?P<mantissa>{NUMBER})(?:[eE]| ?(?:[x×*·]|\\times|\\cdot) ?10 ?\^ ?\{{?)(?P<exponent>[+-]?[0-9]{{1,3}})\}}?"
-)
+TIMES_POWER_OF_TEN = r" ?(?:[x×*·⋅]|\\times|\\cdot) ?10 ?\^ ?\{?(?P<power>[+-]?[0-9]{1,3})\}?"
+_SCIENTIFIC = rf"(?P<mantissa>{NUMBER})(?:[eE](?P<exponent>[+-]?[0-9]{{1,3}})|{TIMES_POWER_OF_TEN})"
 _VALUE = rf"(?:{_QUOTIENT}|{_SCIENTIFIC}|(?P<number>{NUMBER}))"
 _WORD = r"[^\W\d_]+"
 _QUANTITY = re.compile(
-    rf"(?P<sign>[+-]?) ?(?:[A-Z]{{2}})?[{CURRENCY}]? ?(?P<inner_sign>[+-]?) ?{_VALUE} ?[{CURRENCY}]? ?"
-    rf"(?P<unit>%|/? ?{_WORD}(?:[ ./'’-]+{_WORD})*)?"
+    rf"(?P<sign>[+-]?) ?(?:[A-Z]{{2}})?(?P<price>[{CURRENCY}]?) ?(?P<inner_sign>[+-]?) ?{_VALUE} ?"
+    rf"(?P<price_behind>[{CURRENCY}]?) ?(?P<unit>[{''.join(SIGNS)}]|[/-]? ?{_WORD}(?:[ ./'’-]+{_WORD})*)?"
 )
-_PERCENT = {"%", "percent", "percentage", "pct"}
-_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-# Words after a number that make it another quantity, or one of several, instead of naming its unit.
-_NOT_A_UNIT = re.compile(
-    "or|not|half|halves|over|plus|minus|squared|cubed|factorial|pi|point|hundred|thousand|million|billion|trillion|"
-    "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|"
-    "eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety",
-    re.IGNORECASE,
-)
-SCALE_WORDS = "|".join([*_SCALES, *sorted(_PERCENT - {"%"})])
-_UNIT_LETTERS = set("mglLshFC")
-_ORDINALS = {"st", "nd", "rd", "th"}
 
 _DASHES = str.maketrans(dict.fromkeys("−‐‑‒–—", "-") | {"⁄": "/", "∕": "/"})
+# NFKC would make a letter of the first and spaces with an accent of the others.
+_SPOILT_BY_NFKC = str.maketrans(dict.fromkeys("º˚", "°") | {"´": "'"})
+_APOSTROPHES = "'’‘ʼ′٬"
+_THOUSANDS_MARK = (
+    r"(?:(?:\\!)*(?:\{\s*,\s*\}|\\(?:text|mathrm|mathord|mbox)\{,\}|,)(?:\\!\s*)*"
+    rf"|\{{?\\(?:[,;: ]|thinspace\s*)\}}?|~|[{_APOSTROPHES}])"
+)
+_GROUPED = re.compile(rf"(?<![0-9.,])[1-9][0-9]{{0,2}}(?:{_THOUSANDS_MARK}[0-9]{{3}})+(?![0-9])")
+# Between two digits these leave one number, of which neither half may be read alone.
+MARKS_INSIDE = rf".,:/{_APOSTROPHES}"
 TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _FRACTION = re.compile(
     r"\\[dtc]?frac\s*(?:\{\s*([+-]?[0-9.]+)\s*\}|([0-9]))\s*(?:\{\s*([0-9.]+)\s*\}|([0-9]))",
 )
+_REPEATING = re.compile(r"([0-9]{0,64})\.([0-9]{0,64})\\(?:overline|overbar|bar|dot)\s*\{\s*([0-9]{1,64})\s*\}")
 _LATEX = (
     (re.compile(r"\{,\}|,\\!\s*"), ","),
     (re.compile(r"\\!|\\(?:left|right|displaystyle)(?![A-Za-z])"), ""),
@@ -53,7 +56,8 @@ _LATEX = (
     (re.compile(r"(?<=[A-Za-z])\s*\^\s*(?:\{[23]\}|[23])(?![0-9])|(?<=[a-z]m|[ 0-9]m|ft|in)[23]\b"), ""),
     (re.compile(r"\\approx(?![A-Za-z])|≈"), "="),
 )
-STATEMENT = re.compile(r"\banswer\s*(?:(?:is|are)\b\s*[:=]?|[:=])", re.IGNORECASE)
+STATEMENT = re.compile(r"\banswer[\s*_]{0,8}(?:(?:is|are)\b[\s*_]{0,8}[:=]?|[:=])", re.IGNORECASE)
+_LEADING_STATEMENT = re.compile(rf"[\s*_]*(?:[A-Za-z]+[\s,*_]+){{0,6}}{STATEMENT.pattern}[\s*_]*", re.IGNORECASE)
 _INEQUALITY = re.compile(r"[<>≠≤≥!]|\\(?:n?e|le|ge|neq|leq|geq|lt|gt|pm|in)(?![A-Za-z])|±")
 _SEVERAL = re.compile(r", |;|\b(?:or|and)\b")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("\\boxed{", "}"), ("\\fbox{", "}"))
@@ -68,7 +72,7 @@ def plain_characters(text: str) -> str:
     that none of them ever joins the number next to it.
     """
     parts = []
-    for character in text:
+    for character in text.translate(_SPOILT_BY_NFKC):
         category = unicodedata.category(character)
         if category == "No":
             plain = unicodedata.normalize("NFKC", character)
@@ -76,6 +80,22 @@ def plain_characters(text: str) -> str:
         elif category != "Cf":
             parts.append(character)
     return unicodedata.normalize("NFKC", "".join(parts)).translate(_DASHES)
+
+
+def plain_numbers(text: str) -> str:
+    """``text`` with commas between thousands, however LaTeX, ~ or ' mark them, and repeating decimals as fractions.
+
+    So ``8{,}640``, ``8\\,640`` and ``8'640`` become ``8,640``, and ``0.1\\overline{6}`` becomes ``1/6``.
+    """
+    text = _GROUPED.sub(lambda match: ",".join(re.findall("[0-9]+", match[0])), text)
+    return _REPEATING.sub(_repeating_decimal, text)
+
+
+def _repeating_decimal(match: re.Match) -> str:
+    """0.1\\overline{6} as the fraction that it is."""
+    whole, fixed, repeated = match.groups()
+    numerator = int(whole + fixed + repeated) - int(whole + fixed or 0)
+    return str(Fraction(numerator, 10 ** len(fixed) * (10 ** len(repeated) - 1)))
 
 
 def strip_markup(text: str, brackets: bool = False) -> str:
@@ -94,6 +114,12 @@ def strip_markup(text: str, brackets: bool = False) -> str:
         if inner == text:
             return inner
         text = inner
+
+
+def strip_statement(text: str) -> str:
+    """``text`` without "the answer is", "Final answer:" or the like at its beginning."""
+    match = _LEADING_STATEMENT.match(text)
+    return text[match.end() :] if match else text
 
 
 def _is_one_piece(enclosed: str, opening: str, closing: str) -> bool:
@@ -126,31 +152,11 @@ def _right_hand_side(text: str) -> str | None:
     return others[-1] if others else first
 
 
-def unit_factor(unit: str, attached: bool) -> Fraction | None:
-    """What a number is multiplied with because of the words behind it: 1 for a unit; None if they are no unit."""
-    if unit in _PERCENT:
-        return Fraction(1, 100)
-    first, *others = [word for word in re.split(r"[ ./'’-]+", unit) if word] or [""]
-    factor = Fraction(1)
-    if first.lower() in _PERCENT:
-        factor = Fraction(1, 100)
-    elif first.lower() in _SCALES:
-        factor = Fraction(_SCALES[first.lower()])
-    elif first:
-        others = [first, *others]
-    if attached and others and others[0] in _ORDINALS:
-        return None
-    is_unit = all(
-        not _NOT_A_UNIT.fullmatch(word)
-        and (len(word) > 1 or word in _UNIT_LETTERS or not (word.isascii() or word == "π"))
-        for word in others
-    )
-    return factor if is_unit else None
-
-
 def _decimal(text: str) -> Fraction:
     """Value of a text that `NUMBER` matches."""
-    if "," in text and "." not in text and not re.fullmatch(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+", text):
+    if text.count(".") > 1 or (" " in text and "," in text):
+        text = text.replace("." if "." in text else " ", "").replace(",", ".")
+    elif "," in text and "." not in text and not _COMMAS_OF_THOUSANDS.fullmatch(text):
         text = text.replace(",", ".")
     return Fraction(text.replace(",", "").replace(" ", ""))
 
@@ -158,14 +164,16 @@ def _decimal(text: str) -> Fraction:
 def parse_number(text: str) -> Fraction | None:
     """The one number that ``text`` says, exactly; None if it says none, several, or is longer than `MAX_LENGTH`.
 
-    Reads signs, thousands separators (comma or space), decimals, fractions, mixed numbers, scientific notation,
-    percentages (18% is 18/100) and "million" and its kin; ignores currency signs, a unit, markup, math delimiters,
-    boxes and a final period; of an equation it reads the right-hand side. Digits are ASCII after NFKC.
+    Reads signs, thousands (marked by comma, space, apostrophe, or LaTeX spacing; two or more by periods), decimals,
+    repeating decimals, fractions, mixed numbers, scientific notation, percentages (18% is 18/100) and the words of
+    `quantity_words` that multiply or divide; ignores currency signs, a unit, markup, math delimiters, boxes and a final
+    period; of an equation it reads the right-hand side. Digits are ASCII after NFKC.
     """
     text = text.strip()
     if len(text) > MAX_LENGTH:
         return None
-    text = _plain_latex(strip_markup(plain_characters(text).strip(_QUOTES), brackets=True))
+    text = strip_markup(plain_numbers(plain_characters(text)).strip(_QUOTES), brackets=True)
+    text = _plain_latex(text)
     text = STATEMENT.sub("=", text, count=1)
     side = _right_hand_side(text)
     if side is None:
@@ -174,7 +182,9 @@ def parse_number(text: str) -> Fraction | None:
     match = _QUANTITY.fullmatch(" ".join(strip_markup(side, brackets=True).split()))
     if match is None or (match["sign"] and match["inner_sign"]):
         return None
-    factor = unit_factor(match["unit"] or "", attached=not match.string[: match.start("unit")].endswith(" "))
+    priced = bool(match["price"] or match["price_behind"])
+    unit = match["unit"] or ""
+    factor = unit_factor(unit, match.string[: match.start("unit")][-1:].isdigit() and unit[:1] != "-", priced)
     value = _value(match)
     if factor is None or value is None:
         return None
@@ -186,7 +196,7 @@ def _value(match: re.Match) -> Fraction | None:
     if match["number"]:
         return _decimal(match["number"])
     if match["mantissa"]:
-        return _decimal(match["mantissa"]) * Fraction(10) ** int(match["exponent"])
+        return _decimal(match["mantissa"]) * Fraction(10) ** int(match["exponent"] or match["power"])
     whole, numerator, denominator = match["whole"], _decimal(match["numerator"]), _decimal(match["denominator"])
     if not denominator or (whole and numerator >= denominator):
         return None

@@ -7,6 +7,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from training.threads import choose_threads
+
+choose_threads()  # before torch is imported
+
 import pytest
 import torch
 from datasets import Dataset

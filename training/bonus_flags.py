@@ -25,8 +25,23 @@ class MemoryFlags:
     explore_warmup: float = flag(
         0.1, "knn+, knn-sent: explore reward is 0 before this many optimiser steps (>= 1) or share of all steps (< 1)."
     )
+    exploit_keys: int = flag(
+        0,
+        "knn, knn-sent: exploit reward is 0 until this many questions are stored with a right answer, 0 to "
+        "--memory_questions; the authors' program for Countdown waits for 10000.",
+    )
     beta_s: float = flag(1.0, "knn, knn-sent: weight of the exploit reward (nearness to past right answers).")
     beta_e: float = flag(1.0, "knn+, knn-sent: weight of the explore reward (distance from past wrong answers).")
+    memory_read: str = flag(
+        "past",
+        "knn, knn-sent: what an answer is compared with: past (what was stored before its batch) or leave_one_out (the "
+        "past and the batch, but for itself; ours).",
+    )
+    memory_gate: str = flag(
+        "all",
+        "knn, knn-sent: which answers are paid and stored: all or valid (those that obey the task's rules, on "
+        "Countdown each given number once; the authors' program for Countdown).",
+    )
     memory_legacy: bool = flag(
         False, "knn: reproduce the reference order (insert first, normalise sample by sample) with its defects."
     )
@@ -45,6 +60,11 @@ class SelfCertaintyFlags:
     sc_alone: bool = flag(False, "sc: no reward counts, correctness is only logged; the paper's own setting.")
     sc_annotator: str = flag(
         "online", "sc: who judges: online (the policy as it samples) or offline (as before training; an ablation)."
+    )
+    sc_truncated: str = flag(
+        "pay",
+        "sc: completions cut off at --L tokens: pay (as others; the paper) or skip (0, and not part of their group's "
+        "mean and deviation; ours).",
     )
 
 
@@ -88,8 +108,10 @@ class RndFlags:
     rnd_mode: str = flag("fixed", "rnd, noise: fixed (ours: see the card) or reference (the authors' program).")
     rnd_alpha: float = flag(40.0, "rnd, noise: bonus at batch t is scaled by alpha / (gamma + t); 0 or more.")
     rnd_gamma: float = flag(40.0, "rnd, noise: generation batches after which the bonus is halved; above 0.")
-    rnd_center: bool = flag(
-        False, "rnd, noise: subtract the mean bonus of the group's wrong answers, which else are all pushed up (ours)."
+    rnd_center: bool | None = flag(
+        None,
+        "rnd, noise: subtract the mean bonus of the group's wrong answers, which else are all pushed up: true or "
+        "false; unset: true with --rnd_mode=fixed, false with reference (ours).",
     )
     rnd_window: int = flag(1024, "rnd, noise, fixed: past completions that set the bonus's scale, 0 or more (ours).")
     rnd_lr: float = flag(1e-3, "rnd: learning rate of the predictor, 0 or more.")

@@ -50,6 +50,7 @@ class Rollout:
         step, max_steps: optimiser step now and at the end of training.
         completion_mask: (B, T) bool, true on completion tokens up to and including EOS; None without tokens.
         completion_ids: (B, T) token ids, right padded; None without tokens.
+        truncated: (B,) bool, true where the completion was cut off at the length limit; None without tokens.
         prompt_ids, prompt_mask: (B, P) token ids, left padded, and bool mask; None without tokens.
         vocab_size: number of token ids the policy's embedding has; 0 without tokens.
         features: tensors of the shared feature pass by name, only those some bonus `needs`:
@@ -71,6 +72,7 @@ class Rollout:
     max_steps: int = 1
     completion_mask: Tensor | None = None
     completion_ids: Tensor | None = None
+    truncated: Tensor | None = None
     prompt_ids: Tensor | None = None
     prompt_mask: Tensor | None = None
     vocab_size: int = 0

@@ -31,8 +31,9 @@ from training.options import IntrinsicOptions
 from training.out_of_memory import out_of_memory_advice, work_of
 from training.policy import adapter_base, load_policy, lora_base, resolve, save_merged
 from training.problems import longest_prompt
-from training.run_folder import create_run_folder, default_output_dir, refuse_used
+from training.run_folder import create_run_folder, default_output_dir, refuse_used, take_recorded_threads
 from training.run_options import RunConfig, RunOptions
+from training.threads import choose_threads
 from training.trackers import shield_trackers
 from training.trainer import STATE_NAME, IntrinsicGRPOTrainer
 from training.watchdogs import WatchdogCallback
@@ -81,6 +82,9 @@ class Run:
         self.checkpoint = find_checkpoint(self.path, options.resume)
         if self.checkpoint is not None:
             check_identity(load_state(self.checkpoint, STATE_NAME)["identity"], self.identity)
+            take_recorded_threads(self.checkpoint.parent)
+        if config.device.type == "cpu":
+            self._print(str(choose_threads()))
         groups = {"task": task_options, "intrinsic": intrinsic, "run": options, "grpo": config}
         self.flags = {name: _flags(group) for name, group in groups.items()}
         self.encoder = self._load_encoder()

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from training.checkpoint import list_checkpoints
 from training.errors import UserError
 from training.state_io import parse_json, read_json, write_atomically, write_json
+from training.threads import choose_threads
 
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
@@ -147,6 +148,18 @@ def _write_record(path: Path, record: dict[str, Any]) -> None:
     write_json(path, plain(first))
 
 
+def take_recorded_threads(folder: Path) -> None:
+    """Compute with as many threads as the run in ``folder`` did: their number moves sums of floating point numbers.
+
+    Does nothing where its ``run.json`` names none.
+    """
+    path = folder / RUN_FILE
+    record = read_json(path, "move it away to resume the run") if path.exists() else {}
+    threads = (record.get("machine") or {}).get("torch_threads")
+    if isinstance(threads, int) and threads > 0:
+        torch.set_num_threads(threads)
+
+
 def describe_run(options_by_group: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Everything needed to repeat a run: every flag, seed, versions, git commit, machine, start time (UTC)."""
     seeds = [options["seed"] for options in options_by_group.values() if "seed" in options]
@@ -197,6 +210,7 @@ def _machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cores": cores,
         "torch_threads": torch.get_num_threads(),
+        "threads_chosen": str(choose_threads()),
         "gpus": gpus,
     }
 

@@ -252,6 +252,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             max_steps=self.state.max_steps,
             completion_mask=self._gather_padded(tokens["completion_mask"]),
             completion_ids=self._gather_padded(tokens["completion_ids"]),
+            truncated=self.accelerator.gather(self._truncated()),
             prompt_ids=self._gather_padded(tokens["prompt_ids"], pad_first=True),
             prompt_mask=self._gather_padded(tokens["prompt_mask"], pad_first=True),
             vocab_size=self.accelerator.unwrap_model(self.model).get_input_embeddings().num_embeddings,
@@ -276,6 +277,12 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             "completion_ids": completion_ids,
             "completion_mask": completion_mask,
         }
+
+    def _truncated(self) -> Tensor:
+        """(B,) bool: this process' completions of the greatest length whose last token is no end token."""
+        longest, ends = self.max_completion_length, self.eos_token_ids
+        flags = [len(ids) >= longest and ids[-1] not in ends for ids in self._completion_ids_list]
+        return torch.tensor(flags, device=self.accelerator.device)
 
     def _features(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
         """The token features that some bonus needs: captured in generation, or from one pass over the policy."""

@@ -43,7 +43,8 @@ def memory_bonus(cls=MemoryRPlus, success=(), failure=(), **settings):
 
 
 def raws(bonus, batch):
-    return bonus.raw_parts(bonus.embed(batch), batch)
+    """Raw values of each part."""
+    return {part: raw.values for part, raw in bonus.raw_parts(bonus.embed(batch), batch).items()}
 
 
 def close(actual, expected):
@@ -73,7 +74,13 @@ def random_rollout(seed, groups=3, size=8, dim=12, step=10):
 def take(batch, rows):
     picked = [batch.questions[row] for row in rows], [batch.completions[row] for row in rows]
     return Rollout(
-        *picked, batch.correct[rows], batch.rewards[rows], batch.num_generations, 10, 20, encode=batch.encode
+        *picked,
+        batch.correct[rows],
+        batch.rewards[rows],
+        batch.num_generations,
+        step=10,
+        max_steps=20,
+        encode=batch.encode,
     )
 
 

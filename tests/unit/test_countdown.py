@@ -9,7 +9,8 @@ from random import Random
 
 import pytest
 
-from rewards.countdown import Verdict, evaluate_expression, judge
+from rewards.countdown import Verdict, judge
+from rewards.expression import evaluate_expression
 from tasks.countdown import (
     SPLITS,
     ProblemSpace,

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from rewards.countdown import Verdict, evaluate_expression, judge
+from rewards.countdown import Verdict, judge
+from rewards.expression import evaluate_expression
 from tasks.countdown import split_of
 from tasks.countdown_bridge import BridgeOptions, main, misses, rows
 from training.errors import UserError

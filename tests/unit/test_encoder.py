@@ -76,8 +76,8 @@ def test_m10_raw_rewards_through_the_bonus(minilm):
     bonus.update(batch(M10, [1.0, 1.0, 0.0]))
     embedded = batch(M10[:2], [1.0, 1.0])
     raws = bonus.raw_parts(bonus.embed(embedded), embedded)
-    torch.testing.assert_close(raws["exploit"], torch.tensor([-0.33886, -0.33886]), atol=1e-3, rtol=0)
-    torch.testing.assert_close(raws["explore"], torch.tensor([0.02777, 0.27721]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(raws["exploit"].values, torch.tensor([-0.33886, -0.33886]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(raws["explore"].values, torch.tensor([0.02777, 0.27721]), atol=1e-3, rtol=0)
 
 
 def test_vectors_are_plain_float32_in_the_order_of_the_texts(encoder):

@@ -42,7 +42,7 @@ def test_every_grader_takes_a_completion_and_its_row():
         ("<think>w</think>\n<answer>1 + 2</answer>", (True, True, True), "1+2"),
         ("<answer>1 + 2 = 3</answer>", (False, True, True), "1+2"),
         ("<think><answer>1+2</answer></think>", (False, False, True), "1+2"),
-        ("<answer>1</answer> <answer>2+1</answer>", (False, False, True), "2+1"),
+        ("<answer>1</answer> <answer>2+1</answer>", (False, False, True), "1+2"),
         ("<think>w</think>\n<answer>2 - 1</answer>", (False, False, False), "2-1"),
         ("<answer>1 / 0</answer>", (False, False, False), "1/0"),
         ("<answer>one</answer>", (False, False, False), None),

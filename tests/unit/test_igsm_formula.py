@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from rewards.countdown import evaluate_expression
+from rewards.expression import evaluate_expression
 from tasks.igsm.dependency import Quantity, abstract_parents, operations
 from tasks.igsm.formula import Formula
 from tasks.igsm.structure import StructureGraph

@@ -11,6 +11,7 @@ import torch
 from intrinsic import build_bonuses
 from intrinsic.knn_memory import MemoryR, MemoryRPlus
 from intrinsic.normalize import WindowMinMax
+from intrinsic.shuffle import Shuffle
 from tests.unit.knn_cases import (
     M8,
     VECTORS,
@@ -20,6 +21,7 @@ from tests.unit.knn_cases import (
     random_rollout,
     raws,
     rollout,
+    state_equal,
     take,
 )
 from training.errors import UserError
@@ -188,6 +190,50 @@ def test_explore_is_absent_before_its_warm_up_and_exploit_is_not(warmup, step, p
     assert parts["exploit"].any()
 
 
+def test_exploit_is_absent_until_enough_questions_have_a_right_answer_and_explore_is_not():
+    bonus = memory_bonus(success=[("qA", "up")], failure=[("qA", "right")], exploit_keys=2)
+    batch = rollout(["left", "up"], [1, 1], ["qB", "qB"])
+    parts = bonus.score_parts(batch)
+    assert not parts["exploit"].any() and parts["explore"].any()
+    bonus.update(batch)
+    assert not len(bonus.windows["exploit"].history) and len(bonus.windows["explore"].history) == 2
+    assert bonus.score_parts(rollout(["left", "steep"], [0, 0]))["exploit"].any(), "two questions are stored now"
+
+
+VALID = ["correct", "wrong_value"]
+INVALID = ["wrong_numbers", "no_answer", "syntax"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"read": "leave_one_out"}, {"legacy": True}])
+@pytest.mark.parametrize("verdict", INVALID)
+def test_the_gate_pays_stores_and_ranges_over_valid_answers_alone(settings, verdict):
+    """The invalid answer is the one nearest to what was right, and farthest from what was wrong."""
+    stored = {"success": [("qA", "up")], "failure": [("qA", "right")]}
+    answers, correct, verdicts = ["flat", "up", "steep"], [1, 0, 0], ["correct", verdict, "wrong_value"]
+    gated, twin = (memory_bonus(**stored, gate="valid", **settings) for _ in range(2))
+    batch = rollout(answers, correct, verdicts=verdicts)
+    without = rollout(answers[::2], correct[::2], verdicts=verdicts[::2])
+    assert gated.eligible(batch).tolist() == [True, False, True]
+    for part, scores in gated.score_parts(batch).items():
+        assert scores[1] == 0
+        torch.testing.assert_close(scores[::2], twin.score_parts(without)[part])
+    assert gated.update(batch)["valid"] == pytest.approx(2 / 3)
+    twin.update(without)
+    assert state_equal(gated.state_dict(), twin.state_dict())
+
+
+def test_the_gate_lets_through_what_obeys_the_rules_and_a_control_deals_among_them():
+    bonus = memory_bonus(success=[("qA", "up")], failure=[("qA", "right")], gate="valid")
+    batch = rollout(["left", "up", "flat", "steep", "right"], [1, 0, 0, 0, 0], verdicts=VALID + INVALID)
+    assert bonus.eligible(batch).tolist() == [True, True, False, False, False]
+    assert not Shuffle(bonus).score(batch)[2:].any()
+
+
+def test_the_gate_needs_a_task_that_gives_verdicts():
+    with pytest.raises(UserError, match="--memory_gate=valid.*--memory_gate=all"):
+        memory_bonus(gate="valid").score(rollout(["up"], [1]))
+
+
 def test_unnormalised_encoders_are_normalised():
     bonus = memory_bonus(success=[("qA", "right"), ("qA", "up")])
     batch = rollout(["steep"], [0], encoder=lambda texts: 7.0 * encode(texts).double())
@@ -205,6 +251,7 @@ def test_betas_weigh_the_parts():
 
 def test_flags_reach_the_bonus_and_its_identity():
     flags = {"k": 3, "memory_questions": 7, "memory_responses": 5, "memory_window": 11, "memory_legacy": True}
+    flags |= {"exploit_keys": 6, "memory_read": "past", "memory_gate": "valid"}
     options = IntrinsicOptions(use_ir="memoryr+", **flags, encoder="policy", beta_e=0.3, explore_warmup=4)
     bonus = build_bonuses(options)[0]
     settings = {"betas": bonus.betas, "explore_warmup": bonus.explore_warmup, "encoder": "policy"}
@@ -213,10 +260,23 @@ def test_flags_reach_the_bonus_and_its_identity():
     assert isinstance(build_bonuses(SimpleNamespace(**{**vars(options), "use_ir": "knn"}))[0], MemoryR)
 
 
-@pytest.mark.parametrize(("flag", "value"), [("explore_warmup", -1.0), ("beta_s", math.nan), ("beta_e", math.inf)])
-def test_bad_settings_are_user_errors(flag, value):
-    with pytest.raises(UserError, match=f"--{flag}={value}"):
-        MemoryRPlus(**{flag: value})
+@pytest.mark.parametrize("name", ["knn", "knn+", "knn-sent"])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"explore_warmup": -1.0}, "--explore_warmup=-1.0"),
+        ({"beta_s": math.nan}, "--beta_s=nan"),
+        ({"beta_e": math.inf}, "--beta_e=inf"),
+        ({"exploit_keys": -1}, "--exploit_keys=-1"),
+        ({"exploit_keys": 11, "memory_questions": 10}, "--exploit_keys=11.*--memory_questions=10"),
+        ({"memory_read": "batch"}, "--memory_read='batch'.*past, leave_one_out"),
+        ({"memory_gate": "right"}, "--memory_gate='right'.*all, valid"),
+        ({"memory_read": "leave_one_out", "memory_legacy": True}, "--memory_l"),
+    ],
+)
+def test_bad_settings_are_user_errors(name, flags, message):
+    with pytest.raises(UserError, match=message):
+        build_bonuses(IntrinsicOptions(use_ir=name, **flags))
 
 
 @pytest.mark.fault("X5")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rewards import latex_worker
-from rewards.latex import MAX_LENGTH, canonical_latex, grade_latex, last_boxes
+from rewards.latex import canonical_latex, grade_latex, last_boxes
+from rewards.latex_reading import MAX_LENGTH
 from training.errors import RunError, UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from benchmarks.machine import caption, describe
 from benchmarks.memory_reference import Contents, ReferenceMemory
 from benchmarks.memory_scaling import Options, measure, plot, precisions, prompt_batch, table
 from intrinsic.episodic_memory import EpisodicMemory
-from intrinsic.knn_memory import MemoryBatch, exploit_reward, explore_reward, look_up
+from intrinsic.memory_read import MemoryBatch, exploit_reward, explore_reward, look_up
 from tests.conftest import stub_encode
 from training.errors import UserError
 
@@ -40,9 +40,9 @@ def test_the_reference_look_up_pays_what_ours_pays(reward, k):
     memory = EpisodicMemory(7, 4)
     contents.fill(memory)
     reference = ReferenceMemory(contents, k, 4, stub_encode)
-    batch = MemoryBatch(["question"] * 5, queries.keys.expand(5, -1), queries.values[0], [])
+    batch = MemoryBatch(["question"] * 5, queries.keys.expand(5, -1), queries.values[0], [None] * 5, list(range(5)))
     expected = [reference.look_up(queries.keys[0].numpy(), value.numpy(), reward) for value in queries.values[0]]
-    torch.testing.assert_close(look_up(memory, reward, batch, k), torch.tensor(expected), atol=1e-4, rtol=0)
+    torch.testing.assert_close(look_up(memory, reward, batch, k).values, torch.tensor(expected), atol=1e-4, rtol=0)
 
 
 def test_the_reference_files_answers_under_their_question_up_to_its_capacity():

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted(PRESETS.glob("*.yaml"))
 ALL = {
     *("memory_r_gsm8k", "memory_r_aimo", "intuitor_math_gsm8k", "intuitor_math_math500", "imentor_countdown_3to4"),
-    *("imentor_countdown_4", "merci_math", "cde", "passk", "bridge_igsm"),
+    *("imentor_countdown_4", "merci_math", "cde", "passk", "bridge_igsm", "memory_r_countdown"),
 }
 # What a policy of a million parameters needs in place of the recipe's: data at hand, little of everything.
 TOY = {

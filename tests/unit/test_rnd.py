@@ -68,6 +68,27 @@ def test_all_wrong_groups_are_pushed_up_unless_centred_and_all_right_ones_get_no
     assert centred.score(mixed)[0] == 0 and centred.score(mixed).sum().abs() < 1e-6
 
 
+@pytest.mark.parametrize("name", ["rnd", "noise"])
+@pytest.mark.parametrize(
+    ("mode", "flag", "centred"),
+    [("fixed", None, True), ("reference", None, False), ("fixed", False, False), ("reference", True, True)],
+)
+def test_centred_in_fixed_mode_unless_the_flag_says_otherwise(name, mode, flag, centred):
+    bonus = build_bonus(name, IntrinsicOptions(use_ir=name, rnd_mode=mode, rnd_center=flag))
+    assert bonus.conditioning.center is centred and bonus.identity()["center"] is centred
+
+
+@pytest.mark.parametrize("correct", [[0] * 8, [1, 0] * 4])
+def test_by_default_the_wrong_answers_of_a_group_are_not_pushed_up_as_a_whole(correct, rollout_factory):
+    bonus = fixed()
+    bonus.update(rollout_factory(TEXTS * 2, [0] * 8))
+    texts = ["1+2=3", "2*3=6", "5-4=1", "7-3=4", "8*8=64", "9-1=8", "6/3=2", "1+1=2"]
+    rollout = rollout_factory(texts, correct, num_generations=4)
+    score = bonus.score(rollout)
+    assert score.any() and not score[rollout.correct > 0.5].any()
+    torch.testing.assert_close(score.view(-1, 4).sum(dim=1), torch.zeros(2), atol=1e-6, rtol=0)
+
+
 def test_placement_after_normalisation_keeps_the_bonus_as_small_as_it_is(rollout_factory):
     bonus = torch.tensor([0.01, 0.02, 0.03, 0.02])
     for weight in (0.1, 1.0, 10.0):
@@ -112,7 +133,7 @@ def test_a_pattern_seen_often_loses_its_bonus_and_a_new_one_has_it(rollout_facto
     assert bonus.novelty(familiar).mean() < 0.2 * early
     surprised = patterns(rollout_factory, new_share=1.0)
     score = bonus.score(surprised) / bonus.decay
-    assert score[0] == pytest.approx(0.5) and score[1:].max() < 0.1
+    assert score[0] - score[1:].min() == pytest.approx(0.5) and score[1:].max() - score[1:].min() < 0.1
 
 
 def test_novelty_in_fixed_mode_does_not_depend_on_length_or_padding():
@@ -204,6 +225,7 @@ def test_flags_reach_the_bonus():
     options = IntrinsicOptions(use_ir="rnd", rnd_mode="reference", rnd_alpha=3.0, rnd_center=True, rnd_lr=0.5)
     bonus = build_bonus("rnd", options)
     assert bonus.conditioning == Conditioning("reference", 3.0, 40.0, True, 1024) and bonus.lr == 0.5
+    assert bonus.identity()["center"] is True
     assert bonus.needs == frozenset() and build_bonus("rnd", IntrinsicOptions()).needs == {"frozen_hidden"}
 
 

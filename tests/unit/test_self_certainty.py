@@ -11,6 +11,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from intrinsic.base import WeightSchedule
 from intrinsic.self_certainty import SelfCertainty, group_standardize, right_above_wrong
+from intrinsic.shuffle import Shuffle
 from training.bonus_pipeline import BonusPipeline, reward_advantages
 from training.errors import UserError
 from training.features import FeaturePass
@@ -199,6 +200,50 @@ def test_score_is_float32_from_half_precision_features(rollout_factory):
     assert values.dtype == torch.float32 and values[0] == 16.0625
 
 
+# ---- completions cut off at the limit
+
+
+def test_completions_cut_off_are_skipped_like_rows_without_tokens_or_paid_as_others(rollout_factory):
+    rollout = rollout_of(rollout_factory, [*[[u] for u in U], [99.0], [0.5]])
+    rollout.truncated = torch.tensor([False] * 4 + [True] * 2)
+    full = SelfCertainty().score(rollout_of(rollout_factory, [[u] for u in U]))
+    skipping = SelfCertainty(truncated="skip")
+    torch.testing.assert_close(skipping.score(rollout), torch.cat([full, torch.zeros(2)]))
+    assert skipping.eligible(rollout).tolist() == [True] * 4 + [False] * 2
+    paying = SelfCertainty().score(rollout)
+    rollout.truncated = None
+    assert torch.equal(paying, SelfCertainty().score(rollout)) and paying.argmax() == 4
+
+
+def test_a_group_cut_off_but_for_one_completion_gets_nothing(rollout_factory):
+    rollout = rollout_of(rollout_factory, [[u] for u in U], correct=R)
+    for finished in (0, 1):
+        rollout.truncated = torch.arange(4) >= finished
+        assert SelfCertainty(truncated="skip").score(rollout).tolist() == [0.0] * 4
+
+
+def test_certainty_of_completions_cut_off_is_logged_whether_it_is_paid_or_not(rollout_factory):
+    rollout = rollout_of(rollout_factory, [[1.0], [3.0], [8.0]], correct=[1.0, 0.0, 0.0])
+    rollout.truncated = torch.tensor([False, False, True])
+    assert SelfCertainty().update(rollout)["self_certainty"] == 4.0
+    skipped = SelfCertainty(truncated="skip").update(rollout)
+    assert (skipped["self_certainty"], skipped["self_certainty_truncated"]) == (2.0, 8.0)
+    assert skipped["right_above_wrong"] == 0.0
+
+
+def test_without_word_of_what_was_cut_off_nothing_is_skipped_in_silence(rollout_factory):
+    with pytest.raises(UserError, match="--sc_truncated=skip.*--sc_truncated=pay"):
+        SelfCertainty(truncated="skip").score(rollout_of(rollout_factory, [[1.0], [2.0]]))
+
+
+def test_a_control_deals_certainty_among_completions_that_may_have_it(rollout_factory):
+    rollout = rollout_of(rollout_factory, [*[[u] for u in U], [], [9.0]])
+    rollout.truncated = torch.tensor([False] * 5 + [True])
+    assert SelfCertainty().eligible(rollout).tolist() == [True] * 4 + [False, True]
+    shuffled = Shuffle(SelfCertainty(truncated="skip")).score(rollout)
+    assert not shuffled[4:].any() and shuffled[:4].any()
+
+
 # ---- flags
 
 
@@ -210,12 +255,11 @@ def test_offline_annotator_judges_by_the_frozen_policy(rollout_factory):
 
 
 def test_built_from_options_and_told_apart_on_resume():
-    options = SimpleNamespace(sc_lambda=0.5, sc_annotator="offline", sc_alone=True)
-    identity = SelfCertainty.from_options(options).identity()
-    assert identity == {"name": "sc", "sc_lambda": 0.5, "sc_annotator": "offline", "sc_alone": True}
+    flags = {"sc_lambda": 0.5, "sc_annotator": "offline", "sc_alone": True, "sc_truncated": "skip"}
+    assert SelfCertainty.from_options(SimpleNamespace(**flags)).identity() == {"name": "sc", **flags}
 
 
-@pytest.mark.parametrize("settings", [{"sc_lambda": math.nan}, {"annotator": "both"}])
+@pytest.mark.parametrize("settings", [{"sc_lambda": math.nan}, {"annotator": "both"}, {"truncated": "drop"}])
 def test_bad_settings_are_refused_with_the_value(settings):
     with pytest.raises(UserError, match=str(next(iter(settings.values())))):
         SelfCertainty(**settings)
@@ -270,3 +314,17 @@ def test_alone_the_advantage_is_self_certainty_and_correctness_only_a_monitor(tr
     assert logged["rewards/correctness/mean"] == pytest.approx(rollout.correct.mean().item())
     assert logged["ir/sc/share_of_advantage"] == pytest.approx(1.0)
     assert logged["ir/sc/self_certainty"] > 0
+
+
+def test_completions_of_the_greatest_length_without_an_end_token_are_cut_off(trainer_factory):
+    trainer = trainer_factory([SelfCertainty(truncated="skip")], [WeightSchedule()], max_steps=1)
+    seen = []
+    score = trainer.bonuses.score
+    trainer.bonuses.score = lambda rollout: seen.append(rollout) or score(rollout)
+    trainer.train()
+    (rollout,) = seen
+    last = [ids[mask][-1].item() for ids, mask in zip(rollout.completion_ids, rollout.completion_mask, strict=True)]
+    expected = [token not in trainer.eos_token_ids for token in last]
+    assert rollout.truncated.tolist() == expected and any(expected)
+    clipped = trainer.state.log_history[0]["completions/clipped_ratio"]
+    assert rollout.truncated.float().mean().item() == pytest.approx(clipped)

@@ -1,0 +1,201 @@
+"""Do the rewards of Memory-R rank right answers above wrong ones, by what an answer is compared with?
+
+    python -m benchmarks.memory_read --data model_solutions.jsonl [--bonuses knn+,knn-sent] [--ks 1,20]
+
+Replays answers of several models to the same questions, judged right or wrong, as if they were the completions of one
+epoch of training: one group per question, `--questions` groups per batch, each batch scored and then stored. Exploit
+and explore are read from the past, or from past and batch with the answer itself left out, on the same batches. The
+figure is the share of the (right, wrong) pairs of a group in which the right answer is paid more, ties one half: 0.5
+says that the reward does not tell them apart. It is the mean over the questions with right and wrong answers, those of
+the first batch left out, as no past is there.
+
+Rows of the file: {"question": ..., MODEL: {"solution": ..., "is_correct": ...}, ...}, the form of OpenAI's model
+solutions to GSM8K. The last line of a solution, "A: NUMBER", is not part of what a memory stores.
+"""
+
+import json
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import mean, median
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import HfArgumentParser
+
+from benchmarks.machine import publish
+from evaluation.metrics import mean_interval
+from intrinsic import build_bonus
+from intrinsic.encoder import build_encoder
+from intrinsic.knn_memory import READS, MemoryRPlus
+from intrinsic.self_certainty import right_above_wrong
+from training.errors import UserError, run_cli
+from training.options import IntrinsicOptions
+from training.rollout import Rollout
+
+BONUSES = ("knn+", "knn-sent")  # those with both rewards
+
+
+@dataclass
+class Options:
+    """What is replayed."""
+
+    data: str = field(metadata={"help": "JSON lines of questions with judged answers."})
+    bonuses: str = field(default="knn+", metadata={"help": f"{' or '.join(BONUSES)}, or both, separated by commas."})
+    ks: str = field(default="1,20", metadata={"help": "Nearest questions read, separated by commas."})
+    questions: int = field(default=16, metadata={"help": "Questions per batch, 1 or more."})
+    orders: int = field(default=5, metadata={"help": "Random orders of the questions, 1 or more."})
+    encoder: str = field(default="sentence-transformers/all-MiniLM-L6-v2", metadata={"help": "Text encoder."})
+    output: str = field(default="outputs/memory_read", metadata={"help": "Path of the results, without extension."})
+
+    def __post_init__(self):
+        for flag in ("questions", "orders"):
+            if getattr(self, flag) < 1:
+                raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
+        if not set(self.bonuses.split(",")) <= set(BONUSES):
+            raise UserError(f"--bonuses={self.bonuses!r} must be of {', '.join(BONUSES)}, separated by commas.")
+        if not all(k.strip().isdigit() and int(k) > 0 for k in self.ks.split(",")):
+            raise UserError(f"--ks={self.ks!r} must be whole numbers above 0, separated by commas.")
+
+
+class Group(NamedTuple):
+    """A question, and answers to it that are right (1.0) or wrong (0.0)."""
+
+    question: str
+    answers: list[str]
+    correct: list[float]
+
+
+def read_groups(path: str) -> list[Group]:
+    """The groups of a file; raises `UserError` where it is none of the form above."""
+    try:
+        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        groups = []
+        for row in rows:
+            judged = [value for value in row.values() if isinstance(value, dict)]
+            answers = ["\n".join(item["solution"].strip().splitlines()[:-1]) for item in judged]
+            groups.append(Group(row["question"], answers, [float(item["is_correct"]) for item in judged]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"--data={path!r} holds no judged answers ({error!r}); --help shows the form.") from error
+    if len({len(group.answers) for group in groups}) != 1 or not groups[0].answers:
+        raise UserError(f"--data={path!r} must hold as many answers to each question, and at least one.")
+    return groups
+
+
+def cached(encode: Callable[[list[str]], Tensor]) -> Callable[[list[str]], Tensor]:
+    """``encode``, with each distinct text encoded once."""
+    known: dict[str, Tensor] = {}
+
+    def encode_new(texts: list[str]) -> Tensor:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known.update(zip(new, encode(new), strict=True))
+        return torch.stack([known[text] for text in texts])
+
+    return encode_new
+
+
+def replay(bonus: MemoryRPlus, groups: list[Group], size: int, encode: Callable) -> tuple[dict, float]:
+    """part -> {question: share of its pairs in which the right answer is paid more}, and milliseconds of one score."""
+    shares, times = {part: {} for part in bonus.part_names}, []
+    for start in range(0, len(groups), size):
+        batch = groups[start : start + size]
+        generations = len(batch[0].answers)
+        correct = torch.tensor([value for group in batch for value in group.correct])
+        questions = [group.question for group in batch for _ in group.answers]
+        answers = [answer for group in batch for answer in group.answers]
+        rollout = Rollout(questions, answers, correct, correct, generations, encode=encode)
+        bonus.embed(rollout)
+        begin = time.perf_counter()
+        parts = bonus.score_parts(rollout)
+        times.append(1000.0 * (time.perf_counter() - begin))
+        bonus.update(rollout)
+        if start == 0:
+            continue
+        for part, values in parts.items():
+            for group, paid in zip(batch, values.view(-1, generations), strict=True):
+                right = torch.tensor(group.correct)
+                if 0 < sum(group.correct) < generations:
+                    everywhere = torch.ones(generations, dtype=torch.bool)
+                    shares[part][group.question] = right_above_wrong(paid, right, everywhere, generations)
+    return shares, median(times)
+
+
+def measure(options: Options, encode: Callable[[list[str]], Tensor]) -> dict:
+    """One row per bonus, K, reward and number of right answers in the group, as plain JSON types."""
+    groups, encode = read_groups(options.data), cached(encode)
+    right_of = {group.question: int(sum(group.correct)) for group in groups}
+    rows, times = [], []
+    for name in options.bonuses.split(","):
+        for k in map(int, options.ks.split(",")):
+            found = {read: defaultdict(list) for read in READS}
+            for read in READS:
+                flags = {"use_ir": name, "k": k, "memory_read": read, "explore_warmup": 0.0}
+                for order in range(options.orders):
+                    shuffled = random.Random(order).sample(groups, len(groups))
+                    bonus = build_bonus(name, IntrinsicOptions(**flags))
+                    shares, milliseconds = replay(bonus, shuffled, options.questions, encode)
+                    times.append({"bonus": name, "k": k, "read": read, "ms": milliseconds})
+                    for part, by_question in shares.items():
+                        for question, share in by_question.items():
+                            found[read][part, question].append(share)
+            rows += table_rows(name, k, found, right_of)
+    return {"options": asdict(options), "rows": rows, "times": times}
+
+
+def table_rows(name: str, k: int, found: dict, right_of: dict[str, int]) -> list[dict]:
+    """Rows of one bonus and K: all groups, then those with as many right answers, by reward.
+
+    ``found``: way of reading -> (part, question) -> share in each order.
+    """
+    rows = []
+    for part in ("exploit", "explore"):
+        numbers = sorted({right_of[question] for _, question in found["past"]})
+        for right in ("any", *numbers):
+            row = {"bonus": name, "k": k, "reward": part, "right": right}
+            for read, shares in found.items():
+                values = [
+                    mean(orders)
+                    for (kind, question), orders in shares.items()
+                    if kind == part and right in ("any", right_of[question])
+                ]
+                row[read] = mean_interval([[value] for value in values])
+            rows.append(row)
+    return rows
+
+
+def table(result: dict) -> str:
+    """Markdown: shares with their 95 % intervals, and what reading costs."""
+    lines = [
+        "Share of (right, wrong) pairs of a group in which the right answer is paid more; 95 % interval over "
+        f"questions, mean of {result['options']['orders']} order(s).\n",
+        f"| bonus | K | reward | right in the group | questions | {' | '.join(READS)} |",
+        "|---" * (5 + len(READS)) + "|",
+    ]
+    for row in result["rows"]:
+        shares = [f"{row[read]['mean']:.3f} [{row[read]['low']:.3f}, {row[read]['high']:.3f}]" for read in READS]
+        cells = [f"`{row['bonus']}`", row["k"], row["reward"], row["right"], row["past"]["n"], *shares]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines.append("\nMilliseconds to score one batch, vectors at hand; median over batches, then over orders.\n")
+    lines += [f"| bonus | K | {' | '.join(READS)} |", "|---" * (2 + len(READS)) + "|"]
+    by_read = defaultdict(list)
+    for row in result["times"]:
+        by_read[row["bonus"], row["k"], row["read"]].append(row["ms"])
+    for name, k in dict.fromkeys((row["bonus"], row["k"]) for row in result["times"]):
+        cells = [f"`{name}`", str(k), *(f"{median(by_read[name, k, read]):.1f}" for read in READS)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    result = measure(options, build_encoder(options.encoder))
+    publish(options.output, table(result), result)
+
+
+if __name__ == "__main__":
+    run_cli(main)

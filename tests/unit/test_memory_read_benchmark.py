@@ -1,0 +1,75 @@
+"""The benchmark of what a memory is read from: what it counts, and what it refuses."""
+
+import json
+
+import pytest
+
+from benchmarks.memory_read import Options, cached, measure, read_groups, table
+from tests.conftest import stub_encode
+from training.errors import UserError
+
+
+def rows_of(questions, answers):
+    """Rows in the form of the data: ``answers`` are (text, is it right) of as many models."""
+    models = {f"model {n}": {"solution": f"{text}\nA: 1", "is_correct": ok} for n, (text, ok) in enumerate(answers)}
+    return [{"question": f"question {n}", "ground_truth": "A: 1", **models} for n in range(questions)]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(rows):
+        file = tmp_path / "rows.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(file)
+
+    return write
+
+
+def test_every_group_of_right_and_wrong_answers_counts_once_the_past_is_there(write):
+    """Answers are the same to every question, so exploit finds the right one in the past of another question."""
+    mixed, alike = rows_of(6, [("good", True), ("bad", False)]), rows_of(2, [("good", True), ("fine", True)])
+    rows = mixed + [row | {"question": row["question"] + " again"} for row in alike]
+    result = measure(Options(write(rows), bonuses="knn+,knn-sent", ks="1", questions=2, orders=2), stub_encode)
+    exploit = [row for row in result["rows"] if row["bonus"] == "knn+" and row["reward"] == "exploit"]
+    assert [row["right"] for row in exploit] == ["any", 1]
+    for row in exploit:
+        assert row["past"]["n"] <= 6 and row["past"]["mean"] == 1.0
+        # Without itself the right answer meets that of another question, where the wrong one meets it.
+        assert row["leave_one_out"]["mean"] == 1.0
+    assert {row["read"] for row in result["times"]} == {"past", "leave_one_out"}
+    text = table(json.loads(json.dumps(result)))
+    assert "| `knn-sent` | 1 | exploit | 1 |" in text and "mean of 2 order(s)" in text
+
+
+def test_the_answer_line_is_left_out_and_texts_are_encoded_once(write):
+    (group, _) = read_groups(write(rows_of(2, [("3+4=7\nso 7", True), ("8", False)])))
+    assert group.answers == ["3+4=7\nso 7", "8"] and group.correct == [1.0, 0.0]
+    calls = []
+    encode = cached(lambda texts: calls.append(texts) or stub_encode(texts))
+    encode(["a", "b", "a"]), encode(["b", "c"])
+    assert calls == [["a", "b"], ["c"]]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [{"question": "x"}],
+        [{"question": "x", "m": {"solution": "1"}}],
+        [{"m": {"solution": "1", "is_correct": True}}],
+        [*rows_of(1, [("a", True)]), *rows_of(1, [("a", True), ("b", False)])],
+        [3],
+    ],
+)
+def test_a_file_of_another_form_is_refused_in_one_sentence(rows, write):
+    with pytest.raises(UserError, match="--data="):
+        read_groups(write(rows))
+    with pytest.raises(UserError, match="--data='none.jsonl'"):
+        read_groups("none.jsonl")
+
+
+@pytest.mark.parametrize("flags", [{"bonuses": "knn"}, {"ks": "1,x"}, {"ks": "0"}, {"questions": 0}, {"orders": 0}])
+def test_flags_out_of_range_are_refused(flags):
+    ((name, value),) = flags.items()
+    with pytest.raises(UserError, match=f"--{name}={value!r}"):
+        Options("rows.jsonl", **flags)
