@@ -24,6 +24,7 @@ class Bonus:
         placement: "reward" joins before TRL's group normalisation, "advantage" and "token" after it.
         needs: subset of `FEATURES` that the trainer has to put into the rollout.
         pretrain_batches: generation batches of the untrained policy that it still wants to `update` on before training.
+        batches_before_bonus: generation batches, those included, that it learns from before it pays anything.
         part_names: names of the separately logged parts of the score; empty for a bonus in one piece.
         replaces: whether `combine` puts its own advantage in place of the group's instead of adding to it.
     """
@@ -33,6 +34,7 @@ class Bonus:
     needs: frozenset[str] = frozenset()
     part_names: tuple[str, ...] = ()
     pretrain_batches: int = 0
+    batches_before_bonus: int = 0
     replaces: bool = False
 
     @classmethod

@@ -62,6 +62,10 @@ class Shuffle(Bonus):
         return {name: scores[order] for name, scores in zip(names, parts.values(), strict=True)}
 
     @property
+    def batches_before_bonus(self) -> int:
+        return self.bonus.batches_before_bonus
+
+    @property
     def depends_on_length(self) -> bool:
         return self.bonus.depends_on_length
 

@@ -27,6 +27,7 @@ from training.errors import UserError
 from training.finite_updates import FiniteUpdates
 from training.fit import total_steps
 from training.identity import grpo_settings
+from training.inert import Settings, inert_settings
 from training.options import IntrinsicOptions
 from training.out_of_memory import out_of_memory_advice, work_of
 from training.policy import adapter_base, load_policy, lora_base, resolve, save_merged
@@ -85,6 +86,8 @@ class Run:
             take_recorded_threads(self.checkpoint.parent)
         if config.device.type == "cpu":
             self._print(str(choose_threads()))
+        for line in inert_settings(Settings(intrinsic, options, config, self.bonuses, total_steps(len(rows), config))):
+            self._print(line)
         groups = {"task": task_options, "intrinsic": intrinsic, "run": options, "grpo": config}
         self.flags = {name: _flags(group) for name, group in groups.items()}
         self.encoder = self._load_encoder()

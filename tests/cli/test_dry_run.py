@@ -58,7 +58,7 @@ def passed(output):
 
 def test_a_good_run_passes_every_check_prints_its_settings_by_group_and_writes_nothing(dry_run, tmp_path):
     code, output, _ = dry_run(*TOY, "--use_ir=knn+", "--encoder=policy", "--learning_rate=3e-5", tries_step=True)
-    assert code == 0 and passed(output) == CHECKS
+    assert code == 0 and passed(output) == CHECKS and "no effect" not in output
     titles = re.findall(r"^(\w.*):$", output, re.MULTILINE)
     assert titles == list(GROUPS)
     assert re.search(r"^optimisation:\n(  .*\n)*  learning_rate +3e-05$", output, re.MULTILINE)
@@ -66,6 +66,11 @@ def test_a_good_run_passes_every_check_prints_its_settings_by_group_and_writes_n
     assert "OK  bonuses: knn+ (reward)" in output
     assert "OK  run folder: outputs/countdown/tiny_knn+_seed42, new" in output
     assert not list(tmp_path.iterdir())
+
+
+def test_settings_without_effect_are_named(dry_run):
+    _, output, _ = dry_run(*TOY, "--epsilon_high=0.28")
+    assert "no effect: --epsilon_high 0.28: each generation serves one update" in output
 
 
 def test_other_flags_of_trl_are_shown_where_they_are_changed(dry_run):
