@@ -118,7 +118,7 @@ def test_policy_encoder_needs_no_other_model(tmp_path):
 def test_local_problems_file(tmp_path):
     from tasks.countdown import generate
 
-    rows = generate(60, "train", 0).to_list() + generate(10, "test", 0).to_list()
+    rows = generate(60, "train", 0).to_list() + generate(10, "validation", 0).to_list()
     path = tmp_path / "problems.jsonl"
     path.write_text("\n".join(json.dumps({"nums": row["numbers"], "target": row["target"]}) for row in rows))
     run("--data", str(path), "--max_steps", "1", "--do_eval", "0", "--output_dir", str(tmp_path / "run"))
