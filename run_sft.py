@@ -20,7 +20,8 @@ from training.errors import UserError, run_cli
 from training.new_policy import NewPolicyOptions, build, spells
 from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded, load_policy, load_tokenizer, resolve
 from training.run_folder import create_run_folder, take_recorded_threads
-from training.sft import SFTOptions, build_trainer, fitting_traces, load_traces, longest_trace, parse_sft_options
+from training.sft import SFTOptions, build_trainer, longest_trace, parse_sft_options
+from training.traces import fitting_traces, load_traces
 
 
 def main() -> None:

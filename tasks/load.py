@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, config, load_dataset
@@ -106,6 +107,14 @@ def whole_number(value) -> int | None:
     if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_EXACT:
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def exact_number(value) -> str | None:
+    """The shortest decimal of a number; None for what is no number, or no exact one (see `whole_number`)."""
+    whole = whole_number(value)
+    if whole is not None:
+        return str(whole)
+    return str(value) if isinstance(value, float) and isfinite(value) and not value.is_integer() else None
 
 
 def _integers(values) -> list[int] | None:

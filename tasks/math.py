@@ -6,7 +6,6 @@ that none can end a run at the step that meets it.
 """
 
 from collections.abc import Callable, Iterable
-from math import isfinite
 
 from datasets import Dataset
 
@@ -14,7 +13,7 @@ from rewards.answer import last_box
 from rewards.latex import canonical_latex
 from rewards.latex_reading import MAX_LENGTH
 from rewards.number import parse_number
-from tasks.load import load_rows, require_columns, row_place, whole_number
+from tasks.load import exact_number, load_rows, require_columns, row_place
 from training.errors import UserError
 
 GSM8K, SVAMP, MATH_500 = "openai/gsm8k", "ChilleD/SVAMP", "HuggingFaceH4/MATH-500"
@@ -96,12 +95,10 @@ def _answer_text(value) -> str:
         return value
     if value is None:
         raise RowError("has no answer (null)")
-    whole = whole_number(value)
-    if whole is not None:
-        return str(whole)
-    if isinstance(value, float) and isfinite(value) and not value.is_integer():
-        return str(value)
-    raise RowError(f"has the answer {_shown(value)}, which is neither a text nor an exact number")
+    number = exact_number(value)
+    if number is None:
+        raise RowError(f"has the answer {_shown(value)}, which is neither a text nor an exact number")
+    return number
 
 
 def _svamp_question(body, question) -> str | None:

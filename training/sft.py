@@ -1,4 +1,4 @@
-"""Supervised warm start: flags, rows from a file to TRL's prompt-completion form, and the trainer."""
+"""Supervised warm start: flags, policy and trainer."""
 
 import sys
 from dataclasses import dataclass, field, fields
@@ -9,7 +9,6 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from tasks.load import load_rows
 from training.callbacks import MetricsCallback
 from training.devices import has_bfloat16
 from training.errors import UserError
@@ -22,7 +21,6 @@ from training.run_options import FlagParser, parse_flags, quiet_libraries, refus
 LOSSES = ("completion", "all")
 # TRL's flag -> ours, which sets it.
 SHADOWED = {"--completion_only_loss": "--loss_on", "--assistant_only_loss": "--loss_on"}
-PAIRS = (("prompt", "completion"), ("question", "answer"))
 
 
 def _flag(default, help):
@@ -80,61 +78,6 @@ class SFTRunConfig(SFTConfig):
         chosen_output_dir = self.output_dir
         super().__post_init__()
         self.output_dir = chosen_output_dir  # the base class names "trainer_output" where none is given
-
-
-def load_traces(data: str, split: str) -> Dataset:
-    """Rows with the columns prompt and completion, both texts or both conversations.
-
-    Takes prompt and completion, question and answer, or messages whose last is the assistant's. Raises `UserError` for
-    anything else, and for the first row without a prompt or a completion.
-    """
-    rows = load_rows(data, split)
-    names = set(rows.column_names)
-    if "messages" in names and not {"prompt", "completion"} <= names:
-        rows = rows.map(lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]})
-    else:
-        pair = next((pair for pair in PAIRS if set(pair) <= names), None)
-        if pair is None:
-            raise UserError(
-                f"--data={data!r} has the columns {', '.join(sorted(names))}; it needs prompt and completion, question "
-                "and answer, or messages."
-            )
-        if pair != PAIRS[0]:
-            rows = rows.map(lambda row: {to: _text(row[of]) for of, to in zip(pair, PAIRS[0], strict=True)})
-    rows = rows.select_columns(list(PAIRS[0]))
-    for number, row in enumerate(rows):
-        for name in PAIRS[0]:
-            if not _said(row[name]):
-                raise UserError(f"--data={data!r}: row {number} has no {name}; give every row one, or leave it out.")
-    return rows
-
-
-def _text(value: str | int | float | None) -> str | None:
-    """A number as text, for files whose answers are numbers."""
-    return value if value is None or isinstance(value, str) else str(value)
-
-
-def _said(part: str | list[dict] | None) -> bool:
-    """Whether there is any text in a text or a conversation."""
-    texts = [part] if isinstance(part, str) else [message["content"] for message in part or []]
-    return any(text and text.strip() for text in texts)
-
-
-def fitting_traces(rows: Dataset, tokenizer: PreTrainedTokenizerBase, longest: int) -> Dataset:
-    """The rows of at most ``longest`` tokens; prints how many were dropped. Raises `UserError` when none is left."""
-    kept = rows.filter(lambda row: token_count(row, tokenizer) <= longest)
-    if len(kept) < len(rows):
-        print(f"dropped {len(rows) - len(kept)} of {len(rows)} traces longer than {longest} tokens", flush=True)
-    if not len(kept):
-        raise UserError(f"all {len(rows)} traces are longer than {longest} tokens; raise --max_length or shorten them.")
-    return kept
-
-
-def token_count(row: dict, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens of a row's prompt and completion as the trainer sees them, its end token included."""
-    if isinstance(row["prompt"], str):
-        return len(tokenizer(row["prompt"] + row["completion"])["input_ids"]) + 1
-    return len(tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=True)["input_ids"])
 
 
 def longest_trace(options: SFTOptions, config: SFTRunConfig) -> int:
