@@ -1,7 +1,7 @@
 """Supervised warm start: flags, policy and trainer."""
 
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,9 +14,11 @@ from training.devices import has_bfloat16
 from training.errors import UserError
 from training.help import help_text
 from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy
-from training.presets import as_defaults, check_keys, read_config
+from training.presets import check_keys, read_config
 from training.run_folder import default_output_dir
 from training.run_options import FlagParser, parse_flags, quiet_libraries, refuse_shadowed_flags, script_flags
+from training.trackers import chosen_trackers
+from training.yaml_flags import as_defaults, flags_of
 
 LOSSES = ("completion", "all")
 # TRL's flag -> ours, which sets it.
@@ -66,9 +68,16 @@ class SFTRunConfig(SFTConfig):
     gradient_accumulation_steps: int = _flag(1, "Forward passes per update.")
     max_length: int | None = _flag(2048, "Most tokens of prompt and completion; longer rows are dropped, and said so.")
     logging_steps: float = _flag(10, "Updates between two lines of the log.")
-    report_to: str | None = _flag("none", "Experiment trackers: none, wandb, tensorboard.")
+    report_to: list[str] = field(
+        default_factory=lambda: ["none"],
+        metadata={
+            "help": "Experiment trackers, separated by blanks or commas: none, all, wandb, tensorboard or others."
+        },
+    )
+    run_name: str | None = _flag(None, "Name of the run in the trackers; unset: the last part of the run folder.")
 
     def __post_init__(self):
+        self.report_to = chosen_trackers(self.report_to)
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None and not self.fp16:
             self.bf16 = has_bfloat16()
@@ -116,14 +125,15 @@ def parse_sft_options(script: str) -> tuple[SFTOptions, SFTRunConfig]:
     flags, arguments = script_flags(sys.argv[1:])
     refuse_shadowed_flags(arguments, SHADOWED)
     types = (SFTOptions, SFTRunConfig)
-    known = {item.name for kind in types for item in fields(kind) if item.init}
+    known = flags_of(types)
     file_flags = read_config(flags.config, script) if flags.config else {}
     check_keys(file_flags, known, SHADOWED, flags.config)
+    defaults = as_defaults(file_flags, known, flags.config)
     parser = FlagParser(types, allow_abbrev=False, add_help=False)
-    parser.set_defaults_with_config(**as_defaults(file_flags))
+    parser.set_defaults_with_config(**defaults)
     if flags.help or flags.help_all:
         hidden = {flag.removeprefix("--") for flag in SHADOWED}
-        print(help_text(script, types, as_defaults(file_flags), flags.help_all, hidden))
+        print(help_text(script, types, defaults, flags.help_all, hidden))
         sys.exit(0)
     options, config = parse_flags(parser, arguments, known)
     if config.output_dir is None:
@@ -131,4 +141,5 @@ def parse_sft_options(script: str) -> tuple[SFTOptions, SFTRunConfig]:
         config.output_dir = str(
             default_output_dir("sft", options.model_name, Path(options.data).stem, config.seed, *extra)
         )
+    config.run_name = config.run_name or Path(config.output_dir).name
     return options, config
