@@ -7,6 +7,7 @@ from training.threads import choose_threads
 
 choose_threads()  # before torch is imported
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,42 +19,46 @@ from training.chat import check_chat_template
 from training.errors import UserError, run_cli
 from training.identity import sft_settings
 from training.new_policy import NewPolicyOptions, build, spells
-from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded, load_tokenizer, resolve, save_merged
-from training.run_folder import create_run_folder, take_recorded_threads
-from training.sft import (
-    SFTOptions,
-    build_trainer,
-    checkpoint_to_resume,
-    fitting_traces,
-    load_traces,
-    longest_trace,
-    parse_sft_options,
+from training.policy import (
+    EMBEDDED_NAME,
+    PolicyOptions,
+    check_lora_targets,
+    is_embedded,
+    load_tokenizer,
+    resolve,
+    save_merged,
 )
+from training.run_folder import create_run_folder, refuse_used, take_recorded_threads
+from training.sft import SFTOptions, build_trainer, checkpoint_to_resume, longest_trace, parse_sft_options
+from training.traces import fitting_traces, load_traces
 
 
 def main() -> None:
     # ---- flags
     options, config = parse_sft_options("run_sft.py")
     resolve(options.model_name)
+    check_lora_targets(options.model_name, options)
+    folder = Path(config.output_dir)
+    if config.process_index == 0 and not options.resume:
+        refuse_used(folder)
 
     # ---- data
     rows = load_traces(options.data, options.split)
     tokenizer = load_tokenizer(options.model_name)
     if is_embedded(options.model_name) and spells(tokenizer, rows):
-        options.model_name = sized_policy(rows, Path(config.output_dir) / "start", options, config.seed)
+        options.model_name = sized_policy(rows, folder / "start", options, config.seed)
         tokenizer = load_tokenizer(options.model_name)
     check_chat_template(rows[0]["prompt"], tokenizer, options.model_name)
     rows = fitting_traces(rows, tokenizer, longest_trace(options, config))
 
-    # ---- run folder, policy, trainer
-    folder = Path(config.output_dir)
+    # ---- policy, trainer, run folder
     settings = sft_settings(options, config, rows)
     checkpoint = checkpoint_to_resume(folder, options.resume, settings)
     if checkpoint is not None:
         take_recorded_threads(checkpoint.parent)
+    trainer = build_trainer(options, config, rows, tokenizer, settings, resumes=checkpoint is not None)
     if config.process_index == 0:
         lock = create_run_folder(folder, {"sft": asdict(options), "trainer": config.to_dict()}, bool(options.resume))
-    trainer = build_trainer(options, config, rows, tokenizer, settings, resumes=checkpoint is not None)
     install_progress(trainer, {"loss": "loss", "accuracy": "mean_token_accuracy"})
 
     # ---- train, save
@@ -70,7 +75,10 @@ def sized_policy(rows: Dataset, folder: Path, options: SFTOptions, seed: int) ->
         raise UserError(
             f"--lora freezes weights, and --model_name={EMBEDDED_NAME} begins with random ones on this task."
         )
-    with PartialState().main_process_first():
+    state = PartialState()
+    with state.main_process_first():
+        if state.is_main_process and not options.resume and (folder / "config.json").exists():
+            shutil.rmtree(folder)  # a start that failed may have had other traces
         if not folder.exists():
             build(rows, NewPolicyOptions(data=options.data, output=str(folder), seed=seed))
     return str(folder)

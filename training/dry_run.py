@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -10,7 +9,6 @@ from datasets import Dataset
 from packaging.requirements import Requirement
 from transformers import AutoModelForCausalLM
 
-from training.errors import UserError
 from training.fit import report
 from training.help import OTHER, grouped, shown
 from training.policy import architecture_of, load_tokenizer
@@ -20,7 +18,6 @@ from training.run_options import SHADOWED, RunConfig, RunOptions
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements.txt"
 CORE = ("torch", "transformers", "trl", "accelerate", "peft", "datasets")
-MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}  # reporters whose package has another name than they
 ADAMW_COPIES = 4  # weights, gradients and the two moments, all in the precision of the weights
 GIB = 2**30
 
@@ -60,7 +57,7 @@ def settings(flags: tuple) -> list[str]:
 
 def _checks(task, task_options, intrinsic, options: RunOptions, config: RunConfig, load) -> Iterator[tuple[str, str]]:
     yield "flags", f"valid, over {options.config_file}" if options.config_file else "valid"
-    yield "packages", packages(config.report_to)
+    yield "packages", packages()
     yield "device", device(config)
     yield "model", model(options, config)
     rows, validation = load()
@@ -74,15 +71,8 @@ def _checks(task, task_options, intrinsic, options: RunOptions, config: RunConfi
     yield "memory", "".join(f"\n  {line}" for line in report(run, rows, tokenizer))
 
 
-def packages(reporters: list[str]) -> str:
-    """Versions of the core packages, with what ``requirements.txt`` pins where that is another one.
-
-    Raises `UserError` when one of ``reporters``, the integrations of ``--report_to``, is not installed.
-    """
-    for name in reporters:
-        module = MODULES.get(name, name)
-        if find_spec(module) is None:
-            raise UserError(f"--report_to={name} needs the package {module}; install it, or use --report_to none.")
+def packages() -> str:
+    """Versions of the core packages, with what ``requirements.txt`` pins where that is another one."""
     lines = [line.partition("#")[0].strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines()]
     pins = {pin.name: pin.specifier for pin in map(Requirement, filter(None, lines))}
     return ", ".join(

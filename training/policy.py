@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file, is_bitsandbytes_available
 
 from training.errors import UserError
@@ -27,7 +28,10 @@ from training.state_io import read_json
 EMBEDDED_NAME = "tiny"
 EMBEDDED = Path(__file__).parent.parent / "assets" / "tiny_policy"
 WEIGHTS = "model.safetensors"
+ALL_LINEAR = "all-linear"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Layers that LoRA can adapt.
+ADAPTABLE = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
 
 
 def _flag(default, help):
@@ -47,7 +51,7 @@ class PolicyOptions:
     lora_alpha: int = _flag(32, "Scale of the LoRA adapter; its output is multiplied by lora_alpha / lora_r.")
     lora_dropout: float = _flag(0.0, "Dropout before the LoRA adapter, in [0, 1).")
     lora_target_modules: str = _flag(
-        "all-linear", "Modules that get an adapter, separated by commas, or all-linear (all but the output head)."
+        ALL_LINEAR, "Modules that get an adapter, separated by commas, or all-linear (all but the output head)."
     )
     load_in_4bit: bool = _flag(
         False,
@@ -97,7 +101,7 @@ class PolicyOptions:
             r=self.lora_r,
             lora_alpha=self.lora_alpha,
             lora_dropout=self.lora_dropout,
-            target_modules=modules if modules == "all-linear" else modules.split(","),
+            target_modules=modules if modules == ALL_LINEAR else _names(modules),
             task_type="CAUSAL_LM",
         )
 
@@ -210,6 +214,31 @@ def architecture_of(model_name: str) -> PretrainedConfig:
     path = resolve(model_name)
     base = adapter_base(path)
     return AutoConfig.from_pretrained(path) if base is None else architecture_of(base)
+
+
+def check_lora_targets(model_name: str, options: PolicyOptions) -> None:
+    """Raise `UserError`, with the names that exist, for a name in ``--lora_target_modules`` that no linear layer has.
+
+    A name stands for the layers whose path in the policy is it, or ends in it after a dot. Reads no weights.
+    """
+    if not options.lora or options.lora_target_modules == ALL_LINEAR:
+        return
+    with torch.device("meta"):
+        policy = AutoModelForCausalLM.from_config(architecture_of(model_name))
+    paths = [path for path, module in policy.named_modules() if isinstance(module, ADAPTABLE)]
+    asked = _names(options.lora_target_modules)
+    wrong = [name for name in asked if not any(path == name or path.endswith(f".{name}") for path in paths)]
+    if wrong or not asked:
+        known = ", ".join(sorted({path.rpartition(".")[2] for path in paths}))
+        raise UserError(
+            f"--lora_target_modules={options.lora_target_modules!r}: {model_name!r} has no layer "
+            f"{', '.join(map(repr, wrong)) or 'of no name'}; use {ALL_LINEAR}, or some of {known}."
+        )
+
+
+def _names(text: str) -> list[str]:
+    """The parts of ``text`` between its commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def base_of(model):

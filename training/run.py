@@ -30,9 +30,9 @@ from training.identity import grpo_settings
 from training.inert import Settings, inert_settings
 from training.options import IntrinsicOptions
 from training.out_of_memory import out_of_memory_advice, work_of
-from training.policy import adapter_base, load_policy, lora_base, resolve, save_merged
+from training.policy import adapter_base, check_lora_targets, load_policy, lora_base, resolve, save_merged
 from training.problems import longest_prompt
-from training.run_folder import create_run_folder, default_output_dir, refuse_used, take_recorded_threads
+from training.run_folder import create_run_folder, refuse_used, run_name, take_recorded_threads
 from training.run_options import RunConfig, RunOptions
 from training.threads import choose_threads
 from training.trackers import shield_trackers
@@ -46,7 +46,7 @@ class Run:
     """One training run: owns its folder and the checkpoint it goes on from.
 
     Building it checks model name, bonuses, folder, the checkpoint to resume from (one made with other settings is
-    refused) and the encoder, and writes nothing; `build_trainer` makes and locks the folder before it reads the policy.
+    refused) and the encoder, and writes nothing; `build_trainer` makes and locks the folder once the trainer is built.
 
     Args:
         task: name of the task, a level of the default output folder.
@@ -69,13 +69,15 @@ class Run:
                 f"--model_name={options.model_name!r} is an adapter; the KL penalty (--beta={config.beta}) would pull "
                 "towards its base; train from the merged model, or with --lora or --beta=0."
             )
+        check_lora_targets(options.model_name, options)
         self.task = task
         self.intrinsic, self.options, self.config = intrinsic, options, config
         self.bonuses = build_bonuses(intrinsic)
         for bonus in self.bonuses:
             bonus.check(config.num_generations, config.L)
+        config.run_name = config.run_name or self._default_name()
         if config.output_dir is None:
-            config.output_dir = str(self._default_folder(task))
+            config.output_dir = str(Path("outputs") / task / config.run_name)
         self.path = Path(config.output_dir)
         if self._is_main and not options.resume:
             refuse_used(self.path)
@@ -93,12 +95,10 @@ class Run:
         self.encoder = self._load_encoder()
         self.watchdogs = WatchdogCallback(self.path, intrinsic.bonus_names, self._is_main)
 
-    def _default_folder(self, task: str) -> Path:
-        if self.config.run_name:
-            return Path("outputs") / task / self.config.run_name
+    def _default_name(self) -> str:
         extra = ["legacy"] * self.intrinsic.memory_legacy + ["lora"] * self.options.lora
         extra.append(Path(self.options.config_file).stem)
-        return default_output_dir(task, self.options.model_name, self.intrinsic.use_ir, self.config.seed, *extra)
+        return run_name(self.options.model_name, self.intrinsic.use_ir, self.config.seed, *extra)
 
     def build_trainer(
         self,
@@ -108,8 +108,7 @@ class Run:
         tokenizer: PreTrainedTokenizerBase,
         callbacks: Sequence = (),
     ) -> IntrinsicGRPOTrainer:
-        """Make the run folder, load the policy and build the trainer on it."""
-        self._claim_folder()
+        """Load the policy, build the trainer on it, and make the run folder, which a failed start leaves alone."""
         base = lora_base(self.options, self.path / "base", resumes=self.checkpoint is not None)
         policy = load_policy(base, self.options)
         # Columns of weight 0 are logged and pay nothing.
@@ -118,6 +117,7 @@ class Run:
         trainer = self.make_trainer(policy, self.config, rows, reward_funcs, tokenizer, callbacks)
         install_progress(trainer, PROGRESS)
         shield_trackers(trainer)
+        self._claim_folder()
         return trainer
 
     def make_trainer(self, policy, config, rows, reward_funcs, tokenizer, callbacks) -> IntrinsicGRPOTrainer:

@@ -1,7 +1,7 @@
-"""Supervised warm start: flags, rows from a file to TRL's prompt-completion form, and the trainer."""
+"""Supervised warm start: flags, policy and trainer."""
 
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -9,23 +9,23 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from tasks.load import load_rows
 from training.callbacks import MetricsCallback
 from training.checkpoint import check_identity, find_checkpoint, saving
 from training.devices import has_bfloat16
 from training.errors import UserError
 from training.help import help_text
 from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy, lora_base
-from training.presets import as_defaults, check_keys, read_config
+from training.presets import check_keys, read_config
 from training.run_folder import default_output_dir
 from training.run_options import FlagParser, parse_flags, quiet_libraries, refuse_shadowed_flags, script_flags
 from training.state_io import read_json, write_json
+from training.trackers import chosen_trackers
+from training.yaml_flags import as_defaults, flags_of
 
 LOSSES = ("completion", "all")
 SETTINGS = "settings.json"
 # TRL's flag -> ours, which sets it.
 SHADOWED = {"--completion_only_loss": "--loss_on", "--assistant_only_loss": "--loss_on"}
-PAIRS = (("prompt", "completion"), ("question", "answer"))
 
 
 def _flag(default, help):
@@ -75,9 +75,16 @@ class SFTRunConfig(SFTConfig):
     gradient_accumulation_steps: int = _flag(1, "Forward passes per update.")
     max_length: int | None = _flag(2048, "Most tokens of prompt and completion; longer rows are dropped, and said so.")
     logging_steps: float = _flag(10, "Updates between two lines of the log.")
-    report_to: str | None = _flag("none", "Experiment trackers: none, wandb, tensorboard.")
+    report_to: list[str] = field(
+        default_factory=lambda: ["none"],
+        metadata={
+            "help": "Experiment trackers, separated by blanks or commas: none, all, wandb, tensorboard or others."
+        },
+    )
+    run_name: str | None = _flag(None, "Name of the run in the trackers; unset: the last part of the run folder.")
 
     def __post_init__(self):
+        self.report_to = chosen_trackers(self.report_to)
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None and not self.fp16:
             self.bf16 = has_bfloat16()
@@ -87,61 +94,6 @@ class SFTRunConfig(SFTConfig):
         chosen_output_dir = self.output_dir
         super().__post_init__()
         self.output_dir = chosen_output_dir  # the base class names "trainer_output" where none is given
-
-
-def load_traces(data: str, split: str) -> Dataset:
-    """Rows with the columns prompt and completion, both texts or both conversations.
-
-    Takes prompt and completion, question and answer, or messages whose last is the assistant's. Raises `UserError` for
-    anything else, and for the first row without a prompt or a completion.
-    """
-    rows = load_rows(data, split)
-    names = set(rows.column_names)
-    if "messages" in names and not {"prompt", "completion"} <= names:
-        rows = rows.map(lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]})
-    else:
-        pair = next((pair for pair in PAIRS if set(pair) <= names), None)
-        if pair is None:
-            raise UserError(
-                f"--data={data!r} has the columns {', '.join(sorted(names))}; it needs prompt and completion, question "
-                "and answer, or messages."
-            )
-        if pair != PAIRS[0]:
-            rows = rows.map(lambda row: {to: _text(row[of]) for of, to in zip(pair, PAIRS[0], strict=True)})
-    rows = rows.select_columns(list(PAIRS[0]))
-    for number, row in enumerate(rows):
-        for name in PAIRS[0]:
-            if not _said(row[name]):
-                raise UserError(f"--data={data!r}: row {number} has no {name}; give every row one, or leave it out.")
-    return rows
-
-
-def _text(value: str | int | float | None) -> str | None:
-    """A number as text, for files whose answers are numbers."""
-    return value if value is None or isinstance(value, str) else str(value)
-
-
-def _said(part: str | list[dict] | None) -> bool:
-    """Whether there is any text in a text or a conversation."""
-    texts = [part] if isinstance(part, str) else [message["content"] for message in part or []]
-    return any(text and text.strip() for text in texts)
-
-
-def fitting_traces(rows: Dataset, tokenizer: PreTrainedTokenizerBase, longest: int) -> Dataset:
-    """The rows of at most ``longest`` tokens; prints how many were dropped. Raises `UserError` when none is left."""
-    kept = rows.filter(lambda row: token_count(row, tokenizer) <= longest)
-    if len(kept) < len(rows):
-        print(f"dropped {len(rows) - len(kept)} of {len(rows)} traces longer than {longest} tokens", flush=True)
-    if not len(kept):
-        raise UserError(f"all {len(rows)} traces are longer than {longest} tokens; raise --max_length or shorten them.")
-    return kept
-
-
-def token_count(row: dict, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens of a row's prompt and completion as the trainer sees them, its end token included."""
-    if isinstance(row["prompt"], str):
-        return len(tokenizer(row["prompt"] + row["completion"])["input_ids"]) + 1
-    return len(tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=True)["input_ids"])
 
 
 def longest_trace(options: SFTOptions, config: SFTRunConfig) -> int:
@@ -219,14 +171,15 @@ def parse_sft_options(script: str) -> tuple[SFTOptions, SFTRunConfig]:
     flags, arguments = script_flags(sys.argv[1:])
     refuse_shadowed_flags(arguments, SHADOWED)
     types = (SFTOptions, SFTRunConfig)
-    known = {item.name for kind in types for item in fields(kind) if item.init}
+    known = flags_of(types)
     file_flags = read_config(flags.config, script) if flags.config else {}
     check_keys(file_flags, known, SHADOWED, flags.config)
+    defaults = as_defaults(file_flags, known, flags.config)
     parser = FlagParser(types, allow_abbrev=False, add_help=False)
-    parser.set_defaults_with_config(**as_defaults(file_flags))
+    parser.set_defaults_with_config(**defaults)
     if flags.help or flags.help_all:
         hidden = {flag.removeprefix("--") for flag in SHADOWED}
-        print(help_text(script, types, as_defaults(file_flags), flags.help_all, hidden))
+        print(help_text(script, types, defaults, flags.help_all, hidden))
         sys.exit(0)
     options, config = parse_flags(parser, arguments, known)
     if config.output_dir is None:
@@ -234,4 +187,5 @@ def parse_sft_options(script: str) -> tuple[SFTOptions, SFTRunConfig]:
         config.output_dir = str(
             default_output_dir("sft", options.model_name, Path(options.data).stem, config.seed, *extra)
         )
+    config.run_name = config.run_name or Path(config.output_dir).name
     return options, config

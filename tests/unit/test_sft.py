@@ -13,11 +13,9 @@ from training.sft import (
     SFTRunConfig,
     build_policy,
     build_trainer,
-    fitting_traces,
-    load_traces,
     longest_trace,
-    token_count,
 )
+from training.traces import fitting_traces, load_traces, token_count
 
 ROW = {
     "prompt": [{"role": "user", "content": "Numbers: 1 2 3. Target: 6."}],
@@ -51,17 +49,58 @@ def test_three_kinds_of_rows_become_prompt_and_completion(tmp_path):
     assert load_traces(numbers, "train")[0] == {"prompt": "1+1?", "completion": "2"}
 
 
+SAID = [{"role": "user", "content": "1+1?"}]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (ROW | {"completion": [{"role": "assistant", "content": " "}]}, "row 1 has no completion"),
-        (ROW | {"completion": []}, "row 1 has no completion"),
-        (ROW | {"prompt": []}, "row 1 has no prompt"),
+        (ROW | {"completion": [{"role": "assistant", "content": " "}]}, "has no completion"),
+        (ROW | {"completion": []}, "has no completion"),
+        (ROW | {"prompt": []}, "has no prompt"),
+        (ROW | {"completion": None}, "has no completion"),
+        (ROW | {"completion": [{"role": "assistant", "content": None}]}, "completion=.*neither a text"),
+        (ROW | {"completion": [{"role": "assistant", "content": ["a"]}]}, "completion=.*neither a text"),
+        (ROW | {"completion": "<answer>1+2+3</answer>"}, "mixes texts and conversations"),
+        (ROW | {"completion": True}, "completion=True, which is neither"),
+        ({"prompt": "1+1?", "completion": "2"}, "mixes texts and conversations"),
     ],
 )
-def test_a_row_without_completion_or_prompt_is_named(row, message, tmp_path):
-    with pytest.raises(UserError, match=message):
+def test_a_row_that_is_no_prompt_and_completion_is_named(row, message, tmp_path):
+    with pytest.raises(UserError, match=f"row 1 of .*line 2, .*{message}"):
         load_traces(write(tmp_path / "a.jsonl", ROW, row), "train")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (None, "has no completion"),
+        ({"value": 2}, "completion=.'value': 2., which is neither"),
+        ([2], "completion=.2., which is neither"),
+        (False, "completion=False, which is neither"),
+    ],
+)
+def test_an_answer_that_is_no_text_is_named_and_not_trained_on(answer, message, tmp_path):
+    with pytest.raises(UserError, match=f"row 1 of .*{message}"):
+        load_traces(
+            write(tmp_path / "a.jsonl", {"question": "?", "answer": 2}, {"question": "?", "answer": answer}), "train"
+        )
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        (None, "messages=None"),
+        ([], "messages=.., which is no conversation"),
+        (SAID, "ends with a message of 'user'"),
+        ([*SAID, {"role": "assistant", "content": None}], "neither a text"),
+        ([{"role": "assistant", "content": "2"}], "has no prompt"),
+    ],
+)
+def test_a_conversation_that_the_assistant_does_not_end_is_named(messages, message, tmp_path):
+    good = {"messages": ROW["prompt"] + ROW["completion"]}
+    with pytest.raises(UserError, match=f"row 1 of .*{message}"):
+        load_traces(write(tmp_path / "a.jsonl", good, {"messages": messages}), "train")
 
 
 def test_other_columns_are_refused_by_name(tmp_path):
