@@ -7,7 +7,7 @@ from training.threads import choose_threads
 
 choose_threads()  # before torch is imported
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 
 from datasets import Dataset
@@ -99,7 +99,7 @@ def main() -> None:
     check_scoring(scores, tokenizer, config)
 
     # ---- run folder, encoder, policy, trainer
-    run = Run("countdown", task, intrinsic, options, config, identity=asdict(task))
+    run = Run("countdown", task, intrinsic, options, config, train_rows)
     trainer = run.build_trainer(train_rows, scores.columns, scores.weights, tokenizer)
 
     # ---- evaluate, train, evaluate, save

@@ -7,7 +7,6 @@ from training.threads import choose_threads
 
 choose_threads()  # before torch is imported
 
-from dataclasses import asdict
 from functools import partial
 
 from evaluation.graders import GRADERS
@@ -49,7 +48,7 @@ def main() -> None:
     check_scoring(scores, tokenizer, config)
 
     # ---- run folder, encoder, policy, trainer
-    run = Run("math", task, intrinsic, options, config, identity=asdict(task))
+    run = Run("math", task, intrinsic, options, config, train_rows)
     trainer = run.build_trainer(train_rows, scores.columns, scores.weights, tokenizer)
 
     # ---- evaluate, train, evaluate, save

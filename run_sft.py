@@ -7,41 +7,48 @@ from training.threads import choose_threads
 
 choose_threads()  # before torch is imported
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformers.trainer_utils import get_last_checkpoint
 
 from training.callbacks import install_progress
 from training.chat import check_conversations
 from training.end_tokens import described_end_tokens, end_tokens_differ
 from training.errors import UserError, run_cli
+from training.identity import sft_settings
 from training.new_policy import NewPolicyOptions, build, spells
 from training.policy import (
     EMBEDDED_NAME,
     PolicyOptions,
+    check_lora_targets,
     generation_config_of,
     is_embedded,
-    load_policy,
     load_tokenizer,
     resolve,
+    save_merged,
 )
-from training.run_folder import create_run_folder, take_recorded_threads
-from training.sft import SFTOptions, build_trainer, fitting_traces, load_traces, longest_trace, parse_sft_options
+from training.run_folder import create_run_folder, refuse_used, take_recorded_threads
+from training.sft import SFTOptions, build_trainer, checkpoint_to_resume, longest_trace, parse_sft_options
+from training.traces import fitting_traces, load_traces
 
 
 def main() -> None:
     # ---- flags
     options, config = parse_sft_options("run_sft.py")
     resolve(options.model_name)
+    check_lora_targets(options.model_name, options)
+    folder = Path(config.output_dir)
+    if config.process_index == 0 and not options.resume:
+        refuse_used(folder)
 
     # ---- data
     rows = load_traces(options.data, options.split)
     tokenizer = load_tokenizer(options.model_name)
     if is_embedded(options.model_name) and spells(tokenizer, rows):
-        options.model_name = sized_policy(rows, Path(config.output_dir) / "start", options, config.seed)
+        options.model_name = sized_policy(rows, folder / "start", options, config.seed)
         tokenizer = load_tokenizer(options.model_name)
     check_conversations(rows, tokenizer, options.model_name)
     generation = generation_config_of(options.model_name)
@@ -49,18 +56,18 @@ def main() -> None:
         print(described_end_tokens(tokenizer, generation), flush=True)
     rows = fitting_traces(rows, tokenizer, longest_trace(options, config))
 
-    # ---- run folder, policy, trainer
-    folder = Path(config.output_dir)
-    checkpoint = find_checkpoint(folder, options.resume)
+    # ---- policy, trainer, run folder
+    settings = sft_settings(options, config, rows)
+    checkpoint = checkpoint_to_resume(folder, options.resume, settings)
     if checkpoint is not None:
-        take_recorded_threads(folder)
+        take_recorded_threads(checkpoint.parent)
+    trainer = build_trainer(options, config, rows, tokenizer, settings, resumes=checkpoint is not None)
     if config.process_index == 0:
         lock = create_run_folder(folder, {"sft": asdict(options), "trainer": config.to_dict()}, bool(options.resume))
-    trainer = build_trainer(options, config, rows, tokenizer)
     install_progress(trainer, {"loss": "loss", "accuracy": "mean_token_accuracy"})
 
     # ---- train, save
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     save_policy(trainer, folder, options)
     if config.process_index == 0:
         print(f"policy: {folder / 'final'} ({len(rows)} traces, {trainer.state.global_step} updates)")
@@ -73,20 +80,13 @@ def sized_policy(rows: Dataset, folder: Path, options: SFTOptions, seed: int) ->
         raise UserError(
             f"--lora freezes weights, and --model_name={EMBEDDED_NAME} begins with random ones on this task."
         )
-    with PartialState().main_process_first():
+    state = PartialState()
+    with state.main_process_first():
+        if state.is_main_process and not options.resume and (folder / "config.json").exists():
+            shutil.rmtree(folder)  # a start that failed may have had other traces
         if not folder.exists():
             build(rows, NewPolicyOptions(data=options.data, output=str(folder), seed=seed))
     return str(folder)
-
-
-def find_checkpoint(folder: Path, resume: str) -> str | None:
-    """The checkpoint to go on from; None for a new run."""
-    if not resume:
-        return None
-    checkpoint = get_last_checkpoint(str(folder)) if resume == "auto" and folder.is_dir() else resume
-    if checkpoint is None or not Path(checkpoint).is_dir():
-        raise UserError(f"--resume={resume!r}: there is no checkpoint in {str(folder)!r}; leave --resume out.")
-    return checkpoint
 
 
 def save_policy(trainer, folder: Path, options: PolicyOptions) -> None:
@@ -94,8 +94,7 @@ def save_policy(trainer, folder: Path, options: PolicyOptions) -> None:
     name = "adapter" if options.lora else "final"
     trainer.save_model(str(folder / name))
     if options.lora and trainer.is_world_process_zero():
-        load_policy(str(folder / name), PolicyOptions(dtype=options.dtype)).save_pretrained(folder / "final")
-        trainer.processing_class.save_pretrained(folder / "final")
+        save_merged(str(folder / name), folder / "final", options.dtype)
 
 
 if __name__ == "__main__":

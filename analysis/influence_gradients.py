@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from training.errors import UserError
-from training.policy import adapter_base, resolve
+from training.policy import architecture_of
 
 NUM_LAYERS = 2
 SHOWN_NAMES = 4
@@ -28,8 +28,7 @@ def outline(model_name: str) -> tuple[int, dict[str, int]]:
 
     An adapter counts as the base that it will be merged into.
     """
-    path = resolve(model_name)
-    config = AutoConfig.from_pretrained(adapter_base(path) or path)
+    config = architecture_of(model_name)
     with init_empty_weights():
         model = AutoModelForCausalLM.from_config(config)
     model.tie_weights()

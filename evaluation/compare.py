@@ -50,20 +50,26 @@ def first_pass(report: dict) -> list[dict]:
     return [record for record in report["records"] if record.get("pass") == name]
 
 
-def _by_problem(records: Sequence[dict], tier: str) -> dict[str, float]:
-    """Problem -> share of its samples that are right."""
+def _by_problem(records: Sequence[dict], tier: str) -> dict[str, list[bool]]:
+    """Problem -> whether each of its samples is right."""
     right: dict[str, list[bool]] = {}
     for record in records:
         problem = json.dumps([record[name] for name in IDENTITY if name in record])
         right.setdefault(problem, []).append(record[tier])
-    return {problem: float(np.mean(values)) for problem, values in right.items()}
+    return right
+
+
+def sign_test_name(samples: int) -> str:
+    """What the exact binomial test on the problems that only one of two did better on is called."""
+    return "McNemar's exact test" if samples == 1 else "exact sign test on the share of right samples of each problem"
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
     """Mean of second - first over the same problems, with a 95 % interval (BCa bootstrap over the problems).
 
-    Also how many problems only one of them did better on, and the exact p-value of McNemar's test on these counts
-    (two-sided binomial, one half). Where all differences agree there is nothing to resample and the interval is NaN.
+    Also how many problems only one of them did better on, and the exact p-value of these counts (two-sided binomial,
+    one half): the sign test, which is McNemar's where every score is 0 or 1. Where all differences agree there is
+    nothing to resample and the interval is NaN.
     """
     differences = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
     low = high = float("nan")
@@ -85,8 +91,11 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[s
     }
 
 
-def compare(first: dict, second: dict) -> dict[str, dict[str, float]]:
-    """Tier -> `paired_difference` of two reports; raises `UserError` unless they hold the same problems of one task."""
+def compare(first: dict, second: dict) -> dict[str, dict[str, float | str]]:
+    """Tier -> `paired_difference` of two reports, and the name of its "test".
+
+    Raises `UserError` unless both hold the same problems of one task.
+    """
     if first["task"] != second["task"]:
         raise UserError(f"these are different tasks, {first['task']} and {second['task']}; compare two of one task.")
     found = {}
@@ -97,11 +106,13 @@ def compare(first: dict, second: dict) -> dict[str, dict[str, float]]:
                 f"the two hold different problems ({len(one)} and {len(other)}, {len(one.keys() & other.keys())} in "
                 "common); evaluate both with the same --data, --split and --limit."
             )
-        found[tier] = paired_difference(list(one.values()), [other[problem] for problem in one])
+        scores = [[float(np.mean(side[problem])) for problem in one] for side in (one, other)]
+        samples = max(len(right) for side in (one, other) for right in side.values())
+        found[tier] = paired_difference(*scores) | {"test": sign_test_name(samples)}
     return found
 
 
-def compare_table(differences: dict[str, dict[str, float]]) -> str:
+def compare_table(differences: dict[str, dict[str, float | str]]) -> str:
     """The result of `compare` as text."""
     lines = [f"{'tier':8}{'difference':>12}{'95 % interval':>20}{'only A':>9}{'only B':>9}{'p':>9}"]
     for tier, found in differences.items():
@@ -110,8 +121,8 @@ def compare_table(differences: dict[str, dict[str, float]]) -> str:
             f"{tier:8}{100 * found['difference']:>+10.1f} %{interval:>20}{found['only_first']:>9}"
             f"{found['only_second']:>9}{found['p']:>9.3f}"
         )
-    count = next(iter(differences.values()))["n"]
-    return "\n".join([*lines, f"B minus A in percentage points over {count} problems; p: McNemar's exact test"])
+    found = next(iter(differences.values()))
+    return "\n".join([*lines, f"B minus A in percentage points over {found['n']} problems; p: {found['test']}"])
 
 
 def regrade(report: dict) -> tuple[dict, int]:

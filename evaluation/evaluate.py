@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from evaluation.generate import Decoding, Sample, sample_completions
 from evaluation.metrics import mean_interval, summarize
 from rewards.answer import Verdict
-from rewards.grade import Grade
+from rewards.grade import Grade, is_false_claim
 from training.rollout import message_text
 from training.state_io import read_json
 
@@ -133,8 +133,9 @@ def record_summary(grade: Grade) -> dict:
 
 
 def summarize_records(records: Sequence[dict]) -> dict:
-    """Metrics of one pass from its records: accuracy (medium), tiers, pass@k, maj@k, length, truncation, format.
+    """Metrics of one pass from its records: accuracy (medium), tiers, pass@k, maj@k, false claims, length and shape.
 
+    ``false_claims`` is the share of completions that give a wrong answer (`is_false_claim`), of all completions.
     Where records have a "part", such as a range of difficulty, also the accuracy of each as ``accuracy/<part>``.
     """
 
@@ -151,6 +152,8 @@ def summarize_records(records: Sequence[dict]) -> dict:
     votes = summarize(np.array(by_problem(_votes_right)), ks, answers=by_problem(itemgetter("answer")))
     metrics |= {name: value for name, value in votes.items() if name.startswith("maj@")}
     metrics |= {tier: mean_interval(np.array(by_problem(itemgetter(tier)), dtype=float)) for tier in TIERS}
+    claims = [[is_false_claim(verdict) for verdict in verdicts] for verdicts in by_problem(itemgetter("verdict"))]
+    metrics["false_claims"] = mean_interval(np.array(claims, dtype=float))
     for part in dict.fromkeys(record["part"] for record in records if "part" in record):
         metrics[f"accuracy/{part}"] = mean_interval(np.array(by_problem(itemgetter("medium"), part), dtype=float))
     return metrics | {

@@ -11,7 +11,7 @@ from rewards.format import opened_thinking
 from training.chat import render
 from training.end_tokens import end_token_ids
 from training.padding import pad_tokens
-from training.staged_generation import in_stages
+from training.staged_generation import allows_stages, in_stages
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _completions(
     try:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            if model.device.type == "cpu":
+            if model.device.type == "cpu" and allows_stages(model.generation_config):
                 return in_stages(generate, prompt_ids, decoding.max_new_tokens, eos_ids)
             return generate(range(len(prompt_ids)), prompt_ids, decoding.max_new_tokens)
     finally:

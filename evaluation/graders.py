@@ -24,7 +24,7 @@ from rewards.answer import find_answer, grade_number, has_latex
 from rewards.countdown import grade_countdown
 from rewards.format import AnswerPlace
 from rewards.grade import Grade
-from rewards.igsm import grade_igsm
+from rewards.igsm import grade_igsm, read_integer
 from rewards.latex import LATEX_FINDERS, canonical_latex, grade_latex
 from rewards.latex_worker import Reading
 from rewards.number import parse_number
@@ -34,7 +34,7 @@ GRADERS: dict[str, Callable[[str, dict], Grade]] = {
     "number": lambda completion, row: grade_number(completion, row["gold"], place=AnswerPlace.of_row(row)),
     "latex": lambda completion, row: grade_latex(completion, row["gold"], place=AnswerPlace.of_row(row)),
     "countdown": lambda completion, row: grade_countdown(completion, row["numbers"], row["target"]),
-    "igsm": lambda completion, row: grade_igsm(completion, int(row["gold"])),
+    "igsm": lambda completion, row: grade_igsm(completion, _integer(row["gold"])),
 }
 TIERS = ("strict", "medium", "loose")
 SHOWN = 160  # characters of a completion
@@ -51,6 +51,13 @@ _ANSWER_WORDS = re.compile(
 _BORDERS = re.compile(
     r"(?<=[\u3040-\u30ff\u3400-\u9fff])(?=[0-9A-Za-z(\\$-])|(?<=[0-9A-Za-z)$])(?=[\u3040-\u30ff\u3400-\u9fff])"
 )
+
+
+def _integer(gold: str) -> int:
+    value = read_integer(gold)
+    if value is None:
+        raise UserError(f"the gold answer {gold[:80]!r} is no integer; mend the row.")
+    return value
 
 
 class Case(NamedTuple):
@@ -108,6 +115,8 @@ def judge_row(number: int, row: dict) -> list[Case]:
             for name, kind in fields.items():
                 if not isinstance(row[name], kind):
                     raise UserError(f"line {number}: {name} holds {row[name]!r}, but must be a {kind.__name__}.")
+            if not isinstance(row.get("options") or {}, dict):
+                raise UserError(f"line {number}: options holds {row['options']!r}, but must be an object.")
             try:
                 return judge_kind(str(row.get("id", number)), row)
             except UserError as error:

@@ -85,7 +85,8 @@ def maj_at_k(answers: Sequence[Sequence[Hashable | None]], correct, k: int) -> n
 
     A problem's samples are cut into S // k disjoint blocks of k, each block votes, and the blocks are averaged. An
     answer of None (nothing could be parsed) has no vote; a block without votes is wrong. A tie between answers counts
-    as the share of the tied answers that are right, the expectation of a random tie break.
+    as the share of the tied answers that are right, the expectation of a random tie break. Where equal answers have
+    different verdicts, as an answer that stands in the wrong place, theirs is the mean.
 
     Args:
         answers: P lists of S canonical answers; equal answers are one candidate.
@@ -116,9 +117,9 @@ def _vote(answers: Sequence[Hashable | None], correct: np.ndarray) -> float:
     votes = Counter(answer for answer in answers if answer is not None)
     if not votes:
         return 0.0
+    right = Counter(answer for answer, is_right in zip(answers, correct, strict=True) if is_right)
     most = max(votes.values())
-    verdicts = dict(zip(answers, correct, strict=True))
-    return float(np.mean([verdicts[answer] for answer, count in votes.items() if count == most]))
+    return float(np.mean([right[answer] / count for answer, count in votes.items() if count == most]))
 
 
 def summarize(correct, ks: Sequence[int] = (1, 4, 8), answers=None) -> dict[str, dict[str, float]]:

@@ -10,7 +10,7 @@ from rewards.grade import Grade
 from tasks import countdown, math
 from tasks.igsm import dataset as igsm
 from tasks.igsm.space import ProblemSpace
-from tasks.load import load_countdown, load_rows, require_columns
+from tasks.load import load_countdown
 from tasks.math_prompts import add_prompts, check_prompt
 from training.errors import UserError
 
@@ -94,8 +94,7 @@ def _add_countdown_prompts(rows: Dataset, prompt_type: str, num_shots: int, seed
 def _load_igsm(source: str, split: str | None) -> Dataset:
     """Rows of a file (question and answer), or generated test problems with ``split`` operations, such as "21-25"."""
     if source != "generate":
-        rows = load_rows(source, None)
-        require_columns(rows, ["question", "answer"])
+        rows = igsm.load_igsm(source)
         return rows.map(lambda row: {"gold": str(row["answer"])}, remove_columns=["answer"])
     low, dash, high = split.partition("-")
     if not (dash and low.isdecimal() and high.isdecimal()):

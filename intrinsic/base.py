@@ -24,6 +24,7 @@ class Bonus:
         placement: "reward" joins before TRL's group normalisation, "advantage" and "token" after it.
         needs: subset of `FEATURES` that the trainer has to put into the rollout.
         pretrain_batches: generation batches of the untrained policy that it still wants to `update` on before training.
+        batches_before_bonus: generation batches, those included, that it learns from before it pays anything.
         part_names: names of the separately logged parts of the score; empty for a bonus in one piece.
         replaces: whether `combine` puts its own advantage in place of the group's instead of adding to it.
     """
@@ -33,6 +34,7 @@ class Bonus:
     needs: frozenset[str] = frozenset()
     part_names: tuple[str, ...] = ()
     pretrain_batches: int = 0
+    batches_before_bonus: int = 0
     replaces: bool = False
 
     @classmethod
@@ -73,6 +75,11 @@ class Bonus:
     def capacity_bytes(self, embedding_width: int) -> int:
         """Bytes of main memory that a memory of text embeddings takes when full; 0 for a bonus without one."""
         return 0
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether `score` or `combine` at a step depend on how many steps the run has (``rollout.max_steps``)."""
+        return False
 
     def identity(self) -> dict[str, Any]:
         """The settings that a resumed run must share with the run that saved the state."""

@@ -110,6 +110,10 @@ class Merci(Bonus):
         """Generation batches of the untrained policy that are still to be given to `update` before training begins."""
         return max(0, self.settings.pretrain - self.batches)
 
+    @property
+    def depends_on_length(self) -> bool:
+        return True
+
     def gamma(self, rollout: Rollout) -> float:
         """gamma_0 (1 + cos(pi t / T)) / 2 at optimiser step t of T."""
         progress = min(1.0, rollout.step / max(1, rollout.max_steps))

@@ -172,23 +172,29 @@ class CoinFlipCounts:
     def learn(self, states: Tensor | TokenStates) -> tuple[Tensor, dict[str, float]]:
         """Learn one visit of each of ``states`` (N, H), and as many replayed ones, then store a sample of the new.
 
-        Returns v (N,) of each new state just before its first gradient step, and the mean "loss" of the last pass.
+        Returns v (N,) of the new states before any of them was learnt, and the mean "loss" of the last pass.
         """
         coins = rademacher(len(states), self.dim, self.generator).to(states.device)
-        with torch.no_grad():
-            priors = torch.cat([self.prior(piece) for piece in chunks(states)])
+        before, priors = self._before_learning(states)
         self.moments.update(priors)
         replayed = self.replay.draw(len(states), self.generator)
         with torch.enable_grad():
-            passes = [self._one_pass(states, coins, priors, replayed) for _ in range(self.passes)]
+            losses = [self._one_pass(states, coins, priors, replayed) for _ in range(self.passes)]
         self._store(states, coins, priors)
-        return passes[0][0].clamp(0.0, 1.0), {"loss": passes[-1][1]}
+        return before, {"loss": losses[-1]}
 
-    def _one_pass(
-        self, states: Tensor | TokenStates, coins: Tensor, priors: Tensor, replayed: Tensor
-    ) -> tuple[Tensor, float]:
-        """One shuffled pass over new and ``replayed`` visits: v (N,) of the new ones, and the mean loss."""
-        seen, loss = torch.empty(len(states), device=states.device), torch.zeros((), device=states.device)
+    @torch.no_grad()
+    def _before_learning(self, states: Tensor | TokenStates) -> tuple[Tensor, Tensor]:
+        """v (N,) of ``states`` as `variance` has it, and the prior's raw outputs (N, d)."""
+        before, priors = [], []
+        for piece in chunks(states):
+            priors.append(self.prior(piece))
+            before.append(coin_variance(self.outputs(piece, priors[-1])))
+        return torch.cat(before).clamp(0.0, 1.0), torch.cat(priors)
+
+    def _one_pass(self, states: Tensor | TokenStates, coins: Tensor, priors: Tensor, replayed: Tensor) -> float:
+        """One shuffled pass over new and ``replayed`` visits; returns the mean loss."""
+        loss = torch.zeros((), device=states.device)
         order = torch.randperm(len(states) + len(replayed), generator=self.generator).to(states.device)
         for batch in order.split(self.batch_size):
             new, old = batch[batch < len(states)], replayed[batch[batch >= len(states)] - len(states)]
@@ -199,11 +205,9 @@ class CoinFlipCounts:
             self.optimizer.zero_grad(set_to_none=True)
             error.backward()
             self.optimizer.step()
-            variance = coin_variance(outputs.detach())
-            seen[new] = variance[: len(new)]
-            self.replay.mark_used(old, variance[len(new) :].clamp(max=1.0))
+            self.replay.mark_used(old, coin_variance(outputs.detach()[len(new) :]).clamp(max=1.0))
             loss += error.detach() * len(batch) / len(order)
-        return seen, loss.item()
+        return loss.item()
 
     def _store(self, states: Tensor | TokenStates, coins: Tensor, priors: Tensor) -> None:
         """A random sample of the batch enters the replay."""

@@ -219,10 +219,14 @@ class MemoryR(Bonus):
             memory if ok and memory in self.memories else None for ok, memory in zip(eligible, memories, strict=True)
         ]
 
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether the warm-up of the explore part is a share of the run."""
+        return "explore" in self.part_names and 0 < self.explore_warmup < 1
+
     def _paying(self, rollout: Rollout) -> list[str]:
         """Parts past their warm-up."""
-        share = self.explore_warmup < 1
-        warmup = self.explore_warmup * rollout.max_steps if share else self.explore_warmup
+        warmup = self.explore_warmup * (rollout.max_steps if self.depends_on_length else 1)
         past = {"exploit": len(self.memories["success"]) >= self.exploit_keys, "explore": rollout.step >= warmup}
         return [part for part in self.part_names if past[part]]
 

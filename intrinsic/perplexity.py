@@ -77,6 +77,10 @@ class Perplexity(Bonus):
     def from_options(cls, options) -> "Perplexity":
         return cls(kappa=options.ppl_kappa, alpha=options.ppl_alpha, decay=options.ppl_decay, until=options.ppl_until)
 
+    @property
+    def depends_on_length(self) -> bool:
+        return True
+
     def eligible(self, rollout: Rollout) -> Tensor:
         """(B,) bool: completions with tokens and a reward other than 0."""
         return rollout.completion_mask.any(dim=1) & (rollout.rewards != 0)

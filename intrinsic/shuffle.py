@@ -61,6 +61,14 @@ class Shuffle(Bonus):
         names = self.part_names or (self.name,)
         return {name: scores[order] for name, scores in zip(names, parts.values(), strict=True)}
 
+    @property
+    def batches_before_bonus(self) -> int:
+        return self.bonus.batches_before_bonus
+
+    @property
+    def depends_on_length(self) -> bool:
+        return self.bonus.depends_on_length
+
     def _order(self, rollout: Rollout) -> Tensor:
         chosen = self.eligible(rollout).nonzero().squeeze(1)
         lot = torch.randperm(len(chosen), generator=group_generator(self.seed, self.batches))

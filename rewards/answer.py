@@ -49,7 +49,9 @@ _FREE_NUMBER = re.compile(
     r"|\s?\\(?!text|mathrm|mbox|[%$)\],; !]|q?quad))"
 )
 _FREE_FRACTION = re.compile(
-    r"(?<![A-Za-z0-9}\\])[+-]?[0-9]*\\[dtc]?frac\s*(?:\{[0-9.]+\}\s*\{[0-9.]+\}|[0-9]\s?[0-9])(?!\s?[A-Za-z0-9\\^({_])"
+    r"(?<![A-Za-z0-9}\\])[+-]?[0-9]*\\[dtc]?frac\s*(?:\{[0-9.]+\}\s*\{[0-9.]+\}|[0-9]\s?[0-9])"
+    rf"(?:{FACTORS_BEHIND})*+(?:{CHANGE_BEHIND})?+"
+    r"(?![A-Za-z0-9^({_]|\s?\^|\s[A-Za-z](?![A-Za-z])|\s?\\(?!text|mathrm|mbox|[%$)\],; !]|q?quad))"
 )
 # A stated number may be the first of several or open a calculation, with a unit in between.
 _GOES_ON = re.compile(

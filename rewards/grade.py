@@ -22,3 +22,11 @@ class Grade(NamedTuple):
     answer: str | None
     verdict: str
     well_formed: bool
+
+
+def is_false_claim(verdict: str) -> bool:
+    """Whether a completion gives an answer that is not right: any verdict but "correct" and "no_answer".
+
+    An answer that cannot be read, or several where one is asked for, is a claim that does not hold.
+    """
+    return verdict not in ("correct", "no_answer")

@@ -121,8 +121,9 @@ def _equals(answer: str, target: str, reading: Reading | None) -> bool:
             return said == number or _is_percent_of(answer, said, target, number) or _rounds(answer, said, number)
     if option_letter(target) and option_letter(answer):
         return False
-    if number_list(target) and number_list(answer):
-        return set(number_list(answer)) == set(number_list(target))
+    numbers, said_numbers = number_list(target), number_list(answer)
+    if numbers and said_numbers:
+        return set(numbers) == set(said_numbers)
     if changing_words(answer) != changing_words(target):
         return False
     # Without any word a letter at the end is a variable, as in 2k, and no unit.

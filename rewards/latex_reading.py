@@ -80,7 +80,7 @@ def is_readable(text: str) -> bool:
 
 def cleaned(text: str) -> str:
     """A readable answer as LaTeX of plain characters, without "the answer is", markup, enclosing math and a period."""
-    text = plain_numbers(plain_characters(text)).strip()
+    text = " ".join(plain_numbers(plain_characters(text)).split())
     while True:
         inner = strip_markup(strip_statement(text)).rstrip(".,;: ").lstrip("= ")
         if inner == text:
@@ -151,8 +151,13 @@ def number_list(answer: str) -> list[Fraction] | None:
     parts = _BETWEEN_PARTS.split(TEXT_COMMAND.sub(r" \1 ", answer).strip())
     if len(parts) < 2:
         return None
-    numbers = [plain_number(part) for part in parts]
-    return None if None in numbers else sorted(numbers)
+    numbers = []
+    for part in parts:
+        number = plain_number(part)
+        if number is None:
+            return None
+        numbers.append(number)
+    return sorted(numbers)
 
 
 def based_numbers(answer: str) -> list[str]:

@@ -32,6 +32,7 @@ _QUANTITY = re.compile(
 )
 
 _DASHES = str.maketrans(dict.fromkeys("−‐‑‒–—", "-") | {"⁄": "/", "∕": "/"})
+_RAISED = re.compile("([⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)|[₀₁₂₃₄₅₆₇₈₉]+")
 # NFKC would make a letter of the first and spaces with an accent of the others.
 _SPOILT_BY_NFKC = str.maketrans(dict.fromkeys("º˚", "°") | {"´": "'"})
 _APOSTROPHES = "'’‘ʼ′٬"
@@ -68,11 +69,11 @@ _BRACKETS = (("{", "}"), ("(", ")"))
 def plain_characters(text: str) -> str:
     """``text`` in NFKC with ASCII minus and slash, without invisible characters.
 
-    Superscripts, circled digits and the like get a ``^`` before their plain digits and vulgar fractions a space, so
-    that none of them ever joins the number next to it.
+    Raised and lowered digits become ``^`` and ``_`` with plain ones, circled digits and the like get a ``^`` and vulgar
+    fractions a space before them, so that none of them ever joins the number next to it.
     """
     parts = []
-    for character in text.translate(_SPOILT_BY_NFKC):
+    for character in _RAISED.sub(_raised, text).translate(_SPOILT_BY_NFKC):
         category = unicodedata.category(character)
         if category == "No":
             plain = unicodedata.normalize("NFKC", character)
@@ -80,6 +81,12 @@ def plain_characters(text: str) -> str:
         elif category != "Cf":
             parts.append(character)
     return unicodedata.normalize("NFKC", "".join(parts)).translate(_DASHES)
+
+
+def _raised(match: re.Match) -> str:
+    """Raised or lowered digits as LaTeX writes them."""
+    mark, digits = "^" if match[1] else "_", unicodedata.normalize("NFKC", match[0]).translate(_DASHES)
+    return mark + (digits if len(digits) == 1 else f"{{{digits}}}")
 
 
 def plain_numbers(text: str) -> str:

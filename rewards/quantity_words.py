@@ -134,6 +134,7 @@ def _is_unit(words: list[str], priced: bool) -> bool:
         is_factor = word.lower() in FACTORS and not of_rate and not (priced and word.lower() == "gross")
         if is_factor or word.lower() in _OTHER_QUANTITY or word in _ATTACHED:
             return False
-        if len(word) == 1 and word not in _UNIT_LETTERS and (word.isascii() or word == "π"):
+        is_article = word == "a" and place > 0
+        if len(word) == 1 and word not in _UNIT_LETTERS and not is_article and (word.isascii() or word == "π"):
             return False
     return True

@@ -4,6 +4,8 @@ import atexit
 import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
+from math import isfinite
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, config, load_dataset
@@ -13,6 +15,7 @@ from tasks.countdown import problem_key
 from training.errors import UserError
 
 FILE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+LARGEST_EXACT = 2**53  # integers up to here are exact in a float
 
 
 def load_rows(source: str | Path, split: str | None = None, config: str | None = None) -> Dataset:
@@ -49,6 +52,28 @@ def require_columns(dataset: Dataset, columns: Sequence[str]) -> None:
         )
 
 
+def row_place(source: str | Path, split: str | None, index: int) -> str:
+    """Where the row ``index``, counted from 0, of ``load_rows(source, split)`` stands, for a message.
+
+    Names the line of a jsonl file too, counted from 1, and the split where it is not a whole file.
+    """
+    line = _line_of(Path(source).expanduser(), index) if not split or "[" not in split else None
+    if line is not None:
+        where = f"line {line}, "
+    else:
+        where = f"split {split}, " if split and (not Path(source).expanduser().is_file() or "[" in split) else ""
+    return f"row {index} of {str(source)!r} ({where}rows counted from 0)"
+
+
+def _line_of(path: Path, index: int) -> int | None:
+    """The line of a jsonl file that holds the row ``index``, blank lines holding none; None for other sources."""
+    if not path.is_file() or path.suffix.lower() != ".jsonl":
+        return None
+    with path.open("rb") as file:
+        rows = (number for number, line in enumerate(file, start=1) if line.strip())
+        return next(islice(rows, index, None), None)
+
+
 def load_countdown(source: str | Path, split: str | None = None) -> Dataset:
     """Distinct Countdown problems of ``source``: columns numbers (list of int) and target (int), in file order.
 
@@ -61,31 +86,42 @@ def load_countdown(source: str | Path, split: str | None = None) -> Dataset:
     require_columns(rows, [column, "target"])
     problems: dict[str, dict] = {}
     for index, (raw_numbers, raw_target) in enumerate(zip(rows[column], rows["target"], strict=True)):
-        numbers, target = _integers(raw_numbers), _integer(raw_target)
+        numbers, target = _integers(raw_numbers), whole_number(raw_target)
         if not numbers or min(numbers) < 0:
             raise UserError(
-                f"row {index} of {str(source)!r} has {column}={raw_numbers!r}; they must be a list of integers >= 0."
+                f"{row_place(source, split, index)} has {column}={raw_numbers!r}; they must be a list of integers >= 0."
             )
         if target is None:
-            raise UserError(f"row {index} of {str(source)!r} has target={raw_target!r}; it must be an integer.")
+            raise UserError(f"{row_place(source, split, index)} has target={raw_target!r}; it must be an integer.")
         problems.setdefault(problem_key(numbers, target), {"numbers": numbers, "target": target})
     if len(problems) < len(rows):
         print(f"dropped {len(rows) - len(problems)} of {len(rows)} Countdown problems that repeat an earlier one")
     return Dataset.from_list(list(problems.values()))
 
 
-def _integer(value) -> int | None:
-    """``value`` as int if it is a whole number, else None (a column that mixes 3 and 2.5 is loaded as 3.0 and 2.5)."""
-    if isinstance(value, float) and value.is_integer():
+def whole_number(value) -> int | None:
+    """``value`` as int if it is a whole number, else None (a column that mixes 3 and 2.5 is loaded as 3.0 and 2.5).
+
+    A float beyond `LARGEST_EXACT` is none: it may stand for several integers.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_EXACT:
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def exact_number(value) -> str | None:
+    """The shortest decimal of a number; None for what is no number, or no exact one (see `whole_number`)."""
+    whole = whole_number(value)
+    if whole is not None:
+        return str(whole)
+    return str(value) if isinstance(value, float) and isfinite(value) and not value.is_integer() else None
 
 
 def _integers(values) -> list[int] | None:
     """``values`` as a list of ints, or None if it is not a list of whole numbers."""
     if not isinstance(values, list):
         return None
-    integers = [_integer(value) for value in values]
+    integers = [whole_number(value) for value in values]
     return None if None in integers else integers
 
 

@@ -1,9 +1,7 @@
 """``--dry_run``: what a run needs is checked, every setting printed, and one step tried on the worst batch."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -12,7 +10,6 @@ from packaging.requirements import Requirement
 from transformers import AutoModelForCausalLM
 
 from training.end_tokens import described_end_tokens
-from training.errors import UserError
 from training.fit import report
 from training.help import OTHER, grouped, shown
 from training.policy import architecture_of, generation_config_of, load_tokenizer
@@ -23,7 +20,6 @@ from training.self_check import Scoring, check_scoring
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements.txt"
 CORE = ("torch", "transformers", "trl", "accelerate", "peft", "datasets")
-MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}  # reporters whose package has another name than they
 ADAMW_COPIES = 4  # weights, gradients and the two moments, all in the precision of the weights
 GIB = 2**30
 
@@ -68,7 +64,7 @@ def _checks(
     task, task_options, intrinsic, options: RunOptions, config: RunConfig, load, scoring: Scoring
 ) -> Iterator[tuple[str, str]]:
     yield "flags", f"valid, over {options.config_file}" if options.config_file else "valid"
-    yield "packages", packages(config.report_to)
+    yield "packages", packages()
     yield "device", device(config)
     yield "model", model(options, config)
     rows, validation = load()
@@ -79,21 +75,14 @@ def _checks(
     check_scoring(scoring, tokenizer, config)
     yield "rewards", f"an ideal answer under {scoring.asked} is paid in full"
     yield "end", described_end_tokens(tokenizer, generation_config_of(options.model_name))
-    run = Run(task, task_options, intrinsic, options, config, identity=asdict(task_options))
+    run = Run(task, task_options, intrinsic, options, config, rows)
     yield "bonuses", ", ".join(f"{bonus.name} ({bonus.placement})" for bonus in run.bonuses) or "none"
     yield "run folder", f"{run.path}, {f'resuming from {run.checkpoint}' if run.checkpoint else 'new'}"
     yield "memory", "".join(f"\n  {line}" for line in report(run, rows, tokenizer))
 
 
-def packages(reporters: list[str]) -> str:
-    """Versions of the core packages, with what ``requirements.txt`` pins where that is another one.
-
-    Raises `UserError` when one of ``reporters``, the integrations of ``--report_to``, is not installed.
-    """
-    for name in reporters:
-        module = MODULES.get(name, name)
-        if find_spec(module) is None:
-            raise UserError(f"--report_to={name} needs the package {module}; install it, or use --report_to none.")
+def packages() -> str:
+    """Versions of the core packages, with what ``requirements.txt`` pins where that is another one."""
     lines = [line.partition("#")[0].strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines()]
     pins = {pin.name: pin.specifier for pin in map(Requirement, filter(None, lines))}
     return ", ".join(

@@ -148,6 +148,11 @@ class FeaturePass:
         return features
 
     def _self_certainty(self, hidden: Tensor, logps: Tensor, tokens: Tensor) -> Tensor:
+        """Self-certainty (B, T) of ``hidden`` (B, T, H), outside autocast, which would round the mean logit."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self._self_certainty_of(hidden, logps, tokens)
+
+    def _self_certainty_of(self, hidden: Tensor, logps: Tensor, tokens: Tensor) -> Tensor:
         output_head = self.model.get_output_embeddings()
         if not self.head.is_plain:
             return torch.stack([self._from_logits(row, output_head) for row in hidden])

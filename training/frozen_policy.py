@@ -60,14 +60,18 @@ class FrozenPolicy:
         return self._kept["logps"]
 
     def __call__(self, tokens: dict[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-        """The features of `FROZEN_FEATURES` in ``names``; those that `logps` kept, where there are any."""
+        """The features of `FROZEN_FEATURES` in ``names``; those that `logps` kept, where there are any.
+
+        TRL may have padded the completions further than ``tokens``; features end where ``tokens`` do.
+        """
         features, self._kept = self._kept, None
         if features is None:
             with self._present():
                 features = self._pass(
                     **tokens, autocast=self._autocast, names={FROZEN_FEATURES[name] for name in names}
                 )
-        return {name: features[FROZEN_FEATURES[name]] for name in names}
+        width = tokens["completion_ids"].size(1)
+        return {name: features[FROZEN_FEATURES[name]][:, :width] for name in names}
 
     def _present(self):
         """While open, the pass runs on the initial weights, on the device."""

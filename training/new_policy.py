@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from training.errors import UserError, run_cli
-from training.sft import load_traces
 from training.tiny_policy import CHAT_TEMPLATE
+from training.traces import load_traces
 
 SAMPLE = 32  # rows that show whether a tokenizer has words for them
 SPECIAL = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>")

@@ -1,10 +1,13 @@
 """Loading the policy and its tokenizer: the embedded one, a hub name, a saved model, or a LoRA adapter on its base."""
 
 import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
+from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import (
@@ -17,16 +20,21 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import is_bitsandbytes_available
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import find_adapter_config_file, is_bitsandbytes_available
 
 from training.chat import take_system_turns
+from training.end_tokens import set_end_tokens
 from training.errors import UserError
 from training.state_io import read_json
 
 EMBEDDED_NAME = "tiny"
 EMBEDDED = Path(__file__).parent.parent / "assets" / "tiny_policy"
 WEIGHTS = "model.safetensors"
+ALL_LINEAR = "all-linear"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Layers that LoRA can adapt.
+ADAPTABLE = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
 
 
 def _flag(default, help):
@@ -38,15 +46,21 @@ class PolicyOptions:
     """Which weights are trained, and in which precision they are kept."""
 
     lora: bool = _flag(
-        False, "Train a LoRA adapter instead of all weights; the run ends with adapter and merged model."
+        False,
+        "Train a LoRA adapter instead of all weights; the run ends with adapter and merged model. An adapter in "
+        "--model_name is first merged into its base, which the run folder keeps in base/.",
     )
     lora_r: int = _flag(16, "Rank of the LoRA adapter, 1 or more.")
     lora_alpha: int = _flag(32, "Scale of the LoRA adapter; its output is multiplied by lora_alpha / lora_r.")
     lora_dropout: float = _flag(0.0, "Dropout before the LoRA adapter, in [0, 1).")
     lora_target_modules: str = _flag(
-        "all-linear", "Modules that get an adapter, separated by commas, or all-linear (all but the output head)."
+        ALL_LINEAR, "Modules that get an adapter, separated by commas, or all-linear (all but the output head)."
     )
-    load_in_4bit: bool = _flag(False, "Keep the frozen weights in 4 bits (needs CUDA, bitsandbytes and --lora).")
+    load_in_4bit: bool = _flag(
+        False,
+        "Keep the frozen weights in 4 bits (needs CUDA, bitsandbytes and --lora); an adapter in --model_name is merged "
+        "before, in --dtype.",
+    )
     dtype: str = _flag(
         "auto",
         "Precision of the kept weights: float32, bfloat16, float16, or auto: float32, and for LoRA on a GPU bfloat16.",
@@ -90,7 +104,7 @@ class PolicyOptions:
             r=self.lora_r,
             lora_alpha=self.lora_alpha,
             lora_dropout=self.lora_dropout,
-            target_modules=modules if modules == "all-linear" else modules.split(","),
+            target_modules=modules if modules == ALL_LINEAR else _names(modules),
             task_type="CAUSAL_LM",
         )
 
@@ -124,13 +138,18 @@ def adapter_base(model_name: str) -> str | None:
 
 
 def resolve(model_name: str) -> str:
-    """The path or hub name to load; raises `UserError`, before any weights are read, when there is nothing to load."""
+    """The path or hub name to load; raises `UserError`, before any weights are read, when there is nothing to load.
+
+    An adapter of the hub is its local copy.
+    """
     if is_embedded(model_name):
         return str(EMBEDDED)
     if os.path.isdir(model_name):
         _check_folder(Path(model_name))
         return model_name
     try:
+        if find_adapter_config_file(model_name) is not None:
+            return resolve(snapshot_download(model_name))
         AutoConfig.from_pretrained(model_name)
     except (OSError, ValueError) as error:
         raise UserError(
@@ -209,7 +228,33 @@ def generation_config_of(model_name: str) -> GenerationConfig:
 def architecture_of(model_name: str) -> PretrainedConfig:
     """The configuration of the policy, or of the base of an adapter."""
     path = resolve(model_name)
-    return AutoConfig.from_pretrained(adapter_base(path) or path)
+    base = adapter_base(path)
+    return AutoConfig.from_pretrained(path) if base is None else architecture_of(base)
+
+
+def check_lora_targets(model_name: str, options: PolicyOptions) -> None:
+    """Raise `UserError`, with the names that exist, for a name in ``--lora_target_modules`` that no linear layer has.
+
+    A name stands for the layers whose path in the policy is it, or ends in it after a dot. Reads no weights.
+    """
+    if not options.lora or options.lora_target_modules == ALL_LINEAR:
+        return
+    with torch.device("meta"):
+        policy = AutoModelForCausalLM.from_config(architecture_of(model_name))
+    paths = [path for path, module in policy.named_modules() if isinstance(module, ADAPTABLE)]
+    asked = _names(options.lora_target_modules)
+    wrong = [name for name in asked if not any(path == name or path.endswith(f".{name}") for path in paths)]
+    if wrong or not asked:
+        known = ", ".join(sorted({path.rpartition(".")[2] for path in paths}))
+        raise UserError(
+            f"--lora_target_modules={options.lora_target_modules!r}: {model_name!r} has no layer "
+            f"{', '.join(map(repr, wrong)) or 'of no name'}; use {ALL_LINEAR}, or some of {known}."
+        )
+
+
+def _names(text: str) -> list[str]:
+    """The parts of ``text`` between its commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def base_of(model):
@@ -244,6 +289,38 @@ def load_policy(model_name: str, options: PolicyOptions | None = None) -> PreTra
         raise UserError(
             f"--model_name={model_name!r}: its weights cannot be read ({error}); give a whole checkpoint."
         ) from error
+
+
+def save_merged(adapter: str, folder: Path, dtype: str) -> None:
+    """Save the adapter in the folder ``adapter``, merged into its base in ``--dtype=dtype``, with its tokenizer.
+
+    It is merged from files, not in place: weights in 4 bits would lose by it.
+    """
+    model, tokenizer = load_policy(adapter, PolicyOptions(dtype=dtype)), load_tokenizer(adapter)
+    set_end_tokens(model, tokenizer)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def lora_base(options: PolicyOptions, folder: Path, resumes: bool) -> str:
+    """The name of what ``--lora`` trains on: ``--model_name``, or ``folder`` where that is itself an adapter.
+
+    ``folder`` then gets the merged model, which the new adapter names as its base: another adapter alone would be
+    exported, and loaded again, without the first. A run that ``resumes`` keeps the one it began with. To be called by
+    every process.
+    """
+    path = resolve(options.model_name)
+    if not options.lora or adapter_base(path) is None:
+        return options.model_name
+    with PartialState().main_process_first():
+        if PartialState().is_main_process and not (resumes and (folder / "config.json").is_file()):
+            part = folder.with_name(folder.name + ".partial")
+            for old in (part, folder):
+                if old.exists():
+                    shutil.rmtree(old)
+            save_merged(path, part, options.dtype)
+            part.rename(folder)
+    return str(folder.resolve())
 
 
 def attention_of(path: str, asked: str) -> str | None:

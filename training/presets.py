@@ -10,9 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from training.errors import UserError
+from training.yaml_flags import read_mapping
 
 PRESETS = Path(__file__).parent.parent / "configs" / "presets"
 SCRIPT_KEY = "script"
@@ -27,21 +26,15 @@ def preset_names() -> list[str]:
 def read_config(path: str, script: str) -> dict[str, Any]:
     """The flags in the YAML file ``path``, without the key that says which script they are for.
 
-    Raises `UserError` when there is no such file (naming the presets), when it is no mapping of flags to values, or
-    when it was written for another script than ``script``.
+    Raises `UserError` when there is no such file (naming the presets), when `read_mapping` cannot read it, or when it
+    was written for another script than ``script``.
     """
     if not Path(path).is_file():
         raise UserError(
             f"--config={path!r} is not a file; give a YAML file of flags or a preset, configs/presets/NAME.yaml, "
             f"where NAME is one of: {', '.join(preset_names())}."
         )
-    try:
-        flags = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--config={path!r} is not YAML ({reason}); write one 'flag: value' per line.") from error
-    if not isinstance(flags, dict) or not all(isinstance(key, str) for key in flags):
-        raise UserError(f"--config={path!r} must hold one 'flag: value' per line and nothing else.")
+    flags = read_mapping(path)
     meant_for = flags.pop(SCRIPT_KEY, script)
     if meant_for != script:
         raise UserError(
@@ -65,11 +58,6 @@ def did_you_mean(name: str, known: Collection[str], prefix: str = "") -> str:
     """A question in brackets that names the flag most like ``name``, or nothing where none is like it."""
     close = get_close_matches(name, known, n=1)
     return f" (did you mean {prefix}{close[0]}?)" if close else ""
-
-
-def as_defaults(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """``flags`` as defaults for argparse: numbers and booleans as text, so that it checks them as if typed."""
-    return {key: str(value).lower() if isinstance(value, (bool, int, float)) else value for key, value in flags.items()}
 
 
 def overridden(parser: ArgumentParser, arguments: Sequence[str], flags: Mapping[str, Any], path: str) -> list[str]:

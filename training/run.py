@@ -27,11 +27,13 @@ from training.end_tokens import described_end_tokens, end_tokens_differ
 from training.errors import UserError
 from training.finite_updates import FiniteUpdates
 from training.fit import total_steps
+from training.identity import grpo_settings
+from training.inert import Settings, inert_settings
 from training.options import IntrinsicOptions
 from training.out_of_memory import out_of_memory_advice, work_of
-from training.policy import PolicyOptions, adapter_base, load_policy, resolve
+from training.policy import adapter_base, check_lora_targets, load_policy, lora_base, resolve, save_merged
 from training.problems import longest_prompt
-from training.run_folder import create_run_folder, default_output_dir, refuse_used, take_recorded_threads
+from training.run_folder import create_run_folder, refuse_used, run_name, take_recorded_threads
 from training.run_options import RunConfig, RunOptions
 from training.threads import choose_threads
 from training.trackers import shield_trackers
@@ -45,12 +47,13 @@ class Run:
     """One training run: owns its folder and the checkpoint it goes on from.
 
     Building it checks model name, bonuses, folder, the checkpoint to resume from (one made with other settings is
-    refused) and the encoder, and writes nothing; `build_trainer` makes and locks the folder before it reads the policy.
+    refused) and the encoder, and writes nothing; `build_trainer` makes and locks the folder once the trainer is built.
 
     Args:
         task: name of the task, a level of the default output folder.
         task_options: the task's own dataclass of flags.
-        identity: settings of the data that a resumed run must share, beside those of policy, optimiser and bonuses.
+        rows: the training problems with their prompts, which a resumed run must share, as all that `training.identity`
+            does not list as free.
     """
 
     def __init__(
@@ -60,56 +63,43 @@ class Run:
         intrinsic: IntrinsicOptions,
         options: RunOptions,
         config: RunConfig,
-        identity: dict,
+        rows: Dataset,
     ):
-        resolve(options.model_name)
-        if adapter_base(options.model_name) and config.beta and not options.lora:
+        if adapter_base(resolve(options.model_name)) and config.beta and not options.lora:
             raise UserError(
                 f"--model_name={options.model_name!r} is an adapter; the KL penalty (--beta={config.beta}) would pull "
                 "towards its base; train from the merged model, or with --lora or --beta=0."
             )
+        check_lora_targets(options.model_name, options)
         self.task = task
         self.intrinsic, self.options, self.config = intrinsic, options, config
         self.bonuses = build_bonuses(intrinsic)
         for bonus in self.bonuses:
             bonus.check(config.num_generations, config.L)
+        config.run_name = config.run_name or self._default_name()
         if config.output_dir is None:
-            config.output_dir = str(self._default_folder(task))
+            config.output_dir = str(Path("outputs") / task / config.run_name)
         self.path = Path(config.output_dir)
         if self._is_main and not options.resume:
             refuse_used(self.path)
-        self.identity = self._identity(identity)
+        self.identity = grpo_settings(task_options, intrinsic, options, config, self.bonuses, rows)
         self.checkpoint = find_checkpoint(self.path, options.resume)
         if self.checkpoint is not None:
             check_identity(load_state(self.checkpoint, STATE_NAME)["identity"], self.identity)
             take_recorded_threads(self.checkpoint.parent)
         if config.device.type == "cpu":
             self._print(str(choose_threads()))
+        for line in inert_settings(Settings(intrinsic, options, config, self.bonuses, total_steps(len(rows), config))):
+            self._print(line)
         groups = {"task": task_options, "intrinsic": intrinsic, "run": options, "grpo": config}
         self.flags = {name: _flags(group) for name, group in groups.items()}
         self.encoder = self._load_encoder()
         self.watchdogs = WatchdogCallback(self.path, intrinsic.bonus_names, self._is_main)
 
-    def _default_folder(self, task: str) -> Path:
-        if self.config.run_name:
-            return Path("outputs") / task / self.config.run_name
+    def _default_name(self) -> str:
         extra = ["legacy"] * self.intrinsic.memory_legacy + ["lora"] * self.options.lora
         extra.append(Path(self.options.config_file).stem)
-        return default_output_dir(task, self.options.model_name, self.intrinsic.use_ir, self.config.seed, *extra)
-
-    def _identity(self, data: dict) -> dict:
-        config = self.config
-        prompts = config.bs * config.gc * config.world_size
-        return {
-            "model": self.options.model_name,
-            "adapter": [self.options.lora_r, self.options.lora_alpha] if self.options.lora else None,
-            "seed": config.seed,
-            "data": data,
-            "bonuses": {bonus.name: bonus.identity() for bonus in self.bonuses},
-            "weights": self.intrinsic.weights,
-            "weight schedule": [self.intrinsic.ir_schedule, self.intrinsic.ir_warmup_steps, self.intrinsic.ir_clip],
-            "batch": {"prompts": prompts, "num_generations": config.num_generations, "L": config.L},
-        }
+        return run_name(self.options.model_name, self.intrinsic.use_ir, self.config.seed, *extra)
 
     def build_trainer(
         self,
@@ -119,9 +109,9 @@ class Run:
         tokenizer: PreTrainedTokenizerBase,
         callbacks: Sequence = (),
     ) -> IntrinsicGRPOTrainer:
-        """Make the run folder, load the policy and build the trainer on it."""
-        self._claim_folder()
-        policy = load_policy(self.options.model_name, self.options)
+        """Load the policy, build the trainer on it, and make the run folder, which a failed start leaves alone."""
+        base = lora_base(self.options, self.path / "base", resumes=self.checkpoint is not None)
+        policy = load_policy(base, self.options)
         if end_tokens_differ(tokenizer, policy.generation_config):
             self._print(described_end_tokens(tokenizer, policy.generation_config))
         # Columns of weight 0 are logged and pay nothing.
@@ -130,6 +120,7 @@ class Run:
         trainer = self.make_trainer(policy, self.config, rows, reward_funcs, tokenizer, callbacks)
         install_progress(trainer, PROGRESS)
         shield_trackers(trainer)
+        self._claim_folder()
         return trainer
 
     def make_trainer(self, policy, config, rows, reward_funcs, tokenizer, callbacks) -> IntrinsicGRPOTrainer:
@@ -280,9 +271,7 @@ class Run:
         adapter = str(self.path / "adapter")
         trainer.save_model(adapter)
         if self._is_main:
-            # Merged from the saved files: weights in 4 bits cannot be merged in place without loss.
-            load_policy(adapter, PolicyOptions(dtype=self.options.dtype)).save_pretrained(self.path / "final")
-            trainer.processing_class.save_pretrained(self.path / "final")
+            save_merged(adapter, self.path / "final", self.options.dtype)
 
     @property
     def _is_main(self) -> bool:

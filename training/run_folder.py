@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from training.threads import choose_threads
 
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
+METRICS_FILE = "metrics.jsonl"
 PACKAGES = (
     "torch",
     "transformers",
@@ -95,7 +97,7 @@ def create_run_folder(output_dir: Path, options_by_group: dict[str, dict[str, An
 
     ``options_by_group``: group of flags -> flag -> value. A resumed run keeps the first record and appends its own
     to the list ``resumed``. Raises `UserError` when a live run holds the folder, or when it already holds a run and
-    ``resume`` is false.
+    ``resume`` is false. What a run that trained no step left there makes way for the new one.
     """
     folder = Path(output_dir)
     try:
@@ -106,6 +108,7 @@ def create_run_folder(output_dir: Path, options_by_group: dict[str, dict[str, An
     try:
         if not resume:
             refuse_used(folder)
+            _clear_start(folder)
         _write_record(folder / RUN_FILE, describe_run(options_by_group))
     except BaseException:
         run.release()
@@ -127,13 +130,25 @@ def _lock(folder: Path) -> FileLock:
 
 
 def refuse_used(folder: Path) -> None:
-    """Raise `UserError` when ``folder`` already holds a run."""
-    found = [path.name for path in (folder / RUN_FILE, *list_checkpoints(folder)) if path.exists()]
+    """Raise `UserError` when ``folder`` already holds a run that has trained a step: its metrics, or a policy."""
+    metrics = folder / METRICS_FILE
+    trained = [path for path in (folder / "final", folder / "adapter", *list_checkpoints(folder)) if path.exists()]
+    found = [metrics] * (metrics.is_file() and metrics.stat().st_size > 0) + trained
     if found:
         raise UserError(
-            f"{folder} already holds a run ({found[-1]}); go on with it by --resume auto, "
+            f"{folder} already holds a run ({found[-1].name}); go on with it by --resume auto, "
             "or start another one under a new --run_name or --output_dir."
         )
+
+
+def _clear_start(folder: Path) -> None:
+    """Remove what a run that ended before its first step has left: its record, and the evaluation before training."""
+    if not (folder / RUN_FILE).exists():
+        return
+    for name in ("best", "eval"):
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+    (folder / RUN_FILE).unlink()
 
 
 def _write_record(path: Path, record: dict[str, Any]) -> None:

@@ -3,13 +3,13 @@
 import sys
 import warnings
 from argparse import Namespace
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
 import torch
 import transformers
-import yaml
 from trl import GRPOConfig, TrlParser
 from trl.import_utils import is_vllm_available
 
@@ -18,8 +18,10 @@ from training.errors import UserError
 from training.help import help_text
 from training.options import IntrinsicOptions
 from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded
-from training.presets import as_defaults, check_keys, did_you_mean, overridden, read_config
+from training.presets import check_keys, did_you_mean, overridden, read_config
 from training.run_folder import NAME_RULE
+from training.trackers import chosen_trackers
+from training.yaml_flags import as_defaults, flags_of, read_mapping
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SHADOWED = {
@@ -28,6 +30,8 @@ SHADOWED = {
     "--max_completion_length": "--L",
     "--num_train_epochs": "--nepochs",
     "--eval_strategy": "--do_eval and --eval_steps",
+    "--reward_weights": "--format_weight and --ir_weight",
+    "--resume_from_checkpoint": "--resume",
 }
 
 
@@ -41,7 +45,12 @@ class RunOptions(PolicyOptions):
 
     model_name: str = _flag(EMBEDDED_NAME, "Policy: tiny (embedded), hub name or local folder.")
     max_prompt_length: int = _flag(512, "Problems whose rendered prompt has more tokens are dropped, with a count.")
-    resume: str = _flag("", "Continue a run: auto (newest complete checkpoint of the run folder) or a checkpoint path.")
+    resume: str = _flag(
+        "",
+        "Continue a run: auto (newest complete checkpoint of the run folder) or a checkpoint path. Flags that change "
+        "training must be the checkpoint's; evaluation, logging, saving and layout may change, and max_steps where no "
+        "schedule ends with it.",
+    )
     keep_checkpoints: int = _flag(2, "Complete checkpoints to keep; older ones are deleted. 0 keeps all.")
     eval_problems: int = _flag(512, "Validation problems of each evaluation during training.")
     eval_samples: int = _flag(1, "Sampled completions per validation problem.")
@@ -72,13 +81,20 @@ class RunConfig(GRPOConfig):
 
     output_dir: str | None = _flag(None, "Run folder; unset: outputs/<task>/<run name>.")
     run_name: str | None = _flag(None, f"Name of the run; unset: {NAME_RULE}.")
+    report_to: list[str] = field(
+        default_factory=lambda: ["none"],
+        metadata={
+            "help": "Experiment trackers, separated by blanks or commas: none, all, wandb, tensorboard or others."
+        },
+    )
     do_eval: bool = _flag(True, "Evaluate on validation problems before and after training, and keep the best policy.")
     eval_steps: int | None = _flag(None, "Also evaluate every this many optimiser steps; unset or 0 does not.")
     bs: int = _flag(24, "Prompts per accumulation step; each gets num_generations completions.")
     gc: int = _flag(1, "Gradient accumulation: an update sees bs * gc prompts.")
     micro_batch: int = _flag(
         0,
-        "Completions per forward and backward pass, for less memory; 0: bs * num_generations. Same update either way.",
+        "Completions per forward and backward pass, for less memory; 0: bs * num_generations. Same update either way, "
+        "but with --loss_type bnpo or --top_entropy_quantile below 1, which look at the tokens of one pass.",
     )
     gradient_checkpointing: bool | None = _flag(
         None, "Recompute activations in the backward pass, for less memory; unset: on an accelerator only."
@@ -95,6 +111,7 @@ class RunConfig(GRPOConfig):
         self._set_batch()
         self.max_completion_length = self.L
         self.num_train_epochs = self.nepochs
+        self.report_to = chosen_trackers(self.report_to)
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         self.eval_steps = self.eval_steps or None
         if self.eval_steps and not self.do_eval:
@@ -153,9 +170,11 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
     types = (task_options, intrinsic, RunOptions, RunConfig)
     file_flags = read_config(script.config, f"run_{task}.py") if script.config else {}
     parser = FlagParser(types, allow_abbrev=False, add_help=False)
-    known = {item.name for kind in types for item in fields(kind) if item.init}
+    known = flags_of(types)
     check_keys(file_flags, known, SHADOWED, script.config)
-    defaults = _default_flags(task, _model_name(arguments, file_flags)) | as_defaults(file_flags)
+    from_file = as_defaults(file_flags, known, script.config)
+    own = CONFIGS / f"{task}{'_tiny' if is_embedded(_model_name(arguments, from_file)) else ''}.yaml"
+    defaults = as_defaults(read_mapping(own), known, own) | from_file
     parser.set_defaults_with_config(**defaults)
     if script.help or script.help_all:
         hidden = {flag.removeprefix("--") for flag in SHADOWED}
@@ -193,12 +212,7 @@ def _model_name(arguments: list[str], file_flags: dict) -> str:
     return parser.parse_known_args(arguments)[0].model_name
 
 
-def _default_flags(task: str, model_name: str) -> dict:
-    file = CONFIGS / f"{task}{'_tiny' if is_embedded(model_name) else ''}.yaml"
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
-
-
-def parse_flags(parser: FlagParser, arguments: list[str], known: set[str]) -> tuple:
+def parse_flags(parser: FlagParser, arguments: list[str], known: Collection[str]) -> tuple:
     try:
         *parsed, unknown = parser.parse_args_into_dataclasses(
             arguments, return_remaining_strings=True, look_for_args_file=False

@@ -1,7 +1,7 @@
-"""Supervised warm start: flags, rows from a file to TRL's prompt-completion form, and the trainer."""
+"""Supervised warm start: flags, policy and trainer."""
 
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -9,21 +9,24 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from tasks.load import load_rows
 from training.callbacks import MetricsCallback
+from training.checkpoint import check_identity, find_checkpoint, saving
 from training.devices import has_bfloat16
 from training.end_tokens import set_end_tokens, with_end_token
 from training.errors import UserError
 from training.help import help_text
-from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy
-from training.presets import as_defaults, check_keys, read_config
+from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy, lora_base
+from training.presets import check_keys, read_config
 from training.run_folder import default_output_dir
 from training.run_options import FlagParser, parse_flags, quiet_libraries, refuse_shadowed_flags, script_flags
+from training.state_io import read_json, write_json
+from training.trackers import chosen_trackers
+from training.yaml_flags import as_defaults, flags_of
 
 LOSSES = ("completion", "all")
+SETTINGS = "settings.json"
 # TRL's flag -> ours, which sets it.
 SHADOWED = {"--completion_only_loss": "--loss_on", "--assistant_only_loss": "--loss_on"}
-PAIRS = (("prompt", "completion"), ("question", "answer"))
 
 
 def _flag(default, help):
@@ -45,7 +48,11 @@ class SFTOptions(PolicyOptions):
     loss_on: str = _flag(
         "completion", "Tokens that are learnt: completion, or all (prompt too, as in BRIDGE's program)."
     )
-    resume: str = _flag("", "auto: go on from the newest checkpoint of the run folder, or the folder of one.")
+    resume: str = _flag(
+        "",
+        "auto: go on from the newest complete checkpoint of the run folder, or the folder of one. Flags that change "
+        "training must be the checkpoint's.",
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,9 +76,16 @@ class SFTRunConfig(SFTConfig):
     gradient_accumulation_steps: int = _flag(1, "Forward passes per update.")
     max_length: int | None = _flag(2048, "Most tokens of prompt and completion; longer rows are dropped, and said so.")
     logging_steps: float = _flag(10, "Updates between two lines of the log.")
-    report_to: str | None = _flag("none", "Experiment trackers: none, wandb, tensorboard.")
+    report_to: list[str] = field(
+        default_factory=lambda: ["none"],
+        metadata={
+            "help": "Experiment trackers, separated by blanks or commas: none, all, wandb, tensorboard or others."
+        },
+    )
+    run_name: str | None = _flag(None, "Name of the run in the trackers; unset: the last part of the run folder.")
 
     def __post_init__(self):
+        self.report_to = chosen_trackers(self.report_to)
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None and not self.fp16:
             self.bf16 = has_bfloat16()
@@ -83,90 +97,74 @@ class SFTRunConfig(SFTConfig):
         self.output_dir = chosen_output_dir  # the base class names "trainer_output" where none is given
 
 
-def load_traces(data: str, split: str) -> Dataset:
-    """Rows with the columns prompt and completion, both texts or both conversations.
-
-    Takes prompt and completion, question and answer, or messages whose last is the assistant's. Raises `UserError` for
-    anything else, and for the first row without a prompt or a completion.
-    """
-    rows = load_rows(data, split)
-    names = set(rows.column_names)
-    if "messages" in names and not {"prompt", "completion"} <= names:
-        rows = rows.map(lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]})
-    else:
-        pair = next((pair for pair in PAIRS if set(pair) <= names), None)
-        if pair is None:
-            raise UserError(
-                f"--data={data!r} has the columns {', '.join(sorted(names))}; it needs prompt and completion, question "
-                "and answer, or messages."
-            )
-        if pair != PAIRS[0]:
-            rows = rows.map(lambda row: {to: _text(row[of]) for of, to in zip(pair, PAIRS[0], strict=True)})
-    rows = rows.select_columns(list(PAIRS[0]))
-    for number, row in enumerate(rows):
-        for name in PAIRS[0]:
-            if not _said(row[name]):
-                raise UserError(f"--data={data!r}: row {number} has no {name}; give every row one, or leave it out.")
-    return rows
-
-
-def _text(value: str | int | float | None) -> str | None:
-    """A number as text, for files whose answers are numbers."""
-    return value if value is None or isinstance(value, str) else str(value)
-
-
-def _said(part: str | list[dict] | None) -> bool:
-    """Whether there is any text in a text or a conversation."""
-    texts = [part] if isinstance(part, str) else [message["content"] for message in part or []]
-    return any(text and text.strip() for text in texts)
-
-
-def fitting_traces(rows: Dataset, tokenizer: PreTrainedTokenizerBase, longest: int) -> Dataset:
-    """The rows of at most ``longest`` tokens; prints how many were dropped. Raises `UserError` when none is left."""
-    kept = rows.filter(lambda row: token_count(row, tokenizer) <= longest)
-    if len(kept) < len(rows):
-        print(f"dropped {len(rows) - len(kept)} of {len(rows)} traces longer than {longest} tokens", flush=True)
-    if not len(kept):
-        raise UserError(f"all {len(rows)} traces are longer than {longest} tokens; raise --max_length or shorten them.")
-    return kept
-
-
-def token_count(row: dict, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens of a row's prompt and completion as the trainer sees them, its end token included."""
-    if isinstance(row["prompt"], str):
-        return len(tokenizer(row["prompt"] + row["completion"])["input_ids"]) + 1
-    return len(tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=True)["input_ids"])
-
-
 def longest_trace(options: SFTOptions, config: SFTRunConfig) -> int:
     """Most tokens of a trace: ``--max_length`` or the policy's context, whichever is less."""
     limits = [limit for limit in (config.max_length, context_length(options.model_name)) if limit]
     return min(limits) if limits else 10**9
 
 
-def build_policy(options: SFTOptions, seed: int) -> PreTrainedModel:
-    """The policy of ``--model_name``, or one like it with random weights from ``seed``."""
+def build_policy(options: SFTOptions, seed: int, folder: Path, resumes: bool = False) -> PreTrainedModel:
+    """The policy of ``--model_name``, or one like it with random weights from ``seed``.
+
+    With ``--lora`` on an adapter, ``folder`` of the run gets the merged model (see `lora_base`).
+    """
     if not options.from_scratch:
-        return load_policy(options.model_name, options)
+        return load_policy(lora_base(options, folder / "base", resumes), options)
     set_seed(seed)
     return AutoModelForCausalLM.from_config(architecture_of(options.model_name), dtype=options.weight_dtype())
 
 
+class TrustedSFTTrainer(SFTTrainer):
+    """`trl.SFTTrainer` whose checkpoints hold ``settings`` (see `training.identity`) and a mark of completeness."""
+
+    def __init__(self, *args, settings: dict, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.settings = settings
+
+    def _save_checkpoint(self, model, trial):
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        is_main = self.accelerator.is_main_process
+        with saving(folder, is_main, self.accelerator.wait_for_everyone):
+            super()._save_checkpoint(model, trial)
+            if is_main:
+                write_json(folder / SETTINGS, self.settings)
+
+
+def checkpoint_to_resume(folder: Path, resume: str, settings: dict) -> Path | None:
+    """The checkpoint that ``--resume`` asks for, None for a new run; raises `UserError` where its settings differ."""
+    checkpoint = find_checkpoint(folder, resume)
+    if resume and checkpoint is None:
+        raise UserError(f"--resume={resume!r}: there is no complete checkpoint in {str(folder)!r}; leave --resume out.")
+    if checkpoint is not None:
+        check_identity(read_json(checkpoint / SETTINGS, "name another checkpoint"), settings)
+    return checkpoint
+
+
 def build_trainer(
-    options: SFTOptions, config: SFTRunConfig, rows: Dataset, tokenizer: PreTrainedTokenizerBase
+    options: SFTOptions,
+    config: SFTRunConfig,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: dict,
+    resumes: bool = False,
 ) -> SFTTrainer:
-    """TRL's trainer on ``rows``, whose loss is on the completion alone unless ``--loss_on all``."""
+    """TRL's trainer on ``rows``, whose loss is on the completion alone unless ``--loss_on all``.
+
+    ``settings`` are written into every checkpoint; a run that ``resumes`` goes on from one.
+    """
     config.completion_only_loss = options.loss_on == "completion"
+    folder = Path(config.output_dir)
     config.max_length = None  # too long ones are gone; nothing is cut
-    model = build_policy(options, config.seed)
+    model = build_policy(options, config.seed, folder, resumes)
     set_end_tokens(model, tokenizer)
-    return SFTTrainer(
+    return TrustedSFTTrainer(
         model=model,
         args=config,
         train_dataset=with_end_token(rows, tokenizer),
         processing_class=tokenizer,
         peft_config=options.lora_config(),
-        callbacks=[MetricsCallback(Path(config.output_dir) / "metrics.jsonl")],
+        callbacks=[MetricsCallback(folder / "metrics.jsonl")],
+        settings=settings,
     )
 
 
@@ -176,14 +174,15 @@ def parse_sft_options(script: str) -> tuple[SFTOptions, SFTRunConfig]:
     flags, arguments = script_flags(sys.argv[1:])
     refuse_shadowed_flags(arguments, SHADOWED)
     types = (SFTOptions, SFTRunConfig)
-    known = {item.name for kind in types for item in fields(kind) if item.init}
+    known = flags_of(types)
     file_flags = read_config(flags.config, script) if flags.config else {}
     check_keys(file_flags, known, SHADOWED, flags.config)
+    defaults = as_defaults(file_flags, known, flags.config)
     parser = FlagParser(types, allow_abbrev=False, add_help=False)
-    parser.set_defaults_with_config(**as_defaults(file_flags))
+    parser.set_defaults_with_config(**defaults)
     if flags.help or flags.help_all:
         hidden = {flag.removeprefix("--") for flag in SHADOWED}
-        print(help_text(script, types, as_defaults(file_flags), flags.help_all, hidden))
+        print(help_text(script, types, defaults, flags.help_all, hidden))
         sys.exit(0)
     options, config = parse_flags(parser, arguments, known)
     if config.output_dir is None:
@@ -191,4 +190,5 @@ def parse_sft_options(script: str) -> tuple[SFTOptions, SFTRunConfig]:
         config.output_dir = str(
             default_output_dir("sft", options.model_name, Path(options.data).stem, config.seed, *extra)
         )
+    config.run_name = config.run_name or Path(config.output_dir).name
     return options, config

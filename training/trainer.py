@@ -41,7 +41,7 @@ from training.frozen_policy import FrozenPolicy
 from training.padding import pad_tokens
 from training.rollout import Rollout, message_text
 from training.sampler import EpochSampler
-from training.staged_generation import in_stages
+from training.staged_generation import allows_stages, in_stages
 from training.watchdogs import text_metrics
 
 STATE_NAME = "intrinsic_state"
@@ -57,7 +57,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         bonuses: the bonuses with their schedules.
         encode: shared text encoder for bonuses that need "text_embedding".
         correctness: name of the reward function whose column above 0.5 means a right answer.
-        identity: settings that a resumed run must share with the checkpoint; differences are refused.
+        identity: settings that a resumed run must share with the checkpoint; differences are refused. By default those
+            of the bonuses.
         completions_dir: folder that gets one parquet per generation batch, one row per completion; None for none.
         keep_checkpoints: how many complete checkpoints to keep; None for all.
         capture_features: read token features off the generation where Hugging Face generates; else, and with vLLM,
@@ -82,7 +83,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
     ):
         self.bonuses = bonuses or BonusPipeline([], [])
         self.encode = encode
-        self.identity = identity or {}
+        self.identity = identity or {bonus.name: bonus.identity() for bonus in self.bonuses.bonuses}
         self.completions_dir = completions_dir
         self.keep_checkpoints = keep_checkpoints
         self.num_extrinsic = len(reward_funcs)
@@ -111,8 +112,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
                 "self-certainty goes through the logits, in chunks: this policy has %s", self._feature_pass.head
             )
         self._capture = None
-        other_sampler = args.use_vllm or args.use_transformers_continuous_batching
-        if capture_features and self.bonuses.needs & TOKEN_FEATURES and not other_sampler:
+        if capture_features and self.bonuses.needs & TOKEN_FEATURES and not self._has_other_sampler:
             self._capture = GenerationCapture(policy, self.temperature, keep_hidden="hidden" in self.bonuses.needs)
         self._frozen = frozen
         if frozen is not None:
@@ -125,6 +125,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
 
     def _generate_single_turn(self, prompt_ids, *args, **kwargs):
         whole = super()._generate_single_turn
+        if self._has_other_sampler:
+            return whole(prompt_ids, *args, **kwargs)
         capture = self._capture if self.model.training else None
         longest = self.generation_config.max_new_tokens
 
@@ -143,13 +145,16 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         return whole(prompt_ids, *args, **kwargs)
 
     @property
+    def _has_other_sampler(self) -> bool:
+        """Whether another program than Hugging Face's ``generate`` samples."""
+        return self.args.use_vllm or self.args.use_transformers_continuous_batching
+
+    @property
     def _samples_in_stages(self) -> bool:
-        """Whether Hugging Face generation runs on one CPU process, without a least length of its own."""
-        args = self.args
-        other = args.use_vllm or args.use_transformers_continuous_batching or self.tools
-        least = self.generation_config.min_new_tokens or self.generation_config.min_length
+        """Whether Hugging Face generation runs on one CPU process, under settings that allow for stages."""
         one_cpu = self.accelerator.device.type == "cpu" and self.accelerator.num_processes == 1
-        return one_cpu and not other and not least
+        defaults = self.accelerator.unwrap_model(self.model).generation_config
+        return one_cpu and not self.tools and not self.args.generation_kwargs and allows_stages(defaults)
 
     def _generate(self, prompts: list):
         output = super()._generate(prompts)
@@ -219,7 +224,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         self._join_after_normalisation(output)
         self._log_metrics(self.bonuses.update(self._rollout))
         if self._local_logps is not None and any(item.weight for item in self._scored):
-            output.setdefault("old_per_token_logps", self._local_logps)
+            further = output["completion_ids"].size(1) - self._local_logps.size(1)  # pad_to_multiple_of
+            output.setdefault("old_per_token_logps", torch.nn.functional.pad(self._local_logps, (0, further)))
         if self.completions_dir is not None and self.accelerator.is_main_process:
             step = self.state.global_step
             write_completions(self.completions_dir, step, self._logs, self._rollout, self._scored)

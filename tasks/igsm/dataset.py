@@ -8,10 +8,11 @@ from random import Random
 
 from datasets import Dataset
 
+from rewards.igsm import MAX_DIGITS, read_integer
 from tasks.igsm.problem import Problem, draw_problem, template
 from tasks.igsm.space import LARGEST_ANSWER, ProblemSpace
 from tasks.igsm.splits import SPLITS, check_split, template_bin
-from tasks.load import load_rows, require_columns
+from tasks.load import load_rows, require_columns, row_place, whole_number
 from training.errors import UserError
 
 PROMPT_STYLES = ("chat", "base")
@@ -98,18 +99,25 @@ def generate(count: int, split: str, seed: int, space: ProblemSpace = ProblemSpa
 
 
 def load_igsm(source: str | Path, split: str | None = None) -> Dataset:
-    """Rows of a file, folder or hub data set that `tasks.igsm.generate` wrote, with at least question and answer (int).
+    """Rows of a file, folder or hub data set as `tasks.igsm.generate` writes it, or with question and answer alone.
 
-    Raises `UserError`, with the row, where one of them is missing or an answer is no integer.
+    An answer may be written as a number or a text; the column is int afterwards. Raises `UserError` with the row where
+    a question is missing, or an answer is no integer that the grader reads.
     """
     rows = load_rows(source, split)
-    require_columns(rows, ["question", "answer", "op", "template"])
-    for index, (question, answer) in enumerate(zip(rows["question"], rows["answer"], strict=True)):
+    require_columns(rows, ["question", "answer"])
+    answers = []
+    for index, (question, raw_answer) in enumerate(zip(rows["question"], rows["answer"], strict=True)):
         if not isinstance(question, str) or not question.strip():
-            raise UserError(f"row {index} of {str(source)!r} has question={question!r}; it must be a text.")
-        if not isinstance(answer, int) or isinstance(answer, bool):
-            raise UserError(f"row {index} of {str(source)!r} has answer={answer!r}; it must be an integer.")
-    return rows
+            raise UserError(f"{row_place(source, split, index)} has question={question!r}; it must be a text.")
+        answer = read_integer(raw_answer if isinstance(raw_answer, str) else str(whole_number(raw_answer)))
+        if answer is None:
+            raise UserError(
+                f"{row_place(source, split, index)} has answer={raw_answer!r}; it must be an integer of at most "
+                f"{MAX_DIGITS} digits."
+            )
+        answers.append(answer)
+    return rows.remove_columns("answer").add_column("answer", answers)
 
 
 def prompt(question: str, style: str = "chat") -> list[dict[str, str]] | str:

@@ -13,7 +13,7 @@ from tasks.countdown import ProblemSpace, add_prompts, generate
 from tests.processes import ROOT, run_python
 from training.chat import render
 from training.dry_run import packages
-from training.errors import UserError, run_cli
+from training.errors import run_cli
 from training.help import GROUPS
 from training.policy import EMBEDDED, load_policy, load_tokenizer
 from training.presets import PRESETS
@@ -58,7 +58,7 @@ def passed(output):
 
 def test_a_good_run_passes_every_check_prints_its_settings_by_group_and_writes_nothing(dry_run, tmp_path):
     code, output, _ = dry_run(*TOY, "--use_ir=knn+", "--encoder=policy", "--learning_rate=3e-5", tries_step=True)
-    assert code == 0 and passed(output) == CHECKS
+    assert code == 0 and passed(output) == CHECKS and "no effect" not in output
     titles = re.findall(r"^(\w.*):$", output, re.MULTILINE)
     assert titles == list(GROUPS)
     assert re.search(r"^optimisation:\n(  .*\n)*  learning_rate +3e-05$", output, re.MULTILINE)
@@ -66,6 +66,11 @@ def test_a_good_run_passes_every_check_prints_its_settings_by_group_and_writes_n
     assert "OK  bonuses: knn+ (reward)" in output
     assert "OK  run folder: outputs/countdown/tiny_knn+_seed42, new" in output
     assert not list(tmp_path.iterdir())
+
+
+def test_settings_without_effect_are_named(dry_run):
+    _, output, _ = dry_run(*TOY, "--epsilon_high=0.28")
+    assert "no effect: --epsilon_high 0.28: each generation serves one update" in output
 
 
 def test_other_flags_of_trl_are_shown_where_they_are_changed(dry_run):
@@ -150,7 +155,7 @@ def test_the_first_bad_setting_ends_with_exit_code_2_after_the_checks_before_it(
 
 def test_a_run_folder_in_use_is_refused(dry_run, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text("{}")
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
     code, _, errors = dry_run(*TOY, "--output_dir=run")
     assert code == 2 and "already holds a run" in errors
     code, output, _ = dry_run(*TOY, "--output_dir=run", "--resume=auto")
@@ -158,16 +163,11 @@ def test_a_run_folder_in_use_is_refused(dry_run, tmp_path):
 
 
 def test_versions_other_than_the_pinned_ones_are_named(monkeypatch, tmp_path):
-    assert packages([]).startswith("torch ") and "tested with" not in packages([])
+    assert packages().startswith("torch ") and "tested with" not in packages()
     pins = (ROOT / "requirements.txt").read_text()
     (tmp_path / "requirements.txt").write_text(re.sub(r"\btrl==\S+", "trl==0.14.0", pins))
     monkeypatch.setattr("training.dry_run.REQUIREMENTS", tmp_path / "requirements.txt")
-    assert re.search(r"trl \S+ \(tested with ==0.14.0\), accelerate [\d.]+,", packages([]))
-
-
-def test_a_reporter_that_is_not_installed_is_refused():
-    with pytest.raises(UserError, match="--report_to=no_such_reporter"):
-        packages(["no_such_reporter"])
+    assert re.search(r"trl \S+ \(tested with ==0.14.0\), accelerate [\d.]+,", packages())
 
 
 def test_a_preset_with_flags_on_top_says_which_values_it_loses(dry_run, tmp_path):

@@ -87,9 +87,11 @@ def test_resumed_run_equals_the_uninterrupted_one(straight, tmp_path):
 def test_resume_with_other_settings_is_refused_with_a_table(straight):
     folder, _ = straight
     record = (folder / "run.json").read_text()
-    result = run("--use_ir=knn+", "--k", "3", "--resume", "auto", "--output_dir", str(folder), code=2)
+    changes = ["--k", "3", "--learning_rate", "0.01", "--adam_beta2", "0.9", "--ir_min_std", "0.1", "--max_steps", "6"]
+    result = run(*KNN_PLUS, *changes, "--resume", "auto", "--output_dir", str(folder), code=2)
     assert (folder / "run.json").read_text() == record
-    assert "setting" in result.stderr and "bonuses.knn+.k" in result.stderr
+    rows = [line.split("|")[0].strip() for line in result.stderr.splitlines() if "|" in line]
+    assert rows == ["setting", "intrinsic.k", "intrinsic.ir_min_std", "grpo.learning_rate", "grpo.adam_beta2"]
 
 
 @pytest.mark.fault("X1")
@@ -116,7 +118,7 @@ def test_policy_encoder_needs_no_other_model(tmp_path):
 def test_local_problems_file(tmp_path):
     from tasks.countdown import generate
 
-    rows = generate(60, "train", 0).to_list() + generate(10, "test", 0).to_list()
+    rows = generate(60, "train", 0).to_list() + generate(10, "validation", 0).to_list()
     path = tmp_path / "problems.jsonl"
     path.write_text("\n".join(json.dumps({"nums": row["numbers"], "target": row["target"]}) for row in rows))
     run("--data", str(path), "--max_steps", "1", "--do_eval", "0", "--output_dir", str(tmp_path / "run"))

@@ -1,6 +1,7 @@
 """run_sft.py from the shell: traces to a policy that run_countdown.py takes; resume, LoRA and bad input."""
 
 import json
+import re
 
 import pytest
 
@@ -55,7 +56,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(traces, tmp_path):
     # By an interpreter of its own: its hash seed differs from that of the forked halves.
     run_python(ROOT / "run_sft.py", *flags, "--max_steps", 3, "--output_dir", tmp_path / "straight")
     run_script("run_sft.py", *flags, "--max_steps", 2, "--output_dir", tmp_path / "halves")
-    run_script("run_sft.py", *flags, "--max_steps", 3, "--output_dir", tmp_path / "halves", "--resume", "auto")
+    going_on = [*flags, "--max_steps", 3, "--output_dir", tmp_path / "halves", "--resume", "auto"]
+    refused = run_script("run_sft.py", *going_on, "--weight_decay", 0.5, code=2).stderr
+    assert re.search(r"sft.weight_decay +\| 0 +\| 0.5", refused)
+    run_script("run_sft.py", *going_on)
     first, second = ((tmp_path / name / "final" / "model.safetensors").read_bytes() for name in ("straight", "halves"))
     assert first == second
 
@@ -74,7 +78,7 @@ def test_lora_leaves_adapter_and_merged_policy(traces, tmp_path):
         (["--data", "TRACES", "--max_length", "4"], "all 16 traces are longer than 4 tokens"),
         (["--data", "TRACES", "--completion_only_loss", "false"], "--loss_on"),
         (["--data", "TRACES", "--loss_onn", "all"], "did you mean --loss_on"),
-        (["--data", "TRACES", "--resume", "auto"], "there is no checkpoint"),
+        (["--data", "TRACES", "--resume", "auto"], "there is no complete checkpoint"),
         (["--data", "TRACES", "--model_name", "nowhere/model"], "--model_name='nowhere/model'"),
     ],
 )

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import sys
-from dataclasses import asdict, fields
+from dataclasses import fields
 
 import pandas as pd
 import pytest
@@ -15,7 +15,7 @@ from trl.distributed import DistributedBackend
 from evaluation.options import EvalOptions
 from intrinsic import bonus_class
 from intrinsic.base import WeightSchedule
-from run_countdown import CountdownOptions
+from run_countdown import CountdownOptions, load_problems
 from tasks.math_options import GSM8KOptions
 from tests.processes import ROOT, run_python, run_script
 from training.checkpoint import is_complete
@@ -67,8 +67,9 @@ def test_resuming_with_other_prompts_per_update_is_refused(launched, monkeypatch
     """The same flags on one process would make updates of half the size."""
     monkeypatch.setattr(sys, "argv", ["run_countdown.py", *resuming(launched[0], prompts=1)])
     flags = parse_options("countdown", CountdownOptions)
+    rows, _ = load_problems(flags[0], flags[2], flags[3].seed)
     with pytest.raises(UserError, match=r"batch.prompts +\| 2 +\| 1"):
-        Run("countdown", *flags, identity=asdict(flags[0]))
+        Run("countdown", *flags, rows)
 
 
 def test_checkpoint_of_two_processes_resumes_on_one(launched, tmp_path):

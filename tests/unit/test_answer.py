@@ -104,6 +104,63 @@ def test_number_is_read_exactly(text, value):
     assert parse_number(text) == value
 
 
+# Words that multiply or divide are part of the number; what stands behind the bare number otherwise makes it none.
+@pytest.mark.fault("F13")
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *[("3 dozen eggs", 36), ("3 dozens", 36), ("6 millions", 6 * 10**6), ("7 bn", 7 * 10**9), ("$6m", 6 * 10**6)],
+        *[
+            ("5m dollars", 5 * 10**6),
+            ("5 lakhs", 5 * 10**5),
+            ("2 crore", 2 * 10**7),
+            ("7 score", 140),
+            ("5 gross", 720),
+        ],
+        *[
+            ("15k", 15_000),
+            ("5MM", 5 * 10**6),
+            ("5 hundred thousand", 5 * 10**5),
+            ("5万人", 50_000),
+            ("1/2 million", 500_000),
+        ],
+        *[("15 per cent", Fraction(3, 20)), ("15 per-cent", Fraction(3, 20)), ("30 basis points", Fraction(3, 1000))],
+        *[("5 per thousand", Fraction(1, 200)), ("15‰", Fraction(3, 200)), ("5 ppm", Fraction(1, 200_000))],
+        *[("4 thirds", Fraction(4, 3)), ("9 quarters", Fraction(9, 4)), ("7 tenths of a mile", Fraction(7, 10))],
+        *[("3\\text{ dozen}", 36), ("6-million", 6 * 10**6), ("3e6", 3 * 10**6), ("3 × 10⁻²", Fraction(3, 100))],
+        *[("5 pairs", 5), ("24 crates", 24), ("6 m", 6), ("5 seconds", 5), ("$2 per dozen", 2), ("$500 gross", 500)],
+        *[("18 pc", None), ("5 per dozen", None), ("3 baker's dozen", None), ("17_8", None), ("17₈", None)],
+        *[("17 base 8", None), ("17 octal", None), ("18 and a half", None), ("300 K", None), ("18 doubled", None)],
+        *[("8{,}640", 8640), ("8,\\!640", 8640), ("8\\,640", 8640), ("8~640", 8640), ("8'640", 8640), ("8’640", 8640)],
+        *[("8\u2009640", 8640), ("8\u202f640", 8640), ("8\\text{,}640", 8640), ("31.205.017", 31_205_017)],
+        *[("12,34,567", 1_234_567), ("1 080,5", Fraction(2161, 2)), ("8{,}6401", None), ("8'64", None)],
+        *[("0.\\overline{6}", Fraction(2, 3)), ("-0.1\\bar{6}", Fraction(-1, 6))],
+    ],
+)
+def test_what_changes_a_number_is_never_dropped(text, value):
+    assert parse_number(text) == value
+    said = None if value is None else str(value)
+    in_prose = [
+        grade_number(prose.format(text), "99").answer for prose in ("The answer is {}.", "So it took {} in all.")
+    ]
+    if text not in ("5 per dozen", "300 K", "18 doubled"):  # of these prose says a number and what it is of
+        assert in_prose == [said, said]
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ("Final Answer: __58__", "58"),
+        ("Profit is $120,000 - $75,000 = $45,000.", "45000"),
+        ("it is \\frac{10}{9}", "10/9"),
+        ("The answer is \\dfrac{36}{2} cups.", "18"),
+        ("so it is 3 \\times 10^{6}", "3000000"),
+    ],
+)
+def test_running_text_is_read_as_a_block_is(completion, answer):
+    assert grade_number(completion, "99").answer == answer
+
+
 def test_large_integers_are_not_compared_as_floats():
     assert grade_number(answered("12345678901234567890"), "12345678901234567890").strict
     assert not grade_number(answered("12345678901234567891"), "12345678901234567890").loose
@@ -231,6 +288,10 @@ HOSTILE = {
     "text_commands": "\\text{" * 3_000,
     "words": answered("18 " + "a " * 120),
     "equals": answered("=" * 250),
+    "marks": "1'111" * 4_000,
+    "latex_marks": "1{,}111" * 3_000,
+    "factors": "1" + " million" * 2_000,
+    "spaces_behind": "1" + " " * 20_000,
 }
 
 

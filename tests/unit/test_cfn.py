@@ -268,9 +268,10 @@ def test_filters_can_be_taken_out_one_by_one(batches):
     assert torch.equal(kept["coherence"].sum(dim=1) > 0, present.completion_mask.sum(dim=1) >= 3)
 
 
-def test_logged_scalars_describe_the_batch_before_it_was_learnt(batches):
+@pytest.mark.parametrize("mode", ["linear", "network"])
+def test_logged_scalars_describe_the_batch_before_it_was_learnt(mode, batches):
     past, present = batches
-    bonus = Merci(MerciSettings(mode="linear", warmup=1, filters="none"))
+    bonus = Merci(MerciSettings(mode=mode, width=16, batch_size=4, lr=0.1, warmup=1, filters="none"))
     bonus.update(past)
     variance, mask = bonus.token_variance(present), present.completion_mask
     logged = bonus.update(present)

@@ -45,6 +45,14 @@ def test_equal_evaluations_differ_by_nothing():
     assert found["difference"] == 0 and found["p"] == 1.0
 
 
+@pytest.mark.parametrize(("samples", "name"), [(1, "McNemar's exact test"), (4, "sign test on the share")])
+def test_the_test_is_named_by_what_was_compared(samples, name):
+    first, second = (report_of([PERFECT.format(n * right) for n in range(6)]) for right in (1, 0))
+    for report in (first, second):
+        report["records"] = [row | {"sample": number} for row in report["records"] for number in range(samples)]
+    assert name in compare_table(compare(first, second))
+
+
 def test_compare_matches_problems_whatever_their_order():
     first, second = report_of([PERFECT.format(n) for n in range(6)]), report_of([PERFECT.format(0)] * 6)
     second["records"].reverse()

@@ -86,6 +86,20 @@ def test_update_returns_plain_scalars(bonus, batches):
     assert all(isinstance(float(value), float) for value in logged.values())
 
 
+def test_says_whether_it_depends_on_the_length_of_the_run(bonus, batches):
+    """A run whose bonus does not may be resumed with more steps."""
+    past, present = batches
+    learn(bonus, past)
+    shape = present.completion_mask.shape if bonus.placement == "token" else (len(present),)
+    advantages = torch.linspace(-1, 1, len(present)).reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+    paid = []
+    for steps in (20, 200):
+        present.max_steps = steps
+        joined = bonus.combine(advantages, torch.full(shape, 0.01), present)
+        paid.append(torch.stack([bonus.score(present), joined]))
+    assert bonus.depends_on_length or torch.equal(*paid)
+
+
 @pytest.mark.fault("F9")
 def test_single_completion_and_empty_text(bonus, batches, rollout_factory):
     learn(bonus, batches[0])

@@ -16,7 +16,9 @@ from evaluation.evaluate import HeldOut, HeldOutCallback, Pass, summarize_record
 from evaluation.generate import Decoding, sample_batches, sample_completions
 from evaluation.options import EvalOptions
 from evaluation.tasks import COUNTDOWN_SPACES, eval_task
-from rewards.grade import Grade
+from rewards import answer as number
+from rewards import countdown
+from rewards.grade import Grade, is_false_claim
 from training.errors import UserError
 from training.policy import load_policy, load_tokenizer
 from training.run_options import CONFIGS
@@ -170,6 +172,16 @@ def test_shares_of_shape_and_truncation_are_over_completions():
     records = [record(0, False, None, verdict="multiple_answers"), record(1, False, None) | {"truncated": True}]
     metrics = summarize_records(records)
     assert metrics["multiple_answers"] == 0.5 and metrics["truncated"] == 0.5 and metrics["mean_length"] == 4
+
+
+@pytest.mark.parametrize("verdicts", [number.Verdict, countdown.Verdict])
+def test_every_wrong_answer_is_a_false_claim_and_no_answer_is_none(verdicts):
+    claims = {str(verdict) for verdict in verdicts if is_false_claim(verdict)}
+    assert {str(verdict) for verdict in verdicts} - claims == {"correct", "no_answer"} and len(claims) >= 3
+    records = [record(place, False, None, verdict=str(verdict)) for place, verdict in enumerate(verdicts)]
+    metrics = summarize_records(records)
+    assert metrics["false_claims"]["mean"] == pytest.approx(len(claims) / len(verdicts))
+    assert metrics["false_claims"]["n"] == len(verdicts) and metrics["false_claims"]["low"] > 0
 
 
 def test_callback_evaluates_between_steps_and_hands_the_report_on(policy, tmp_path):

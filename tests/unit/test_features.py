@@ -1,6 +1,7 @@
 """The shared feature pass on heads that are more than a projection."""
 
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -38,6 +39,22 @@ HEADS = {
     "divided": (GraniteForCausalLM, GraniteConfig(**SIZES, logits_scaling=8.0)),
     "biased": (PhiForCausalLM, PhiConfig(**SIZES)),
 }
+
+
+def test_self_certainty_is_float32_under_autocast():
+    set_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
+    with torch.no_grad():
+        model.lm_head.weight.normal_().add_(3.0)  # a mean logit that bfloat16 rounds by several per cent of a nat
+    add_fused_lm_head(model, outputs=("log_probs", "entropy"))
+    prompts, prompt_mask = pad_tokens([[5, 6, 7], [8]], "left", 0, "cpu")
+    tokens, mask = pad_tokens([[9, 10, 11, 12, 13, 14], [15, 16]], "right", 0, "cpu")
+    bfloat16 = partial(torch.autocast, "cpu", torch.bfloat16)
+    found = FeaturePass(model, 1.0, batch_size=2)(prompts, prompt_mask, tokens, mask, bfloat16)
+    weight = model.lm_head.weight.detach()
+    target = (found["hidden"] * weight[tokens]).sum(-1)
+    expected = target - found["logps"] - found["hidden"] @ weight.mean(0) - torch.log(torch.tensor(97.0))
+    torch.testing.assert_close(found["self_certainty"][mask], expected[mask], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("model_class, config", HEADS.values(), ids=HEADS.keys())

@@ -221,9 +221,3 @@ def test_errors_of_memory_become_advice(error, monkeypatch):
 def test_precision_is_that_of_the_flags(flags, precision):
     config = SimpleNamespace(device=torch.device("cpu"), world_size=2, **{"bf16": False, "fp16": False} | flags)
     assert dry_run.device(config).endswith(f", {precision}, processes: 2")
-
-
-@pytest.mark.parametrize(("reporter", "package"), [("flyte", "flytekit"), ("azure_ml", "azureml"), ("wandb", "wandb")])
-def test_a_reporter_is_looked_for_under_the_name_of_its_package(reporter, package, monkeypatch):
-    monkeypatch.setattr(dry_run, "find_spec", lambda name: name == package or None)
-    assert dry_run.packages([reporter]).startswith("torch ")

@@ -87,6 +87,24 @@ def test_options_of_a_row_decide_how_it_is_judged(gold, prediction, options, got
     assert labelled(gold, prediction, **options).got is got
 
 
+def test_row_is_judged_by_the_grader_and_tier_it_names():
+    block, prose = "<answer>2 dozen</answer>", "It took $x$ hours, so 24."
+    for grader in ("latex", "rewards.latex.grade_latex", "number"):
+        assert [labelled("24", block, grader=grader, tier=tier).got for tier in TIERS] == [False, True, True]
+        assert [labelled("24", prose, grader=grader, tier=tier).got for tier in TIERS] == [False, False, True]
+    assert labelled("25", "<answer>25%</answer>", tier="medium").got is False  # by its gold: a number
+    assert labelled("25", "<answer>25%</answer>", grader="latex").got is True
+    assert labelled("7", "<answer>\\boxed{7}</answer>", grader="igsm", tier="medium").got is True
+    row = {"numbers": [1, 2], "target": 3, "completion": "<answer>2+1</answer>", "expected_bool": True}
+    assert [judge_row(1, row | {"options": {"tier": tier}})[0].got for tier in TIERS] == [False, True, True]
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["grader_reports.jsonl", "countdown_reports.jsonl"])
+def test_publicly_reported_faults_of_graders_are_none_here(name):
+    assert all(case.got == case.expected for case in judged(SHARED / "reported_faults" / name))
+
+
 def test_plain_number_gold_goes_through_the_exact_number_grader():
     assert labelled("$18$", "$18.0000001$").got is False
     assert labelled("$18$", "$18.0000001$").is_plain_number
@@ -154,6 +172,15 @@ GOOD = {"gold": "1", "prediction": "1", "expected_bool": True}
         ("{}", "line 1 has the fields none"),
         (json.dumps(GOOD | {"gold": 1}), "line 1: gold holds 1, but must be a str"),
         (json.dumps(GOOD | {"options": {"match_types": ["pictures"]}, "gold": "x"}), "line 1: .*'pictures'"),
+        (json.dumps(GOOD | {"options": {"tier": "lose"}}), "line 1: the tier 'lose' is unknown; use one of strict"),
+        (json.dumps(GOOD | {"options": {"tier": ["loose"]}}), "line 1: the tier \\['loose'\\] is unknown"),
+        (
+            json.dumps(GOOD | {"options": {"grader": "sympy"}}),
+            "line 1: the grader 'sympy' is unknown; use one of number",
+        ),
+        (json.dumps(GOOD | {"options": "loose"}), "line 1: options holds 'loose', but must be an object"),
+        (json.dumps(GOOD | {"gold": "x", "options": {"grader": "igsm"}}), "line 1: the gold answer 'x' is no integer"),
+        (json.dumps(GOOD | {"gold": "", "options": {}}), "line 1: the gold answer '' is blank"),
         (
             '{"question": "q", "ground_truth": "A: none", "m": {"solution": "1", "is_correct": true}}',
             "line 1: .*'none'",

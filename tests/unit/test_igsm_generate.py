@@ -12,7 +12,7 @@ from tasks.igsm.generate import GenerateOptions, answer_floor, write_rows
 from tasks.igsm.reader import read_answer
 from tasks.igsm.row_file import RowFile, read_column
 from training.errors import UserError
-from training.sft import load_traces
+from training.traces import load_traces
 
 
 def options(path, **settings):

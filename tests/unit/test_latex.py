@@ -44,6 +44,62 @@ PAIRS = [
     ("19, 46, 82", "21, 36, 82", False),
     ("7 = 11a + c", "11a + c", False),
 ]
+# What the number grader reads is read here too, with the cautions of mathematics.
+PAIRS += [
+    *[
+        ("24", answer, True)
+        for answer in ("Answer: 24", "**Answer**: 24", "The answer is $24$.", "= 24", "20 + 4 = $24.")
+    ],
+    *[
+        ("24", answer, True)
+        for answer in ("24 cm^2", "24~cm", "24 m", "24 apples", "2.4e1", "24°", "x = 24", "2 dozen")
+    ],
+    *[
+        ("24", answer, False)
+        for answer in ("24m", "24_5", "24 dozen", "24 \\text{ dozen}", "24 and a half", "24 thirds")
+    ],
+    ("45000", "$120,000 - $75,000 = $45,000.", True),
+    *[("12,\\!096", answer, True) for answer in ("12096", "12,096", "12{,}096", "12\\,096", "12'096", "12 096")],
+    *[("8", "8{,}640", False), ("640", "8{,}640", False), ("3000000", "3 million", True)],
+    *[("25", "25\\%", True), ("25\\%", "25", True), ("25", "25 per cent", True), ("25", "0.25", False)],
+    *[
+        ("5", "\\text{not }5", False),
+        ("2k", "2000", False),
+        ("mn", "nm", True),
+        ("x=5", "5", True),
+        ("x=5", "y=5", False),
+    ],
+    *[("0.\\overline{6}", "2/3", True), ("0.\\overline{6}", "0.66", False)],
+    *[("\\frac{1}{3}", "0.3333333333333333", True), ("18", "18.0000000000001", False)],
+    *[
+        ("52_8", f"52{base}", True)
+        for base in ("_8", "_{8}", "₈", "_{\\text{eight}}", "_{(8)}", " (base 8)", " base 8")
+    ],
+    *[("52_8", answer, False) for answer in ("52_9", "52", "42", "25_8")],
+    *[("52", "52_{10}", True), ("x_1", "x_{1}", True), ("x_1", "x_2", False), ("3", "\\log_2 8", True)],
+    *[("1_2+10_2", "10_2 + 1_2", True), ("A3_{16}", "A3_{15}", False)],
+    *[("7-3\\sqrt{2}", "7 - 3√2", True), ("7-3\\sqrt{2}", "7 - 3√3", False), ("\\frac{\\sqrt{5}}{5}", "√5/5", True)],
+    *[
+        ("\\sqrt{x+1}", "√(x+1)", True),
+        ("2\\pi", "2π", True),
+        ("\\frac{\\pi}{2}", "pi/2", True),
+        ("x^{12}", "x¹²", True),
+    ],
+    *[
+        ("7,11", "7 hens and 11 goats", True),
+        ("27 and 64", "64, 27", True),
+        ("7,11", "7, 12", False),
+        ("7,11", "7.11", False),
+    ],
+    *[
+        ("(-\\infty,5)", "x<5", True),
+        ("(-\\infty,5)", "x ≤ 5", False),
+        ("[2,6]", "2 ≤ x ≤ 6", True),
+        ("x<5", "(-∞,5)", True),
+    ],
+    *[("D", answer, True) for answer in ("\\text{D}", "(D) 12", "D: 12 apples", "D. 12", "The answer is (D).")],
+    *[("D", answer, False) for answer in ("A", "(C) 12", "D or (C)", "(D) 12 or (C) 11")],
+]
 
 
 def answered(answer):
@@ -61,6 +117,24 @@ def test_equal_spellings_share_one_canonical_text():
     assert canonical_latex("\\left( 3, x \\right)") == canonical_latex("(3,\\,x).") != canonical_latex("(3,y)")
 
 
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("1,000", "1000", "1{,}000", "1\\,000 apples", "1e3", "The answer is 1000.", "1 thousand"),
+        ("50\\%", "50 percent", "50 per cent"),
+        ("2, 1", "1 and 2", "1,2"),
+        ("52_8", "52_{8}", "52 (base 8)"),
+        ("(D) 12", "D", "\\text{D}"),
+    ],
+)
+def test_equal_answers_are_one_candidate_of_a_vote(spellings):
+    assert len({canonical_latex(text) for text in spellings}) == 1
+
+
+def test_answers_that_may_differ_stay_two_candidates():
+    assert len({canonical_latex(text) for text in ("x=5", "y=5", "5", "5_8", "5%", "5x", "(5)!", "1,5", "1.5")}) == 9
+
+
 def test_canonical_text_never_joins_two_numbers():
     assert canonical_latex("3 1/2") == canonical_latex("7/2") != canonical_latex("31/2")
 
@@ -73,6 +147,11 @@ def test_canonical_text_never_joins_two_numbers():
         ("The final answer is $[-3,2]$. I hope it is correct.", "[-3,2]"),
         ("so the domain is \\([-3,2]\\)", "[-3,2]"),
         ("there are 12 of them", "12"),
+        ("Let $x$ be their number. Then there are 12 of them", "12"),
+        ("Profit is $120,000 - $75,000 = $45,000.", "45000"),
+        ("so it is \\frac{10}{9}", "10/9"),
+        ("The answer is (D).", "\\text{D}"),
+        ("so \\boxed{006}. It ends in 006.\n\\boxed{006}", "6"),
         ("<think>\\boxed{1}</think> so \\boxed{\\sqrt{2}}", "\\sqrt{2}"),
     ],
 )
@@ -207,8 +286,10 @@ def test_unusable_gold_is_refused(gold):
 
 
 @pytest.mark.skipif(not MATH_500.exists(), reason="needs ../shared/data/math500")
-def test_every_gold_of_math_500_equals_itself_in_a_box_and_in_a_block():
+def test_every_gold_of_math_500_equals_itself_in_a_box_a_block_and_a_sentence():
     for line in MATH_500.read_text(encoding="utf-8").splitlines():
         gold = json.loads(line)["answer"]
         assert grade_latex(f"Therefore $x = \\boxed{{{gold}}}$.", gold).loose
         assert grade_latex(answered(f"${gold}$"), gold).strict
+        assert grade_latex(answered(f"Answer: {gold}"), gold).strict
+        assert grade_latex(answered(f"The answer is ${gold}$."), gold).strict

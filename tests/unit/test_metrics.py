@@ -95,6 +95,11 @@ def test_majority_vote_averages_disjoint_blocks():
     assert maj_at_k(answers, [[True, True, False, False, True]], 2) == pytest.approx([0.5])
 
 
+def test_equal_answers_with_different_verdicts_vote_as_one():
+    for correct in ([True, False, False], [False, True, False]):
+        assert maj_at_k([["7", "7", "5"]], [correct], 3) == pytest.approx([0.5])
+
+
 def test_majority_vote_refuses_ragged_answers_and_large_k():
     with pytest.raises(UserError):
         maj_at_k([["1", "2"], ["1"]], [[True, False], [True, False]], 2)

@@ -8,7 +8,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from training.errors import UserError
-from training.policy import EMBEDDED, PolicyOptions, context_length, load_policy, load_tokenizer, resolve
+from training.policy import (
+    EMBEDDED,
+    EMBEDDED_NAME,
+    PolicyOptions,
+    check_lora_targets,
+    context_length,
+    load_policy,
+    load_tokenizer,
+    resolve,
+)
 
 
 @pytest.fixture
@@ -105,3 +114,15 @@ def test_lora_flags_reach_the_adapter():
     assert isinstance(config, LoraConfig) and (config.r, config.lora_alpha) == (4, 8)
     assert config.target_modules == {"q_proj", "v_proj"}
     assert PolicyOptions().lora_config() is None
+
+
+@pytest.mark.parametrize("modules", ["q_prj", "q_proj,v_prj", "mlp", ","])
+def test_lora_targets_that_the_policy_lacks_are_refused_with_those_it_has(modules):
+    options = PolicyOptions(lora=True, lora_target_modules=modules)
+    with pytest.raises(UserError, match=r"--lora_target_modules.*all-linear.*k_proj.*q_proj"):
+        check_lora_targets(EMBEDDED_NAME, options)
+
+
+@pytest.mark.parametrize("modules", ["q_proj, v_proj", "all-linear", "layers.0.mlp.up_proj"])
+def test_lora_targets_that_the_policy_has_pass(modules):
+    check_lora_targets(EMBEDDED_NAME, PolicyOptions(lora=True, lora_target_modules=modules))

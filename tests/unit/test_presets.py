@@ -145,12 +145,59 @@ def test_a_preset_of_another_script_is_refused(parse):
         "a number that is none": ("bs: many", "--bs.*'many'"),
         "half a prompt": ("bs: 2.5", "--bs.*'2.5'"),
         "a value out of range": ("bs: 0", "--bs=0"),
+        "a key twice": ("bs: 2\nL: 5\nbs: 3", "'bs' stands twice"),
+        "a mapping": ("use_ir: {name: cfn}", "'use_ir'.*mapping"),
+        "a list for one number": ("bs: [2, 3]", "'bs'.*list"),
+        "a list in a list": ("use_ir: [[cfn]]", "'use_ir'.*plain value"),
+        "a number left out": ("learning_rate:", "'learning_rate'.*no value"),
+        "a date for a number": ("bs: 2026-11-25", "--bs.*'2026-11-25'"),
+        "a tag of Python": ("bs: !!python/name:os.system 2", "'bs'.*tag"),
+        "a tracker that there is none of": ("report_to: [wandb, tensorbord]", "'tensorbord' is no tracker"),
+        "a word that no choice has": ("save_strategy: on", "on is not a valid SaveStrategy"),
     }.values(),
 )
 def test_a_bad_config_file_is_refused_in_one_sentence(text, message, parse):
     with pytest.raises(UserError, match=message) as error:
         parse(config=text)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text, typed",
+    [
+        ("use_ir: no", "--use_ir no"),
+        ("use_ir: off", "--use_ir no"),
+        ("use_ir:", "--use_ir no"),
+        ("use_ir: [knn, sc]\nir_weight: [1, .5]", "--use_ir knn,sc --ir_weight 1,.5"),
+        ("use_ir:\n- cfn", "--use_ir cfn"),
+        ("save_strategy: no", "--save_strategy no"),
+        ("save_strategy: False", "--save_strategy no"),
+        ("report_to:", "--report_to none"),
+        ("report_to: no", "--report_to none"),
+        ("report_to: []", "--report_to none"),
+        ("report_to: tensorboard", "--report_to tensorboard"),
+        ("report_to: [wandb, tensorboard]", "--report_to wandb tensorboard"),
+        ("report_to: wandb, tensorboard", "--report_to wandb,tensorboard"),
+        ("lora: yes\nlora_target_modules: [q_proj, v_proj]", "--lora --lora_target_modules q_proj,v_proj"),
+        ("do_eval: off\nuse_cpu: On", "--do_eval 0 --use_cpu 1"),
+        ("learning_rate: 1e-4\nmax_steps: 1e3", "--learning_rate 1e-4 --max_steps 1000"),
+        ("eval_steps:\nmin_p: none", ""),
+        ("run_name: 2026-11-25", "--run_name 2026-11-25"),
+        ("reward_weights: [1, 2e-1]", "--reward_weights 1 .2"),
+        ("scale_rewards: no", "--scale_rewards none"),
+        ("lr_scheduler_kwargs: {min_lr_rate: 0.1}", '--lr_scheduler_kwargs {"min_lr_rate":0.1}'),
+    ],
+)
+def test_a_file_means_what_a_person_would_have_typed(text, typed, parse):
+    from_file, from_line = parse(config=text), parse(*typed.split())
+    from_file[2].config_file = ""
+    assert list(map(settings, from_file)) == list(map(settings, from_line))
+
+
+def settings(options) -> dict:
+    """What the flags say, without what transformers builds from them."""
+    hidden = ("accelerator_config", "distributed_state")
+    return {name: value for name, value in vars(options).items() if name not in hidden and not name.startswith("_")}
 
 
 def test_a_file_wins_over_the_scripts_defaults_and_a_flag_over_the_file_and_says_so(parse, capsys):
@@ -194,4 +241,4 @@ def test_keys_like_none_get_no_suggestion():
 def test_a_config_without_script_is_for_every_script(tmp_path):
     file = tmp_path / "flags.yaml"
     file.write_text("bs: 3")
-    assert read_config(str(file), "run_gsm8k.py") == read_config(str(file), "run_countdown.py") == {"bs": 3}
+    assert read_config(str(file), "run_gsm8k.py") == read_config(str(file), "run_countdown.py") == {"bs": "3"}

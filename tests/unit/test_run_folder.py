@@ -38,6 +38,7 @@ def test_the_record_holds_flags_seed_versions_and_machine(tmp_path):
 
 def test_a_second_run_in_the_folder_is_refused_with_the_ways_out(tmp_path):
     create_run_folder(tmp_path, OPTIONS, resume=False).release()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(UserError, match=r"--resume auto.*--run_name"):
         create_run_folder(tmp_path, OPTIONS, resume=False)
@@ -50,8 +51,19 @@ def test_a_folder_with_checkpoints_but_no_record_is_refused(tmp_path):
         create_run_folder(tmp_path, OPTIONS, resume=False)
 
 
+def test_a_folder_without_a_trained_step_is_free_and_keeps_nothing_of_the_first_start(tmp_path):
+    create_run_folder(tmp_path, OPTIONS, resume=False).release()
+    for name in ("eval/before.json", "best/best.json", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    create_run_folder(tmp_path, {"training": {"seed": 8}}, resume=False).release()
+    assert record_of(tmp_path)["seed"] == 8 and record_of(tmp_path)["resumed"] == []
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == ["notes.txt", "run.json"]
+
+
 def test_a_refused_run_does_not_keep_the_lock(tmp_path):
     create_run_folder(tmp_path, OPTIONS, resume=False).release()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(UserError, match="already holds"):
         create_run_folder(tmp_path, OPTIONS, resume=False)
     create_run_folder(tmp_path, OPTIONS, resume=True).release()

@@ -13,11 +13,9 @@ from training.sft import (
     SFTRunConfig,
     build_policy,
     build_trainer,
-    fitting_traces,
-    load_traces,
     longest_trace,
-    token_count,
 )
+from training.traces import fitting_traces, load_traces, token_count
 
 ROW = {
     "prompt": [{"role": "user", "content": "Numbers: 1 2 3. Target: 6."}],
@@ -51,17 +49,58 @@ def test_three_kinds_of_rows_become_prompt_and_completion(tmp_path):
     assert load_traces(numbers, "train")[0] == {"prompt": "1+1?", "completion": "2"}
 
 
+SAID = [{"role": "user", "content": "1+1?"}]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (ROW | {"completion": [{"role": "assistant", "content": " "}]}, "row 1 has no completion"),
-        (ROW | {"completion": []}, "row 1 has no completion"),
-        (ROW | {"prompt": []}, "row 1 has no prompt"),
+        (ROW | {"completion": [{"role": "assistant", "content": " "}]}, "has no completion"),
+        (ROW | {"completion": []}, "has no completion"),
+        (ROW | {"prompt": []}, "has no prompt"),
+        (ROW | {"completion": None}, "has no completion"),
+        (ROW | {"completion": [{"role": "assistant", "content": None}]}, "completion=.*neither a text"),
+        (ROW | {"completion": [{"role": "assistant", "content": ["a"]}]}, "completion=.*neither a text"),
+        (ROW | {"completion": "<answer>1+2+3</answer>"}, "mixes texts and conversations"),
+        (ROW | {"completion": True}, "completion=True, which is neither"),
+        ({"prompt": "1+1?", "completion": "2"}, "mixes texts and conversations"),
     ],
 )
-def test_a_row_without_completion_or_prompt_is_named(row, message, tmp_path):
-    with pytest.raises(UserError, match=message):
+def test_a_row_that_is_no_prompt_and_completion_is_named(row, message, tmp_path):
+    with pytest.raises(UserError, match=f"row 1 of .*line 2, .*{message}"):
         load_traces(write(tmp_path / "a.jsonl", ROW, row), "train")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (None, "has no completion"),
+        ({"value": 2}, "completion=.'value': 2., which is neither"),
+        ([2], "completion=.2., which is neither"),
+        (False, "completion=False, which is neither"),
+    ],
+)
+def test_an_answer_that_is_no_text_is_named_and_not_trained_on(answer, message, tmp_path):
+    with pytest.raises(UserError, match=f"row 1 of .*{message}"):
+        load_traces(
+            write(tmp_path / "a.jsonl", {"question": "?", "answer": 2}, {"question": "?", "answer": answer}), "train"
+        )
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        (None, "messages=None"),
+        ([], "messages=.., which is no conversation"),
+        (SAID, "ends with a message of 'user'"),
+        ([*SAID, {"role": "assistant", "content": None}], "neither a text"),
+        ([{"role": "assistant", "content": "2"}], "has no prompt"),
+    ],
+)
+def test_a_conversation_that_the_assistant_does_not_end_is_named(messages, message, tmp_path):
+    good = {"messages": ROW["prompt"] + ROW["completion"]}
+    with pytest.raises(UserError, match=f"row 1 of .*{message}"):
+        load_traces(write(tmp_path / "a.jsonl", good, {"messages": messages}), "train")
 
 
 def test_other_columns_are_refused_by_name(tmp_path):
@@ -90,7 +129,7 @@ def test_context_of_the_policy_bounds_max_length(tmp_path):
 def test_loss_is_on_the_completion_or_on_all_tokens(loss_on, counted, tmp_path, tokenizer):
     rows = load_traces(write(tmp_path / "a.jsonl", *[ROW] * 4), "train")
     options = SFTOptions(data="x", loss_on=loss_on)
-    trainer = build_trainer(options, config(tmp_path), rows, tokenizer)
+    trainer = build_trainer(options, config(tmp_path), rows, tokenizer, {})
     batch = next(iter(trainer.get_train_dataloader()))
     learnt = tokenizer.decode(batch["input_ids"][0][batch["labels"][0] != -100])
     prompt = tokenizer.apply_chat_template(ROW["prompt"], tokenize=False, add_generation_prompt=True)
@@ -102,7 +141,9 @@ def test_training_lowers_the_loss_and_is_the_same_for_the_same_seed(tmp_path, to
     rows = load_traces(write(tmp_path / "a.jsonl", *[ROW] * 8), "train")
 
     def trained():
-        trainer = build_trainer(SFTOptions(data="x"), config(tmp_path, max_steps=6, logging_steps=1), rows, tokenizer)
+        trainer = build_trainer(
+            SFTOptions(data="x"), config(tmp_path, max_steps=6, logging_steps=1), rows, tokenizer, {}
+        )
         trainer.train()
         return trainer.model, [log["loss"] for log in trainer.state.log_history if "loss" in log]
 
@@ -111,10 +152,10 @@ def test_training_lowers_the_loss_and_is_the_same_for_the_same_seed(tmp_path, to
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-def test_from_scratch_draws_weights_from_the_seed():
+def test_from_scratch_draws_weights_from_the_seed(tmp_path):
     options = SFTOptions(data="x", from_scratch=True)
     set_seed(5)
-    first, second, other = build_policy(options, 1), build_policy(options, 1), build_policy(options, 2)
+    first, second, other = (build_policy(options, seed, tmp_path) for seed in (1, 1, 2))
     shipped = load_policy("tiny")
     assert torch.equal(first.lm_head.weight, second.lm_head.weight)
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from transformers import GenerationConfig
+from trl import GRPOTrainer
 
 from evaluation.generate import Decoding, sample_completions
 from tasks.countdown import add_prompts
 from tasks.countdown import generate as generate_problems
 from training import staged_generation
 from training.policy import load_policy, load_tokenizer
-from training.staged_generation import in_stages, stage_sizes
+from training.staged_generation import allows_stages, in_stages, stage_sizes
 from training.tiny_policy import SPACE
 
 
@@ -47,8 +49,9 @@ def completions_of(trainer, rows):
 
 def test_greedy_completions_are_those_of_one_go(trainer_factory, monkeypatch):
     monkeypatch.setattr(staged_generation, "FIRST_STAGE", 4)
-    settings = {"max_completion_length": 40, "generation_kwargs": {"do_sample": False}}
-    trainer = trainer_factory(policy=load_policy("tiny"), **settings)
+    trainer = trainer_factory(policy=load_policy("tiny"), max_completion_length=40)
+    trainer.generation_config.do_sample = False
+    assert trainer._samples_in_stages
     rows = [trainer.train_dataset[number] for number in range(12)]
     staged = completions_of(trainer, rows)
     monkeypatch.setattr(type(trainer), "_samples_in_stages", False)
@@ -60,6 +63,66 @@ def test_a_least_length_is_left_to_one_go(trainer_factory):
     trainer = trainer_factory(max_completion_length=40, generation_kwargs={"min_new_tokens": 40})
     assert not trainer._samples_in_stages
     assert [len(row) for row in completions_of(trainer, [trainer.train_dataset[0]] * 2)] == [40, 40]
+
+
+def test_a_token_forced_at_the_end_is_forced_at_the_end_of_the_completion(trainer_factory):
+    end = load_tokenizer("tiny").eos_token_id
+    trainer = trainer_factory(max_completion_length=60, generation_kwargs={"forced_eos_token_id": end})
+    longest = max(completions_of(trainer, [trainer.train_dataset[number] for number in range(8)]), key=len)
+    assert len(longest) == 60 and longest[-1] == end
+
+
+POSITIONAL = {
+    "forced_eos_token_id": 1,
+    "forced_bos_token_id": 1,
+    "exponential_decay_length_penalty": (8, 1.1),
+    "begin_suppress_tokens": [5],
+    "min_new_tokens": 4,
+    "min_length": 4,
+    "stop_strings": ["<"],
+    "num_beams": 2,
+    "guidance_scale": 1.5,
+    "max_time": 1.0,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), POSITIONAL.items())
+def test_no_stages_for_a_policy_whose_own_settings_look_at_the_place_of_a_token(name, value, trainer_factory):
+    """`generate` takes what the trainer leaves unset from the policy's generation_config.json."""
+    policy = load_policy("tiny")
+    setattr(policy.generation_config, name, value)
+    assert not allows_stages(policy.generation_config)
+    assert not trainer_factory(policy=policy)._samples_in_stages
+
+
+def test_usual_settings_of_a_policy_allow_stages():
+    usual = {"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.05}
+    assert allows_stages(GenerationConfig(**usual, eos_token_id=[1, 2], pad_token_id=0, min_length=0, num_beams=1))
+
+
+def test_evaluation_does_without_stages_where_the_policy_does(monkeypatch):
+    model, tokenizer = load_policy("tiny"), load_tokenizer("tiny")
+    model.generation_config.forced_eos_token_id = tokenizer.eos_token_id
+    monkeypatch.setattr(staged_generation, "FIRST_STAGE", 4)
+    asked, generate = [], model.generate
+
+    def counted(**settings):
+        asked.append(settings["max_new_tokens"])
+        return generate(**settings)
+
+    monkeypatch.setattr(model, "generate", counted)
+    prompts = add_prompts(generate_problems(2, "test", 0, SPACE), "chat")["prompt"]
+    sample_completions(model, tokenizer, prompts, Decoding(samples=1, temperature=0.0, max_new_tokens=20))
+    assert asked == [20]
+
+
+def test_another_sampler_is_left_alone(trainer_factory, monkeypatch):
+    """vLLM has no settings of Hugging Face's generation."""
+    trainer = trainer_factory()
+    trainer.args.use_vllm = True
+    del trainer.generation_config
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", lambda self, ids, *rest: (ids, None))
+    assert trainer._generate_single_turn([[1, 2]]) == ([[1, 2]], None)
 
 
 def test_evaluation_samples_in_stages_and_finds_the_same(monkeypatch):

@@ -1,0 +1,93 @@
+"""Settings that cannot have an effect are named before the run trains; those that can are not."""
+
+import pytest
+import yaml
+
+from intrinsic import build_bonuses
+from tasks.math_options import MathIntrinsicOptions
+from tests.processes import ROOT
+from training.inert import RULES, Settings, inert_settings
+from training.run_options import RunConfig, RunOptions
+
+PLAIN = {"use_cpu": True, "bf16": False, "report_to": "none", "bs": 2, "gc": 4, "num_generations": 4}
+
+
+def lines(intrinsic=None, options=None, steps=100, **flags) -> list[str]:
+    intrinsic = MathIntrinsicOptions(**intrinsic or {})
+    bonuses = build_bonuses(intrinsic)
+    return list(
+        inert_settings(Settings(intrinsic, RunOptions(**options or {}), RunConfig(**PLAIN | flags), bonuses, steps))
+    )
+
+
+NO_EFFECT = [
+    ({"epsilon_high": 0.28}, "--epsilon_high 0.28", "--num_iterations 2"),
+    ({"epsilon": 0.1, "epsilon_high": 0.3}, "--epsilon 0.1, --epsilon_high 0.3", "one update"),
+    ({"delta": 4.0}, "--delta 4.0", "one update"),
+    ({"off_policy_mask_threshold": 0.5}, "--off_policy_mask_threshold 0.5", "one update"),
+    ({"loss_type": "sapo", "sapo_temperature_pos": 2.0}, "--sapo_temperature_pos 2.0", "one update"),
+    ({"loss_type": "sapo", "num_iterations": 2, "epsilon_high": 0.3}, "--epsilon_high 0.3", "clips nothing"),
+    ({"vespo_k_pos": 3.0, "num_iterations": 2}, "--vespo_k_pos 3.0", "not vespo"),
+    ({"vllm_importance_sampling_clip_max": 2.0}, "--vllm_importance_sampling_clip_max 2.0", "vLLM does not sample"),
+    ({"entropy_target": 0.3}, "--entropy_target 0.3", "--use_adaptive_entropy"),
+    ({"ref_model_sync_steps": 8}, "--ref_model_sync_steps 8", "--sync_ref_model"),
+    (
+        {"multi_objective_aggregation": "normalize_then_sum", "scale_rewards": "batch"},
+        "--scale_rewards",
+        "sum by the batch",
+    ),
+    ({"options": {"lora_r": 8}}, "--lora_r 8", "--lora"),
+    ({"intrinsic": {"ir_weight": "2"}}, "--ir_weight 2", "no bonus"),
+    ({"intrinsic": {"use_ir": "rnd", "ir_min_std": 0.1}}, "--ir_min_std 0.1", "no bonus is paid in the reward"),
+    ({"intrinsic": {"use_ir": "rnd", "ir_warmup_steps": 100}}, "--ir_warmup_steps 100", "before the weight has risen"),
+    ({"intrinsic": {"use_ir": "knn+", "explore_warmup": 100}}, "--explore_warmup 100", "before it explores"),
+    ({"intrinsic": {"use_ir": "cfn"}, "steps": 20}, "--use_ir cfn", "pays after 20 generations, and the run has 20"),
+    ({"intrinsic": {"use_ir": "shuffle:cfn"}, "steps": 9, "num_iterations": 2}, "shuffle:cfn", "the run has 5"),
+    ({"warmup_steps": 100}, "--warmup_steps 100", "before the learning rate has risen"),
+    ({"intrinsic": {"use_ir": "passk"}, "scale_rewards": "none"}, "--scale_rewards none", "replaces the advantages"),
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "flag", "reason"), NO_EFFECT, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_a_setting_without_effect_is_one_line_with_flag_and_reason(given, flag, reason):
+    (line,) = lines(**given)
+    assert line.startswith("no effect: ") and flag in line and reason in line
+
+
+EFFECT = [
+    {},
+    {"epsilon_high": 0.28, "num_iterations": 2},
+    {"epsilon_high": 0.28, "steps_per_generation": 8},
+    {"loss_type": "cispo", "epsilon_high": 5.0},
+    {"loss_type": "sapo", "sapo_temperature_pos": 2.0, "num_iterations": 2},
+    {"use_adaptive_entropy": True, "entropy_target": 0.3},
+    {"scale_rewards": "batch"},
+    {"warmup_steps": 0.1},
+    {"options": {"lora": True, "lora_r": 8}},
+    {"intrinsic": {"use_ir": "repexp", "ir_min_std": 0.1, "repexp_level": "reward"}},
+    {"intrinsic": {"use_ir": "cosine", "ir_weight": "2"}},
+    {"intrinsic": {"use_ir": "cfn"}, "steps": 21},
+    {"intrinsic": {"use_ir": "cfn", "cfn_pretrain": 50}, "steps": 10},
+    {"intrinsic": {"use_ir": "knn+", "explore_warmup": 0.5}},
+]
+
+
+@pytest.mark.parametrize("given", EFFECT, ids=str)
+def test_a_setting_with_effect_is_not_named(given):
+    assert not lines(**given)
+
+
+def test_every_rule_names_flags_that_there_are():
+    run = Settings(MathIntrinsicOptions(), RunOptions(), RunConfig(**PLAIN), [], 1)
+    for rule in RULES:
+        for name in rule.flags.split():
+            run.given(name)
+
+
+@pytest.mark.parametrize("name", ["countdown_tiny", "countdown", "gsm8k", "math", "igsm"])
+def test_the_defaults_of_the_scripts_have_an_effect(name):
+    flags = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
+    known = {key: value for key, value in flags.items() if key in RunConfig.__dataclass_fields__}
+    assert not lines(**known)

@@ -1,0 +1,98 @@
+"""Intervals and p values of paired differences hold for other seeds and other problems, and for a whole family."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis import statistics
+from analysis.statistics import (
+    crossed_difference,
+    crossed_error,
+    crossed_freedom,
+    detectable_effect,
+    holm,
+    interquartile_mean,
+    mean_t_interval,
+    paired_t,
+)
+
+SEEDS = np.array([0.06, 0.02, 0.09, -0.01, 0.05])
+
+
+def test_where_seeds_alone_vary_the_crossed_test_is_the_paired_t_test_over_seeds():
+    table = np.repeat(SEEDS[:, None], 40, axis=1)
+    found, (mean, half) = crossed_difference(table), mean_t_interval(SEEDS)
+    assert crossed_freedom(table) == pytest.approx(4)
+    assert crossed_error(table) == pytest.approx(stats.sem(SEEDS), rel=0.03)
+    assert found["difference"] == pytest.approx(mean)
+    assert found["high"] - found["difference"] == pytest.approx(half, rel=0.03)
+    assert found["p"] == pytest.approx(stats.ttest_1samp(SEEDS, 0.0).pvalue, rel=0.1)
+
+
+def test_where_problems_alone_vary_it_is_the_t_test_over_problems():
+    problems = np.random.default_rng(0).normal(0.1, 0.5, 60)
+    table = np.repeat(problems[None], 4, axis=0)
+    assert crossed_freedom(table) == pytest.approx(59)
+    assert crossed_error(table) == pytest.approx(stats.sem(problems), rel=0.03)
+
+
+def test_resampling_is_crossed_not_within_seeds():
+    """A problem that is easy for one seed is easy for all: 5 x 40 values are 40 problems, not 200."""
+    problems = np.random.default_rng(1).normal(0.0, 1.0, 40)
+    table = np.repeat(problems[None], 5, axis=0)
+    assert crossed_error(table) > 2 * stats.sem(table.ravel())
+
+
+@pytest.mark.parametrize("seed_spread, problem_spread", [(0.05, 0.0), (0.0, 0.3), (0.02, 0.3)])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_intervals_cover_the_truth_whatever_varies(seeds, seed_spread, problem_spread, monkeypatch):
+    monkeypatch.setattr(statistics, "NUM_RESAMPLES", 300)
+    rng, covered, trials = np.random.default_rng(7), 0, 150
+    for _ in range(trials):
+        table = 0.1 + rng.normal(0, 0.2, (seeds, 60))
+        table += rng.normal(0, seed_spread, (seeds, 1)) + rng.normal(0, problem_spread, (1, 60))
+        found = crossed_difference(table)
+        covered += found["low"] <= 0.1 <= found["high"]
+    assert covered / trials >= 0.92  # 0.95 less two standard errors of 150 trials
+
+
+def test_the_same_data_give_the_same_interval():
+    table = np.random.default_rng(2).normal(size=(5, 30))
+    assert crossed_difference(table) == crossed_difference(table)
+
+
+def test_one_seed_has_an_interval_over_problems_and_no_p_value():
+    found = crossed_difference(np.random.default_rng(3).normal(size=(1, 50)))
+    assert found["low"] < found["difference"] < found["high"] and found["p"] is None and found["mde"] is None
+    alone = crossed_difference([[0.5]])
+    assert alone == {"difference": 0.5, "low": None, "high": None, "p": None, "mde": None}
+
+
+@pytest.mark.parametrize("value, p", [(0.0, 1.0), (1.0, 0.0)])
+def test_differences_that_are_all_the_same_have_no_spread(value, p):
+    found = crossed_difference(np.full((4, 6), value))
+    assert (found["low"], found["high"], found["p"], found["mde"]) == (value, value, p, None)
+    assert paired_t([value] * 4) == p
+
+
+def test_paired_t_is_scipys():
+    first, second = SEEDS + 0.3, np.full(5, 0.3)
+    assert paired_t(SEEDS) == pytest.approx(stats.ttest_rel(first, second).pvalue)
+
+
+def test_holm_multiplies_the_smallest_by_the_size_of_the_family_and_never_falls():
+    # By hand: .01 x 4; .02 x 3; .03 x 2 = .06, as high as the one before; .5 x 1.
+    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert holm([0.04, 0.03]) == pytest.approx([0.06, 0.06]) and holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([None, 0.02, None, 0.04]) == [None, pytest.approx(0.04), None, pytest.approx(0.04)] and holm([]) == []
+
+
+def test_the_detectable_effect_is_found_in_80_percent_of_repetitions():
+    effect = detectable_effect(1.0, 30)
+    power = stats.nct.sf(stats.t.ppf(0.975, 30), 30, effect)
+    assert power == pytest.approx(0.8, abs=0.01)
+    assert detectable_effect(1.0, 2) > effect and detectable_effect(2.0, 30) == pytest.approx(2 * effect)
+
+
+def test_interquartile_mean_leaves_out_a_quarter_at_each_end():
+    assert interquartile_mean([0.0, 0.4, 0.5, 10.0]) == pytest.approx(0.45)

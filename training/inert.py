@@ -1,0 +1,175 @@
+"""Settings that a run was given and that cannot have an effect beside its other settings, said before it trains."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+
+from intrinsic.base import Bonus
+from training.options import IntrinsicOptions
+
+CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides over the effect of a flag; ``steps`` are the optimiser steps of the run."""
+
+    intrinsic: IntrinsicOptions
+    options: object
+    config: object
+    bonuses: Sequence[Bonus]
+    steps: int
+
+    @property
+    def ratio_is_one(self) -> bool:
+        """Whether every loss is taken at the policy that sampled: one update per generation, by `generate` itself."""
+        config = self.config
+        one_update = config.num_iterations == 1 and config.steps_per_generation <= config.gradient_accumulation_steps
+        return one_update and not config.use_vllm
+
+    def given(self, name: str) -> object | None:
+        """The value of the flag ``name`` where it is not the default, else None."""
+        for group in (self.intrinsic, self.options, self.config):
+            found = next((item for item in fields(group) if item.name == name), None)
+            if found is not None:
+                value = getattr(group, name)
+                return None if value == _default(found) else value
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``flags`` have no effect where ``holds``, because of ``reason``."""
+
+    flags: str
+    holds: Callable[[Settings], bool]
+    reason: str
+
+
+RULES = (
+    Rule(
+        "epsilon epsilon_high",
+        lambda run: run.ratio_is_one and run.config.loss_type in CLIPPED_LOSSES,
+        "each generation serves one update, so the ratio of probabilities is 1 and nothing is clipped; it acts with "
+        "--num_iterations 2 or a --steps_per_generation above --gc",
+    ),
+    Rule(
+        "delta",
+        lambda run: run.ratio_is_one and run.config.loss_type in CLIPPED_LOSSES and run.config.delta >= 1,
+        "each generation serves one update, so the ratio of probabilities is 1",
+    ),
+    Rule(
+        "off_policy_mask_threshold sapo_temperature_neg sapo_temperature_pos vespo_k_pos vespo_k_neg vespo_lambda_pos "
+        "vespo_lambda_neg",
+        lambda run: run.ratio_is_one,
+        "each generation serves one update, so the ratio of probabilities is 1",
+    ),
+    Rule(
+        "epsilon epsilon_high delta", lambda run: run.config.loss_type in ("sapo", "vespo"), "this loss clips nothing"
+    ),
+    Rule("delta", lambda run: run.config.loss_type == "cispo", "this loss has no second bound"),
+    Rule(
+        "epsilon",
+        lambda run: run.config.loss_type == "cispo" and run.config.epsilon_high is not None,
+        "this loss is bounded above alone, by --epsilon_high",
+    ),
+    Rule(
+        "sapo_temperature_neg sapo_temperature_pos",
+        lambda run: run.config.loss_type != "sapo",
+        "--loss_type is not sapo",
+    ),
+    Rule(
+        "vespo_k_pos vespo_k_neg vespo_lambda_pos vespo_lambda_neg",
+        lambda run: run.config.loss_type != "vespo",
+        "--loss_type is not vespo",
+    ),
+    Rule(
+        "vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importance_sampling_clip_max "
+        "vllm_importance_sampling_clip_min vllm_mode vllm_gpu_memory_utilization vllm_max_model_length "
+        "vllm_tensor_parallel_size vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_model_impl "
+        "vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port",
+        lambda run: not run.config.use_vllm,
+        "vLLM does not sample (--use_vllm)",
+    ),
+    Rule(
+        "entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target",
+        lambda run: not run.config.use_adaptive_entropy,
+        "the entropy coefficient is constant (--use_adaptive_entropy)",
+    ),
+    Rule(
+        "ref_model_mixup_alpha ref_model_sync_steps",
+        lambda run: not run.config.sync_ref_model,
+        "the reference model stays as it is (--sync_ref_model)",
+    ),
+    Rule("use_bias_correction_kl", lambda run: not run.config.beta, "there is no KL penalty (--beta)"),
+    Rule(
+        "scale_rewards",
+        lambda run: run.config.multi_objective_aggregation == "normalize_then_sum",
+        "normalize_then_sum scales each reward by its group, then the sum by the batch",
+    ),
+    Rule(
+        "scale_rewards multi_objective_aggregation",
+        lambda run: any(bonus.replaces for bonus in run.bonuses),
+        "a bonus replaces the advantages",
+    ),
+    Rule(
+        "lora_r lora_alpha lora_dropout lora_target_modules",
+        lambda run: not run.options.lora,
+        "all weights are trained (--lora)",
+    ),
+    Rule(
+        "eval_on_start eval_delay per_device_eval_batch_size num_generations_eval load_best_model_at_end "
+        "metric_for_best_model greater_is_better prediction_loss_only batch_eval_metrics",
+        lambda run: True,
+        "evaluations are this project's own (--do_eval, --eval_steps)",
+    ),
+    Rule("ir_weight", lambda run: run.intrinsic.use_ir == "no", "there is no bonus (--use_ir)"),
+    Rule("ir_schedule ir_warmup_steps ir_clip", lambda run: not run.bonuses, "there is no bonus (--use_ir)"),
+    Rule(
+        "ir_min_std",
+        lambda run: not any(bonus.placement == "reward" for bonus in run.bonuses),
+        "no bonus is paid in the reward",
+    ),
+    Rule(
+        "ir_warmup_steps",
+        lambda run: run.intrinsic.ir_warmup_steps >= run.steps,
+        "the run ends before the weight has risen",
+    ),
+    Rule(
+        "explore_warmup",
+        lambda run: run.intrinsic.explore_warmup >= max(1, run.steps),
+        "the run ends before it explores",
+    ),
+    Rule(
+        "warmup_steps",
+        lambda run: run.config.warmup_steps >= max(1, run.steps),
+        "the run ends before the learning rate has risen",
+    ),
+)
+
+
+def inert_settings(run: Settings) -> Iterator[str]:
+    """A line for each rule that holds of flags given to ``run``, and for each bonus that waits longer than it lasts."""
+    said = set()
+    for rule in RULES:
+        given = {name: run.given(name) for name in rule.flags.split() if name not in said}
+        given = {name: value for name, value in given.items() if value is not None}
+        if given and rule.holds(run):
+            said |= given.keys()
+            flags = ", ".join(f"--{name} {value}" for name, value in given.items())
+            yield f"no effect: {flags}: {rule.reason}"
+    yield from _waiting(run)
+
+
+def _waiting(run: Settings) -> Iterator[str]:
+    """Bonuses that begin to pay no earlier than the run ends."""
+    config = run.config
+    updates = max(1, config.steps_per_generation * config.num_iterations // config.gradient_accumulation_steps)
+    batches = -(-run.steps // updates)
+    for bonus in run.bonuses:
+        waits = bonus.batches_before_bonus - bonus.pretrain_batches
+        if waits >= batches > 0:
+            yield f"no effect: --use_ir {bonus.name}: it pays after {waits} generations, and the run has {batches}"
+
+
+def _default(item: Field) -> object:
+    return item.default if item.default_factory is MISSING else item.default_factory()
