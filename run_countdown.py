@@ -15,7 +15,7 @@ from datasets import Dataset
 from evaluation.graders import GRADERS
 from rewards.countdown import CountdownReward
 from rewards.format import FormatReward
-from tasks.countdown import ProblemSpace, add_prompts, generate, of_split
+from tasks.countdown import ProblemSpace, add_prompts, generate, of_split, worked_example
 from tasks.load import load_countdown
 from training.dry_run import dry_run
 from training.errors import UserError, run_cli
@@ -23,6 +23,7 @@ from training.policy import is_embedded, load_tokenizer
 from training.problems import check_batch, fitting_rows
 from training.run import Run
 from training.run_options import RunOptions, parse_options
+from training.self_check import Scoring, check_scoring
 
 
 @dataclass
@@ -68,14 +69,22 @@ def load_problems(options: CountdownOptions, run: RunOptions, seed: int) -> tupl
     return add_prompts(train, options.prompt_style), add_prompts(validation, options.prompt_style)
 
 
+def scoring(task: CountdownOptions) -> Scoring:
+    """The run's rewards."""
+    columns = [CountdownReward(strict_line=task.countdown_strict_line), FormatReward()]
+    asked = f"--prompt_style={task.prompt_style}"
+    return Scoring(columns, [1.0, task.format_weight], *worked_example(task.prompt_style), asked)
+
+
 def main() -> None:
     # ---- flags
     flags = task, intrinsic, options, config = parse_options("countdown", CountdownOptions)
     load = partial(load_problems, task, options, config.seed)
     if task.warm_start and not is_embedded(options.model_name):
         raise UserError(f"--warm_start trains the embedded policy; it does not go with {options.model_name!r}.")
+    scores = scoring(task)
     if options.dry_run:
-        dry_run("countdown", flags, load)
+        dry_run("countdown", flags, load, scores)
         return
     if task.warm_start:
         from training.tiny_policy import WarmStart, warm_start
@@ -87,15 +96,11 @@ def main() -> None:
     tokenizer = load_tokenizer(options.model_name)
     train_rows = fitting_rows(train_rows, tokenizer, options, config)
     check_batch(train_rows, config)
+    check_scoring(scores, tokenizer, config)
 
     # ---- run folder, encoder, policy, trainer
     run = Run("countdown", task, intrinsic, options, config, train_rows)
-    trainer = run.build_trainer(
-        train_rows,
-        reward_funcs=[CountdownReward(strict_line=task.countdown_strict_line), FormatReward()],
-        reward_weights=[1.0, task.format_weight],
-        tokenizer=tokenizer,
-    )
+    trainer = run.build_trainer(train_rows, scores.columns, scores.weights, tokenizer)
 
     # ---- evaluate, train, evaluate, save
     run.train(trainer, run.held_out(validation_rows, GRADERS["countdown"]))

@@ -12,21 +12,34 @@ from functools import partial
 from evaluation.graders import GRADERS
 from rewards.gsm8k import gsm8k_rewards
 from tasks.math import load_gsm8k
-from tasks.math_options import GSM8KOptions, MathIntrinsicOptions, load_problems, weights_of
+from tasks.math_options import GSM8KOptions, MathIntrinsicOptions, load_problems, weights_of, worked_example
+from tasks.math_prompts import place_of
 from training.dry_run import dry_run
 from training.errors import run_cli
 from training.policy import load_tokenizer
 from training.problems import check_batch, fitting_rows
 from training.run import Run
-from training.run_options import parse_options
+from training.run_options import RunConfig, parse_options
+from training.self_check import Scoring, check_scoring
+
+
+def scoring(task: GSM8KOptions, intrinsic: MathIntrinsicOptions, config: RunConfig) -> Scoring:
+    """The run's rewards, which look for the answer where --prompt_type asks for it."""
+    place = place_of(task.prompt_type)
+    rewards = gsm8k_rewards(
+        GRADERS["number"], task.reward_legacy, "cosine" in intrinsic.reward_weights, config.L, place
+    )
+    row, answer = worked_example(task)
+    return Scoring(rewards, weights_of(rewards, task, intrinsic), row, answer, f"--prompt_type={task.prompt_type}")
 
 
 def main() -> None:
     # ---- flags
     flags = task, intrinsic, options, config = parse_options("gsm8k", GSM8KOptions, MathIntrinsicOptions)
     load = partial(load_problems, task, options, load_gsm8k, config.do_eval, config.seed)
+    scores = scoring(task, intrinsic, config)
     if options.dry_run:
-        dry_run("gsm8k", flags, load)
+        dry_run("gsm8k", flags, load, scores)
         return
 
     # ---- data
@@ -34,15 +47,14 @@ def main() -> None:
     tokenizer = load_tokenizer(options.model_name)
     train_rows = fitting_rows(train_rows, tokenizer, options, config)
     check_batch(train_rows, config)
+    check_scoring(scores, tokenizer, config)
 
     # ---- run folder, encoder, policy, trainer
     run = Run("gsm8k", task, intrinsic, options, config, train_rows)
-    grade = GRADERS["number"]
-    rewards = gsm8k_rewards(grade, task.reward_legacy, "cosine" in intrinsic.reward_weights, config.L)
-    trainer = run.build_trainer(train_rows, rewards, weights_of(rewards, task, intrinsic), tokenizer)
+    trainer = run.build_trainer(train_rows, scores.columns, scores.weights, tokenizer)
 
     # ---- evaluate, train, evaluate, save
-    run.train(trainer, run.held_out(validation_rows, grade))
+    run.train(trainer, run.held_out(validation_rows, GRADERS["number"]))
 
 
 if __name__ == "__main__":

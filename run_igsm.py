@@ -11,6 +11,7 @@ from functools import partial
 
 from evaluation.graders import GRADERS
 from rewards.igsm import igsm_rewards
+from tasks.igsm.dataset import worked_example
 from tasks.igsm_options import IGSMOptions, load_problems
 from training.dry_run import dry_run
 from training.errors import run_cli
@@ -18,14 +19,22 @@ from training.policy import load_tokenizer
 from training.problems import check_batch, fitting_rows
 from training.run import Run
 from training.run_options import parse_options
+from training.self_check import Scoring, check_scoring
+
+
+def scoring(task: IGSMOptions) -> Scoring:
+    """The run's rewards."""
+    asked = f"--prompt_style={task.prompt_style}"
+    return Scoring(igsm_rewards(), [1.0, task.format_weight], *worked_example(task.prompt_style), asked)
 
 
 def main() -> None:
     # ---- flags
     flags = task, intrinsic, options, config = parse_options("igsm", IGSMOptions)
     load = partial(load_problems, task, options.eval_problems, config.seed)
+    scores = scoring(task)
     if options.dry_run:
-        dry_run("igsm", flags, load)
+        dry_run("igsm", flags, load, scores)
         return
 
     # ---- data
@@ -33,10 +42,11 @@ def main() -> None:
     tokenizer = load_tokenizer(options.model_name)
     train_rows = fitting_rows(train_rows, tokenizer, options, config)
     check_batch(train_rows, config)
+    check_scoring(scores, tokenizer, config)
 
     # ---- run folder, encoder, policy, trainer
     run = Run("igsm", task, intrinsic, options, config, train_rows)
-    trainer = run.build_trainer(train_rows, igsm_rewards(), [1.0, task.format_weight], tokenizer)
+    trainer = run.build_trainer(train_rows, scores.columns, scores.weights, tokenizer)
 
     # ---- evaluate, train, evaluate, save
     run.train(trainer, run.held_out(validation_rows, GRADERS["igsm"]))

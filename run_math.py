@@ -12,21 +12,32 @@ from functools import partial
 from evaluation.graders import GRADERS
 from rewards.gsm8k import math_rewards
 from tasks.math import load_math
-from tasks.math_options import MathIntrinsicOptions, NuminaOptions, load_problems, weights_of
+from tasks.math_options import MathIntrinsicOptions, NuminaOptions, load_problems, weights_of, worked_example
+from tasks.math_prompts import place_of
 from training.dry_run import dry_run
 from training.errors import run_cli
 from training.policy import load_tokenizer
 from training.problems import check_batch, fitting_rows
 from training.run import Run
-from training.run_options import parse_options
+from training.run_options import RunConfig, parse_options
+from training.self_check import Scoring, check_scoring
+
+
+def scoring(task: NuminaOptions, intrinsic: MathIntrinsicOptions, config: RunConfig) -> Scoring:
+    """The run's rewards, which look for the answer where --prompt_type asks for it."""
+    place = place_of(task.prompt_type)
+    rewards = math_rewards(GRADERS["latex"], "cosine" in intrinsic.reward_weights, config.L, place)
+    row, answer = worked_example(task)
+    return Scoring(rewards, weights_of(rewards, task, intrinsic), row, answer, f"--prompt_type={task.prompt_type}")
 
 
 def main() -> None:
     # ---- flags
     flags = task, intrinsic, options, config = parse_options("math", NuminaOptions, MathIntrinsicOptions)
     load = partial(load_problems, task, options, load_math, config.do_eval, config.seed)
+    scores = scoring(task, intrinsic, config)
     if options.dry_run:
-        dry_run("math", flags, load)
+        dry_run("math", flags, load, scores)
         return
 
     # ---- data
@@ -34,15 +45,14 @@ def main() -> None:
     tokenizer = load_tokenizer(options.model_name)
     train_rows = fitting_rows(train_rows, tokenizer, options, config)
     check_batch(train_rows, config)
+    check_scoring(scores, tokenizer, config)
 
     # ---- run folder, encoder, policy, trainer
     run = Run("math", task, intrinsic, options, config, train_rows)
-    grade = GRADERS["latex"]
-    rewards = math_rewards(grade, "cosine" in intrinsic.reward_weights, config.L)
-    trainer = run.build_trainer(train_rows, rewards, weights_of(rewards, task, intrinsic), tokenizer)
+    trainer = run.build_trainer(train_rows, scores.columns, scores.weights, tokenizer)
 
     # ---- evaluate, train, evaluate, save
-    run.train(trainer, run.held_out(validation_rows, grade))
+    run.train(trainer, run.held_out(validation_rows, GRADERS["latex"]))
 
 
 if __name__ == "__main__":

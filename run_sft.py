@@ -15,7 +15,8 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from training.callbacks import install_progress
-from training.chat import check_chat_template
+from training.chat import check_conversations
+from training.end_tokens import described_end_tokens, end_tokens_differ
 from training.errors import UserError, run_cli
 from training.identity import sft_settings
 from training.new_policy import NewPolicyOptions, build, spells
@@ -23,6 +24,7 @@ from training.policy import (
     EMBEDDED_NAME,
     PolicyOptions,
     check_lora_targets,
+    generation_config_of,
     is_embedded,
     load_tokenizer,
     resolve,
@@ -48,7 +50,10 @@ def main() -> None:
     if is_embedded(options.model_name) and spells(tokenizer, rows):
         options.model_name = sized_policy(rows, folder / "start", options, config.seed)
         tokenizer = load_tokenizer(options.model_name)
-    check_chat_template(rows[0]["prompt"], tokenizer, options.model_name)
+    check_conversations(rows, tokenizer, options.model_name)
+    generation = generation_config_of(options.model_name)
+    if end_tokens_differ(tokenizer, generation):
+        print(described_end_tokens(tokenizer, generation), flush=True)
     rows = fitting_traces(rows, tokenizer, longest_trace(options, config))
 
     # ---- policy, trainer, run folder

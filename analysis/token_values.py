@@ -16,6 +16,7 @@ from intrinsic import build_bonus
 from intrinsic.base import Bonus
 from training.chat import render
 from training.checkpoint import load_state
+from training.end_tokens import reply_end_id
 from training.errors import UserError
 from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass
 from training.options import IntrinsicOptions
@@ -48,7 +49,7 @@ class TokenBatch:
 def tokenize(
     completions: Sequence[Completion], tokenizer: PreTrainedTokenizerBase, longest: int | None, device: torch.device
 ) -> TokenBatch:
-    """Tokens of prompts, rendered as in training, and of completions, with the end token where it was sampled.
+    """Tokens of prompts, rendered as in training, and of completions, with their end token where it was sampled.
 
     ``longest``: limit of the run's completions, which tells cut-off ones where their file does not. Raises
     `UserError` when the tokenizer cannot say which characters a token stands for.
@@ -64,7 +65,8 @@ def tokenize(
         tokens, texts = list(encoded["input_ids"]), cut_pieces(completion.text, encoded["offset_mapping"])
         ended = completion.ended if completion.ended is not None else longest is None or len(tokens) < longest
         if ended:
-            tokens, texts = [*tokens, tokenizer.eos_token_id], [*texts, tokenizer.eos_token]
+            end = reply_end_id(completion.prompt, tokenizer)
+            tokens, texts = [*tokens, end], [*texts, tokenizer.convert_ids_to_tokens(end)]
         ids.append(tokens)
         pieces.append(texts)
     prompt_ids, prompt_mask = pad_tokens(prompts, "left", tokenizer.pad_token_id, device)

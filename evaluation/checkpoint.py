@@ -15,6 +15,7 @@ from evaluation.evaluate import record_of, save_report, summarize_records
 from evaluation.generate import Decoding, sample_batches
 from rewards.grade import Grade
 from training.chat import check_chat_template, render
+from training.end_tokens import described_end_tokens, end_tokens_differ
 from training.errors import UserError
 from training.policy import PolicyOptions, context_length, load_policy, load_tokenizer, resolve
 from training.state_io import parse_json
@@ -122,6 +123,8 @@ def evaluate_checkpoint(
             flush=True,
         )
     model = load_policy(model_name, PolicyOptions(dtype=precision)).to(device)
+    if end_tokens_differ(tokenizer, model.generation_config):
+        print(described_end_tokens(tokenizer, model.generation_config), flush=True)
     batches = sample_batches(
         model, tokenizer, rows["prompt"], decoding, batch_size, seed, skip_batches=len(partial.batches), progress=True
     )

@@ -132,7 +132,7 @@ def regrade(report: dict) -> tuple[dict, int]:
         raise UserError("the records hold neither gold nor target, so nothing can be judged; give a whole evaluation.")
     records, changed = [], 0
     for record in report["records"]:
-        judged = record_summary(grade(record["completion"], record))
+        judged = record_summary(grade(record.get("prefill", "") + record["completion"], record))
         changed += any(record.get(key) != value for key, value in judged.items())
         records.append(record | judged)
     names = list(dict.fromkeys(record.get("pass") for record in records))

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from evaluation.generate import Decoding, Sample, sample_completions
 from evaluation.metrics import mean_interval, summarize
+from rewards.answer import Verdict
 from rewards.grade import Grade, is_false_claim
 from training.rollout import message_text
 from training.state_io import read_json
@@ -117,10 +119,11 @@ def record_of(row: dict, grade: Callable[[str, dict], Grade], sample: Sample, id
         **{key: value for key, value in row.items() if key not in ("prompt", "id")},
         **identity,
         "prompt": message_text(row["prompt"], "user"),
+        "prefill": sample.prefill,
         "completion": sample.text,
         "length": sample.length,
         "truncated": sample.truncated,
-        **record_summary(grade(sample.text, row)),
+        **record_summary(grade(sample.prefill + sample.text, row)),
     }
 
 
@@ -136,30 +139,34 @@ def summarize_records(records: Sequence[dict]) -> dict:
     Where records have a "part", such as a range of difficulty, also the accuracy of each as ``accuracy/<part>``.
     """
 
-    def by_problem(key: str, part: str | None = None) -> list[list]:
+    def by_problem(read: Callable[[dict], object], part: str | None = None) -> list[list]:
         problems: dict = {}
         for record in records:
             if part is None or record["part"] == part:
-                problems.setdefault(record["id"], []).append(record[key])
+                problems.setdefault(record["id"], []).append(read(record))
         return list(problems.values())
 
-    medium = np.array(by_problem("medium"))
+    medium = np.array(by_problem(itemgetter("medium")))
     ks = sorted({*KS, medium.shape[1]})
     metrics = summarize(medium, ks)
-    # A vote is over what the loose tier read, so it is judged by that tier.
-    votes = summarize(np.array(by_problem("loose")), ks, answers=by_problem("answer"))
+    votes = summarize(np.array(by_problem(_votes_right)), ks, answers=by_problem(itemgetter("answer")))
     metrics |= {name: value for name, value in votes.items() if name.startswith("maj@")}
-    metrics |= {tier: mean_interval(np.array(by_problem(tier), dtype=float)) for tier in TIERS}
-    claims = [[is_false_claim(verdict) for verdict in verdicts] for verdicts in by_problem("verdict")]
+    metrics |= {tier: mean_interval(np.array(by_problem(itemgetter(tier)), dtype=float)) for tier in TIERS}
+    claims = [[is_false_claim(verdict) for verdict in verdicts] for verdicts in by_problem(itemgetter("verdict"))]
     metrics["false_claims"] = mean_interval(np.array(claims, dtype=float))
     for part in dict.fromkeys(record["part"] for record in records if "part" in record):
-        metrics[f"accuracy/{part}"] = mean_interval(np.array(by_problem("medium", part), dtype=float))
+        metrics[f"accuracy/{part}"] = mean_interval(np.array(by_problem(itemgetter("medium"), part), dtype=float))
     return metrics | {
         "mean_length": float(np.mean([record["length"] for record in records])),
         "truncated": float(np.mean([record["truncated"] for record in records])),
         "well_formed": float(np.mean([record["well_formed"] for record in records])),
         "multiple_answers": float(np.mean([record["verdict"] == "multiple_answers" for record in records])),
     }
+
+
+def _votes_right(record: dict) -> bool:
+    """Whether the answer that a record votes for is right: that at its place, else the one that the loose tier read."""
+    return record["loose"] and record["verdict"] != Verdict.WRONG
 
 
 def save_report(report: dict, path: Path) -> None:

@@ -7,18 +7,25 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rewards.format import opened_thinking
 from training.chat import render
+from training.end_tokens import end_token_ids
 from training.padding import pad_tokens
 from training.staged_generation import allows_stages, in_stages
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One completion: its text, its number of tokens, and whether it ran into the token limit."""
+    """One completion: its text, its number of tokens, and whether it ran into the token limit.
+
+    ``prefill``: the opening thinking tag that its prompt ends in (`rewards.format.opened_thinking`), which graders read
+    before the text.
+    """
 
     text: str
     length: int
     truncated: bool
+    prefill: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ def sample_batches(
     order = sorted(range(len(rendered)), key=lambda index: len(rendered[index]))
     per_batch = max(1, batch_size // decoding.samples)
     batches = [order[start : start + per_batch] for start in range(0, len(order), per_batch)]
-    eos_ids = _eos_ids(model, tokenizer)
+    eos_ids = set(end_token_ids(tokenizer, model.generation_config))
     are_texts = bool(prompts) and isinstance(prompts[0], str)
     bar = tqdm(
         total=len(batches), initial=skip_batches, desc="evaluate", unit="batch", disable=not progress, leave=False
@@ -68,7 +75,8 @@ def sample_batches(
         prompt_ids = tokenizer([rendered[index] for index in indices], add_special_tokens=are_texts)["input_ids"]
         prompt_ids = [ids for ids in prompt_ids for _ in range(decoding.samples)]
         tokens = _completions(model, prompt_ids, decoding, eos_ids, tokenizer.pad_token_id, seed + number)
-        samples = [_sample(row, tokenizer, eos_ids) for row in tokens]
+        opened = [opened_thinking(rendered[index]) for index in indices for _ in range(decoding.samples)]
+        samples = [_sample(row, tokenizer, eos_ids, prefill) for row, prefill in zip(tokens, opened, strict=True)]
         count = decoding.samples
         yield indices, [samples[start : start + count] for start in range(0, len(samples), count)]
         bar.update()
@@ -121,12 +129,6 @@ def _until_end(tokens: list[int], eos_ids: set[int]) -> list[int]:
     return tokens[: next(ends, len(tokens)) + 1]
 
 
-def _sample(tokens: list[int], tokenizer: PreTrainedTokenizerBase, eos_ids: set[int]) -> Sample:
-    return Sample(tokenizer.decode(tokens, skip_special_tokens=True), len(tokens), truncated=tokens[-1] not in eos_ids)
-
-
-def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Every token that ends a completion: chat models may have one beside the tokenizer's own."""
-    configured = model.generation_config.eos_token_id
-    configured = configured if isinstance(configured, list) else [configured]
-    return {token for token in [*configured, tokenizer.eos_token_id] if token is not None}
+def _sample(tokens: list[int], tokenizer: PreTrainedTokenizerBase, eos_ids: set[int], prefill: str) -> Sample:
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
+    return Sample(text, len(tokens), truncated=tokens[-1] not in eos_ids, prefill=prefill)

@@ -5,8 +5,9 @@ python -m evaluation.graders --cases tests/cases/gsm8k_answer_cases.jsonl --show
 A case file holds JSON lines of three kinds, told apart by their fields: completions with a gold answer, GSM8K questions
 with the solutions of several models, and Countdown problems. Each row has the verdict that a grader should reach, and
 is judged by the function that pays the reward: `grade_number`, `grade_latex`, `grade_countdown` or `grade_igsm`, at the
-tier that its options name. Rows from the tests of other libraries ask in their options for other ways of reading
-(another language, fewer decimals, letters alone); these are handed to `grade_latex` as a `Reading`.
+tier that its options name, with the answer where its field ``answer_place`` says (tags, as without the field, or box).
+Rows from the tests of other libraries ask in their options for other ways of reading (another language, fewer decimals,
+letters alone); these are handed to `grade_latex` as a `Reading`.
 """
 
 import json
@@ -21,6 +22,7 @@ from transformers import HfArgumentParser
 
 from rewards.answer import find_answer, grade_number, has_latex
 from rewards.countdown import grade_countdown
+from rewards.format import AnswerPlace
 from rewards.grade import Grade
 from rewards.igsm import grade_igsm, read_integer
 from rewards.latex import LATEX_FINDERS, canonical_latex, grade_latex
@@ -29,8 +31,8 @@ from rewards.number import parse_number
 from training.errors import UserError, run_cli
 
 GRADERS: dict[str, Callable[[str, dict], Grade]] = {
-    "number": lambda completion, row: grade_number(completion, row["gold"]),
-    "latex": lambda completion, row: grade_latex(completion, row["gold"]),
+    "number": lambda completion, row: grade_number(completion, row["gold"], place=AnswerPlace.of_row(row)),
+    "latex": lambda completion, row: grade_latex(completion, row["gold"], place=AnswerPlace.of_row(row)),
     "countdown": lambda completion, row: grade_countdown(completion, row["numbers"], row["target"]),
     "igsm": lambda completion, row: grade_igsm(completion, _integer(row["gold"])),
 }
@@ -128,7 +130,7 @@ def _judge_labelled(identity: str, row: dict) -> list[Case]:
     gold, prediction = row["gold"], row["prediction"]
     case = Case(identity, row.get("source", "labelled"), gold, prediction, row["expected_bool"], None)
     if options.keys() >= set(TIERS):
-        tiers = {tier: getattr(grade_number(prediction, gold), tier) for tier in TIERS}
+        tiers = {tier: getattr(GRADERS["number"](prediction, row), tier) for tier in TIERS}
         return [case._replace(expected={tier: options[tier] for tier in TIERS}, got=tiers)]
     if "tier" in options or "grader" in options:
         return [case._replace(got=getattr(_grader(options, gold)(prediction, row), _tier(options, "medium")))]

@@ -15,10 +15,12 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
+from rewards.format import PLACE
 from tasks.load import load_rows
 from tasks.math import GSM8K, load_gsm8k
 from tasks.math_prompts import add_prompts, check_prompt
 from training.chat import check_chat_template, render
+from training.end_tokens import reply_end_id
 from training.errors import RunError, UserError
 from training.policy import adapter_base, context_length, load_policy, load_tokenizer, resolve
 
@@ -39,8 +41,8 @@ class Request(NamedTuple):
     Attributes:
         model: hub name, or name of a folder in the working directory; never an absolute path (see `_place_policy`).
         context: longest prompt and completion of the model, in tokens; None when its config does not say.
-        rows: folder of ours/test.jsonl (prompt, gold), builtin/test.jsonl and, for shots, builtin/train.jsonl
-            (question, answer); apart, because all files of one folder must have the same columns.
+        rows: folder of ours/test.jsonl (prompt, gold, answer_place), builtin/test.jsonl and, for shots,
+            builtin/train.jsonl (question, answer); apart, because all files of one folder must have the same columns.
         num_shots: solved problems before each question of the built-in task.
         batch_size: completions generated at once.
         max_new_tokens: longest completion, in tokens.
@@ -105,13 +107,14 @@ def run_lighteval(
     output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="lighteval-") as folder:
         workspace = Path(folder)
-        ours = [{"prompt": text, "gold": gold} for text, gold in zip(prompts, rows["gold"], strict=True)]
+        columns = {"prompt": prompts, "gold": rows["gold"], PLACE: rows[PLACE]}
+        ours = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         _write_rows(workspace / "rows" / "ours" / "test.jsonl", ours)
         _write_rows(workspace / "rows" / "builtin" / "test.jsonl", rows.select_columns(_COLUMNS))
         if shots is not None:
             _write_rows(workspace / "rows" / "builtin" / "train.jsonl", shots)
         request = Request(
-            model=_place_policy(model, workspace),
+            model=_place_policy(model, workspace, rows["prompt"][0]),
             context=context_length(model),
             rows=str(workspace / "rows"),
             num_shots=num_shots,
@@ -206,17 +209,20 @@ def _write_rows(path: Path, rows: Iterable[dict]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def _place_policy(model: str, workspace: Path) -> str:
+def _place_policy(model: str, workspace: Path, prompt: str | list[dict]) -> str:
     """The name by which the process, whose working directory is ``workspace``, loads ``model``.
 
     A folder gets a name there, because LightEval caches under ``<cache>/<model name>``: an absolute path would put the
     cache inside the checkpoint. An adapter is merged there, because LightEval's own adapter loader reads a setting that
-    its 0.13 configuration no longer has.
+    its 0.13 configuration no longer has. LightEval stops at the tokenizer's end token alone, so a policy whose chat
+    template ends turns with another one, and which is asked in turns, gets that one there.
     """
-    place = workspace / _POLICY
-    if adapter_base(model) is not None:
+    place, tokenizer = workspace / _POLICY, load_tokenizer(model)
+    end = reply_end_id(prompt, tokenizer)
+    if adapter_base(model) is not None or end != tokenizer.eos_token_id:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
         load_policy(model).save_pretrained(place)
-        load_tokenizer(model).save_pretrained(place)
+        tokenizer.save_pretrained(place)
     elif Path(model).is_dir():
         place.symlink_to(Path(model).resolve(), target_is_directory=True)
     else:

@@ -27,6 +27,7 @@ from lighteval.tasks.tasks.gsm8k import gsm8k as BUILTIN
 
 from evaluation.lighteval_backend import Request
 from rewards.answer import grade_number
+from rewards.format import PLACE, AnswerPlace, opened_thinking
 
 NAME = "gsm8k_tiers"
 TIERS = ("strict", "medium", "loose")
@@ -39,17 +40,24 @@ class TierGrader(SampleLevelComputation):
     def compute(self, model_response: ModelResponse, doc: Doc, **kwargs) -> dict[str, float]:
         """One 0 or 1 per name in `METRICS`, for the first and only completion of ``model_response``."""
         # Not final_text, from which the pipeline has taken away <think> blocks: they are part of the shape.
-        grade = grade_number(model_response.text[0], doc.get_golds()[0])
+        text = opened_thinking(doc.query) + model_response.text[0]
+        grade = grade_number(text, doc.get_golds()[0], AnswerPlace.of_row(doc.specific))
         return {tier: float(getattr(grade, tier)) for tier in TIERS} | {"format": float(grade.well_formed)}
 
 
 def tiers_prompt(line: dict, task_name: str | None = None) -> Doc:
-    """A row of our task: the policy's whole prompt, and the gold number."""
-    return Doc(task_name=task_name, query=line["prompt"], choices=[line["gold"]], gold_index=0)
+    """A row of our task: the policy's whole prompt, the gold number, and where the prompt asks for it."""
+    return Doc(
+        task_name=task_name,
+        query=line["prompt"],
+        choices=[line["gold"]],
+        gold_index=0,
+        specific={PLACE: line[PLACE]},
+    )
 
 
 def tiers_task(rows: str, max_new_tokens: int) -> LightevalTaskConfig:
-    """Our task on the folder ``rows``, in which test.jsonl has the columns prompt and gold."""
+    """Our task on the folder ``rows``, in which test.jsonl has the columns prompt, gold and answer_place."""
     return LightevalTaskConfig(
         name=NAME,
         prompt_function=tiers_prompt,

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
-from rewards.format import CUT, cut_thinking, is_well_formed, last_answer
+from rewards.boxes import boxed_contents, last_box
+from rewards.format import CUT, AnswerPlace, cut_thinking, is_well_formed, last_answer, placed_answer
 from rewards.grade import Grade
 from rewards.number import (
     CURRENCY,
@@ -60,37 +61,16 @@ _SENTENCE = re.compile(r"(?:[^.\n]|\.(?![\s]|$))+")
 _ANNOTATION = re.compile(r"<<[^<>\n]*>>")  # of GSM8K's solutions
 _MARKUP = " \t\r\n*_`\"'"
 _SPECIAL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|</s>")
-_BRACE = re.compile(r"(\\(?:boxed|fbox)\s*\{)|\\.|(\{)|(\})", re.DOTALL)
-_BOX, _OPEN, _CLOSE = 1, 2, 3  # groups of _BRACE
 
 
 class Verdict(StrEnum):
-    """What the one answer block of a completion is; `CORRECT` alone makes the medium tier true."""
+    """What the answer at the place that the prompt asks for is; `CORRECT` alone makes the medium tier true."""
 
     CORRECT = "correct"
     WRONG = "wrong"
     UNPARSABLE = "unparsable"
     NO_ANSWER = "no_answer"
     MULTIPLE_ANSWERS = "multiple_answers"
-
-
-def boxed_contents(text: str) -> list[tuple[int, int, str]]:
-    """(start, end, content) of every complete ``\\boxed{...}`` or ``\\fbox{...}`` of ``text``, inner boxes included."""
-    if "\\boxed" not in text and "\\fbox" not in text:
-        return []
-    opened: list[tuple[int, int] | None] = []
-    found = []
-    for match in _BRACE.finditer(text):
-        kind = match.lastindex
-        if kind == _BOX:
-            opened.append(match.span())
-        elif kind == _OPEN:
-            opened.append(None)
-        elif kind == _CLOSE and opened:
-            box = opened.pop()
-            if box is not None:
-                found.append((box[0], match.end(), text[box[1] : match.start()].strip()))
-    return sorted(found)
 
 
 def math_spans(text: str) -> list[tuple[int, int, str]]:
@@ -171,12 +151,6 @@ def last_block(text: str) -> str | None:
     return None if block is None else block.text
 
 
-def last_box(text: str) -> str | None:
-    """Content of the last complete box."""
-    boxes = boxed_contents(text)
-    return boxes[-1][2] if boxes else None
-
-
 def last_hashes(text: str) -> str | None:
     """What follows the last ``####`` on its line."""
     _, mark, rest = text.rpartition("####")
@@ -201,19 +175,22 @@ def grade_answer(
     canonical: Callable[[str], str | None],
     is_right: Callable[[str], bool],
     finders: Sequence[Callable[[str], str | None]] = NUMBER_FINDERS,
+    place: AnswerPlace = AnswerPlace.TAGS,
 ) -> Grade:
     """`Grade` of ``completion``, for any kind of answer.
 
-    strict: `is_well_formed`, and medium. medium: exactly one complete answer block outside the thinking, and right.
-    loose: medium, or the answer that `find_answer` finds is right. So each tier contains the one before.
+    strict: `is_well_formed` for ``place``, and medium. medium: an answer at ``place`` outside the thinking, and right:
+    exactly one complete answer block, or the last complete box. loose: medium, or the answer that `find_answer` finds
+    is right. So each tier contains the one before.
 
     Args:
         canonical: text of an answer -> the text that equal answers share, None if it cannot be read.
         is_right: text of an answer that can be read -> whether it equals the gold answer.
         finders: where `find_answer` looks for the loose tier's answer, in order.
+        place: where the prompt asks for the answer.
     """
-    well_formed = is_well_formed(completion)
-    block = last_answer(cut_thinking(completion))
+    well_formed = is_well_formed(completion, place)
+    block = placed_answer(completion, place)
     answer = None
     if block is not None and block.repeated:
         verdict = Verdict.MULTIPLE_ANSWERS
@@ -227,13 +204,14 @@ def grade_answer(
     medium = loose = verdict == Verdict.CORRECT
     if not medium:
         found = find_answer(completion, finders)
-        answer = None if found is None else canonical(found)
-        loose = answer is not None and is_right(found)
+        elsewhere = None if found is None else canonical(found)
+        loose = elsewhere is not None and is_right(found)
+        answer = elsewhere if answer is None else answer
     return Grade(medium and well_formed, medium, loose, answer, str(verdict), well_formed)
 
 
-def grade_number(completion: str, gold: str) -> Grade:
-    """`Grade` of ``completion`` (without its prompt) by exact equality with the number ``gold``.
+def grade_number(completion: str, gold: str, place: AnswerPlace = AnswerPlace.TAGS) -> Grade:
+    """`Grade` of ``completion`` by exact equality with the number ``gold``; ``place``: where its prompt asks for it.
 
     Raises `UserError` when ``gold`` is not a number.
     """
@@ -245,4 +223,4 @@ def grade_number(completion: str, gold: str) -> Grade:
         value = parse_number(text)
         return None if value is None else str(value)
 
-    return grade_answer(completion, canonical, lambda text: parse_number(text) == target)
+    return grade_answer(completion, canonical, lambda text: parse_number(text) == target, place=place)

@@ -117,6 +117,7 @@ class CountdownReward:
     """
 
     __name__ = "correctness"
+    full = 1.0
 
     def __init__(self, strict_line: bool = False, format_credit: float = 0.0):
         if not 0.0 <= format_credit <= 0.5:

@@ -8,10 +8,10 @@ class Grade(NamedTuple):
 
     Attributes:
         strict: right, and the whole completion is exactly the asked shape.
-        medium: right, by exactly one complete answer block outside the reasoning; what training rewards.
+        medium: right, at the place that the prompt asks for and outside the reasoning; what training rewards.
         loose: right, wherever the answer stands.
-        answer: canonical text of the answer that the loose tier read, None when there is none; equal answers have equal
-            texts, so they can be counted and voted on.
+        answer: canonical text of the answer at that place, or, where none can be read there, of the one that the loose
+            tier read; None when there is none. Equal answers have equal texts, so they can be counted and voted on.
         verdict: one word on the medium tier, for example correct, wrong, no_answer, multiple_answers or unparsable.
         well_formed: the whole completion is exactly the asked shape, whatever its answer.
     """

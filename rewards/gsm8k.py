@@ -14,15 +14,17 @@ from rewards.answer import Verdict
 from rewards.format import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
+    PLACE,
+    SHAPE_REWARD,
     THINKING,
+    AnswerPlace,
+    BoxFormatReward,
     completion_text,
-    cut_thinking,
     is_well_formed,
-    last_answer,
+    placed_answer,
 )
 from rewards.grade import Grade
 
-SHAPE_REWARD = 0.5
 TAG_REWARD = 0.125
 TAIL_PENALTY = 0.001  # per character after the last closing tag
 STEPS_WANTED = 3
@@ -37,16 +39,20 @@ class CorrectnessReward:
     """1.0 where the answer is right under the medium tier, else 0.0; logs verdicts, answers and the other tiers.
 
     Args:
-        grade: (completion text, {"gold": ...}) -> `Grade`. Its exceptions pass through, with the question named.
+        grade: (completion text, {"gold": ..., "answer_place": ...}) -> `Grade`, by which the answer is looked for where
+            the row's prompt asks for it. Its exceptions pass through, with the question named.
     """
 
     __name__ = "correctness"
+    full = 1.0
 
     def __init__(self, grade: GradeFunction):
         self.grade = grade
 
-    def __call__(self, prompts, completions, gold, log_extra=None, log_metric=None, **kwargs) -> list[float]:
-        grades = graded(self.grade, prompts, completions, gold)
+    def __call__(
+        self, prompts, completions, gold, answer_place=None, log_extra=None, log_metric=None, **kwargs
+    ) -> list[float]:
+        grades = graded(self.grade, prompts, completions, gold, answer_place)
         if log_extra is not None:
             log_extra("verdict", [grade.verdict for grade in grades])
             log_extra("answer", [grade.answer or "" for grade in grades])
@@ -60,25 +66,41 @@ class CorrectnessReward:
         return [float(grade.medium) for grade in grades]
 
 
-def graded(grade: GradeFunction, prompts: Sequence, completions: Sequence, gold: Sequence[str]) -> list[Grade]:
-    """The grade of each completion; what a grader raises is raised with the prompt it happened at."""
+def graded(
+    grade: GradeFunction,
+    prompts: Sequence,
+    completions: Sequence,
+    gold: Sequence[str],
+    places: Sequence[str] | None = None,
+) -> list[Grade]:
+    """The grade of each completion; what a grader raises is raised with the prompt it happened at.
+
+    ``places``: column `PLACE` of the rows; None where they have none.
+    """
     grades = []
-    for prompt, completion, answer in zip(prompts, completions, gold, strict=True):
+    for prompt, completion, answer, place in zip(prompts, completions, gold, _each(places, prompts), strict=True):
         try:
-            grades.append(grade(completion_text(completion), {"gold": answer}))
+            grades.append(grade(completion_text(completion), {"gold": answer, PLACE: place}))
         except Exception as error:
             error.add_note(f"while grading an answer to {prompt!r} with gold {answer!r}")
             raise
     return grades
 
 
+def _each(places: Sequence[str] | None, prompts: Sequence) -> Sequence[str]:
+    return [AnswerPlace.TAGS] * len(prompts) if places is None else places
+
+
 class IntegerReward:
-    """0.5 where the one answer block outside the thinking holds an integer, commas between thousands allowed."""
+    """0.5 where the one answer at its place (`AnswerPlace`) is an integer, commas between thousands allowed."""
 
     __name__ = "integer"
 
-    def __call__(self, prompts, completions, **kwargs) -> list[float]:
-        answers = [last_answer(cut_thinking(completion_text(completion))) for completion in completions]
+    def __call__(self, prompts, completions, answer_place=None, **kwargs) -> list[float]:
+        answers = [
+            placed_answer(completion_text(completion), AnswerPlace(place))
+            for completion, place in zip(completions, _each(answer_place, prompts), strict=True)
+        ]
         return [
             SHAPE_REWARD * bool(answer and not answer.repeated and _INTEGER.fullmatch(answer.text.strip()))
             for answer in answers
@@ -86,9 +108,13 @@ class IntegerReward:
 
 
 class StrictFormatReward:
-    """0.5 where the whole completion is one thinking and one answer block with every tag on a line of its own."""
+    """0.5 where the whole completion is one thinking and one answer block with every tag on a line of its own.
+
+    The opening thinking tag may be missing, here and in the two rewards below: it then sits in the prompt.
+    """
 
     __name__ = "strict_format"
+    full = SHAPE_REWARD
 
     def __call__(self, prompts, completions, **kwargs) -> list[float]:
         return [SHAPE_REWARD * _is_strict(completion_text(completion)) for completion in completions]
@@ -104,25 +130,30 @@ class SoftFormatReward:
     """0.5 where the completion begins with a thinking block that an answer block follows, whatever comes after."""
 
     __name__ = "soft_format"
+    full = SHAPE_REWARD
 
     def __call__(self, prompts, completions, **kwargs) -> list[float]:
         return [SHAPE_REWARD * _is_soft(completion_text(completion)) for completion in completions]
 
 
 def _is_soft(text: str) -> bool:
-    text = text.lstrip()
     for opening, closing in THINKING:
-        end = text.find(closing)
-        if text.startswith(opening) and end >= 0:
-            rest = text[end + len(closing) :].lstrip()
+        thinking, closed, rest = text.partition(closing)
+        begins = thinking.lstrip().startswith(opening) or not any(tag in thinking for pair in THINKING for tag in pair)
+        if closed and begins:
+            rest = rest.lstrip()
             return rest.startswith(ANSWER_OPEN) and ANSWER_CLOSE in rest
     return False
 
 
 class XmlCountReward:
-    """0.125 for each of the four tags that occurs once, less 0.001 per character after the last; in [0, 0.5]."""
+    """0.125 for each of the four tags that occurs once, less 0.001 per character after the last; in [0, 0.5].
+
+    A missing opening tag counts as one where its closing tag occurs once.
+    """
 
     __name__ = "xml_count"
+    full = SHAPE_REWARD
 
     def __call__(self, prompts, completions, **kwargs) -> list[float]:
         return [_xml_count(completion_text(completion)) for completion in completions]
@@ -130,8 +161,10 @@ class XmlCountReward:
 
 def _xml_count(text: str) -> float:
     pair = next((pair for pair in THINKING if pair[0] in text or pair[1] in text), THINKING[0])
-    tags = (*pair, ANSWER_OPEN, ANSWER_CLOSE)
-    reward = TAG_REWARD * sum(text.count(tag) == 1 for tag in tags)
+    opening, closing = map(text.count, pair)
+    opens_once = opening == 1 or (opening == 0 and closing == 1)
+    others = [closing, text.count(ANSWER_OPEN), text.count(ANSWER_CLOSE)]
+    reward = TAG_REWARD * (opens_once + sum(count == 1 for count in others))
     tail = text.rpartition(ANSWER_CLOSE)[2].strip() if ANSWER_CLOSE in text else ""
     return max(0.0, reward - TAIL_PENALTY * len(tail))
 
@@ -143,12 +176,13 @@ class CosineReward:
     """
 
     __name__ = "cosine"
+    full = 1.0
 
     def __init__(self, grade: GradeFunction, max_length: int):
         self.grade, self.max_length = grade, max_length
 
-    def __call__(self, prompts, completions, gold, completion_ids, **kwargs) -> list[float]:
-        grades = graded(self.grade, prompts, completions, gold)
+    def __call__(self, prompts, completions, gold, completion_ids, answer_place=None, **kwargs) -> list[float]:
+        grades = graded(self.grade, prompts, completions, gold, answer_place)
         lengths = [min(1.0, len(tokens) / self.max_length) for tokens in completion_ids]
         return [cosine(progress, grade.medium) for progress, grade in zip(lengths, grades, strict=True)]
 
@@ -169,17 +203,28 @@ class StepsReward:
         return [min(1.0, count / STEPS_WANTED) for count in found]
 
 
-def gsm8k_rewards(grade: GradeFunction, legacy: bool, cosine: bool, max_length: int) -> list:
-    """The reward columns of GSM8K, in the reference's order; ``legacy`` takes the reference's arithmetic."""
+def shape_rewards(place: AnswerPlace) -> list:
+    """The columns that pay for shape alone: those of the tags, or the one of the box; what a prompt does not ask for is
+    not paid.
+    """
+    if place is AnswerPlace.BOX:
+        return [BoxFormatReward()]
+    return [XmlCountReward(), SoftFormatReward(), StrictFormatReward()]
+
+
+def gsm8k_rewards(
+    grade: GradeFunction, legacy: bool, cosine: bool, max_length: int, place: AnswerPlace = AnswerPlace.TAGS
+) -> list:
+    """The reward columns of GSM8K, in the reference's order; ``legacy`` takes the reference's arithmetic, with tags."""
     if legacy:
         from rewards.legacy import legacy_rewards
 
         return legacy_rewards(cosine, max_length)
-    shapes = [XmlCountReward(), SoftFormatReward(), StrictFormatReward(), IntegerReward()]
-    return [*shapes, CorrectnessReward(grade), *([CosineReward(grade, max_length)] if cosine else [])]
+    columns = [*shape_rewards(place), IntegerReward(), CorrectnessReward(grade)]
+    return [*columns, *([CosineReward(grade, max_length)] if cosine else [])]
 
 
-def math_rewards(grade: GradeFunction, cosine: bool, max_length: int) -> list:
-    """The reward columns of the second data set (section 4.2): tags and steps, no integer reward."""
-    shapes = [XmlCountReward(), SoftFormatReward(), StrictFormatReward(), StepsReward()]
-    return [*shapes, CorrectnessReward(grade), *([CosineReward(grade, max_length)] if cosine else [])]
+def math_rewards(grade: GradeFunction, cosine: bool, max_length: int, place: AnswerPlace = AnswerPlace.TAGS) -> list:
+    """The reward columns of the second data set (section 4.2): shape and steps, no integer reward."""
+    columns = [*shape_rewards(place), StepsReward(), CorrectnessReward(grade)]
+    return [*columns, *([CosineReward(grade, max_length)] if cosine else [])]

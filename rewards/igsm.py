@@ -7,7 +7,8 @@ digit by digit under a cap, so no completion can make this slow or raise.
 import re
 from collections import Counter
 
-from rewards.answer import Verdict, boxed_contents, last_number, stated_answer
+from rewards.answer import Verdict, last_number, stated_answer
+from rewards.boxes import last_outer_box
 from rewards.format import CUT, FormatReward, completion_text, cut_thinking, is_well_formed, last_answer
 from rewards.grade import Grade
 
@@ -33,15 +34,6 @@ def read_integer(text: str) -> int | None:
     return int(text) if _INTEGER.fullmatch(text) else None
 
 
-def last_outer_box(text: str) -> str | None:
-    """Content of the last complete box of ``text`` that is not inside another; None if there is none."""
-    last, end = None, 0
-    for start, stop, content in boxed_contents(text):
-        if start >= end:
-            last, end = content, stop
-    return last
-
-
 def grade_igsm(completion: str, answer: int, lenient: bool = False) -> Grade:
     """`Grade` of ``completion`` (without its prompt) for a problem with that answer.
 
@@ -64,8 +56,9 @@ def grade_igsm(completion: str, answer: int, lenient: bool = False) -> Grade:
         verdict = _verdict(text, value, answer)
     medium = loose = verdict is Verdict.CORRECT
     if not medium:
-        value = _found_anywhere(outside if outside.replace(CUT, "").strip() else completion)
-        loose = value == answer
+        elsewhere = _found_anywhere(outside if outside.replace(CUT, "").strip() else completion)
+        loose = elsewhere == answer
+        value = elsewhere if value is None else value
     return Grade(
         medium and well_formed, medium, loose, None if value is None else str(value), str(verdict), well_formed
     )
@@ -109,6 +102,7 @@ class IgsmReward:
     """
 
     __name__ = "correctness"
+    full = 1.0
 
     def __init__(self, lenient: bool = False, reference: bool = False):
         self.lenient, self.reference = lenient, reference

@@ -8,13 +8,14 @@ import re
 from fractions import Fraction
 
 from rewards.answer import (
-    boxed_contents,
     grade_answer,
     last_block,
     last_hashes,
     last_number,
     stated_answer,
 )
+from rewards.boxes import boxed_contents
+from rewards.format import AnswerPlace
 from rewards.grade import Grade
 from rewards.latex_reading import (
     based_numbers,
@@ -73,7 +74,9 @@ def canonical_latex(text: str) -> str | None:
     return canonical(cleaned(text)) if is_readable(text) else None
 
 
-def grade_latex(completion: str, gold: str, reading: Reading | None = None) -> Grade:
+def grade_latex(
+    completion: str, gold: str, reading: Reading | None = None, place: AnswerPlace = AnswerPlace.TAGS
+) -> Grade:
     """`Grade` of ``completion`` (without its prompt) by mathematical equality with ``gold``.
 
     ``gold`` is LaTeX or plain text without its environment, as in MATH. Numbers, with units and words as
@@ -86,14 +89,15 @@ def grade_latex(completion: str, gold: str, reading: Reading | None = None) -> G
     Args:
         reading: another way of reading than the reward's, for a case whose source asks for one. Where it is not
             ``whole``, math-verify finds both answers by itself.
+        place: where the prompt asks for the answer.
     """
     if reading is not None and not reading.whole:
-        return grade_answer(completion, _not_blank, lambda text: is_equal(gold, text, reading), (_not_blank,))
+        return grade_answer(completion, _not_blank, lambda text: is_equal(gold, text, reading), (_not_blank,), place)
     if canonical_latex(gold) is None:
         raise UserError(f"the gold answer {gold[:80]!r} is blank, too long or badly nested; mend the row.")
     target = cleaned(gold)
     return grade_answer(
-        completion, canonical_latex, lambda text: _equals(cleaned(text), target, reading), LATEX_FINDERS
+        completion, canonical_latex, lambda text: _equals(cleaned(text), target, reading), LATEX_FINDERS, place
     )
 
 

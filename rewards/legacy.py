@@ -34,10 +34,11 @@ class LegacyReward:
     Args:
         name: name of the column.
         value: (completion text, gold as the data set writes it) -> reward.
+        full: what an ideal answer gets; None where the reference's defects withhold it.
     """
 
-    def __init__(self, name: str, value):
-        self.__name__, self.value = name, value
+    def __init__(self, name: str, value, full: float | None = None):
+        self.__name__, self.value, self.full = name, value, full
 
     def __call__(self, prompts, completions, gold_text, **kwargs) -> list[float]:
         texts = map(completion_text, completions)
@@ -55,7 +56,7 @@ def legacy_rewards(with_cosine: bool, max_length: int) -> list[LegacyReward]:
         LegacyReward("soft_format", lambda text, gold: 0.5 * bool(_SOFT.match(text))),
         LegacyReward("strict_format", lambda text, gold: 0.5 * bool(_STRICT.match(text))),
         LegacyReward("integer", lambda text, gold: 0.5 * extract(text).isdigit()),
-        LegacyReward("correctness", is_right),
+        LegacyReward("correctness", is_right, full=1.0),
     ]
     if with_cosine:
         columns.append(LegacyReward("cosine", lambda text, gold: cosine(len(text) / max_length, is_right(text, gold))))

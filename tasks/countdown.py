@@ -171,6 +171,13 @@ def prompt(numbers: list[int], target: int, style: str = "chat") -> list[dict[st
     raise UserError(f"--prompt_style={style!r} is unknown; use one of {', '.join(PROMPT_STYLES)}.")
 
 
+def worked_example(style: str) -> tuple[dict, str]:
+    """(a problem with its prompt, its right answer in the shape asked for), which the check at the start has graded."""
+    numbers, target = [2, 3, 4], 24
+    row = {"prompt": prompt(numbers, target, style), "numbers": numbers, "target": target}
+    return row, "<think>2*3=6 6*4=24</think>\n<answer>2*3*4</answer>"
+
+
 def add_prompts(problems: Dataset, style: str) -> Dataset:
     """Rows with the columns that training and evaluation read: prompt, numbers, target."""
     return problems.map(

@@ -9,12 +9,13 @@ from datasets import Dataset
 
 from intrinsic import known_names
 from tasks.math import GSM8K, NUMINA
-from tasks.math_prompts import add_prompts, check_prompt
+from tasks.math_prompts import EXEMPLARS, add_prompts, check_prompt, solution
 from training.errors import UserError
 from training.options import IntrinsicOptions
 from training.run_options import RunOptions
 
 MAX_VALIDATION_SHARE = 0.2
+LEGACY_PROMPT_TYPES = ("reasoning", "plain")  # with the tags that the reference's regexes look for
 
 
 def _flag(default, help):
@@ -39,9 +40,13 @@ class MathOptions:
     train_problems: int = _flag(0, "Random training problems to use; 0 uses all.")
     num_shots: int = _flag(0, "Worked examples before each question, in training and evaluation alike, 0 to 9.")
     prompt_type: str = _flag(
-        "reasoning", "reasoning or think (tags), qwen25-math-cot (boxed), plain (no chat template)."
+        "reasoning",
+        "Where the answer is asked for, rewarded and evaluated: reasoning or think (tags), qwen25-math-cot (a box), "
+        "plain (tags of reasoning, no chat template).",
     )
-    format_weight: float = _flag(1.0, "Weight of the rewards for shape alone (each at most 0.5).")
+    format_weight: float = _flag(
+        1.0, "Weight of the rewards for the shape alone that --prompt_type asks for, tags or a box (each at most 0.5)."
+    )
 
     def __post_init__(self):
         check_prompt(self.prompt_type, self.num_shots)
@@ -61,8 +66,16 @@ class GSM8KOptions(MathOptions):
     reward_legacy: bool = _flag(
         False,
         "Reward by the reference's arithmetic, defects included: answers compared as texts, regexes that stop at a "
-        "line break, unbounded tail penalty, cosine over characters.",
+        "line break, unbounded tail penalty, cosine over characters. Goes with --prompt_type reasoning and plain.",
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.reward_legacy and self.prompt_type not in LEGACY_PROMPT_TYPES:
+            raise UserError(
+                f"--reward_legacy reads the tags of --prompt_type {' and '.join(LEGACY_PROMPT_TYPES)}, not those of "
+                f"{self.prompt_type}; use one of them, or leave it out."
+            )
 
 
 @dataclass
@@ -87,6 +100,14 @@ def weights_of(rewards: Sequence[Callable], task: MathOptions, intrinsic: MathIn
     """One weight per reward column: correctness 1, those of ``--use_ir`` as ``--ir_weight`` says, shape by its flag."""
     fixed = {"correctness": 1.0, **intrinsic.reward_weights}
     return [fixed.get(reward.__name__, task.format_weight) for reward in rewards]
+
+
+def worked_example(options: MathOptions) -> tuple[dict, str]:
+    """(a problem with its prompt, its right answer in the shape asked for), which the check at the start has graded."""
+    exemplar = EXEMPLARS[0]
+    row = {"question": exemplar.question, "gold": exemplar.answer, "gold_text": exemplar.answer}
+    (asked,) = add_prompts(Dataset.from_list([row]), options.prompt_type, options.num_shots)
+    return asked, solution(exemplar, options.prompt_type)
 
 
 def load_problems(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
+from rewards.format import PLACE, AnswerPlace
 from training.errors import UserError
 
 _TAGGED = (
@@ -21,6 +22,11 @@ SYSTEM_PROMPTS = {
     "plain": _TAGGED.format(thinking="reasoning"),
 }
 PROMPT_TYPES = tuple(SYSTEM_PROMPTS)
+
+
+def place_of(prompt_type: str) -> AnswerPlace:
+    """Where prompts of ``prompt_type`` ask for the answer; rewards and evaluations look for it there alone."""
+    return AnswerPlace.BOX if SYSTEM_PROMPTS[prompt_type] == _BOXED else AnswerPlace.TAGS
 
 
 class Exemplar(NamedTuple):
@@ -85,7 +91,7 @@ EXEMPLARS = (
 
 def solution(exemplar: Exemplar, prompt_type: str) -> str:
     """The exemplar's steps and answer in the shape that ``prompt_type`` asks for."""
-    if SYSTEM_PROMPTS[prompt_type] == _BOXED:
+    if place_of(prompt_type) is AnswerPlace.BOX:
         return f"{exemplar.steps}\nThe answer is \\boxed{{{exemplar.answer}}}."
     tag = "think" if prompt_type == "think" else "reasoning"
     return f"<{tag}>\n{exemplar.steps}\n</{tag}>\n<answer>\n{exemplar.answer}\n</answer>"
@@ -121,13 +127,14 @@ def check_prompt(prompt_type: str, num_shots: int) -> None:
 
 
 def add_prompts(rows: Dataset, prompt_type: str = "reasoning", num_shots: int = 0, seed: int = 0) -> Dataset:
-    """``rows`` with a column prompt made from their question; every row draws its own shots.
+    """``rows`` with a column prompt made from their question, and `PLACE`; every row draws its own shots.
 
     Raises `UserError` on an unknown prompt type or more shots than there are exemplars.
     """
     check_prompt(prompt_type, num_shots)
 
     def with_prompt(row: dict, index: int) -> dict:
-        return {"prompt": prompt(row["question"], prompt_type, draw_shots(num_shots, seed, index))}
+        asked = prompt(row["question"], prompt_type, draw_shots(num_shots, seed, index))
+        return {"prompt": asked, PLACE: place_of(prompt_type)}
 
     return rows.map(with_prompt, with_indices=True)

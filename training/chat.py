@@ -1,21 +1,122 @@
 """From a prompt, conversation or plain text, to the text that a policy reads."""
 
+from collections.abc import Iterable
+
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from rewards.format import opened_thinking
 from training.errors import UserError
 
+# What a chat template raises on turns that it does not take: an exception of its own, or one of what it computes with.
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
+# Before a chat template: the system text becomes the beginning of the first user turn.
+_JOINING = (
+    "{%- if messages|length > 1 and messages[0]['role'] == 'system' and messages[1]['role'] == 'user' -%}"
+    r"{%- set joined = messages[0]['content'] ~ '\n\n' ~ messages[1]['content'] -%}"
+    "{%- set messages = [{'role': 'user', 'content': joined}] + messages[2:] -%}"
+    "{%- endif -%}"
+)
+_SYSTEM_AND_USER = [{"role": "system", "content": "system text"}, {"role": "user", "content": "user text"}]
+_WITHOUT_TEMPLATE = "a prompt that needs none: --prompt_type=plain (questions) or --prompt_style=base (Countdown, iGSM)"
 
-def render(prompt: str | list[dict], tokenizer: PreTrainedTokenizerBase) -> str:
-    """``prompt`` as the policy reads it: a text as it is, a conversation through the chat template."""
+
+def render(prompt: str | list[dict], tokenizer: PreTrainedTokenizerBase, **settings) -> str:
+    """``prompt`` as the policy reads it: a text as it is, a conversation through the chat template.
+
+    ``settings`` are further names for the template, as in TRL's ``chat_template_kwargs``.
+    """
     if isinstance(prompt, str):
         return prompt
-    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **settings)
+
+
+def with_prefill(
+    prompt: str | list[dict], completion: str | list[dict], tokenizer: PreTrainedTokenizerBase, **settings
+) -> str | list[dict]:
+    """``completion`` as scorers read it: behind the opening thinking tag that its rendered prompt may end in."""
+    prefill = opened_thinking(render(prompt, tokenizer, **settings))
+    if not prefill:
+        return completion
+    if isinstance(completion, str):
+        return prefill + completion
+    first, *others = completion
+    return [first | {"content": prefill + (first["content"] or "")}, *others]
+
+
+def take_system_turns(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a chat template that refuses a system turn put the system text before the first user turn instead.
+
+    Prompts stay as they are, with a system and a user turn: what is joined is the text that the policy reads. The
+    template is saved with the tokenizer, so a trained policy is asked later as it was in training.
+    """
+    template = tokenizer.chat_template
+    if template is None or _renders(_SYSTEM_AND_USER, tokenizer):
+        return
+    if isinstance(template, dict):
+        tokenizer.chat_template = {name: _JOINING + text for name, text in template.items()}
+    else:
+        tokenizer.chat_template = _JOINING + template
+    if not _renders(_SYSTEM_AND_USER, tokenizer):
+        tokenizer.chat_template = template
+
+
+def _renders(turns: list[dict], tokenizer: PreTrainedTokenizerBase) -> bool:
+    try:
+        render(turns, tokenizer)
+    except TEMPLATE_ERRORS:
+        return False
+    return True
 
 
 def check_chat_template(prompt: str | list[dict], tokenizer: PreTrainedTokenizerBase, model_name: str) -> None:
-    """Raise `UserError` when ``prompt`` is a conversation and the tokenizer cannot render one."""
-    if not isinstance(prompt, str) and tokenizer.chat_template is None:
+    """Raise `UserError` when ``prompt`` is a conversation and the tokenizer cannot render it.
+
+    Prints where its system text goes if that is not into a turn of its own.
+    """
+    if isinstance(prompt, str):
+        return
+    if tokenizer.chat_template is None:
         raise UserError(
-            f"--model_name={model_name!r} has no chat template; use an instruct model, or a prompt that needs none: "
-            "--prompt_type=plain (questions) or --prompt_style=base (Countdown)."
+            f"--model_name={model_name!r} has no chat template; use an instruct model, or {_WITHOUT_TEMPLATE}."
         )
+    try:
+        text = render(prompt, tokenizer)
+    except TEMPLATE_ERRORS as error:
+        raise UserError(
+            f"the chat template of --model_name={model_name!r} refuses the turns of the prompt ({error}); use "
+            f"{_WITHOUT_TEMPLATE}."
+        ) from error
+    if prompt[0]["role"] != "system":
+        return
+    if _joins(tokenizer):
+        print(f"the chat template of {model_name} takes no system turn: its text goes before the first user turn")
+    elif prompt[0]["content"].strip() not in text:
+        print(
+            f"the chat template of {model_name} leaves the system text out: the policy is not told what is asked of it"
+        )
+
+
+def _joins(tokenizer: PreTrainedTokenizerBase) -> bool:
+    template = tokenizer.chat_template
+    texts = template.values() if isinstance(template, dict) else [template]
+    return any(text.startswith(_JOINING) for text in texts)
+
+
+def check_conversations(rows: Iterable[dict], tokenizer: PreTrainedTokenizerBase, model_name: str) -> None:
+    """`check_chat_template` on the first prompt; raises `UserError` for the first row whose turns cannot be rendered.
+
+    ``rows``: columns prompt and completion, both conversations, or texts, which need no template.
+    """
+    for index, row in enumerate(rows):
+        if isinstance(row["prompt"], str):
+            return
+        if index == 0:
+            check_chat_template(row["prompt"], tokenizer, model_name)
+        try:
+            tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
+        except TEMPLATE_ERRORS as error:
+            raise UserError(
+                f"row {index}: the chat template of --model_name={model_name!r} refuses its turns ({error}); mend or "
+                "remove the row, or give prompts and completions as texts."
+            ) from error

@@ -9,12 +9,14 @@ from datasets import Dataset
 from packaging.requirements import Requirement
 from transformers import AutoModelForCausalLM
 
+from training.end_tokens import described_end_tokens
 from training.fit import report
 from training.help import OTHER, grouped, shown
-from training.policy import architecture_of, load_tokenizer
+from training.policy import architecture_of, generation_config_of, load_tokenizer
 from training.problems import check_batch, fitting_rows, longest_prompt
 from training.run import Run
 from training.run_options import SHADOWED, RunConfig, RunOptions
+from training.self_check import Scoring, check_scoring
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements.txt"
 CORE = ("torch", "transformers", "trl", "accelerate", "peft", "datasets")
@@ -22,13 +24,16 @@ ADAMW_COPIES = 4  # weights, gradients and the two moments, all in the precision
 GIB = 2**30
 
 
-def dry_run(task: str, flags: tuple, load_problems: Callable[[], tuple[Dataset, Dataset | None]]) -> None:
+def dry_run(
+    task: str, flags: tuple, load_problems: Callable[[], tuple[Dataset, Dataset | None]], scoring: Scoring
+) -> None:
     """Print every setting, then check what the run would use, in its order, with one OK line per check.
 
     Args:
         task: name of the task, as for `Run`.
         flags: what `training.run_options.parse_options` returned.
         load_problems: loads the (training, validation) rows as the run does.
+        scoring: the run's rewards.
 
     Raises `UserError` at the first check that fails. Writes no file.
     """
@@ -36,7 +41,7 @@ def dry_run(task: str, flags: tuple, load_problems: Callable[[], tuple[Dataset, 
     for line in (*settings(flags), ""):
         if is_main:
             print(line)
-    for check, found in _checks(task, *flags, load_problems):
+    for check, found in _checks(task, *flags, load_problems, scoring):
         if is_main:
             print(f"OK  {check}: {found}", flush=True)
 
@@ -55,7 +60,9 @@ def settings(flags: tuple) -> list[str]:
     return lines
 
 
-def _checks(task, task_options, intrinsic, options: RunOptions, config: RunConfig, load) -> Iterator[tuple[str, str]]:
+def _checks(
+    task, task_options, intrinsic, options: RunOptions, config: RunConfig, load, scoring: Scoring
+) -> Iterator[tuple[str, str]]:
     yield "flags", f"valid, over {options.config_file}" if options.config_file else "valid"
     yield "packages", packages()
     yield "device", device(config)
@@ -65,6 +72,9 @@ def _checks(task, task_options, intrinsic, options: RunOptions, config: RunConfi
     rows = fitting_rows(rows, tokenizer, options, config)
     check_batch(rows, config)
     yield "data", f"{len(rows)} training problems, {len(validation or [])} validation problems"
+    check_scoring(scoring, tokenizer, config)
+    yield "rewards", f"an ideal answer under {scoring.asked} is paid in full"
+    yield "end", described_end_tokens(tokenizer, generation_config_of(options.model_name))
     run = Run(task, task_options, intrinsic, options, config, rows)
     yield "bonuses", ", ".join(f"{bonus.name} ({bonus.placement})" for bonus in run.bonuses) or "none"
     yield "run folder", f"{run.path}, {f'resuming from {run.checkpoint}' if run.checkpoint else 'new'}"

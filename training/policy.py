@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -22,6 +23,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file, is_bitsandbytes_available
 
+from training.chat import take_system_turns
 from training.errors import UserError
 from training.state_io import read_json
 
@@ -198,7 +200,10 @@ def _shards(index: Path) -> set[str]:
 
 
 def load_tokenizer(model_name: str) -> PreTrainedTokenizerBase:
-    """Left-padding tokenizer; a missing pad token becomes the EOS token. An adapter without one has its base's."""
+    """Left-padding tokenizer; a missing pad token becomes the EOS token. An adapter without one has its base's.
+
+    Its chat template takes a system turn where that can be brought about (see `training.chat.take_system_turns`).
+    """
     path = resolve(model_name)
     base = adapter_base(path)
     if base is not None and not (Path(path) / "tokenizer_config.json").is_file():
@@ -206,7 +211,17 @@ def load_tokenizer(model_name: str) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    take_system_turns(tokenizer)
     return tokenizer
+
+
+def generation_config_of(model_name: str) -> GenerationConfig:
+    """How the policy, or the base of an adapter, generates; by its architecture where no file says it."""
+    path = resolve(model_name)
+    try:
+        return GenerationConfig.from_pretrained(adapter_base(path) or path)
+    except OSError:
+        return GenerationConfig.from_model_config(architecture_of(model_name))
 
 
 def architecture_of(model_name: str) -> PretrainedConfig:

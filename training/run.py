@@ -23,6 +23,7 @@ from training.bonus_pipeline import BonusPipeline
 from training.callbacks import InterruptCallback, MetricsCallback, install_progress
 from training.checkpoint import abandon_after, check_identity, find_checkpoint, load_state, step_of
 from training.collapse import EXIT_CODE, CollapseCallback, stops_on_collapse
+from training.end_tokens import described_end_tokens, end_tokens_differ
 from training.errors import UserError
 from training.finite_updates import FiniteUpdates
 from training.fit import total_steps
@@ -111,6 +112,8 @@ class Run:
         """Load the policy, build the trainer on it, and make the run folder, which a failed start leaves alone."""
         base = lora_base(self.options, self.path / "base", resumes=self.checkpoint is not None)
         policy = load_policy(base, self.options)
+        if end_tokens_differ(tokenizer, policy.generation_config):
+            self._print(described_end_tokens(tokenizer, policy.generation_config))
         # Columns of weight 0 are logged and pay nothing.
         self.config.reward_weights = [0.0 if self.intrinsic.sc_alone else weight for weight in reward_weights]
         callbacks = [MetricsCallback(self.path / "metrics.jsonl"), FiniteUpdates(), self.watchdogs, *callbacks]

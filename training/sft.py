@@ -12,6 +12,7 @@ from trl import SFTConfig, SFTTrainer
 from training.callbacks import MetricsCallback
 from training.checkpoint import check_identity, find_checkpoint, saving
 from training.devices import has_bfloat16
+from training.end_tokens import set_end_tokens, with_end_token
 from training.errors import UserError
 from training.help import help_text
 from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy, lora_base
@@ -154,10 +155,12 @@ def build_trainer(
     config.completion_only_loss = options.loss_on == "completion"
     folder = Path(config.output_dir)
     config.max_length = None  # too long ones are gone; nothing is cut
+    model = build_policy(options, config.seed, folder, resumes)
+    set_end_tokens(model, tokenizer)
     return TrustedSFTTrainer(
-        model=build_policy(options, config.seed, folder, resumes),
+        model=model,
         args=config,
-        train_dataset=rows,
+        train_dataset=with_end_token(rows, tokenizer),
         processing_class=tokenizer,
         peft_config=options.lora_config(),
         callbacks=[MetricsCallback(folder / "metrics.jsonl")],

@@ -32,8 +32,10 @@ from training.bonus_pipeline import (
 )
 from training.buckets import by_length, idle_rows
 from training.capture import GenerationCapture
+from training.chat import with_prefill
 from training.checkpoint import check_identity, load_state, rotate, save_state, saving
 from training.completion_table import BonusColumn, write_completions
+from training.end_tokens import set_end_tokens
 from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, refuse_sharded
 from training.frozen_policy import FrozenPolicy
 from training.padding import pad_tokens
@@ -92,6 +94,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         if self.bonuses.needs & FROZEN_FEATURES.keys():
             uses_adapter = trainer_kwargs.get("peft_config") is not None or is_peft_model(model)
             frozen = FrozenPolicy(model, has_reference=args.beta != 0.0, uses_adapter=uses_adapter)
+        if trainer_kwargs.get("processing_class") is not None:
+            set_end_tokens(model, trainer_kwargs["processing_class"])
         super().__init__(model, reward_funcs=[*reward_funcs, *columns], args=args, **trainer_kwargs)
         refuse_sharded(self.bonuses.bonuses, self._dist.is_fsdp or self._dist.is_zero3)
         self.correctness_column = self.reward_func_names.index(correctness)
@@ -194,7 +198,9 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         return self._frozen is not None and self.model.training and whole_rows and self.accelerator.num_processes == 1
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        settings = {"tokenizer": self.processing_class, **self.chat_template_kwargs}
+        whole = [with_prefill(*pair, **settings) for pair in zip(prompts, completions, strict=True)]
+        rewards = super()._calculate_rewards(inputs, prompts, whole, completion_ids_list)
         if not self.model.training:
             return rewards
         self._rollout = self._gather_rollout(prompts, completions, rewards)

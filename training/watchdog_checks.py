@@ -24,8 +24,9 @@ SHAPE_MAXIMA = {
     "xml_count": SHAPE_REWARD,
     "soft_format": SHAPE_REWARD,
     "strict_format": SHAPE_REWARD,
+    "box_format": SHAPE_REWARD,
 }
-FORMATS = ("format", "xml_count", "soft_format", "strict_format")
+FORMATS = ("format", "xml_count", "soft_format", "strict_format", "box_format")
 
 
 # What a bonus measures, where its raw value is standardised in the group and so always 0 on average.

@@ -132,6 +132,13 @@ def prompt(question: str, style: str = "chat") -> list[dict[str, str]] | str:
     raise UserError(f"--prompt_style={style!r} is unknown; use one of {', '.join(PROMPT_STYLES)}.")
 
 
+def worked_example(style: str) -> tuple[dict, str]:
+    """(a problem with its prompt, its right answer in the shape asked for), which the check at the start has graded."""
+    question = "There are 3 pens in each box. How many pens are in 2 boxes?"
+    row = {"prompt": prompt(question, style), "answer": 6}
+    return row, "<think>\n2 * 3 = 6\n</think>\n<answer>\nThe final answer is \\boxed{6}.\n</answer>"
+
+
 def add_prompts(problems: Dataset, style: str) -> Dataset:
     """Rows with the columns that training and evaluation read: prompt, answer, op, template."""
     kept = ("answer", "op", "template")

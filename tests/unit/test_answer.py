@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.answer import Verdict, boxed_contents, find_answer, grade_number, has_latex
+from rewards.answer import Verdict, find_answer, grade_number, has_latex
+from rewards.boxes import boxed_contents
 from rewards.number import MAX_LENGTH, parse_number
 from training.errors import UserError
 
@@ -339,7 +340,9 @@ def test_every_gold_of_gsm8k_is_a_number_and_equals_itself(split):
         assert grade_number(row["answer"], gold).loose
 
 
-def test_the_answer_of_a_grade_is_what_the_loose_tier_read():
-    # A vote over answers would otherwise count a wrong answer whose completion is right under that tier.
+def test_the_answer_of_a_grade_stands_at_its_place_and_elsewhere_only_where_none_can_be_read_there():
+    # Votes and counts of answers read what the reward reads.
     grade = grade_number("So the answer is 18. <answer>17</answer>", "18")
+    assert (grade.medium, grade.loose, grade.answer) == (False, True, "17")
+    grade = grade_number("So the answer is 18. <answer>none</answer>", "18")
     assert (grade.medium, grade.loose, grade.answer) == (False, True, "18")

@@ -136,15 +136,17 @@ def test_decoding_is_ours_whatever_defaults_the_model_came_with(policy, decoding
         model.generation_config = config
 
 
-def record(problem, medium, answer, loose=None, verdict="wrong"):
+def record(problem, medium, answer, loose=None, verdict=None):
+    verdict = verdict or ("correct" if medium else "wrong")
     loose = medium if loose is None else loose
     flags = {"strict": False, "medium": medium, "loose": loose, "well_formed": False}
     return {"id": problem, "answer": answer, "verdict": verdict, "length": 4, "truncated": False, **flags}
 
 
-def test_majority_vote_counts_the_answers_of_the_loose_tier():
-    # Two of three samples say 7 without the tags: right by vote under loose, wrong in every medium verdict but one.
-    records = [record(0, True, "7"), record(0, False, "7", loose=True), record(0, False, "8"), record(0, False, None)]
+def test_majority_vote_counts_answers_at_their_place_and_where_there_is_none_those_of_the_loose_tier():
+    # Two of three samples say 7, one of them without the tags; the third's tags say 8, whatever else it says.
+    unplaced = record(0, False, "7", loose=True, verdict="no_answer")
+    records = [record(0, True, "7"), unplaced, record(0, False, "8"), record(0, False, None)]
     metrics = summarize_records(records)
     assert metrics["maj@4"]["mean"] == 1.0 and metrics["accuracy"]["mean"] == 0.25
     assert metrics["pass@4"]["mean"] == 1.0 and metrics["loose"]["mean"] == 0.5

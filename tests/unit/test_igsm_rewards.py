@@ -2,7 +2,8 @@
 
 import pytest
 
-from rewards.igsm import IgsmReward, grade_igsm, igsm_rewards, last_outer_box, read_integer, reference_score
+from rewards.boxes import last_outer_box
+from rewards.igsm import IgsmReward, grade_igsm, igsm_rewards, read_integer, reference_score
 
 
 def answered(text):

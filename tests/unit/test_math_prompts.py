@@ -6,7 +6,7 @@ from datasets import Dataset
 from rewards.answer import grade_number
 from rewards.format import is_well_formed
 from tasks.math_options import GSM8KOptions, load_problems
-from tasks.math_prompts import EXEMPLARS, add_prompts, prompt, solution
+from tasks.math_prompts import EXEMPLARS, PROMPT_TYPES, add_prompts, place_of, prompt, solution
 from training.errors import UserError
 from training.rollout import message_text
 from training.run_options import RunOptions
@@ -14,10 +14,9 @@ from training.run_options import RunOptions
 
 @pytest.mark.parametrize("exemplar", EXEMPLARS, ids=lambda exemplar: exemplar.answer)
 def test_exemplars_are_right_in_the_shape_their_prompt_asks_for(exemplar):
-    for prompt_type in ("reasoning", "think", "plain"):
-        text = solution(exemplar, prompt_type)
-        assert is_well_formed(text) and grade_number(text, exemplar.answer).strict
-    assert grade_number(solution(exemplar, "qwen25-math-cot"), exemplar.answer).loose
+    for prompt_type in PROMPT_TYPES:
+        text, place = solution(exemplar, prompt_type), place_of(prompt_type)
+        assert is_well_formed(text, place) and grade_number(text, exemplar.answer, place).strict
     assert exemplar.answer in exemplar.steps.splitlines()[-1]
 
 
