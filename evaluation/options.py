@@ -30,7 +30,9 @@ class EvalOptions:
     limit: int = _flag(0, "Evaluate the first this many problems; 0 evaluates all.")
     num_shots: int = _flag(0, "Worked examples before each question, 0 to 9.")
     prompt_type: str = _flag(
-        "reasoning", "reasoning or think (tags), qwen25-math-cot (boxed), plain (for a policy without chat template)."
+        "reasoning",
+        "Where the answer is asked for and looked for: reasoning or think (tags), qwen25-math-cot (a box), plain (tags "
+        "of reasoning, for a policy without chat template).",
     )
     n: int = _flag(1, "Samples per problem; pass@k and maj@k need several and a temperature above 0.")
     temperature: float = _flag(0.0, "Sampling temperature; 0 is greedy.")

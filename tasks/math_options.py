@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from intrinsic import known_names
 from tasks.math import GSM8K, NUMINA
-from tasks.math_prompts import EXEMPLARS, add_prompts, check_prompt, solution
+from tasks.math_prompts import EXEMPLARS, add_prompts, check_prompt, draw_shots, prompt_columns, solution
 from training.errors import UserError
 from training.options import IntrinsicOptions
 from training.run_options import RunOptions
@@ -105,9 +105,9 @@ def weights_of(rewards: Sequence[Callable], task: MathOptions, intrinsic: MathIn
 def worked_example(options: MathOptions) -> tuple[dict, str]:
     """(a problem with its prompt, its right answer in the shape asked for), which the check at the start has graded."""
     exemplar = EXEMPLARS[0]
-    row = {"question": exemplar.question, "gold": exemplar.answer, "gold_text": exemplar.answer}
-    (asked,) = add_prompts(Dataset.from_list([row]), options.prompt_type, options.num_shots)
-    return asked, solution(exemplar, options.prompt_type)
+    shots = draw_shots(options.num_shots, 0, 0)
+    row = {"gold": exemplar.answer, "gold_text": exemplar.answer}
+    return row | prompt_columns(exemplar.question, options.prompt_type, shots), solution(exemplar, options.prompt_type)
 
 
 def load_problems(

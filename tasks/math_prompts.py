@@ -113,6 +113,11 @@ def prompt(question: str, prompt_type: str = "reasoning", shots: Sequence[Exempl
     return [*messages, {"role": "user", "content": question}]
 
 
+def prompt_columns(question: str, prompt_type: str, shots: Sequence[Exemplar]) -> dict:
+    """The columns that say what is asked: the prompt, and where it wants the answer."""
+    return {"prompt": prompt(question, prompt_type, shots), PLACE: place_of(prompt_type)}
+
+
 def draw_shots(num_shots: int, seed: int, index: int) -> list[Exemplar]:
     """``num_shots`` distinct exemplars for the row ``index``, the same whenever seed and index are."""
     return Random(f"{seed}-{index}").sample(EXEMPLARS, num_shots)
@@ -127,14 +132,13 @@ def check_prompt(prompt_type: str, num_shots: int) -> None:
 
 
 def add_prompts(rows: Dataset, prompt_type: str = "reasoning", num_shots: int = 0, seed: int = 0) -> Dataset:
-    """``rows`` with a column prompt made from their question, and `PLACE`; every row draws its own shots.
+    """``rows`` with the `prompt_columns` of their question; every row draws its own shots.
 
     Raises `UserError` on an unknown prompt type or more shots than there are exemplars.
     """
     check_prompt(prompt_type, num_shots)
 
     def with_prompt(row: dict, index: int) -> dict:
-        asked = prompt(row["question"], prompt_type, draw_shots(num_shots, seed, index))
-        return {"prompt": asked, PLACE: place_of(prompt_type)}
+        return prompt_columns(row["question"], prompt_type, draw_shots(num_shots, seed, index))
 
     return rows.map(with_prompt, with_indices=True)

@@ -18,7 +18,7 @@ from training.help import GROUPS
 from training.policy import EMBEDDED, load_policy, load_tokenizer
 from training.presets import PRESETS
 
-CHECKS = ["flags", "packages", "device", "model", "data", "bonuses", "run folder", "memory"]
+CHECKS = ["flags", "packages", "device", "model", "data", "rewards", "end", "bonuses", "run folder", "memory"]
 TOY = ["--train_problems", "64", "--eval_problems", "8", "--bs", "2", "--num_generations", "4", "--L", "12"]
 
 

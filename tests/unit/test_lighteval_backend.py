@@ -94,7 +94,7 @@ def test_rows_keep_solutions_and_get_numbers_and_rendered_prompts(requests, tmp_
     rows = requests[0][1]
     rendered = f"<|user|>{ROW['question']}<|assistant|>"
     assert rows == {
-        "ours/test": [{"prompt": rendered, "gold": "5"}, {"prompt": rendered, "gold": "1005"}],
+        "ours/test": [{"prompt": rendered, "gold": gold, "answer_place": "tags"} for gold in ("5", "1005")],
         "builtin/test": [ROW, ROW | {"answer": "She has 1,005.\n#### 1,005"}],
     }
 
