@@ -62,7 +62,9 @@ def test_m10_distances_of_the_real_encoder(encoder):
             1 - second @ wrong,
         ]
     )
-    torch.testing.assert_close(actual, torch.tensor([0.67771, 0.43606, 0.33886, 0.02777, 0.27721]), atol=1e-3, rtol=0)
+    # CPUs without bfloat16 in hardware add its products in another order; its resolution is 4e-3.
+    bound = 2e-3 if encoder.bfloat16 else 1e-3
+    torch.testing.assert_close(actual, torch.tensor([0.67771, 0.43606, 0.33886, 0.02777, 0.27721]), atol=bound, rtol=0)
     torch.testing.assert_close(encoder(M10).norm(dim=1), torch.ones(3), atol=1e-6, rtol=0)
 
 

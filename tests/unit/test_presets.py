@@ -183,7 +183,6 @@ def test_a_bad_config_file_is_refused_in_one_sentence(text, message, parse):
         ("learning_rate: 1e-4\nmax_steps: 1e3", "--learning_rate 1e-4 --max_steps 1000"),
         ("eval_steps:\nmin_p: none", ""),
         ("run_name: 2026-11-25", "--run_name 2026-11-25"),
-        ("reward_weights: [1, 2e-1]", "--reward_weights 1 .2"),
         ("scale_rewards: no", "--scale_rewards none"),
         ("lr_scheduler_kwargs: {min_lr_rate: 0.1}", '--lr_scheduler_kwargs {"min_lr_rate":0.1}'),
     ],
