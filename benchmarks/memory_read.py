@@ -32,7 +32,7 @@ from evaluation.metrics import mean_interval
 from intrinsic import build_bonus
 from intrinsic.encoder import build_encoder
 from intrinsic.knn_memory import READS, MemoryRPlus
-from intrinsic.self_certainty import right_above_wrong
+from intrinsic.parts.groups import right_above_wrong
 from training.errors import UserError, run_cli
 from training.options import IntrinsicOptions
 from training.rollout import Rollout

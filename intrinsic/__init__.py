@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib import import_module
 
-from intrinsic.base import Bonus
+from intrinsic.base import LEVELS, Bonus
 from training.errors import UserError
 
 REGISTRY = {
@@ -24,6 +24,7 @@ REGISTRY = {
 }
 SHUFFLE = "shuffle:"  # before a name of the registry: its control
 NO_BONUS = "no"
+NOISE = "noise"
 ALIASES = {"memoryr": "knn", "memoryr+": "knn+", "surprise": "ppl", "r1": NO_BONUS}
 
 
@@ -59,19 +60,47 @@ def bonus_class(name: str) -> type[Bonus]:
     return _load(REGISTRY[name])
 
 
-def build_bonus(name: str, options) -> Bonus:
-    """The bonus ``name``, or the control ``shuffle:NAME`` around one; raises `UserError` for one without control."""
-    if not name.startswith(SHUFFLE):
-        return bonus_class(name).from_options(options)
-    return _load("intrinsic.shuffle:Shuffle")(build_bonus(name.removeprefix(SHUFFLE), options), options.shuffle_seed)
+def build_bonus(name: str, options, level: str = LEVELS[0], beside: Bonus | None = None) -> Bonus:
+    """The bonus ``name`` at ``level``, or the control ``shuffle:NAME`` around one.
+
+    ``beside``: the bonus that ``noise`` stands beside and is as strong as; None for `rnd` with the same flags.
+    Raises `UserError` for a bonus that cannot have the control.
+    """
+    if name.startswith(SHUFFLE):
+        wrapped = build_bonus(name.removeprefix(SHUFFLE), options, level)
+        return _load("intrinsic.shuffle:Shuffle")(wrapped, options.shuffle_seed, options.shuffle_within)
+    if name == NOISE and beside is not None:
+        return bonus_class(name)(beside, options.rnd_seed, learns=False)
+    return bonus_class(name).from_options(options).at_level(level)
+
+
+def default_weight(name: str, level: str) -> float:
+    """The weight of the bonus ``name`` at ``level`` where ``--ir_weight`` gives none; that of a shuffle is its own."""
+    kind = bonus_class(name.removeprefix(SHUFFLE))
+    return kind.advantage_weight if level == "advantage" and kind.placement == "reward" else 1.0
 
 
 def build_bonuses(options) -> list[Bonus]:
-    """The bonuses that ``options.use_ir`` names, in order.
+    """The bonuses that ``options.use_ir`` names, in order, each at its level.
 
-    Raises `UserError` for two that replace it, or for one beside rewards or bonuses that it would throw away.
+    Raises `UserError` for two that replace the advantage, for one beside rewards or bonuses that it would throw away,
+    for the level "reward" where no bonus has it, and for noise beside several bonuses.
     """
-    bonuses = [build_bonus(name, options) for name in options.bonus_names]
+    names = options.bonus_names
+    others = [
+        build_bonus(name, options, level)
+        for name, level in zip(names, options.levels, strict=True)
+        if name != NOISE or len(names) == 1
+    ]
+    bonuses = list(others)
+    if NOISE in names and len(names) > 1:
+        if len(others) > 1:
+            raise UserError(
+                f"--use_ir={options.use_ir!r}: noise is as strong as the one bonus it stands beside, and here stand "
+                f"{len(others)}; name one."
+            )
+        bonuses.insert(names.index(NOISE), build_bonus(NOISE, options, beside=others[0]))
+    _check_levels(bonuses, options)
     replacers = [bonus.name for bonus in bonuses if bonus.replaces]
     if len(replacers) > 1:
         raise UserError(f"--use_ir={options.use_ir!r}: {' and '.join(replacers)} both replace the advantage; name one.")
@@ -79,9 +108,21 @@ def build_bonuses(options) -> list[Bonus]:
     if replacers and lost:
         raise UserError(
             f"--use_ir={options.use_ir!r}: {replacers[0]} replaces the advantage that {', '.join(lost)} would be part "
-            "of; leave one of them out."
+            "of; leave one of them out, or use --ir_level advantage."
         )
     return bonuses
+
+
+def _check_levels(bonuses: list[Bonus], options) -> None:
+    """Raise `UserError` where ``--ir_level`` asks for a place in the reward that a bonus does not have."""
+    asked = [bonus for bonus, level in zip(bonuses, options.levels, strict=True) if level == "reward"]
+    without = [bonus.name for bonus in asked if bonus.placement != "reward"]
+    # One level for several bonuses is meant for those that can have it.
+    if without and (len(without) == len(asked) or "," in options.ir_level):
+        raise UserError(
+            f"--ir_level={options.ir_level!r}: {', '.join(without)} joins after the group normalisation in its paper "
+            "and has no place in the reward; use advantage."
+        )
 
 
 def _load(target: str):

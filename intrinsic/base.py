@@ -11,6 +11,8 @@ from training.errors import RunError
 from training.rollout import Rollout
 
 Placement = Literal["reward", "advantage", "token"]
+LEVELS = ("advantage", "reward")  # of a bonus whose paper pays it in the reward
+SHUFFLE_WITHIN = ("verdict", "batch")  # among which completions the control shuffle:NAME permutes
 FEATURES = frozenset(
     {"text_embedding", "hidden", "logps", "self_certainty", "entropy", "frozen_hidden", "frozen_self_certainty"}
 )
@@ -27,6 +29,8 @@ class Bonus:
         batches_before_bonus: generation batches, those included, that it learns from before it pays anything.
         part_names: names of the separately logged parts of the score; empty for a bonus in one piece.
         replaces: whether `combine` puts its own advantage in place of the group's instead of adding to it.
+        centred: whether the pipeline subtracts the group's mean before it joins; set by `at_level`.
+        advantage_weight: default weight at the level "advantage" of a bonus that its paper pays in the reward.
     """
 
     name: str
@@ -36,6 +40,19 @@ class Bonus:
     pretrain_batches: int = 0
     batches_before_bonus: int = 0
     replaces: bool = False
+    centred: bool = False
+    advantage_weight: float = 1.0
+
+    def at_level(self, level: str) -> "Bonus":
+        """This bonus, placed at ``level`` if its paper pays it in the reward; others keep their place.
+
+        "reward" joins before the group normalisation, which brings any spread to unit size in a group of equal
+        verdicts, whatever the weight. "advantage" subtracts the mean over the group's eligible completions and adds
+        the rest after the normalisation, so that the weight means the same in every group.
+        """
+        if self.placement == "reward" and level == "advantage":
+            self.placement, self.centred = "advantage", True
+        return self
 
     @classmethod
     def from_options(cls, options) -> "Bonus":

@@ -1,54 +1,111 @@
-"""Control for i-MENTOR (its authors' rebuttal ran one too): GRPO plus Gaussian noise that goes the way of its bonus.
+"""Control for any bonus: GRPO plus Gaussian noise as strong as that bonus in each group (i-MENTOR's authors ran one).
 
-Plain GRPO has no such term. The noise knows nothing of any text, and passes through the same scale, error condition and
-decay as ``rnd``; what ``rnd`` gains beyond it is due to novelty.
+Plain GRPO has no such term. The noise knows nothing of any text: it has the standard deviation of the bonus among the
+group's eligible completions and the mean 0, goes the way of the bonus (its place, its level, its gate) and is new in
+every batch. What the bonus gains beyond it is due to which completion is paid, not to how much a group is disturbed.
 """
 
-import hashlib
-from collections import Counter
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from intrinsic.error_conditioned import Conditioning, ErrorConditionedBonus
+from intrinsic import build_bonus
+from intrinsic.base import Bonus
+from intrinsic.parts.groups import group_centred, group_generator
 from training.errors import UserError
 from training.rollout import Rollout
 
 
-def group_generator(*key) -> torch.Generator:
-    """A CPU generator whose numbers depend on ``key`` alone."""
-    digest = hashlib.blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=7).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
-
-
-class Noise(ErrorConditionedBonus):
-    """``--use_ir=noise``: N(0, 1) in place of the prediction error of ``rnd``; its ``--rnd_...`` flags hold here too.
+class Noise(Bonus):
+    """``--use_ir=noise``, as strong as `rnd` with the same flags, or ``--use_ir=NAME,noise``, as strong as NAME.
 
     Args:
-        conditioning: scale, gate and decay.
+        bonus: whose strength, place and gate the noise has.
         seed: of the noise; draws from no other random state.
+        learns: whether nobody else lets ``bonus`` learn; it is then learnt and saved here.
+
+    Raises `UserError` for a bonus with one value per token, or one that replaces the advantage.
     """
 
     name = "noise"
+    placement = "advantage"
 
-    def __init__(self, conditioning: Conditioning | None = None, seed: int = 0):
-        super().__init__(conditioning)
+    def __init__(self, bonus: Bonus, seed: int = 0, learns: bool = True):
         if seed < 0:
             raise UserError(f"--rnd_seed={seed} must be 0 or more.")
-        self.seed = seed
+        if bonus.placement == "token" or bonus.replaces:
+            kind = "one value per token" if bonus.placement == "token" else "an advantage in place of GRPO's"
+            raise UserError(
+                f"--use_ir={bonus.name},{self.name}: noise cannot be as strong as {bonus.name}: it is {kind}."
+            )
+        self.bonus, self.seed, self.learns = bonus, seed, learns
+        self.batches = 0
+        self.placement, self.centred = bonus.placement, bonus.centred
+        self.needs = bonus.needs
 
     @classmethod
     def from_options(cls, options) -> "Noise":
-        return cls(Conditioning.from_options(options), options.rnd_seed)
+        return cls(build_bonus("rnd", options), options.rnd_seed)
 
-    def novelty(self, rollout: Rollout) -> Tensor:
+    @property
+    def pretrain_batches(self) -> int:
+        return self.bonus.pretrain_batches if self.learns else 0
+
+    @property
+    def depends_on_length(self) -> bool:
+        return self.bonus.depends_on_length
+
+    def check(self, num_generations: int, max_completion_length: int) -> None:
+        self.bonus.check(num_generations, max_completion_length)
+
+    def eligible(self, rollout: Rollout) -> Tensor:
+        return self.bonus.eligible(rollout)
+
+    def score(self, rollout: Rollout) -> Tensor:
+        """Noise (B,) with mean 0 and the bonus's standard deviation among the eligible of each group; 0 for others.
+
+        A group of fewer than two eligible completions, or without spread, gets none.
+        """
+        values = self.bonus.score(rollout).nan_to_num()
+        inside = self.eligible(rollout).view(-1, rollout.num_generations)
+        drawn = self._normal(rollout).view_as(inside)
+        strength, own = _deviation(values.view_as(inside), inside), _deviation(drawn, inside)
+        noise = group_centred(drawn, inside) * (strength / own.clamp(min=torch.finfo(own.dtype).tiny))
+        return noise.flatten()
+
+    def _normal(self, rollout: Rollout) -> Tensor:
         """Independent normal numbers (B,), new ones for every batch, the same however groups are ordered."""
-        times, groups = Counter(), []
+        times: dict[str, int] = {}
+        groups = []
         for question in rollout.questions[:: rollout.num_generations]:
+            times[question] = times.get(question, 0) + 1
             generator = group_generator(self.seed, self.batches, question, times[question])
             groups.append(torch.randn(rollout.num_generations, generator=generator))
-            times[question] += 1
         return torch.cat(groups).to(rollout.device)
 
-    def identity(self) -> dict:
-        return super().identity() | {"seed": self.seed}
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """What the bonus learns and logs, where nobody else lets it learn."""
+        self.batches += 1
+        return self.bonus.update(rollout) if self.learns else {}
+
+    def combine(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
+        return self.bonus.combine(advantages, scores, rollout)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"batches": self.batches} | ({"bonus": self.bonus.state_dict()} if self.learns else {})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.batches = state["batches"]
+        if self.learns:
+            self.bonus.load_state_dict(state["bonus"])
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name, "seed": self.seed, "bonus": self.bonus.identity()}
+
+
+def _deviation(groups: Tensor, inside: Tensor) -> Tensor:
+    """Standard deviation (n, 1) over the rows ``inside``; 0 where there are fewer than two."""
+    count = inside.sum(dim=1, keepdim=True)
+    variance = group_centred(groups, inside).square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
+    return torch.where(count > 1, variance.sqrt(), 0.0)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from intrinsic.base import Bonus
-from intrinsic.self_certainty import right_above_wrong
+from intrinsic.parts.groups import right_above_wrong
 from training.bonus_pipeline import sequence_mean
 from training.errors import UserError
 from training.rollout import Rollout

@@ -17,12 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from intrinsic.base import Bonus
-from intrinsic.noise import group_generator
+from intrinsic.parts.groups import group_generator
 from intrinsic.rnd import pooled
 from training.errors import RunError, UserError
 from training.rollout import Rollout
 
-LEVELS = ("reward", "advantage")
 FEATURES = ("unit", "centered")
 MODELS = {"current": "hidden", "initial": "frozen_hidden"}  # whose states -> the feature that holds them
 PAID = ("solved", "all")
@@ -111,8 +110,6 @@ class RepExp(Bonus):
     """``--use_ir=repexp``: leverage of each response in its group, or in its group and all past batches.
 
     Args:
-        level: "reward", paid before GRPO's normalisation (the paper), or "advantage": less its mean over the group,
-            added after it.
         beta: weight of the bonus (0.01 in the authors' runs).
         ridge: lambda, in the units of a squared feature.
         dim: features wider than this are projected to it, by a new projection each step, or by one for all of them
@@ -129,10 +126,10 @@ class RepExp(Bonus):
     """
 
     name = "repexp"
+    placement = "reward"
 
     def __init__(
         self,
-        level: str = "reward",
         beta: float = 0.01,
         ridge: float = 0.01,
         dim: int = 512,
@@ -143,7 +140,7 @@ class RepExp(Bonus):
         memory_decay: float = 1.0,
         seed: int = 0,
     ):
-        choices = (("level", level, LEVELS), ("features", features, FEATURES), ("model", model, MODELS))
+        choices = (("features", features, FEATURES), ("model", model, MODELS))
         for flag, value, known in (*choices, ("pay", paid, PAID)):
             if value not in known:
                 raise UserError(f"--repexp_{flag}={value!r} is unknown; use one of {', '.join(known)}.")
@@ -156,7 +153,6 @@ class RepExp(Bonus):
         for flag, value in (("repexp_dim", dim), ("repexp_seed", seed)):
             if value < 0:
                 raise UserError(f"--{flag}={value} must be 0 or more.")
-        self.placement = level
         self.beta = beta
         self.ridge = ridge
         self.dim = dim
@@ -172,7 +168,6 @@ class RepExp(Bonus):
     @classmethod
     def from_options(cls, options) -> "RepExp":
         return cls(
-            level=options.repexp_level,
             beta=options.repexp_beta,
             ridge=options.repexp_lambda,
             dim=options.repexp_dim,
@@ -216,14 +211,10 @@ class RepExp(Bonus):
         return leverage(past @ features.mT)
 
     def score(self, rollout: Rollout) -> Tensor:
-        """beta times the leverage of each response, (B,), less its group's mean for the level "advantage"; 0 where the
-        completion is not eligible, and NaN where its hidden state is not finite, for the guard."""
+        """beta times the leverage of each response, (B,); 0 where the completion is not eligible, and NaN where its
+        hidden state is not finite, for the guard."""
         features, present = self.represent(rollout)
-        values = self._leverage(features, self.memory)
-        if self.placement == "advantage":
-            mean = values.sum(dim=1, keepdim=True) / present.sum(dim=1, keepdim=True).clamp(min=1)
-            values = values - mean
-        scores = (self.beta * values).flatten().to(rollout.device, torch.float32)
+        scores = (self.beta * self._leverage(features, self.memory)).flatten().to(rollout.device, torch.float32)
         lost = rollout.completion_mask.any(dim=1) & ~present.flatten().to(rollout.device)
         return torch.where(self.eligible(rollout), scores, 0.0).masked_fill(lost, torch.nan)
 
@@ -264,7 +255,6 @@ class RepExp(Bonus):
     def identity(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "repexp_level": self.placement,
             "repexp_beta": self.beta,
             "repexp_lambda": self.ridge,
             "repexp_dim": self.dim,

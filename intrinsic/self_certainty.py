@@ -47,20 +47,6 @@ def group_standardize(values: Tensor, present: Tensor, num_generations: int) -> 
     return torch.where(spread > RESOLUTION, centred / (deviation + EPSILON), 0.0).flatten()
 
 
-def right_above_wrong(values: Tensor, correct: Tensor, present: Tensor, num_generations: int) -> float:
-    """Share of the (right, wrong) pairs of one group in which the right completion has the higher value.
-
-    The area under the ROC curve within groups: ties count one half, 0.5 means that values do not tell right from
-    wrong. NaN where no group has both. ``values``, ``correct``, ``present``: (B,).
-    """
-    groups = values.view(-1, num_generations)
-    right = ((correct > 0.5) & present).view_as(groups)
-    wrong = ((correct <= 0.5) & present).view_as(groups)
-    pairs = right[:, :, None] & wrong[:, None, :]
-    difference = (groups[:, :, None] - groups[:, None, :])[pairs]
-    return ((difference > 0).float() + 0.5 * (difference == 0).float()).mean().item()
-
-
 class SelfCertainty(Bonus):
     """``--use_ir=sc``: self-certainty of each completion, standardised within its group.
 
@@ -135,8 +121,8 @@ class SelfCertainty(Bonus):
         """Nothing to learn; u before standardisation for the log, over completions that take part.
 
         Returns "self_certainty" (mean u, nats per token), its means over right and wrong answers and, paid or not, over
-        completions cut off ("self_certainty_truncated"), "group_std" (mean deviation of u in a group) and
-        "right_above_wrong"; each only where the batch holds what it is about.
+        completions cut off ("self_certainty_truncated"), and "group_std" (mean deviation of u in a group); each only
+        where the batch holds what it is about.
         """
         values, present = self.certainty(rollout)
         right = rollout.correct > 0.5
@@ -147,7 +133,6 @@ class SelfCertainty(Bonus):
         groups, inside = values.view(-1, rollout.num_generations), present.view(-1, rollout.num_generations)
         deviations = [group[kept].std() for group, kept in zip(groups, inside, strict=True) if kept.sum() > 1]
         metrics["group_std"] = torch.stack(deviations).mean().item() if deviations else math.nan
-        metrics["right_above_wrong"] = right_above_wrong(values, rollout.correct, present, rollout.num_generations)
         return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
     def identity(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Control for any bonus: GRPO plus the true bonus of NAME, handed out to the wrong completions by lot.
+"""Control for any bonus: GRPO plus the true bonus of NAME, permuted among completions of equal verdict.
 
-``--use_ir=shuffle:NAME`` keeps everything of NAME (its values, their spread over training, who is eligible, its place
-in the advantage) but for the tie between a value and the text that earned it. What NAME gains beyond it is due to that
-tie; what both gain is due to the noise that any bonus puts into the advantages.
+``--use_ir=shuffle:NAME`` keeps everything of NAME (its values, their spread in each group, how they differ between
+verdicts, who is eligible, its place in the advantage) but for the tie between a value and the text that earned it. What
+NAME gains beyond it is due to that tie; what both gain is due to the noise that any bonus puts into the advantages, and
+to what the bonus says of the verdict.
 """
 
 from typing import Any
@@ -10,33 +11,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from intrinsic.base import Bonus
-from intrinsic.noise import group_generator
+from intrinsic.base import SHUFFLE_WITHIN, Bonus
+from intrinsic.parts.groups import group_generator
 from training.errors import UserError
-from training.rollout import Rollout
+from training.rollout import KINDS, Rollout
 
 PREFIX = "shuffle:"
 
 
 class Shuffle(Bonus):
-    """The scores of ``bonus``, permuted among its eligible completions of the batch by a new lot each batch.
+    """The scores of ``bonus``, permuted among its eligible completions by new permutations each batch.
 
     Args:
         bonus: the wrapped bonus; it scores and learns as if it were not wrapped.
         seed: of the permutations; draws from no other random state.
+        within: "verdict", among completions of one group that are all right, all wrong answers or all without answer
+            (`Rollout.kinds`), or "batch", among all of them, which also cuts the tie between bonus and verdict.
 
     Raises `UserError` for a bonus with one value per token, or one that replaces the advantage.
     """
 
-    def __init__(self, bonus: Bonus, seed: int = 0):
+    def __init__(self, bonus: Bonus, seed: int = 0, within: str = SHUFFLE_WITHIN[0]):
         if bonus.placement == "token" or bonus.replaces:
             kind = "one value per token" if bonus.placement == "token" else "an advantage in place of GRPO's"
             raise UserError(f"--use_ir={PREFIX}{bonus.name} cannot be shuffled: {bonus.name} gives {kind}.")
         self.bonus = bonus
         self.seed = seed
+        self.within = within
         self.batches = 0
         self.name = f"{PREFIX}{bonus.name}"
         self.placement = bonus.placement
+        self.centred = bonus.centred
         self.needs = bonus.needs
         self.part_names = bonus.part_names
 
@@ -70,11 +75,22 @@ class Shuffle(Bonus):
         return self.bonus.depends_on_length
 
     def _order(self, rollout: Rollout) -> Tensor:
-        chosen = self.eligible(rollout).nonzero().squeeze(1)
-        lot = torch.randperm(len(chosen), generator=group_generator(self.seed, self.batches))
-        order = torch.arange(len(rollout), device=rollout.device)
-        order[chosen] = chosen[lot.to(chosen.device)]
-        return order
+        """(B,) long: the completion that each one takes its values from."""
+        generator = group_generator(self.seed, self.batches)
+        order = torch.arange(len(rollout))
+        eligible = self.eligible(rollout).cpu()
+        cells = self._cells(rollout).masked_fill(~eligible, -1)
+        for cell in cells[eligible].unique():
+            rows = (cells == cell).nonzero().squeeze(1)
+            order[rows] = rows[torch.randperm(len(rows), generator=generator)]
+        return order.to(rollout.device)
+
+    def _cells(self, rollout: Rollout) -> Tensor:
+        """(B,) long on the CPU: completions with the same number exchange their values."""
+        if self.within == "batch":
+            return torch.zeros(len(rollout), dtype=torch.long)
+        groups = torch.arange(len(rollout)) // rollout.num_generations
+        return groups * len(KINDS) + rollout.kinds.cpu()
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """What the wrapped bonus learns and logs."""
@@ -92,4 +108,4 @@ class Shuffle(Bonus):
         self.bonus.load_state_dict(state["bonus"])
 
     def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "seed": self.seed, "bonus": self.bonus.identity()}
+        return {"name": self.name, "seed": self.seed, "within": self.within, "bonus": self.bonus.identity()}

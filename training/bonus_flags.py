@@ -120,4 +120,9 @@ class RndFlags:
     rnd_prompt_length: int = flag(256, "rnd, reference: last prompt tokens that are read, 1 or more.")
     rnd_response_length: int = flag(1024, "rnd, reference: response tokens that are read, --L or more.")
     rnd_seed: int = flag(0, "rnd, noise: seed of networks and noise, 0 or more.")
+    shuffle_within: str = flag(
+        "verdict",
+        "shuffle: values are permuted within verdict (completions of one group that are all right, all wrong answers, "
+        "or all without answer) or batch (all completions, which also cuts the tie between bonus and verdict).",
+    )
     shuffle_seed: int = flag(0, "shuffle: seed of the permutations, 0 or more.")

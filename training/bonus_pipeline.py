@@ -1,12 +1,13 @@
-"""From raw bonus scores to what reaches the advantage: finite guard, clip, weight, join, and the figures to log."""
+"""From raw bonus scores to what reaches the advantage: finite guard, clip, weight, join."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from intrinsic.base import Bonus, FiniteGuard, WeightSchedule
+from intrinsic.parts.groups import group_centred
 from training.rollout import Rollout
 
 
@@ -102,17 +103,25 @@ class BonusPipeline:
         return total.view(-1, num_generations).std(dim=1, keepdim=True) < self.min_std
 
     def join(self, advantages: Tensor, scored: list[ScoredBonus], rollout: Rollout) -> Tensor:
-        """Advantages (B,) with the bonuses placed after normalisation added; (B, T) if any of them is per token."""
+        """Advantages (B,) with the bonuses placed after normalisation added; (B, T) if any of them is per token.
+
+        Bonuses that their papers pay in the reward come less their group's mean, see `Bonus.at_level`.
+        """
         for item in scored:
             if item.bonus.placement == "reward" or item.weight == 0.0:
                 continue
-            scores = item.total
+            scores = self._centred(item, rollout) if item.bonus.centred else item.total
             if scores.dim() > advantages.dim():
                 advantages = advantages[:, None].expand_as(scores)
             elif scores.dim() < advantages.dim():
                 scores = scores[:, None].expand_as(advantages)
             advantages = item.bonus.combine(advantages, scores, rollout)
         return advantages
+
+    @staticmethod
+    def _centred(item: ScoredBonus, rollout: Rollout) -> Tensor:
+        inside = item.bonus.eligible(rollout).view(-1, rollout.num_generations)
+        return group_centred(item.total.view_as(inside), inside).flatten()
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Let every bonus learn from the rollout; scalars to log as ``ir/<bonus>/<scalar>``."""
@@ -143,37 +152,6 @@ def sequence_mean(scores: Tensor, mask: Tensor | None) -> Tensor:
     return (scores * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 
-def score_metrics(scored: list[ScoredBonus], rollout: Rollout) -> dict[str, float]:
-    """Means of raw and scaled scores, overall and split by right and wrong answers (NaN where there are none)."""
-    metrics = {}
-    for item in scored:
-        prefix = f"ir/{item.bonus.name}"
-        metrics[f"{prefix}/weight"] = item.weight
-        metrics[f"{prefix}/nonfinite"] = float(item.nonfinite)
-        raw_total = sequence_mean(torch.stack(list(item.raw.values())).sum(dim=0), rollout.completion_mask)
-        metrics |= _split_means(f"{prefix}/raw", raw_total, rollout.correct)
-        metrics[f"{prefix}/scaled"] = sequence_mean(item.total, rollout.completion_mask).mean().item()
-        if len(item.raw) > 1:
-            for part, scores in item.raw.items():
-                metrics |= _split_means(f"{prefix}/{part}/raw", scores, rollout.correct)
-    return metrics
-
-
-def share_metrics(name: str, without: Tensor, joined: Tensor, rollout: Rollout) -> dict[str, float]:
-    """How much of the advantage a bonus makes: mean |change| over mean |before| + |change|, and the change itself
-    for right and wrong answers. ``without`` and ``joined`` are (B,) or (B, T) advantages."""
-    mask = rollout.completion_mask
-    if joined.dim() > without.dim():
-        without = without[:, None].expand_as(joined)
-    change = joined - without
-    moved = sequence_mean(change.abs(), mask).mean()
-    base = sequence_mean(without.abs(), mask).mean()
-    share = (moved / (moved + base)).item() if moved > 0 else 0.0
-    return {f"ir/{name}/share_of_advantage": share} | {
-        f"ir/{name}/advantage_{side}": value for side, value in _sides(sequence_mean(change, mask), rollout.correct)
-    }
-
-
 def reward_advantages(
     columns: Tensor, weights: Tensor, num_generations: int, scale: str, aggregation: str = "sum_then_normalize"
 ) -> Tensor:
@@ -196,12 +174,3 @@ def reward_advantages(
     elif scale == "batch":
         centred = centred / (rewards.std() + 1e-4)
     return centred.flatten()
-
-
-def _sides(values: Tensor, correct: Tensor) -> Iterator[tuple[str, float]]:
-    for side, rows in (("right", correct > 0.5), ("wrong", correct <= 0.5)):
-        yield side, values[rows].mean().item() if rows.any() else float("nan")
-
-
-def _split_means(prefix: str, values: Tensor, correct: Tensor) -> dict[str, float]:
-    return {prefix: values.mean().item()} | {f"{prefix}_{side}": value for side, value in _sides(values, correct)}

@@ -34,9 +34,6 @@ class EntropyAdvantageFlags:
 class RepExpFlags:
     """Representation-based exploration (repexp)."""
 
-    repexp_level: str = flag(
-        "reward", "repexp: where the bonus joins: reward (before GRPO's normalisation) or advantage (after it; ours)."
-    )
     repexp_beta: float = flag(0.01, "repexp: weight of the bonus; 0 or more.")
     repexp_lambda: float = flag(
         0.01, "repexp: ridge, in the units of a squared feature; above 0. Larger: finer differences count less."

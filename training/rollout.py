@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 NO_ANSWER = "no_answer"  # verdict of a completion in which no answer was found
+KINDS = ("right", "wrong_answer", "no_answer")  # what a verdict amounts to, by `Rollout.kinds`
 VALID = ("correct", "wrong", "wrong_value")  # verdicts of answers that obey the task's rules, whatever their value
 
 _THINKING = re.compile(r"<(?:reasoning|think)>(.*?)</(?:reasoning|think)>", re.DOTALL)
@@ -96,6 +97,13 @@ class Rollout:
     def valid(self) -> Tensor:
         """(B,) bool: answers that obey the task's rules, whatever their value (Countdown: each given number once)."""
         return torch.tensor([verdict in VALID for verdict in self.verdicts], device=self.device)
+
+    @property
+    def kinds(self) -> Tensor:
+        """(B,) long, places in `KINDS`: right, wrong with an answer, or without one; where the task tells no verdicts,
+        what is not right counts as a wrong answer."""
+        silent = torch.tensor([verdict == NO_ANSWER for verdict in self.verdicts], device=self.device)
+        return torch.where(self.correct > 0.5, 0, 1 + silent.long())
 
     @property
     def reasonings(self) -> list[str]:

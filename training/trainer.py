@@ -22,14 +22,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from trl import GRPOTrainer
 
 from intrinsic.base import Bonus
-from training.bonus_pipeline import (
-    BonusPipeline,
-    ScoredBonus,
-    reward_advantages,
-    score_metrics,
-    sequence_mean,
-    share_metrics,
-)
+from training.bonus_metrics import advantage_metrics, score_metrics, share_metrics
+from training.bonus_pipeline import BonusPipeline, ScoredBonus, reward_advantages, sequence_mean
 from training.buckets import by_length, idle_rows
 from training.capture import GenerationCapture
 from training.chat import with_prefill
@@ -323,6 +317,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
                 continue
             previous, joined = joined, self.bonuses.join(joined, [item], self._rollout)
             self._log_metrics(share_metrics(item.bonus.name, previous, joined, self._rollout))
+        self._log_metrics(advantage_metrics(joined, self._rollout))
         if joined is before:
             return
         rows = slice(self.accelerator.process_index * len(output["advantages"]), None)

@@ -26,6 +26,8 @@ SHAPE_MAXIMA = {
     "strict_format": SHAPE_REWARD,
     "box_format": SHAPE_REWARD,
 }
+# Kinds of wrong completions whose advantages are logged, see `training.rollout.KINDS`.
+WRONG_KINDS = {"wrong_answer": "completions with a wrong answer", "no_answer": "completions without an answer"}
 FORMATS = ("format", "xml_count", "soft_format", "strict_format", "box_format")
 
 
@@ -227,6 +229,25 @@ def entropy_collapse(history: History, limits: Thresholds) -> TrainingWarning | 
     )
 
 
+def wrong_answers_paid(history: History, limits: Thresholds, kind: str) -> TrainingWarning | None:
+    """The mean advantage of wrong answers of a kind is positive over the last window: training makes more of them."""
+    (advantage,) = history.columns(f"advantage/{kind}")
+    if len(advantage) < limits.window:
+        return None
+    recent = advantage[-limits.window :]
+    mean, error = float(recent.mean()), float(recent.std(ddof=1) / len(recent) ** 0.5)
+    if mean <= limits.errors * error:
+        return None
+    what = WRONG_KINDS[kind]
+    return TrainingWarning(
+        f"wrong answers paid ({kind})",
+        history.step,
+        f"{what} had a mean advantage of {mean:+.3f} over {limits.window} steps",
+        "training makes them more frequent: lower --ir_weight, use --ir_level advantage, or lower --format_weight",
+        {"advantage": mean, "error": error},
+    )
+
+
 def bonus_against_accuracy(history: History, limits: Thresholds, bonus: str) -> TrainingWarning | None:
     """The bonus rose while accuracy fell, both since accuracy was best; a bonus of weight 0 moves nothing."""
     measured = f"ir/{bonus}/{MEASURED.get(bonus, 'raw')}"
@@ -284,5 +305,6 @@ def training_checks(limits: Thresholds, bonuses: Iterable[str]) -> list[Check]:
     )
     return [
         *(partial(check, limits=limits) for check in checks),
+        *(partial(wrong_answers_paid, limits=limits, kind=kind) for kind in WRONG_KINDS),
         *(partial(bonus_against_accuracy, limits=limits, bonus=bonus) for bonus in bonuses),
     ]

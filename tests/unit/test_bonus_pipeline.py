@@ -5,9 +5,13 @@ import math
 import pytest
 import torch
 
+from intrinsic import REGISTRY, bonus_class, build_bonuses
 from intrinsic.base import Bonus, FiniteGuard, WeightSchedule
-from training.bonus_pipeline import BonusPipeline, reward_advantages, score_metrics, share_metrics
-from training.errors import RunError
+from tests.conftest import make_rollout
+from training.bonus_metrics import advantage_metrics, score_metrics, share_metrics
+from training.bonus_pipeline import BonusPipeline, reward_advantages
+from training.errors import RunError, UserError
+from training.options import IntrinsicOptions
 
 
 class Fixed(Bonus):
@@ -142,3 +146,90 @@ def test_one_that_replaces_goes_first_unclipped_and_others_add_to_what_it_puts(r
     pipeline = BonusPipeline(bonuses, [WeightSchedule(0.5), WeightSchedule(1.0)])
     scored = pipeline.score(rollout)
     torch.testing.assert_close(pipeline.join(torch.zeros(4), scored, rollout), torch.full((4,), 9.5))
+
+
+def false_claims_advantages(level, weight):
+    """The advantages of a group of equal verdicts, and of one with a right answer, under a bonus that pays 0 and .1."""
+    bonus = Fixed([0.1, 0.0, 0.0, 0.1, 0.1, 0.0, 0.0, 0.1]).at_level(level)
+    pipeline = BonusPipeline([bonus], [WeightSchedule(weight)])
+    rollout = make_rollout(list("abcdefgh"), [0] * 4 + [1, 0, 0, 0], num_generations=4)
+    scored = pipeline.score(rollout)
+    columns = torch.stack([rollout.correct, *pipeline.reward_values(scored, 4)], dim=1)
+    before = reward_advantages(columns, torch.ones(columns.size(1)), 4, "group")
+    return pipeline.join(before, scored, rollout).view(2, 4)
+
+
+def test_after_normalisation_the_weight_means_the_same_in_every_group():
+    for weight in (1.0, 0.5, 0.01):
+        all_wrong, mixed = false_claims_advantages("advantage", weight)
+        torch.testing.assert_close(all_wrong, weight * torch.tensor([0.05, -0.05, -0.05, 0.05]))
+        plain = reward_advantages(torch.tensor([[1.0], [0.0], [0.0], [0.0]]), torch.ones(1), 4, "group")
+        torch.testing.assert_close(mixed - plain, all_wrong)
+
+
+def test_in_the_reward_a_group_of_equal_verdicts_is_scaled_to_unit_size_whatever_the_weight():
+    for weight in (1.0, 0.5):
+        assert false_claims_advantages("reward", weight)[0].abs().min() > 0.8
+
+
+class Gated(Fixed):
+    def eligible(self, rollout):
+        return rollout.correct <= 0.5
+
+
+def test_the_mean_is_that_of_the_eligible_and_others_get_nothing(rollout_factory):
+    rollout = rollout_factory(list("abcd"), [1, 0, 0, 0])
+    pipeline = BonusPipeline([Gated([9.0, 1.0, 2.0, 3.0]).at_level("advantage")], [WeightSchedule(1.0)], clip=10.0)
+    joined = pipeline.join(torch.zeros(4), pipeline.score(rollout), rollout)
+    torch.testing.assert_close(joined, torch.tensor([0.0, -1.0, 0.0, 1.0]))
+
+
+def test_every_bonus_paid_in_the_reward_has_both_levels_and_the_others_keep_their_place():
+    for name in REGISTRY:
+        paper = bonus_class(name).from_options(IntrinsicOptions(use_ir=name)).placement
+        placed = build_bonuses(IntrinsicOptions(use_ir=name))[0]
+        assert placed.centred == (paper == "reward") and placed.placement == ("advantage" if placed.centred else paper)
+        if paper == "reward":
+            assert build_bonuses(IntrinsicOptions(use_ir=name, ir_level="reward"))[0].placement == "reward"
+        else:
+            with pytest.raises(UserError, match=f"--ir_level='reward': {name} joins after the group normalisation"):
+                build_bonuses(IntrinsicOptions(use_ir=name, ir_level="reward"))
+
+
+def test_one_level_for_several_bonuses_is_for_those_that_have_it_and_weights_follow_the_level():
+    options = IntrinsicOptions(use_ir="knn+,cfn", ir_level="reward")
+    assert [bonus.placement for bonus in build_bonuses(options)] == ["reward", "advantage"]
+    assert options.weights == [1.0, 1.0]
+    default = IntrinsicOptions(use_ir="knn+,shuffle:knn+,cfn")
+    assert default.weights == [bonus_class("knn+").advantage_weight] * 2 + [1.0]
+    for given, message in (("group", "'group' is unknown"), ("reward,advantage", "2 values for 1 bonuses")):
+        with pytest.raises(UserError, match=message):
+            IntrinsicOptions(use_ir="knn+", ir_level=given)
+    with pytest.raises(UserError, match="cfn joins after"):
+        build_bonuses(IntrinsicOptions(use_ir="knn+,cfn", ir_level="reward,reward"))
+
+
+def test_shares_by_kind_of_group_add_up_to_the_share(rollout_factory):
+    rollout = rollout_factory(list("abcdefgh"), [0, 0, 1, 0, 1, 1, 0, 0], num_generations=2)
+    before = torch.tensor([0.0, 0.0, 1.0, -1.0, 0.0, 0.0, 0.0, 0.0])
+    change = torch.tensor([0.5, -0.5, 0.25, -0.25, 0.1, -0.1, 0.0, 0.0])
+    metrics = share_metrics("x", before, before + change, rollout)
+    whole = (before.abs() + change.abs()).sum()
+    for kind, amount in (("_all_wrong", 1.0), ("_mixed", 0.5), ("_all_right", 0.2), ("", 1.7)):
+        assert metrics[f"ir/x/share_of_advantage{kind}"] == pytest.approx(amount / float(whole))
+
+
+def test_advantages_and_changes_are_told_apart_by_verdict(rollout_factory):
+    verdicts = ["correct", "wrong_value", "no_answer", "syntax"]
+    rollout = rollout_factory(list("abcd"), [1, 0, 0, 0], verdicts=verdicts)
+    advantages = torch.tensor([1.0, -1.0, 0.5, -0.5])
+    expected = {"right": 1.0, "wrong_answer": -0.75, "no_answer": 0.5}
+    assert advantage_metrics(advantages, rollout) == {f"advantage/{kind}": value for kind, value in expected.items()}
+    changes = share_metrics("x", torch.zeros(4), advantages, rollout)
+    assert {kind: changes[f"ir/x/advantage_{kind}"] for kind in expected} == expected
+
+
+def test_the_rank_of_right_above_wrong_is_logged_for_bonuses_with_one_value_per_completion(rollout_factory):
+    rollout = rollout_factory(list("abcd"), [1, 0, 0, 0])
+    pipeline = BonusPipeline([Fixed([2.0, 1.0, 2.0, 3.0])], [WeightSchedule(1.0)])
+    assert score_metrics(pipeline.score(rollout), rollout)["ir/fixed/right_above_wrong"] == pytest.approx(0.5)

@@ -8,7 +8,8 @@ import torch
 
 from intrinsic import REGISTRY, bonus_class, build_bonus, build_bonuses
 from intrinsic.base import Bonus
-from training.bonus_pipeline import BonusPipeline, reward_advantages, score_metrics, share_metrics
+from training.bonus_metrics import score_metrics, share_metrics
+from training.bonus_pipeline import BonusPipeline, reward_advantages
 from training.errors import UserError
 from training.options import IntrinsicOptions
 from training.state_io import load_state, save_state
@@ -29,9 +30,11 @@ def placement(name):
 
 
 def must_be_refused(pair):
-    """Two bonuses that replace the advantage, or one beside a bonus that is part of what it replaces."""
+    """Two bonuses that replace the advantage, one beside a bonus that is part of what it replaces, or noise beside a
+    bonus whose strength it cannot have."""
     replacers = [name for name in pair if bonus_class(name).replaces]
-    return len(replacers) == 2 or bool(replacers) and "reward" in {placement(name) for name in pair}
+    strengthless = "noise" in pair and (bool(replacers) or "token" in {placement(name) for name in pair})
+    return len(replacers) == 2 or strengthless or bool(replacers) and "reward" in {placement(name) for name in pair}
 
 
 def pipeline_of(names, weights=WEIGHTS, **settings):

@@ -68,7 +68,7 @@ def test_groups_do_not_see_each_other():
 
 
 def test_level_advantage_adds_the_bonus_less_its_mean_in_the_group():
-    bonus, rollout = RepExp(level="advantage", **PLAIN), make([X, X, Y])
+    bonus, rollout = RepExp(**PLAIN).at_level("advantage"), make([X, X, Y])
     pipeline = BonusPipeline([bonus], [WeightSchedule()])
     joined = pipeline.join(torch.zeros(3), pipeline.score(rollout), rollout)
     close(joined, [-1 / 18, -1 / 18, 1 / 9])
@@ -143,19 +143,23 @@ def test_all_wrong_group_gets_an_advantage_of_full_size_only_if_all_are_paid(pai
     assert advantages.abs().amax().item() == pytest.approx(size, abs=0.2)
 
 
-@pytest.mark.parametrize("level", ["reward", "advantage"])
 @pytest.mark.parametrize("features", ["unit", "centered"])
-def test_identical_responses_are_paid_the_same(level, features):
-    score = RepExp(level, features=features, **PLAIN).score(make([[0.3, 0.7]] * 4))
+def test_identical_responses_are_paid_the_same(features):
+    score = RepExp(features=features, **PLAIN).score(make([[0.3, 0.7]] * 4))
     assert (score.max() - score.min()).item() < 1e-7
-    if level == "advantage":
-        assert score.abs().max().item() < 1e-7
+
+
+def joined(rollout, level):
+    """What a pipeline adds to advantages of zero, or pays as a reward column."""
+    pipeline = BonusPipeline([RepExp(**PLAIN).at_level(level)], [WeightSchedule()])
+    scored = pipeline.score(rollout)
+    columns = pipeline.reward_values(scored, rollout.num_generations)
+    return columns[0] if columns else pipeline.join(torch.zeros(len(rollout)), scored, rollout)
 
 
 @pytest.mark.parametrize("level", ["reward", "advantage"])
 def test_completion_without_tokens_gets_nothing_and_does_not_enter_its_group(level):
-    score = RepExp(level, **PLAIN).score(make([X, None, X, Y]))
-    full = RepExp(level, **PLAIN).score(make([X, X, Y]))
+    score, full = joined(make([X, None, X, Y]), level), joined(make([X, X, Y]), level)
     assert score[1] == 0.0
     torch.testing.assert_close(score[[0, 2, 3]], full)
 
@@ -164,7 +168,6 @@ def test_completion_without_tokens_gets_nothing_and_does_not_enter_its_group(lev
 def test_group_of_one_and_group_of_padding(features):
     alone = RepExp(features=features, **PLAIN).score(make([X]))
     close(alone, [0.5 if features == "unit" else 0.0])
-    assert RepExp("advantage", features=features, **PLAIN).score(make([X])).tolist() == [0.0]
     padding = make([X, X])
     padding.completion_mask[:] = False
     bonus = RepExp(features=features, use_memory=True, **PLAIN)
@@ -200,7 +203,6 @@ def test_built_from_its_flags_and_told_apart_on_resume():
     bonus = RepExp.from_options(RepExpFlags())
     assert bonus.placement == "reward" and bonus.identity() == RepExp().identity()
     options = SimpleNamespace(
-        repexp_level="advantage",
         repexp_beta=0.1,
         repexp_lambda=0.5,
         repexp_dim=32,
@@ -212,14 +214,12 @@ def test_built_from_its_flags_and_told_apart_on_resume():
         repexp_seed=3,
     )
     bonus = RepExp.from_options(options)
-    assert bonus.placement == "advantage"
     assert bonus.identity() == {"name": "repexp", **vars(options)}
 
 
 @pytest.mark.parametrize(
     "flag, settings",
     [
-        ("level", {"level": "token"}),
         ("beta", {"beta": -1.0}),
         ("lambda", {"ridge": 0.0}),
         ("dim", {"dim": -1}),

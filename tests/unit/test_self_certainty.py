@@ -10,8 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from intrinsic.base import WeightSchedule
-from intrinsic.self_certainty import SelfCertainty, group_standardize, right_above_wrong
+from intrinsic.parts.groups import right_above_wrong
+from intrinsic.self_certainty import SelfCertainty, group_standardize
 from intrinsic.shuffle import Shuffle
+from training.bonus_metrics import score_metrics
 from training.bonus_pipeline import BonusPipeline, reward_advantages
 from training.errors import UserError
 from training.features import FeaturePass
@@ -222,13 +224,20 @@ def test_a_group_cut_off_but_for_one_completion_gets_nothing(rollout_factory):
         assert SelfCertainty(truncated="skip").score(rollout).tolist() == [0.0] * 4
 
 
+def rank_of(bonus, rollout):
+    """How often the bonus ranks right above wrong, as a run logs it."""
+    pipeline = BonusPipeline([bonus], [WeightSchedule()])
+    return score_metrics(pipeline.score(rollout), rollout)["ir/sc/right_above_wrong"]
+
+
 def test_certainty_of_completions_cut_off_is_logged_whether_it_is_paid_or_not(rollout_factory):
     rollout = rollout_of(rollout_factory, [[1.0], [3.0], [8.0]], correct=[1.0, 0.0, 0.0])
     rollout.truncated = torch.tensor([False, False, True])
     assert SelfCertainty().update(rollout)["self_certainty"] == 4.0
-    skipped = SelfCertainty(truncated="skip").update(rollout)
+    bonus = SelfCertainty(truncated="skip")
+    skipped = bonus.update(rollout)
     assert (skipped["self_certainty"], skipped["self_certainty_truncated"]) == (2.0, 8.0)
-    assert skipped["right_above_wrong"] == 0.0
+    assert rank_of(bonus, rollout) == 0.0
 
 
 def test_without_word_of_what_was_cut_off_nothing_is_skipped_in_silence(rollout_factory):
@@ -276,8 +285,8 @@ def test_logs_certainty_by_verdict_and_how_well_it_tells_right_from_wrong(rollou
         "self_certainty": 2.5,
         "self_certainty_right": 3.5,
         "self_certainty_wrong": 1.5,
-        "right_above_wrong": 3.5 / 4,
     }
+    assert rank_of(SelfCertainty(), rollout) == pytest.approx(3.5 / 4)
 
 
 def test_pairs_of_right_and_wrong_are_those_of_one_group():

@@ -1,4 +1,4 @@
-"""The permutation control: everything of the wrapped bonus but the tie between value and text."""
+"""The permutation control: everything of the wrapped bonus but the tie between value and text of equal verdict."""
 
 import pytest
 import torch
@@ -53,6 +53,24 @@ def test_values_stay_among_the_eligible_and_parts_stay_together(rollout_factory)
     rows = torch.arange(32.0)
     assert torch.equal(parts["ones"][::2], rows[::2])
     assert not torch.equal(parts["ones"], rows) and torch.equal(parts["ones"].sort().values, rows)
+
+
+@pytest.mark.parametrize("verdicts", [None, ["correct", "wrong_value", "no_answer", "wrong_value"] * 8])
+def test_values_stay_in_their_group_and_with_their_verdict(verdicts, rollout_factory):
+    rollout = rollout_factory(["1"] * 32, [1, 0, 0, 0] * 8, num_generations=8, verdicts=verdicts or [])
+    dealt = Shuffle(Numbered()).score_parts(rollout)["ones"].long()
+    groups = torch.arange(32) // 8
+    assert torch.equal(groups[dealt], groups) and torch.equal(rollout.kinds[dealt], rollout.kinds)
+    assert not torch.equal(dealt, torch.arange(32))
+
+
+def test_within_the_batch_values_change_groups_and_verdicts(rollout_factory):
+    rollout = rollout_factory(["1"] * 32, [0] * 32, num_generations=8, verdicts=["wrong", "no_answer"] * 16)
+    dealt = Shuffle(Numbered(), within="batch").score_parts(rollout)["ones"].long()
+    assert (dealt // 8 != torch.arange(32) // 8).any() and (rollout.kinds[dealt] != rollout.kinds).any()
+    with pytest.raises(UserError, match="--shuffle_within='group' is unknown; use verdict or batch"):
+        shuffled("knn", shuffle_within="group")
+    assert shuffled("knn", shuffle_within="batch").within == "batch"
 
 
 def test_every_batch_and_seed_has_a_lot_of_its_own_and_score_changes_nothing(rollout_factory):

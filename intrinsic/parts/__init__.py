@@ -1,0 +1,1 @@
+"""What bonuses are built from; nothing here is a bonus."""
