@@ -6,7 +6,7 @@ Every problem has a common and a rare right strategy; plain GRPO is expected to 
 bonuses, their pipeline, the text encoder and the grader are those of training; policy and measures are exact.
 
 Every trial leaves a record under --records, and one that has a record is not run again: the same command goes on after
-an interruption, and started twice it shares the work between two processes.
+an interruption, and started twice it shares the seeds between two processes.
 """
 
 import copy
@@ -210,18 +210,22 @@ def pipeline_of(row: Row, intrinsic: IntrinsicOptions) -> BonusPipeline:
 
 
 def run_trials(options: Options, intrinsic: IntrinsicOptions, records: Records) -> int:
-    """Run the trials without a record that no other process runs; returns how many are still without one."""
-    world, encode = World(options.problems), CachedEncoder(intrinsic.encoder)
+    """Run the trials without a record of every seed that no other process works at.
+
+    Returns how many trials are still without a record.
+    """
+    world, encode = None, CachedEncoder(intrinsic.encoder)
     for seed in range(options.seeds):
-        policy, start, run = None, time.perf_counter(), 0
-        for row in options.rows:
-            with records.claim(row, seed) as is_ours:
-                if is_ours:
-                    policy = policy or fitted_policy(world, seed)
-                    trial = Trial(world, policy, pipeline_of(row, intrinsic), options, seed, encode)
-                    records.save(row, seed, trial.run())
-                    run += 1
-        print(f"seed {seed}: {run} trials in {time.perf_counter() - start:.0f} s", flush=True)
+        with records.claim(seed) as is_ours:
+            rows = [row for row in options.rows if is_ours and not records.has(row, seed)]
+            if not rows:
+                continue
+            start, world = time.perf_counter(), world or World(options.problems)
+            policy = fitted_policy(world, seed)
+            for row in rows:
+                trial = Trial(world, policy, pipeline_of(row, intrinsic), options, seed, encode)
+                records.save(row, seed, trial.run())
+        print(f"seed {seed}: {len(rows)} trials in {time.perf_counter() - start:.0f} s", flush=True)
     return sum(not records.has(row, seed) for seed in range(options.seeds) for row in options.rows)
 
 

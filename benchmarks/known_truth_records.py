@@ -60,17 +60,19 @@ class Records:
         self.read()
 
     @contextmanager
-    def claim(self, row: Row, seed: int) -> Iterator[bool]:
-        """Whether this process is to run the trial: it has no record and no other live process has claimed it."""
-        path = self._path(row, seed)
-        lock = FileLock(path.with_suffix(".lock"))
+    def claim(self, seed: int) -> Iterator[bool]:
+        """Whether this process is to run the trials of a seed; False while another live process has claimed it.
+
+        Seeds are claimed whole, because fitting the policy of a seed takes longer than its trials.
+        """
+        lock = FileLock(self.folder / f"seed{seed}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             yield False
             return
         try:
-            yield not self.has(row, seed)
+            yield True
         finally:
             lock.release()
 

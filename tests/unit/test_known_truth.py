@@ -160,15 +160,15 @@ def test_a_row_is_run_at_its_level(world, policy):
     assert placements == ["advantage", "reward"]
 
 
-def test_every_trial_is_run_once_and_by_one_process(tmp_path):
+def test_a_seed_is_claimed_by_one_process_and_free_again_after_it(tmp_path):
     records, row = Records(tmp_path, {"steps": 2}), Row("knn+", "reward")
-    with records.claim(row, 3) as first, Records(tmp_path, {"steps": 2}).claim(row, 3) as second:
-        assert first and not second
-    with records.claim(row, 3) as again:  # what was interrupted is free again
-        assert again
-        records.save(row, 3, [{"step": 0, "pass@1": 0.5}])
-    with records.claim(row, 3) as done, records.claim(row, 4) as other:
-        assert not done and other
+    other = Records(tmp_path, {"steps": 2})
+    with records.claim(3) as first, other.claim(3) as second, other.claim(4) as third:
+        assert first and third and not second
+    with other.claim(3) as again:  # what was interrupted is free
+        assert again and not other.has(row, 3)
+        other.save(row, 3, [{"step": 0, "pass@1": 0.5}])
+    assert records.has(row, 3) and not records.has(row, 4) and not records.has(Row("knn+"), 3)
     assert curves_by_row(records.read()) == {"knn+ (reward)": {3: [{"step": 0, "pass@1": 0.5}]}}
 
 
@@ -179,6 +179,11 @@ def test_records_of_other_settings_and_damaged_ones_are_refused(tmp_path):
     (tmp_path / "rnd_seed0.json").write_text(json.dumps({"bonus": "rnd"}))
     with pytest.raises(UserError, match="rnd_seed0.json has no 'level'"):
         Records(tmp_path, {"steps": 2, "ir_weight": ""})
+
+
+def settings_of(folder):
+    """The settings of the records in a folder."""
+    return json.loads(next(folder.glob("*.json")).read_text())["settings"]
 
 
 def test_command_goes_on_where_it_stopped_and_reports_all_records(tmp_path, monkeypatch, capsys):
@@ -199,6 +204,10 @@ def test_command_goes_on_where_it_stopped_and_reports_all_records(tmp_path, monk
     assert (tmp_path / "kt.png").exists() and len(list((tmp_path / "records").glob("*.json"))) == 11
     with pytest.raises(UserError, match="learning_rate"):
         command("--learning_rate", "0.1")
+    (tmp_path / "records" / "cfn_seed1.json").unlink()
+    with Records(tmp_path / "records", settings_of(tmp_path / "records")).claim(1):
+        assert "1 trials have no record yet" in command("--seeds", "3", "--bonuses", "cfn")
+    assert len(runs) == 11
 
 
 @pytest.mark.parametrize("flags", [["--use_ir", "knn"], ["--ir_level", "reward"]])
