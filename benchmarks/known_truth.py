@@ -4,13 +4,15 @@ python -m benchmarks.known_truth --seeds 10 --output benchmarks/results/known_tr
 
 Every problem has a common and a rare right strategy; plain GRPO is expected to end with the common one alone. The
 bonuses, their pipeline, the text encoder and the grader are those of training; policy and measures are exact.
+
+Every trial leaves a record under --records, and one that has a record is not run again: the same command goes on after
+an interruption, and started twice it shares the seeds between two processes.
 """
 
 import copy
-import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,8 +20,10 @@ from torch import Tensor
 from transformers import HfArgumentParser
 
 from benchmarks.known_truth_env import LENGTH, TOKENS, Policy, World, fitted_policy
-from benchmarks.known_truth_report import plot, table
-from intrinsic import REGISTRY, build_bonuses, parse_names
+from benchmarks.known_truth_records import Records, Row, curves_by_row, rows_of
+from benchmarks.known_truth_report import plot, report
+from intrinsic import REGISTRY, build_bonuses
+from intrinsic.base import LEVELS
 from intrinsic.encoder import build_encoder
 from training.bonus_pipeline import BonusPipeline, reward_advantages
 from training.errors import UserError, run_cli
@@ -31,30 +35,48 @@ EVERY = 10  # steps between two exact measurements
 # Methods that wait for a number of batches wait here for a tenth of the run, and the shortest run that coherence asks
 # for is one token, as a whole text has five. Everything else is as --help says.
 SETTINGS = {"cfn_warmup": 10, "cfn_min_run": 1}
+ROW_FLAGS = {"use_ir": "bonuses", "ir_level": "levels"}  # flags of training that the rows set -> the flag for it here
 
 
 @dataclass
 class Options:
-    """What is run."""
+    """What is run, and where it is kept."""
 
     bonuses: str = field(
-        default=",".join(["no", *REGISTRY, *(f"shuffle:{name}" for name in SHUFFLED)]),
-        metadata={"help": "Bonuses, or several joined by +, separated by commas; no comes first in any case."},
+        default=",".join([*REGISTRY, *(f"shuffle:{name}" for name in SHUFFLED)]),
+        metadata={"help": "Bonuses and controls, separated by commas; no is run in any case."},
+    )
+    levels: str = field(
+        default=",".join(LEVELS),
+        metadata={"help": "Levels of bonuses that --ir_level moves, one row each: advantage, reward or both."},
     )
     seeds: int = field(default=10, metadata={"help": "Seeds of policy and sampling, 2 or more."})
     steps: int = field(default=100, metadata={"help": "Updates, 1 or more."})
     problems: int = field(default=8, metadata={"help": "Problems, 1 to 60; all are in every batch."})
     num_generations: int = field(default=8, metadata={"help": "Completions per problem and batch, 2 or more."})
     learning_rate: float = field(default=3e-3, metadata={"help": "Of Adam; chosen with no bonus, see the document."})
-    output: str = field(default="outputs/known_truth", metadata={"help": "Files to write, without .json, .md, .png."})
+    records: str = field(
+        default="outputs/known_truth", metadata={"help": "Folder of the records, one file per trial, of one setting."}
+    )
+    output: str = field(
+        default="outputs/known_truth", metadata={"help": "Report of all records there: files without .md, .png."}
+    )
 
     def __post_init__(self):
         for name, least in (("seeds", 2), ("steps", 1), ("problems", 1), ("num_generations", 2)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
-        self.names = list(dict.fromkeys(["no", *self.bonuses.split(",")]))
-        for name in self.names:
-            parse_names(name)
+        levels = list(dict.fromkeys(self.levels.split(",")))
+        unknown = [level for level in levels if level not in LEVELS]
+        if unknown:
+            raise UserError(f"--levels={self.levels!r}: {unknown[0]!r} is unknown; use {' or '.join(LEVELS)}, or both.")
+        self.rows = rows_of(self.bonuses.split(","), levels)
+
+    def settings(self, intrinsic: IntrinsicOptions) -> dict:
+        """Flag -> value of everything that makes a trial what it is, beside its row and seed."""
+        shared = {name: getattr(self, name) for name in ("steps", "problems", "num_generations", "learning_rate")}
+        flags = {name: value for name, value in asdict(intrinsic).items() if name not in ROW_FLAGS}
+        return shared | flags
 
 
 class CachedEncoder:
@@ -140,6 +162,8 @@ class Trial:
             rewards=right,
             num_generations=self.options.num_generations,
             answers=[self.world.answers[problem][place] for problem, place in pairs],
+            verdicts=[self.world.verdicts[problem][place] for problem, place in pairs],
+            truncated=torch.zeros(len(pairs), dtype=torch.bool),
             step=step,
             max_steps=self.options.steps,
             completion_ids=sequences + 1,
@@ -179,31 +203,55 @@ class Trial:
         }
 
 
-def pipeline_of(name: str, intrinsic: IntrinsicOptions) -> BonusPipeline:
-    """Fresh bonuses for one trial, as `name` and the flags say."""
-    options = replace(intrinsic, use_ir=name)
+def pipeline_of(row: Row, intrinsic: IntrinsicOptions) -> BonusPipeline:
+    """Fresh bonuses for one trial, as the row and the flags say."""
+    options = replace(intrinsic, use_ir=row.bonus, ir_level=row.level)
     return BonusPipeline(build_bonuses(options), options.schedules(), options.ir_clip, options.ir_min_std)
 
 
+def run_trials(options: Options, intrinsic: IntrinsicOptions, records: Records) -> int:
+    """Run the trials without a record of every seed that no other process works at.
+
+    Returns how many trials are still without a record.
+    """
+    world, encode = None, CachedEncoder(intrinsic.encoder)
+    for seed in range(options.seeds):
+        with records.claim(seed) as is_ours:
+            rows = [row for row in options.rows if is_ours and not records.has(row, seed)]
+            if not rows:
+                continue
+            start, world = time.perf_counter(), world or World(options.problems)
+            policy = fitted_policy(world, seed)
+            for row in rows:
+                trial = Trial(world, policy, pipeline_of(row, intrinsic), options, seed, encode)
+                records.save(row, seed, trial.run())
+        print(f"seed {seed}: {len(rows)} trials in {time.perf_counter() - start:.0f} s", flush=True)
+    return sum(not records.has(row, seed) for seed in range(options.seeds) for row in options.rows)
+
+
+def write_report(records: Records, output: str) -> None:
+    """Table and plot of all records, as far as they go; the table is printed too."""
+    found = records.read()
+    curves, path = curves_by_row(found), Path(output)
+    text = report(curves, sorted({str(record["commit"]) for record in found}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Path(f"{output}.md").write_text(text, encoding="utf-8")
+    plot(curves, Path(f"{output}.png"))
+    print(text, end="")
+
+
 def main() -> None:
-    parser = HfArgumentParser((Options, IntrinsicOptions))
+    parser = HfArgumentParser((Options, IntrinsicOptions), allow_abbrev=False)
     parser.set_defaults(**SETTINGS)
     options, intrinsic = parser.parse_args_into_dataclasses()
-    world, encode = World(options.problems), CachedEncoder(intrinsic.encoder)
-    path = Path(options.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    curves: dict[str, list] = {name: [] for name in options.names}
-    for seed in range(options.seeds):
-        policy, start = fitted_policy(world, seed), time.perf_counter()
-        for name in options.names:
-            curves[name].append(Trial(world, policy, pipeline_of(name, intrinsic), options, seed, encode).run())
-        print(f"seed {seed}: {len(options.names)} runs in {time.perf_counter() - start:.0f} s", flush=True)
-        flags = {"known_truth": vars(options), "intrinsic": vars(intrinsic)}
-        path.with_suffix(".json").write_text(json.dumps({"flags": flags, "curves": curves}, default=str))
-    text = table(curves)
-    path.with_suffix(".md").write_text(text)
-    plot(curves, path.with_suffix(".png"))
-    print(text)
+    for name, instead in ROW_FLAGS.items():
+        if getattr(intrinsic, name) != parser.get_default(name):
+            raise UserError(f"--{name}={getattr(intrinsic, name)!r} is set row by row here; use --{instead}.")
+    records = Records(options.records, options.settings(intrinsic))
+    missing = run_trials(options, intrinsic, records)
+    if missing:
+        print(f"{missing} trials have no record yet: another process is at them, or was stopped", flush=True)
+    write_report(records, options.output)
 
 
 if __name__ == "__main__":

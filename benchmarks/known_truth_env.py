@@ -13,7 +13,7 @@ from itertools import permutations, product
 import torch
 from torch import Tensor, nn
 
-from rewards.countdown import grade_countdown
+from rewards.countdown import Verdict, grade_countdown
 from rewards.expression import ZeroDivisorError, evaluate_expression
 
 OPERATIONS = "+-*/"
@@ -96,27 +96,28 @@ class World:
     Attributes:
         sequences: (S, 5) places in `TOKENS` of every text a policy can write.
         right: (P, S) bool; common, rare: (P, S) bool, the right texts of each strategy.
-        texts, answers: of each problem, S texts, and their canonical answers or None.
+        texts, answers, verdicts: of each problem, S texts, their canonical answers or None, and the grader's verdicts.
     """
 
     def __init__(self, count: int):
         self.problems = find_problems(count)
         self.all = list(product(range(len(TOKENS)), repeat=LENGTH))
         self.sequences = torch.tensor(self.all)
-        self.texts, self.answers = [], []
+        self.texts, self.answers, self.verdicts = [], [], []
         size = (count, len(self.all))
         self.right, self.common, self.rare = (torch.zeros(size, dtype=torch.bool) for _ in range(3))
         self.numbers_once = torch.tensor([is_expression(s) and len({s[0], s[2], s[4]}) == 3 for s in self.all])
         for row, problem in enumerate(self.problems):
             self.texts.append([completion_text(sequence, problem.numbers) for sequence in self.all])
             self.answers.append([None] * len(self.all))
+            self.verdicts.append([str(Verdict.NO_ANSWER)] * len(self.all))
             for column, sequence in enumerate(self.all):
                 if is_expression(sequence):
                     self._judge(row, column, problem, TOKENS[sequence[1]] + TOKENS[sequence[3]])
 
     def _judge(self, row: int, column: int, problem: Problem, pair: str) -> None:
         grade = grade_countdown(self.texts[row][column], problem.numbers, problem.target)
-        self.answers[row][column] = grade.answer
+        self.answers[row][column], self.verdicts[row][column] = grade.answer, grade.verdict
         self.right[row, column] = grade.medium
         self.common[row, column] = grade.medium and pair == problem.common
         self.rare[row, column] = grade.medium and pair == problem.rare

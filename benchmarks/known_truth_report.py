@@ -1,58 +1,125 @@
-"""Table and plot of `benchmarks.known_truth`: means over seeds with 95 % intervals, and paired differences to "no"."""
+"""Tables and plot of `benchmarks.known_truth`: means over seeds with intervals, and paired differences to "no"."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib import pyplot as plt
-from scipy import stats
 
+from analysis.statistics import holm, mean_t_interval, paired_t
 from analysis.style import NOTE, SERIES, STYLE, TOTAL, UNPARSABLE
+from benchmarks.known_truth_records import Curve
+from intrinsic import NO_BONUS, SHUFFLE
 
 COLUMNS = ("pass@1", "rare_share", "rare@64", "rare_found", "right_found", "coverage")
+JUDGED = ("rare@64", "pass@1")  # columns of which every difference to "no" gets a verdict
 PANELS = {"pass@1": "pass@1", "rare@64": "rare strategy in 64 samples", "coverage": "expressions tried"}
+LEVEL = 0.05
+
+Curves = dict[str, dict[int, Curve]]  # label of a row -> seed -> measurements
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Mean and half width of its 95 % t interval over seeds."""
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean()), float(half)
+def final(curves: dict[int, Curve], column: str, seeds: Sequence[int]) -> np.ndarray:
+    """The last measurement of every one of ``seeds``."""
+    return np.array([curves[seed][-1][column] for seed in seeds])
 
 
-def final(curves: list[list[dict]], column: str) -> np.ndarray:
-    """The last measurement of every seed."""
-    return np.array([curve[-1][column] for curve in curves])
+def paired_seeds(curves: Curves, label: str) -> list[int]:
+    """Seeds of a row that plain GRPO has too."""
+    return sorted(curves[label].keys() & curves.get(NO_BONUS, {}).keys())
 
 
-def table(curves: dict[str, list[list[dict]]]) -> str:
-    """Markdown: every bonus with its last figures, and the difference of rare@64 to "no" with the same seeds."""
-    lines = [f"| bonus | {' | '.join(COLUMNS)} | rare@64 minus no |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for name, runs in curves.items():
-        cells = ["{:.3f} ± {:.3f}".format(*interval(final(runs, column))) for column in COLUMNS]
-        difference = final(runs, "rare@64") - final(curves["no"], "rare@64")
-        paired = "" if name == "no" else "{:+.3f} ± {:.3f}".format(*interval(difference))
-        lines.append(f"| `{name}` | {' | '.join(cells)} | {paired} |")
-    before = [curve[0] for runs in curves.values() for curve in runs]
+def complete(curves: Curves) -> Curves:
+    """The rows with at least two such seeds, of which a spread can be told."""
+    return {label: runs for label, runs in curves.items() if len(paired_seeds(curves, label)) > 1}
+
+
+def comparisons(curves: Curves, column: str) -> dict[str, dict]:
+    """The differences of every row to plain GRPO with the same seeds, as one family.
+
+    Returns:
+        label -> {"difference", "half" (of its 95 % t interval over seeds), "p" (paired t test), "p_holm" (adjusted for
+        the number of rows), "verdict" ("more" or "less" where that is below `LEVEL`, else "not told apart")}.
+    """
+    found = {}
+    for label, runs in curves.items():
+        if label != NO_BONUS:
+            seeds = paired_seeds(curves, label)
+            differences = final(runs, column, seeds) - final(curves[NO_BONUS], column, seeds)
+            mean, half = mean_t_interval(differences)
+            found[label] = {"difference": mean, "half": half, "p": paired_t(differences)}
+    for row, p in zip(found.values(), holm([row["p"] for row in found.values()]), strict=True):
+        word = "more" if row["difference"] > 0 else "less"
+        row |= {"p_holm": p, "verdict": word if p < LEVEL else "not told apart"}
+    return found
+
+
+def report(curves: Curves, commits: Sequence[str]) -> str:
+    """Markdown: the last figures of every row, its differences to plain GRPO, and what they rest on."""
+    rows = complete(curves)
+    if NO_BONUS not in rows:
+        return "Plain GRPO has fewer than two seeds yet, so nothing is compared.\n"
+    before = [curve[0] for runs in rows.values() for curve in runs.values()]
     start = ", ".join(f"{column} {np.mean([point[column] for point in before]):.3f}" for column in COLUMNS[:3])
-    seeds = len(curves["no"])
-    return "\n".join(lines) + f"\n\n{seeds} seeds, mean ± 95 % t interval over seeds. Before training: {start}.\n"
+    left_out = [label for label in curves if label not in rows]
+    notes = [
+        f"Mean ± 95 % t interval over seeds. Before training: {start}.",
+        f"Differences are to `no` with the same seeds; p: paired t test over seeds; Holm: adjusted for the "
+        f"{len(rows) - 1} rows; verdict: at {LEVEL} after Holm.",
+        *([f"Left out, with fewer than two seeds in common with `no`: {', '.join(left_out)}."] if left_out else []),
+        f"Code: {' and '.join(commits)}.",
+    ]
+    return "\n\n".join([_levels(rows), _differences(rows), *notes]) + "\n"
 
 
-def plot(curves: dict[str, list[list[dict]]], path: Path) -> None:
-    """Last figures of every bonus minus those of "no" with the same seed, with intervals; controls hollow and grey."""
-    names = [name for name in curves if name != "no"]
-    size = (4.2 * len(PANELS) + 1.5, 0.3 * len(names) + 1.6)
+def _levels(curves: Curves) -> str:
+    lines = [f"| bonus | seeds | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for label, runs in curves.items():
+        cells = ["{:.3f} ± {:.3f}".format(*mean_t_interval(final(runs, column, list(runs)))) for column in COLUMNS]
+        lines.append(f"| `{label}` | {len(runs)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _differences(curves: Curves) -> str:
+    families = {column: comparisons(curves, column) for column in JUDGED}
+    heads = [f"{column} minus no | p | Holm | verdict" for column in JUDGED]
+    lines = [f"| bonus | {' | '.join(heads)} |", "|---" * (4 * len(JUDGED) + 1) + "|"]
+    for label in families[JUDGED[0]]:
+        cells = [
+            f"{row['difference']:+.3f} ± {row['half']:.3f} | {row['p']:.4f} | {row['p_holm']:.4f} | {row['verdict']}"
+            for row in (family[label] for family in families.values())
+        ]
+        lines.append(f"| `{label}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def plot(curves: Curves, path: Path) -> None:
+    """Last figures of every row minus those of "no" with the same seeds, with intervals; filled: clear after Holm.
+
+    Draws nothing where there is no row to compare yet.
+    """
+    rows = complete(curves)
+    labels = [label for label in rows if label != NO_BONUS]
+    if not labels:
+        return
+    size = (4.2 * len(PANELS) + 1.5, 0.3 * len(labels) + 1.8)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(PANELS), figsize=size, sharey=True, layout="constrained")
         for axis, (column, title) in zip(axes, PANELS.items(), strict=True):
-            for row, name in enumerate(names):
-                mean, half = interval(final(curves[name], column) - final(curves["no"], column))
-                control = name == "noise" or name.startswith("shuffle:")
-                color, face = (UNPARSABLE, "white") if control else (SERIES[0], SERIES[0])
-                axis.errorbar(mean, row, xerr=half, fmt="o", color=color, markerfacecolor=face, markersize=6)
+            family = comparisons(rows, column)
+            for place, label in enumerate(labels):
+                found = family[label]
+                is_control = label == "noise" or label.startswith(SHUFFLE)
+                color = UNPARSABLE if is_control else SERIES[0]
+                face = color if found["p_holm"] < LEVEL else "white"
+                style = {"fmt": "o", "color": color, "markerfacecolor": face, "markersize": 6}
+                axis.errorbar(found["difference"], place, xerr=found["half"], **style)
             axis.axvline(0.0, color=TOTAL, linewidth=1)
-            axis.set(title=title, xlabel="difference to no", yticks=range(len(names)), yticklabels=names)
+            axis.set(title=title, xlabel="difference to no", yticks=range(len(labels)), yticklabels=labels)
         axes[0].invert_yaxis()
-        seeds = f"{len(curves['no'])} seeds, means of paired differences with 95 % intervals"
-        figure.supxlabel(f"{seeds}; hollow: controls", fontsize=9, color=NOTE)
+        counts = sorted({len(paired_seeds(rows, label)) for label in labels})
+        seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+        note = f"{seeds} seeds, means of paired differences with unadjusted 95 % intervals"
+        figure.supxlabel(f"{note}; filled: clear of 0 after Holm; grey: controls", fontsize=9, color=NOTE)
         figure.savefig(path, dpi=130)
         plt.close(figure)

@@ -1,4 +1,4 @@
-"""The world of the known-truth benchmark: its verdicts, its exact measures, and that its table counts what it says."""
+"""The world of the known-truth benchmark: its verdicts, its exact measures, and trials that are run once, in pieces."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import known_truth, known_truth_report
+from benchmarks import known_truth
 from benchmarks.known_truth import SETTINGS, CachedEncoder, Options, Trial, pipeline_of
 from benchmarks.known_truth_env import (
     TOKENS,
@@ -18,8 +18,9 @@ from benchmarks.known_truth_env import (
     is_expression,
     strategies,
 )
-from benchmarks.known_truth_report import COLUMNS, PANELS, final, interval, plot, table
+from benchmarks.known_truth_records import Records, Row, curves_by_row, rows_of
 from intrinsic import REGISTRY
+from intrinsic.base import LEVELS
 from training.errors import UserError
 from training.options import IntrinsicOptions
 from training.rollout import Rollout
@@ -35,10 +36,11 @@ def policy(world):
     return fitted_policy(world, seed=0, steps=60)
 
 
-def trial(world, policy, name="no", seed=0, **settings):
+def trial(world, policy, name="no", seed=0, level=LEVELS[0], **settings):
     options = Options(problems=2, **{"steps": 5, "seeds": 2, "bonuses": name} | settings)
     intrinsic = IntrinsicOptions(**SETTINGS)
-    return Trial(world, policy, pipeline_of(name, intrinsic), options, seed, CachedEncoder(intrinsic.encoder))
+    bonuses = pipeline_of(Row(name, level), intrinsic)
+    return Trial(world, policy, bonuses, options, seed, CachedEncoder(intrinsic.encoder))
 
 
 def test_every_problem_has_exactly_two_strategies():
@@ -110,6 +112,9 @@ def test_what_was_sampled_is_what_is_counted(world, policy):
     run = trial(world, policy)
     rollout = run._rollout(world.sequences[world.rare.nonzero()[:1, 1]].expand(16, -1), step=0)
     assert rollout.correct[:8].tolist() == [1.0] * 8 and rollout.answers[0] is not None
+    assert rollout.verdicts[0] == "correct" and not rollout.truncated.any()
+    silent = run._rollout(world.sequences[:1].expand(16, -1), step=0)
+    assert set(silent.verdicts) == {"no_answer"} and not silent.valid.any()
     measured = run.measure(1)
     assert measured["rare_found"] == 0.5 and measured["coverage"] == pytest.approx(1 / 96)
 
@@ -142,49 +147,79 @@ def test_plain_grpo_learns_here(world, policy):
     assert curve[-1]["pass@1"] > curve[0]["pass@1"] + 0.2
 
 
-@pytest.fixture
-def curves():
-    """Two seeds of "no" and of a bonus that finds the rare strategy more often; before training all is half as much."""
-
-    def run(*values):
-        last = dict(zip(COLUMNS, values, strict=True))
-        return [{name: value / 2 for name, value in last.items()} | {"step": 0}, last | {"step": 10}]
-
-    plain = [run(0.1, 0.2, 0.3, 0.4, 0.5, 0.6), run(0.3, 0.4, 0.5, 0.6, 0.7, 0.8)]
-    return {"no": plain, "rnd": [run(0.2, 0.2, 0.7, 0.4, 0.5, 0.6), run(0.4, 0.4, 0.9, 0.6, 0.7, 0.8)]}
+def test_bonuses_of_the_reward_have_a_row_per_level_and_others_one():
+    rows = rows_of(["knn+", "cfn", "shuffle:knn+", "memoryr+", "no"], LEVELS)
+    labels = ["no", "knn+", "knn+ (reward)", "cfn", "shuffle:knn+", "shuffle:knn+ (reward)"]
+    assert [row.label for row in rows] == labels
+    assert [row.label for row in rows_of(["knn+", "cfn"], ["reward"])] == ["no", "knn+ (reward)", "cfn"]
 
 
-def test_table_has_means_intervals_and_paired_differences(curves):
-    mean, half = interval(final(curves["no"], "pass@1"))
-    assert mean == pytest.approx(0.2) and half == pytest.approx(12.706 * 0.1, rel=1e-3)
-    lines = table(curves).splitlines()
-    cells = [f"{value:.3f} ± 1.271" for value in (0.3, 0.3, 0.8, 0.5, 0.6, 0.7)]
-    assert lines[3] == f"| `rnd` | {' | '.join(cells)} | +0.400 ± 0.000 |" and lines[2].endswith("|  |")
-    before = "pass@1 0.125, rare_share 0.150, rare@64 0.300"
-    assert lines[-1] == f"2 seeds, mean ± 95 % t interval over seeds. Before training: {before}."
+def test_a_row_is_run_at_its_level(world, policy):
+    intrinsic = IntrinsicOptions(**SETTINGS)
+    placements = [pipeline_of(Row("ppl", level), intrinsic).bonuses[0].placement for level in LEVELS]
+    assert placements == ["advantage", "reward"]
 
 
-def test_figure_shows_the_bonus_minus_no(curves, tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(known_truth_report.plt, "close", figures.append)
-    plot(curves, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").stat().st_size > 10_000
-    differences = {axis.get_title("left"): axis.lines[0].get_xdata()[0] for axis in figures[0].axes}
-    assert list(differences) == list(PANELS.values())
-    assert list(differences.values()) == pytest.approx([0.1, 0.4, 0.0])
+def test_a_seed_is_claimed_by_one_process_and_free_again_after_it(tmp_path):
+    records, row = Records(tmp_path, {"steps": 2}), Row("knn+", "reward")
+    other = Records(tmp_path, {"steps": 2})
+    with records.claim(3) as first, other.claim(3) as second, other.claim(4) as third:
+        assert first and third and not second
+    with other.claim(3) as again:  # what was interrupted is free
+        assert again and not other.has(row, 3)
+        other.save(row, 3, [{"step": 0, "pass@1": 0.5}])
+    assert records.has(row, 3) and not records.has(row, 4) and not records.has(Row("knn+"), 3)
+    assert curves_by_row(records.read()) == {"knn+ (reward)": {3: [{"step": 0, "pass@1": 0.5}]}}
 
 
-def test_command_writes_curves_table_and_plot(tmp_path, monkeypatch, capsys):
-    flags = ["--problems", "2", "--seeds", "2", "--steps", "2", "--bonuses", "noise", "--output", str(tmp_path / "kt")]
-    monkeypatch.setattr("sys.argv", ["known_truth", *flags])
+def test_records_of_other_settings_and_damaged_ones_are_refused(tmp_path):
+    Records(tmp_path, {"steps": 2, "ir_weight": ""}).save(Row("no"), 0, [])
+    with pytest.raises(UserError, match="no_seed0.json was made with steps=2, not 3"):
+        Records(tmp_path, {"steps": 3, "ir_weight": ""})
+    (tmp_path / "rnd_seed0.json").write_text(json.dumps({"bonus": "rnd"}))
+    with pytest.raises(UserError, match="rnd_seed0.json has no 'level'"):
+        Records(tmp_path, {"steps": 2, "ir_weight": ""})
+
+
+def settings_of(folder):
+    """The settings of the records in a folder."""
+    return json.loads(next(folder.glob("*.json")).read_text())["settings"]
+
+
+def test_command_goes_on_where_it_stopped_and_reports_all_records(tmp_path, monkeypatch, capsys):
+    runs = []
     monkeypatch.setattr(known_truth, "fitted_policy", lambda world, seed: Policy(2))
-    known_truth.main()
-    found = json.loads((tmp_path / "kt.json").read_text())
-    assert list(found["curves"]) == ["no", "noise"] and len(found["curves"]["noise"]) == 2
-    assert (tmp_path / "kt.md").read_text() in capsys.readouterr().out and (tmp_path / "kt.png").exists()
+    monkeypatch.setattr(Trial, "run", lambda self, run=Trial.run: runs.append(1) or run(self))
+
+    def command(*flags):
+        flags = ["--problems", "2", "--steps", "2", "--records", f"{tmp_path}/records", *flags]
+        monkeypatch.setattr("sys.argv", ["known_truth", *flags, "--output", f"{tmp_path}/kt"])
+        known_truth.main()
+        return capsys.readouterr().out
+
+    shown = command("--seeds", "2", "--bonuses", "ppl")
+    assert len(runs) == 6 and "| `ppl (reward)` | 2 |" in shown and shown.endswith((tmp_path / "kt.md").read_text())
+    shown = command("--seeds", "3", "--bonuses", "ppl,cfn", "--levels", "advantage")
+    assert len(runs) == 6 + 2 + 3 and "| `cfn` | 3 |" in shown and "| `ppl (reward)` | 2 |" in shown
+    assert (tmp_path / "kt.png").exists() and len(list((tmp_path / "records").glob("*.json"))) == 11
+    with pytest.raises(UserError, match="learning_rate"):
+        command("--learning_rate", "0.1")
+    (tmp_path / "records" / "cfn_seed1.json").unlink()
+    with Records(tmp_path / "records", settings_of(tmp_path / "records")).claim(1):
+        assert "1 trials have no record yet" in command("--seeds", "3", "--bonuses", "cfn")
+    assert len(runs) == 11
 
 
-@pytest.mark.parametrize("flags", [{"seeds": 1}, {"steps": 0}, {"problems": 0}, {"bonuses": "nothing"}])
+@pytest.mark.parametrize("flags", [["--use_ir", "knn"], ["--ir_level", "reward"]])
+def test_flags_that_the_rows_set_are_refused(flags, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["known_truth", *flags])
+    with pytest.raises(UserError, match=f"{flags[0]}=.*use --(bonuses|levels)"):
+        known_truth.main()
+
+
+@pytest.mark.parametrize(
+    "flags", [{"seeds": 1}, {"steps": 0}, {"problems": 0}, {"bonuses": "nothing"}, {"levels": "token"}]
+)
 def test_bad_flags_are_refused(flags):
     with pytest.raises(UserError, match=str(*flags.values())):
         Options(**flags)
