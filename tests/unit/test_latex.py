@@ -75,6 +75,7 @@ PAIRS += [
         ("52_8", f"52{base}", True)
         for base in ("_8", "_{8}", "₈", "_{\\text{eight}}", "_{(8)}", " (base 8)", " base 8")
     ],
+    ("52_8", "(52)_8", True),
     *[("52_8", answer, False) for answer in ("52_9", "52", "42", "25_8")],
     *[("52", "52_{10}", True), ("x_1", "x_{1}", True), ("x_1", "x_2", False), ("3", "\\log_2 8", True)],
     *[("1_2+10_2", "10_2 + 1_2", True), ("A3_{16}", "A3_{15}", False)],
@@ -97,7 +98,10 @@ PAIRS += [
         ("[2,6]", "2 ≤ x ≤ 6", True),
         ("x<5", "(-∞,5)", True),
     ],
-    *[("D", answer, True) for answer in ("\\text{D}", "(D) 12", "D: 12 apples", "D. 12", "The answer is (D).")],
+    *[
+        ("D", answer, True)
+        for answer in ("\\text{D}", "(D) 12", "D: 12 apples", "**D**: 12", "D. 12", "The answer is (D).")
+    ],
     *[("D", answer, False) for answer in ("A", "(C) 12", "D or (C)", "(D) 12 or (C) 11")],
 ]
 
