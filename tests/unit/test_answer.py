@@ -158,6 +158,7 @@ def test_what_changes_a_number_is_never_dropped(text, value):
     [
         ("Final Answer: __58__", "58"),
         ("Profit is $120,000 - $75,000 = $45,000.", "45000"),
+        ("The answer is $120,000 - $75,000 = $45,000.", "45000"),
         ("it is \\frac{10}{9}", "10/9"),
         ("The answer is \\dfrac{36}{2} cups.", "18"),
         ("so it is 3 \\times 10^{6}", "3000000"),

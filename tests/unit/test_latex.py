@@ -58,6 +58,7 @@ PAIRS += [
         ("24", answer, False)
         for answer in ("24m", "24_5", "24 dozen", "24 \\text{ dozen}", "24 and a half", "24 thirds")
     ],
+    *[("24", "24 \\text{ and a half}", False), ("2\\sqrt{2}", "2\\sqrt{2} \\text{ dozen}", False)],
     ("45000", "$120,000 - $75,000 = $45,000.", True),
     *[("12,\\!096", answer, True) for answer in ("12096", "12,096", "12{,}096", "12\\,096", "12'096", "12 096")],
     *[("8", "8{,}640", False), ("640", "8{,}640", False), ("3000000", "3 million", True)],
@@ -151,6 +152,7 @@ def test_canonical_text_never_joins_two_numbers():
         ("The final answer is $[-3,2]$. I hope it is correct.", "[-3,2]"),
         ("so the domain is \\([-3,2]\\)", "[-3,2]"),
         ("there are 12 of them", "12"),
+        ("Take 2 of them, which gives $x + y$", "y + x"),
         ("Let $x$ be their number. Then there are 12 of them", "12"),
         ("Profit is $120,000 - $75,000 = $45,000.", "45000"),
         ("so it is \\frac{10}{9}", "10/9"),
