@@ -101,6 +101,7 @@ class LexicalNovelty(Bonus):
 
     name = "ltree"
     placement = "reward"
+    advantage_weight = 10.0
 
     def __init__(self, form: str = "jaccard", texts: int = 50, lines: int = 8, window: int = 1000, beta: float = 0.1):
         if form not in FORMS:

@@ -127,6 +127,7 @@ class RepExp(Bonus):
 
     name = "repexp"
     placement = "reward"
+    advantage_weight = 100.0
 
     def __init__(
         self,

@@ -45,6 +45,7 @@ class TextEntropy(Bonus):
 
     name = "entropy"
     placement = "reward"
+    advantage_weight = 2.0
 
     def __init__(self, mode: str = "gain", texts: int = 1000, window: int = 1000):
         if mode not in MODES:

@@ -76,7 +76,9 @@ def _checks(
     yield "rewards", f"an ideal answer under {scoring.asked} is paid in full"
     yield "end", described_end_tokens(tokenizer, generation_config_of(options.model_name))
     run = Run(task, task_options, intrinsic, options, config, rows)
-    yield "bonuses", ", ".join(f"{bonus.name} ({bonus.placement})" for bonus in run.bonuses) or "none"
+    weighted = zip(run.bonuses, intrinsic.weights, strict=True)
+    described = (f"{bonus.name} ({bonus.placement}, weight {weight:g})" for bonus, weight in weighted)
+    yield "bonuses", ", ".join(described) or "none"
     yield "run folder", f"{run.path}, {f'resuming from {run.checkpoint}' if run.checkpoint else 'new'}"
     yield "memory", "".join(f"\n  {line}" for line in report(run, rows, tokenizer))
 

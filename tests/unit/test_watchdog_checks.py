@@ -35,6 +35,8 @@ HEALTHY = {
     REPETITION: lambda p: 0.05 + 0.15 * p,
     IDENTICAL: lambda p: 0.05 + 0.2 * p,
     "entropy": lambda p: 0.4 - 0.2 * p,
+    "advantage/wrong_answer": lambda p: -0.4 + 0.1 * p,
+    "advantage/no_answer": lambda p: -0.3 + 0 * p,
 }
 NOISE = {ACCURACY: 0.05, "completions/mean_length": 10.0, "ir/knn/weight": 0.0, "entropy": 0.02}
 SHARES = (ACCURACY, "rewards/format/mean", "completions/clipped_ratio", REPETITION, IDENTICAL)
@@ -259,3 +261,20 @@ def test_a_window_calm_by_chance_does_not_make_the_error_small():
 def test_highest_window_ends_before_the_last_one():
     assert highest_window(np.array([1.0, 1, 5, 5, 2, 2, 9, 9]), window=2) == 2
     assert highest_window(np.array([1.0, 1]), window=2) == 0
+
+
+# ---- advantages of wrong answers
+
+
+@pytest.mark.parametrize("kind", ["wrong_answer", "no_answer"])
+@pytest.mark.parametrize("seed", range(3))
+def test_wrong_answers_with_a_positive_mean_advantage_are_named(kind, seed):
+    rising = {f"advantage/{kind}": lambda p: -0.2 + 0.6 * p}
+    found = [bark for bark in barks(records(seed=seed, **rising)) if bark[0].startswith("wrong answers paid")]
+    assert [name for name, _ in found] == [f"wrong answers paid ({kind})"]
+    assert 50 < found[0][1] < 90
+
+
+def test_advantages_of_wrong_answers_about_zero_or_for_less_than_ten_steps_are_not():
+    assert not barks(records(**{"advantage/wrong_answer": lambda p: 0.0 * p}))
+    assert not barks(records(steps=9, **{"advantage/wrong_answer": lambda p: 0.5 + 0 * p}))
