@@ -11,10 +11,11 @@ from rewards.number import plain_characters, strip_statement
 
 # The last two choose between the text and the picture of the sign before them.
 _SIGNS = str.maketrans(
-    dict.fromkeys("×·⋅∗•∙‧✕✖⨯", "*") | {"➕": "+", "➖": "-", "➗": "/", "÷": "/", "\ufe0e": "", "\ufe0f": ""}
+    dict.fromkeys("×·⋅∗•∙‧・⋆✕✖⨯", "*")
+    | {"➕": "+", "➖": "-", "➗": "/", "÷": "/", "⧸": "/", "\ufe0e": "", "\ufe0f": ""}
 )
 _COMMANDS = (
-    (re.compile(r"\\(?:(?:times|cdot|ast|bullet)(?![A-Za-z])|\*)"), "*"),
+    (re.compile(r"\\(?:(?:times|cdot|ast|star|bullet)(?![A-Za-z])|\*)"), "*"),
     (re.compile(r"\\div(?![A-Za-z])"), "/"),
     (re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle)(?![A-Za-z])"), ""),
     (re.compile(r"\\[,;:! ]|\\q?quad(?![A-Za-z])|~"), " "),
@@ -25,6 +26,7 @@ _FRACTION = re.compile(r"\\[dtc]?frac ?(?:\{([^{}]*)\}|([0-9])) ?(?:\{([^{}]*)\}
 _WRAPPERS = (
     *(("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("\\boxed{", "}"), ("\\fbox{", "}")),
     *(("```", "```"), ("`", "`"), ("**", "**"), ("__", "__"), ("_", "_")),
+    *(('"', '"'), ("'", "'"), ("“", "”")),
 )
 _BRACKETS = {")": "(", "]": "["}
 
@@ -34,9 +36,9 @@ def normalize_answer(text: str, target: int) -> str:
 
     Reads Unicode's and LaTeX's signs for ``+ - * /``, the letter x between operands, characters of full width,
     ``\\frac{a}{b}``, square brackets, and spaces of any width; drops invisible characters, "The answer is" before the
-    expression, one trailing ``= target``, a final period, and math delimiters, boxes, bold and code marks around the
-    whole. What else there is stays, for the evaluator to refuse. Raises `ExpressionError` on a text that is too long
-    (see `squeeze`) or whose brackets cross each other or a fraction's border.
+    expression, one trailing ``= target``, a final period, and math delimiters, boxes, bold, code and quotation marks
+    around the whole. What else there is stays, for the evaluator to refuse. Raises `ExpressionError` on a text that is
+    too long (see `squeeze`) or whose brackets cross each other or a fraction's border.
     """
     text = squeeze(plain_characters(squeeze(text)).translate(_SIGNS))
     text = _unwrap(strip_statement(_unwrap(text)).removesuffix("."))

@@ -41,6 +41,8 @@ _BASE_BELOW = re.compile(
 _BASE_BEHIND = re.compile(
     rf"(?<=[0-9A-F])\s*(?:\\(?:text|mathrm|mbox)\s*\{{)?\s*,?\s*\(?(?:in\s+)?base[\s-]*{_BASE}\)?\s*\}}?(?![A-Za-z0-9])"
 )
+# 1204 of (1204)_5.
+_BRACKETED_DIGITS = re.compile(r"(?<![\^A-Za-z0-9}\])])[({]([0-9A-F]*[0-9][0-9A-F]*)[)}](?=\s*_)")
 _BASED = re.compile(r"(?<![A-Za-z0-9^])[0-9A-F]*[0-9][)}]?_\{[^{}]*\}")
 _SAME_SPELLING = (
     (re.compile(r"(?<!\\)\\[!,;: ]|~"), " "),
@@ -86,7 +88,7 @@ def cleaned(text: str) -> str:
         if inner == text:
             break
         text = inner
-    text = _ROOT.sub(_root, text)
+    text = _BRACKETED_DIGITS.sub(r"\1", _ROOT.sub(_root, text))
     for pattern, latex in _AS_LATEX:
         text = pattern.sub(latex, text)
     return _BASE_BEHIND.sub(_base, _BASE_BELOW.sub(_base, text)).translate(_SYMBOLS).strip()
@@ -167,7 +169,7 @@ def based_numbers(answer: str) -> list[str]:
 
 def option_letter(answer: str) -> str | None:
     """D of "D", "(D) 12" or "D: text"; None for other answers and where a second option follows."""
-    match = _OPTION.fullmatch(TEXT_COMMAND.sub(r"\1", answer).strip())
+    match = _OPTION.fullmatch(TEXT_COMMAND.sub(r"\1", answer).replace("**", "").strip())
     if match is None or _ANOTHER_OPTION.search(match["rest"]):
         return None
     letter = match["in_brackets"] or match["plain"]

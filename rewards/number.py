@@ -31,8 +31,10 @@ _QUANTITY = re.compile(
     rf"(?P<price_behind>[{CURRENCY}]?) ?(?P<unit>[{''.join(SIGNS)}]|[/-]? ?{_WORD}(?:[ ./'’-]+{_WORD})*)?"
 )
 
-_DASHES = str.maketrans(dict.fromkeys("−‐‑‒–—", "-") | {"⁄": "/", "∕": "/"})
-_RAISED = re.compile("([⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)|[₀₁₂₃₄₅₆₇₈₉]+")
+_DASHES = str.maketrans(dict.fromkeys("−‐‑‒–—―", "-") | {"⁄": "/", "∕": "/"})
+_RAISED = re.compile(
+    "(?P<up>[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)|₍?[₀₁₂₃₄₅₆₇₈₉]+₎?|<(?P<tag>sub|sup)>\\s*(?P<text>[^<>]{1,20}?)\\s*</(?P=tag)>"
+)
 # NFKC would make a letter of the first and spaces with an accent of the others.
 _SPOILT_BY_NFKC = str.maketrans(dict.fromkeys("º˚", "°") | {"´": "'"})
 _APOSTROPHES = "'’‘ʼ′٬"
@@ -69,8 +71,8 @@ _BRACKETS = (("{", "}"), ("(", ")"))
 def plain_characters(text: str) -> str:
     """``text`` in NFKC with ASCII minus and slash, without invisible characters.
 
-    Raised and lowered digits become ``^`` and ``_`` with plain ones, circled digits and the like get a ``^`` and vulgar
-    fractions a space before them, so that none of them ever joins the number next to it.
+    Raised and lowered characters, those of HTML too, become ``^`` and ``_`` with plain ones; circled digits and the
+    like get a ``^`` before them and vulgar fractions a space, so that none of them ever joins the number next to it.
     """
     parts = []
     for character in _RAISED.sub(_raised, text).translate(_SPOILT_BY_NFKC):
@@ -84,9 +86,10 @@ def plain_characters(text: str) -> str:
 
 
 def _raised(match: re.Match) -> str:
-    """Raised or lowered digits as LaTeX writes them."""
-    mark, digits = "^" if match[1] else "_", unicodedata.normalize("NFKC", match[0]).translate(_DASHES)
-    return mark + (digits if len(digits) == 1 else f"{{{digits}}}")
+    """Raised or lowered text as LaTeX writes it."""
+    mark = "^" if match["up"] or match["tag"] == "sup" else "_"
+    plain = unicodedata.normalize("NFKC", match["text"] or match[0]).translate(_DASHES).strip("()")
+    return mark + (plain if len(plain) == 1 else f"{{{plain}}}")
 
 
 def plain_numbers(text: str) -> str:

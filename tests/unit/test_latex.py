@@ -58,6 +58,7 @@ PAIRS += [
         ("24", answer, False)
         for answer in ("24m", "24_5", "24 dozen", "24 \\text{ dozen}", "24 and a half", "24 thirds")
     ],
+    *[("24", "24 \\text{ and a half}", False), ("2\\sqrt{2}", "2\\sqrt{2} \\text{ dozen}", False)],
     ("45000", "$120,000 - $75,000 = $45,000.", True),
     *[("12,\\!096", answer, True) for answer in ("12096", "12,096", "12{,}096", "12\\,096", "12'096", "12 096")],
     *[("8", "8{,}640", False), ("640", "8{,}640", False), ("3000000", "3 million", True)],
@@ -75,6 +76,7 @@ PAIRS += [
         ("52_8", f"52{base}", True)
         for base in ("_8", "_{8}", "₈", "_{\\text{eight}}", "_{(8)}", " (base 8)", " base 8")
     ],
+    ("52_8", "(52)_8", True),
     *[("52_8", answer, False) for answer in ("52_9", "52", "42", "25_8")],
     *[("52", "52_{10}", True), ("x_1", "x_{1}", True), ("x_1", "x_2", False), ("3", "\\log_2 8", True)],
     *[("1_2+10_2", "10_2 + 1_2", True), ("A3_{16}", "A3_{15}", False)],
@@ -97,7 +99,10 @@ PAIRS += [
         ("[2,6]", "2 ≤ x ≤ 6", True),
         ("x<5", "(-∞,5)", True),
     ],
-    *[("D", answer, True) for answer in ("\\text{D}", "(D) 12", "D: 12 apples", "D. 12", "The answer is (D).")],
+    *[
+        ("D", answer, True)
+        for answer in ("\\text{D}", "(D) 12", "D: 12 apples", "**D**: 12", "D. 12", "The answer is (D).")
+    ],
     *[("D", answer, False) for answer in ("A", "(C) 12", "D or (C)", "(D) 12 or (C) 11")],
 ]
 
@@ -147,6 +152,7 @@ def test_canonical_text_never_joins_two_numbers():
         ("The final answer is $[-3,2]$. I hope it is correct.", "[-3,2]"),
         ("so the domain is \\([-3,2]\\)", "[-3,2]"),
         ("there are 12 of them", "12"),
+        ("Take 2 of them, which gives $x + y$", "y + x"),
         ("Let $x$ be their number. Then there are 12 of them", "12"),
         ("Profit is $120,000 - $75,000 = $45,000.", "45000"),
         ("so it is \\frac{10}{9}", "10/9"),

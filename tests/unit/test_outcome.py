@@ -8,6 +8,7 @@ import torch
 
 from intrinsic.base import WeightSchedule
 from intrinsic.outcome import AnswerCounts, Outcome, count_entropy
+from rewards.countdown import CountdownReward
 from training.bonus_pipeline import BonusPipeline
 from training.errors import UserError
 from training.flags_outcome import OutcomeFlags
@@ -116,6 +117,15 @@ def test_group_baseline_is_the_mean_over_parsed_answers(met, make):
 
 def test_batch_mode_divides_by_the_whole_group(make):
     close(Outcome(mode="batch").score(make(["7", "7", None, None])), [-0.25, -0.25, 0.0, 0.0])
+
+
+def test_commuting_and_brackets_make_no_new_answer_of_countdown(make):
+    answers = {}
+    texts = [f"<answer>{text}</answer>" for text in ("3+4*5", "5*4+3", "(4*5)+3", "(3+4)*5")]
+    CountdownReward()([""] * 4, texts, numbers=[[3, 4, 5]] * 4, target=[23] * 4, log_extra=answers.__setitem__)
+    rollout = make(answers["answer"])
+    close(Outcome(mode="batch").score(rollout), [-0.5, -0.5, -0.5, 0.0])
+    assert Outcome().update(rollout)["distinct_answers"] == 2
 
 
 def test_counts_belong_to_one_question(met, make):
