@@ -15,7 +15,7 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from training.callbacks import install_progress
-from training.chat import check_conversations
+from training.chat_checks import check_conversations
 from training.end_tokens import described_end_tokens, end_tokens_differ
 from training.errors import UserError, run_cli
 from training.identity import sft_settings

@@ -33,7 +33,7 @@ from evaluation.checkpoint import weights_digest
 from evaluation.evaluate import TIERS, record_of, save_report
 from evaluation.generate import Decoding, sample_completions
 from evaluation.tasks import EvalTask, eval_task
-from training.chat import check_chat_template
+from training.chat_checks import check_chat_template
 from training.errors import UserError, run_cli
 from training.policy import DTYPES, EMBEDDED_NAME, PolicyOptions, load_policy, load_tokenizer
 

@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from evaluation.evaluate import record_of, save_report, summarize_records
 from evaluation.generate import Decoding, sample_batches
 from rewards.grade import Grade
-from training.chat import check_chat_template, render
+from training.chat import render
+from training.chat_checks import check_chat_template
 from training.end_tokens import described_end_tokens, end_tokens_differ
 from training.errors import UserError
 from training.policy import PolicyOptions, context_length, load_policy, load_tokenizer, resolve

@@ -19,7 +19,8 @@ from rewards.format import PLACE
 from tasks.load import load_rows
 from tasks.math import GSM8K, load_gsm8k
 from tasks.math_prompts import add_prompts, check_prompt
-from training.chat import check_chat_template, render
+from training.chat import render
+from training.chat_checks import check_chat_template
 from training.end_tokens import reply_end_id
 from training.errors import RunError, UserError
 from training.policy import adapter_base, context_length, load_policy, load_tokenizer, resolve

@@ -127,7 +127,10 @@ def _is_strict(text: str) -> bool:
 
 
 class SoftFormatReward:
-    """0.5 where the completion begins with a thinking block that an answer block follows, whatever comes after."""
+    """0.5 where the completion begins with a thinking block that an answer block follows, whatever comes after.
+
+    The block has no other thinking tag inside, as an opening tag written behind the prompt's own would be.
+    """
 
     __name__ = "soft_format"
     full = SHAPE_REWARD
@@ -139,8 +142,8 @@ class SoftFormatReward:
 def _is_soft(text: str) -> bool:
     for opening, closing in THINKING:
         thinking, closed, rest = text.partition(closing)
-        begins = thinking.lstrip().startswith(opening) or not any(tag in thinking for pair in THINKING for tag in pair)
-        if closed and begins:
+        steps = thinking.lstrip().removeprefix(opening)
+        if closed and not any(tag in steps for pair in THINKING for tag in pair):
             rest = rest.lstrip()
             return rest.startswith(ANSWER_OPEN) and ANSWER_CLOSE in rest
     return False

@@ -1,12 +1,9 @@
 """From a prompt, conversation or plain text, to the text that a policy reads."""
 
-from collections.abc import Iterable
-
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rewards.format import opened_thinking
-from training.errors import UserError
 
 # What a chat template raises on turns that it does not take: an exception of its own, or one of what it computes with.
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
@@ -18,7 +15,6 @@ _JOINING = (
     "{%- endif -%}"
 )
 _SYSTEM_AND_USER = [{"role": "system", "content": "system text"}, {"role": "user", "content": "user text"}]
-_WITHOUT_TEMPLATE = "a prompt that needs none: --prompt_type=plain (questions) or --prompt_style=base (Countdown, iGSM)"
 
 
 def render(prompt: str | list[dict], tokenizer: PreTrainedTokenizerBase, **settings) -> str:
@@ -69,54 +65,8 @@ def _renders(turns: list[dict], tokenizer: PreTrainedTokenizerBase) -> bool:
     return True
 
 
-def check_chat_template(prompt: str | list[dict], tokenizer: PreTrainedTokenizerBase, model_name: str) -> None:
-    """Raise `UserError` when ``prompt`` is a conversation and the tokenizer cannot render it.
-
-    Prints where its system text goes if that is not into a turn of its own.
-    """
-    if isinstance(prompt, str):
-        return
-    if tokenizer.chat_template is None:
-        raise UserError(
-            f"--model_name={model_name!r} has no chat template; use an instruct model, or {_WITHOUT_TEMPLATE}."
-        )
-    try:
-        text = render(prompt, tokenizer)
-    except TEMPLATE_ERRORS as error:
-        raise UserError(
-            f"the chat template of --model_name={model_name!r} refuses the turns of the prompt ({error}); use "
-            f"{_WITHOUT_TEMPLATE}."
-        ) from error
-    if prompt[0]["role"] != "system":
-        return
-    if _joins(tokenizer):
-        print(f"the chat template of {model_name} takes no system turn: its text goes before the first user turn")
-    elif prompt[0]["content"].strip() not in text:
-        print(
-            f"the chat template of {model_name} leaves the system text out: the policy is not told what is asked of it"
-        )
-
-
-def _joins(tokenizer: PreTrainedTokenizerBase) -> bool:
+def joins_system_turns(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template is one that `take_system_turns` has changed."""
     template = tokenizer.chat_template
     texts = template.values() if isinstance(template, dict) else [template]
     return any(text.startswith(_JOINING) for text in texts)
-
-
-def check_conversations(rows: Iterable[dict], tokenizer: PreTrainedTokenizerBase, model_name: str) -> None:
-    """`check_chat_template` on the first prompt; raises `UserError` for the first row whose turns cannot be rendered.
-
-    ``rows``: columns prompt and completion, both conversations, or texts, which need no template.
-    """
-    for index, row in enumerate(rows):
-        if isinstance(row["prompt"], str):
-            return
-        if index == 0:
-            check_chat_template(row["prompt"], tokenizer, model_name)
-        try:
-            tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
-        except TEMPLATE_ERRORS as error:
-            raise UserError(
-                f"row {index}: the chat template of --model_name={model_name!r} refuses its turns ({error}); mend or "
-                "remove the row, or give prompts and completions as texts."
-            ) from error

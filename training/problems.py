@@ -3,7 +3,8 @@
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from training.chat import check_chat_template, render
+from training.chat import render
+from training.chat_checks import check_chat_template
 from training.errors import UserError
 from training.policy import context_length
 from training.run_options import RunConfig, RunOptions

@@ -67,14 +67,14 @@ def check_scoring(scoring: Scoring, tokenizer: PreTrainedTokenizerBase, config: 
 def continued(answer: str, prefill: str) -> str:
     """``answer`` as it goes on from a prompt that has already opened the thinking with ``prefill``.
 
-    An answer that begins with the same tag goes on behind it; one without thinking of its own first ends what was
-    opened, before its last line.
+    An answer that begins with the same tag goes on behind what ``prefill`` has of it, tag and line break or tag alone;
+    one without thinking of its own first ends what was opened, before its last line.
     """
     tag = prefill.strip()
     if not tag:
         return answer
     if answer.startswith(tag):
-        return answer.removeprefix(tag).lstrip()
+        return answer.removeprefix(tag).removeprefix(prefill.removeprefix(tag))
     if any(opening in answer for opening, _ in THINKING):
         return answer
     steps, _, last = answer.rpartition("\n")

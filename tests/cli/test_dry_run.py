@@ -138,10 +138,10 @@ BAD = {
     "too long a completion for the bonus": (
         ["--use_ir=rnd", "--rnd_mode=reference", "--rnd_response_length=5"],
         "--rnd_response_length=5",
-        5,
+        7,
     ),
-    "no such encoder": (["--use_ir=knn", "--encoder=./nowhere"], "nowhere", 5),
-    "no such checkpoint": (["--resume=nowhere"], "--resume='nowhere'", 5),
+    "no such encoder": (["--use_ir=knn", "--encoder=./nowhere"], "nowhere", 7),
+    "no such checkpoint": (["--resume=nowhere"], "--resume='nowhere'", 7),
 }
 
 
@@ -151,6 +151,21 @@ def test_the_first_bad_setting_ends_with_exit_code_2_after_the_checks_before_it(
     assert code == 2 and passed(output) == CHECKS[:checks]
     line = errors.strip().splitlines()[-1]
     assert line.startswith("error: ") and message in line
+
+
+def test_rewards_that_an_ideal_answer_does_not_get_are_refused_before_any_policy_is_read(dry_run, tmp_path):
+    policy = tmp_path / "policy"
+    shutil.copytree(EMBEDDED, policy, ignore=shutil.ignore_patterns("*.safetensors"))
+    (policy / "model.safetensors").write_bytes(b"not weights")
+    (policy / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}<think>")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"question": f"{n}?", "answer": f"#### {n}"}) + "\n" for n in range(64)))
+    flags = [*TOY[:-2], "--L=12", f"--model_name={policy}", f"--data={rows}"]
+    code, output, errors = dry_run(*flags, script=run_gsm8k)
+    assert code == 2 and passed(output) == CHECKS[:5]
+    assert "an ideal answer under --prompt_type=reasoning gets" in errors.splitlines()[-1]
+    code, output, _ = dry_run(*flags, "--prompt_type=think", script=run_gsm8k)
+    assert code == 0 and passed(output) == CHECKS
 
 
 def test_a_run_folder_in_use_is_refused(dry_run, tmp_path):

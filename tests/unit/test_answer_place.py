@@ -103,9 +103,7 @@ def test_reward_cosine_and_evaluation_read_what_the_prompt_asks_for_and_nothing_
 def test_votes_and_counted_answers_read_the_box_whatever_is_said_before():
     rows, grade, logged = rows_of("qwen25-math-cot"), GRADERS["number"], {}
     texts = ["The answer is 5. No, it is \\boxed{7}.", "The answer is 7. No, it is \\boxed{5}.", "The answer is 5."]
-    CorrectnessReward(grade)(
-        rows["prompt"] * 3, texts, ["5"] * 3, answer_place=rows["answer_place"] * 3, log_extra=logged.__setitem__
-    )
+    CorrectnessReward(grade)(["p"] * 3, texts, ["5"] * 3, answer_place=["box"] * 3, log_extra=logged.__setitem__)
     assert logged["answer"] == ["7", "5", "5"] and logged["verdict"] == ["wrong", "correct", "no_answer"]
     records = [
         record_of(rows[0], grade, Sample(text, 5, False), {"id": 0, "pass": "main", "sample": number})

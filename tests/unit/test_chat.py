@@ -4,7 +4,8 @@ import pytest
 from datasets import Dataset
 
 from tasks.math_prompts import EXEMPLARS, prompt
-from training.chat import check_chat_template, check_conversations, render, take_system_turns, with_prefill
+from training.chat import render, take_system_turns, with_prefill
+from training.chat_checks import check_chat_template, check_conversations
 from training.errors import UserError
 from training.policy import load_tokenizer
 from training.rollout import message_text
@@ -19,6 +20,7 @@ ALTERNATING = (
     "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}" + TURNS
 )
 NEVER = "{{ raise_exception('never') }}"
+PARTS = "{% for m in messages %}{% for part in m['content'] %}{{ part['text'] }}{% endfor %}{% endfor %}"
 UNDEFINED = "{% if messages[0]['role'] == 'system' %}{{ nothing.at.all }}{% endif %}" + TURNS
 
 
@@ -76,9 +78,15 @@ def test_a_template_that_drops_the_system_text_is_named(with_template, capsys):
 
 
 def test_a_template_for_which_nothing_works_is_refused_with_the_prompts_that_need_none(with_template):
-    with pytest.raises(UserError, match=r"'M' refuses the turns of the prompt \(never\); use .*--prompt_type=plain"):
+    with pytest.raises(UserError, match=r"'M' refuses the prompt's turns \(never\); use .*--prompt_type=plain"):
         check_chat_template(prompt("How many?"), with_template(NEVER), "M")
     check_chat_template(prompt("How many?", "plain"), with_template(NEVER), "M")
+
+
+@pytest.mark.parametrize("template", [PARTS, "{{ messages[0]['content'] }}"], ids=["parts", "system alone"])
+def test_a_template_that_leaves_out_the_question_is_refused_with_the_prompts_that_need_none(template, with_template):
+    with pytest.raises(UserError, match=r"'M' leaves out the text of the last turn.* use .*--prompt_type=plain"):
+        check_chat_template(prompt("How many?"), with_template(template), "M")
 
 
 def test_the_first_trace_whose_turns_are_refused_is_named(with_template):

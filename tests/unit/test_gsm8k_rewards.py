@@ -120,6 +120,17 @@ def test_soft_wants_the_two_blocks_in_order_and_forgives_the_rest():
         assert values(soft, broken, "4") == [0]
 
 
+@pytest.mark.parametrize("name", ["reasoning", "think"])
+def test_a_second_opening_tag_behind_the_prompts_own_costs_every_shape_reward(name):
+    columns = [StrictFormatReward(), SoftFormatReward(), XmlCountReward()]
+    whole = PERFECT.replace("reasoning", name)
+    opening, _, closed = whole.partition("\n")
+    assert values(columns, whole, "4") == values(columns, closed, "4") == [0.5, 0.5, 0.5]
+    assert values(columns, f"{opening}\n{whole}", "4") == [0, 0, 0.375]
+    other = "<think>" if name == "reasoning" else "<reasoning>"
+    assert values(columns[:2], f"{opening}\n{other}\n{closed}", "4") == [0, 0]
+
+
 HOSTILE = {
     "empty": "",
     "tail": PERFECT + "z" * 20_000,

@@ -62,8 +62,9 @@ def test_prompts_that_open_the_thinking_themselves_are_paid_too(script, style, c
 
 
 def test_a_template_that_opens_the_thinking_goes_with_prompts_whose_thinking_it_is(check):
-    for flags in (["--prompt_type=think"], ["--prompt_type=qwen25-math-cot"], ["--format_weight=0"]):
-        check("run_gsm8k.py", *flags, template=THINKS)
+    for template in (THINKS, THINKS.replace("<think>\n", "<think>")):
+        for flags in (["--prompt_type=think"], ["--prompt_type=qwen25-math-cot"], ["--format_weight=0"]):
+            check("run_gsm8k.py", *flags, template=template)
     with pytest.raises(
         UserError, match="--prompt_type=reasoning gets .* instead of 0.5 .*opens <think>, so use"
     ) as error:
@@ -100,6 +101,7 @@ def test_the_references_arithmetic_is_paid_with_the_prompts_it_was_written_for(c
     ("answer", "prefill", "rest"),
     [
         ("<think>\na\n</think>\nb", "<think>\n", "a\n</think>\nb"),
+        ("<think>\na\n</think>\nb", "<think>", "\na\n</think>\nb"),
         ("<think>a</think>b", "", "<think>a</think>b"),
         ("steps\nso \\boxed{5}", "<think>", "steps\n</think>\nso \\boxed{5}"),
         ("<reasoning>a</reasoning>b", "<think>", "<reasoning>a</reasoning>b"),
