@@ -91,7 +91,7 @@ class IntrinsicOptions(BonusFlags):
         for level in levels:
             if level not in LEVELS:
                 raise UserError(f"--ir_level={self.ir_level!r}: {level!r} is unknown; use {' or '.join(LEVELS)}.")
-        return _one_each("ir_level", self.ir_level, levels, names)
+        return _one_each("ir_level", self.ir_level, levels, names, "levels")
 
     def _parse_weights(self, names: list[str], levels: list[str]) -> list[float]:
         if not self.ir_weight.strip():
@@ -100,7 +100,7 @@ class IntrinsicOptions(BonusFlags):
             weights = [float(weight) for weight in self.ir_weight.split(",")]
         except ValueError:
             raise UserError(f"--ir_weight={self.ir_weight!r} must be numbers separated by commas.") from None
-        return _one_each("ir_weight", self.ir_weight, weights, names)
+        return _one_each("ir_weight", self.ir_weight, weights, names, "weights")
 
     def _default_weight(self, name: str, names: list[str], level: str) -> float:
         if name in self.REWARDS:
@@ -114,13 +114,13 @@ class IntrinsicOptions(BonusFlags):
         return [WeightSchedule(weight, self.ir_schedule, self.ir_warmup_steps) for weight in self.weights]
 
 
-def _one_each(flag_name: str, given: str, values: list, names: list[str]) -> list:
-    """``values`` of a flag, one for each of ``names``; a single one is that of all."""
+def _one_each(flag_name: str, given: str, values: list, names: list[str], what: str) -> list:
+    """``values`` of a flag, which are ``what``, one for each of ``names``; a single one is that of all."""
     if len(values) == 1:
         return values * len(names)
     if len(values) != len(names):
         raise UserError(
-            f"--{flag_name}={given!r} has {len(values)} values for {len(names)} bonuses "
+            f"--{flag_name}={given!r} has {len(values)} {what} for {len(names)} bonuses "
             f"({', '.join(names) or 'none'}); give one, or one per bonus."
         )
     return values

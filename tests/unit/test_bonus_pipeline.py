@@ -202,7 +202,7 @@ def test_one_level_for_several_bonuses_is_for_those_that_have_it_and_weights_fol
     assert options.weights == [1.0, 1.0]
     default = IntrinsicOptions(use_ir="knn+,shuffle:knn+,cfn")
     assert default.weights == [bonus_class("knn+").advantage_weight] * 2 + [1.0]
-    for given, message in (("group", "'group' is unknown"), ("reward,advantage", "2 values for 1 bonuses")):
+    for given, message in (("group", "'group' is unknown"), ("reward,advantage", "2 levels for 1 bonuses")):
         with pytest.raises(UserError, match=message):
             IntrinsicOptions(use_ir="knn+", ir_level=given)
     with pytest.raises(UserError, match="cfn joins after"):

@@ -66,7 +66,7 @@ EFFECT = [
     {"scale_rewards": "batch"},
     {"warmup_steps": 0.1},
     {"options": {"lora": True, "lora_r": 8}},
-    {"intrinsic": {"use_ir": "repexp", "ir_min_std": 0.1, "repexp_level": "reward"}},
+    {"intrinsic": {"use_ir": "repexp", "ir_min_std": 0.1, "ir_level": "reward"}},
     {"intrinsic": {"use_ir": "cosine", "ir_weight": "2"}},
     {"intrinsic": {"use_ir": "cfn"}, "steps": 21},
     {"intrinsic": {"use_ir": "cfn", "cfn_pretrain": 50}, "steps": 10},

@@ -113,9 +113,11 @@ def test_every_bonus_with_one_value_per_completion_has_this_control(name, rollou
     pipeline = BonusPipeline(build_bonuses(options), options.schedules())
     plain.update(rollout), pipeline.update(rollout)
     (scored,) = pipeline.score(rollout)
-    mine, its = scored.total.sort().values, plain.score(rollout).clamp(-5, 5).sort().values
+    its = (plain.score(rollout).clamp(-5, 5) * scored.weight).sort().values
+    mine = scored.total.sort().values
     torch.testing.assert_close(mine, its)
     assert pipeline.needs == plain.needs and scored.bonus.name == f"shuffle:{name}"
+    assert (scored.bonus.placement, scored.bonus.centred) == (plain.placement, plain.centred)
     assert all(part.startswith("shuffle:") or part in plain.part_names for _, part in pipeline.reward_columns)
 
 
