@@ -39,7 +39,7 @@ def comparisons(curves: Curves, column: str) -> dict[str, dict]:
 
     Returns:
         label -> {"difference", "half" (of its 95 % t interval over seeds), "p" (paired t test), "p_holm" (adjusted for
-        the number of rows), "verdict" ("more" or "less" where that is below `LEVEL`, else "not told apart")}.
+        the number of rows), "verdict" ("more" or "less" where that is below `LEVEL`, else "indistinguishable")}.
     """
     found = {}
     for label, runs in curves.items():
@@ -50,7 +50,7 @@ def comparisons(curves: Curves, column: str) -> dict[str, dict]:
             found[label] = {"difference": mean, "half": half, "p": paired_t(differences)}
     for row, p in zip(found.values(), holm([row["p"] for row in found.values()]), strict=True):
         word = "more" if row["difference"] > 0 else "less"
-        row |= {"p_holm": p, "verdict": word if p < LEVEL else "not told apart"}
+        row |= {"p_holm": p, "verdict": word if p < LEVEL else "indistinguishable"}
     return found
 
 

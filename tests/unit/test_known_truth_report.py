@@ -42,8 +42,8 @@ def test_words_follow_the_adjusted_p(curves):
     for runs in curves["rnd"].values():
         runs[-1]["rare@64"] += 0.004  # p = .036 by itself
     found = comparisons(curves, "rare@64")
-    assert found["rnd"]["p"] < 0.05 < found["rnd"]["p_holm"] and found["rnd"]["verdict"] == "not told apart"
-    assert found["cfn"]["verdict"] == "more" and found["noise"]["verdict"] == "not told apart"
+    assert found["rnd"]["p"] < 0.05 < found["rnd"]["p_holm"] and found["rnd"]["verdict"] == "indistinguishable"
+    assert found["cfn"]["verdict"] == "more" and found["noise"]["verdict"] == "indistinguishable"
     lines = report(curves, ["c0ffee"]).splitlines()
     assert any(line.startswith("| `cfn` | +0.100 ± 0.010 |") and " more |" in line for line in lines)
     assert "| `no` | 5 | 0.400 ± 0.000 | 0.400 ± 0.000 | 0.300 ± 0.196 |" in "\n".join(lines)
