@@ -29,15 +29,27 @@ class Unfinished(Exception):
 
 
 @dataclass(frozen=True)
+class RunSettings:
+    """What a run was started with.
+
+    Attributes:
+        seed: value of ``--seed``.
+        flags: every flag but `NOT_SETTINGS`, as the last session of the run had them.
+        commit: of the code, with "+ changes" where files differed from it; "unknown" outside git.
+    """
+
+    seed: int
+    flags: dict[str, Any]
+    commit: str
+
+
+@dataclass(frozen=True)
 class EvaluatedRun:
-    """One evaluation of one run.
+    """One evaluation of one run; ``seed``, ``flags`` and ``commit`` are those of `RunSettings`.
 
     Attributes:
         path: the run folder.
         task: name of the task.
-        seed: value of ``--seed``.
-        flags: every flag but the seed and `NOT_SETTINGS`.
-        commit: of the code, with "+ changes" where files differed from it; "unknown" outside git.
         problems: what each problem is, by its id, ids in a fixed order.
         scores: outcome -> (P,) means over the samples of each problem, in the order of ``problems``.
     """
@@ -76,6 +88,15 @@ def read_evaluated(folder: str | Path, which: str) -> EvaluatedRun:
         UserError: the folder is no run, or a file in it is damaged.
     """
     path = Path(folder)
+    settings = read_settings(path)
+    evaluation = _evaluation_path(path, which)
+    report = read_report(evaluation, needed=NEEDED)
+    problems, scores = _scores(first_pass(report), evaluation)
+    return EvaluatedRun(path, report["task"], settings.seed, settings.flags, settings.commit, problems, scores)
+
+
+def read_settings(path: Path) -> RunSettings:
+    """What ``run.json`` of a run folder says; raises `UserError` where there is none or it is damaged."""
     if not (path / "run.json").is_file():
         raise UserError(f"{str(path)!r} is no run folder (it has no run.json); give outputs/<task>/<run name>.")
     record = read_json(path / "run.json", "restore it, or leave this run out")
@@ -88,11 +109,8 @@ def read_evaluated(folder: str | Path, which: str) -> EvaluatedRun:
         raise UserError(f"{path / 'run.json'} is damaged ({error!r}); restore it, or leave this run out.") from error
     if type(record.get("seed")) is not int:
         raise UserError(f"{path / 'run.json'} has seed={record.get('seed')!r}, no whole number; leave this run out.")
-    evaluation = _evaluation_path(path, which)
-    report = read_report(evaluation, needed=NEEDED)
-    problems, scores = _scores(first_pass(report), evaluation)
     settings = {name: value for name, value in flags.items() if name not in NOT_SETTINGS}
-    return EvaluatedRun(path, report["task"], record["seed"], settings, commit, problems, scores)
+    return RunSettings(record["seed"], settings, commit)
 
 
 def _evaluation_path(path: Path, which: str) -> Path:
@@ -166,14 +184,18 @@ def group_arms(runs: Sequence[EvaluatedRun]) -> list[Arm]:
                 f"{group[run.seed].path} and {run.path} have the same settings and --seed {run.seed}; leave one out."
             )
         group[run.seed] = run
-    firsts = [next(iter(group.values())).flags for group in groups.values()]
-    if len(firsts) < 2:
+    labels = arm_labels([next(iter(group.values())).flags for group in groups.values()])
+    if len(labels) < 2:
         raise UserError(
             f"the {len(runs)} finished runs have the same settings, so there is one arm; name runs of another one too."
         )
-    differing = _differing_flags(firsts)
-    labels = [_label(flags, differing) for flags in firsts]
     return [Arm(label, dict(sorted(group.items()))) for label, group in zip(labels, groups.values(), strict=True)]
+
+
+def arm_labels(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """What to call each of ``settings``: its --use_ir, and the other flags in which they differ."""
+    differing = _differing_flags(settings)
+    return [_label(flags, differing) for flags in settings]
 
 
 def _differing_flags(settings: Sequence[dict]) -> list[str]:
