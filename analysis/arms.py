@@ -19,7 +19,8 @@ BEST_RECORD = Path("best", "held_out.json")  # which evaluation the policy in be
 NEEDED = ("id", "medium", "verdict", "length", "truncated")  # of every record
 # What a run is called and where it lives, and TRL's names of flags that have one of ours.
 NOT_SETTINGS = (
-    *("seed", "output_dir", "run_name", "resume", "resume_from_checkpoint", "dry_run", "config_file"),
+    *("seed", "output_dir", "run_name", "name_parts", "resume", "resume_from_checkpoint"),
+    *("dry_run", "config_file"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "max_completion_length", "num_train_epochs"),
 )
 

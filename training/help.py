@@ -14,7 +14,7 @@ from trl import GRPOConfig
 from training.options import IntrinsicOptions
 from training.policy import PolicyOptions
 from training.presets import preset_names
-from training.run_folder import NAME_RULE
+from training.run_name import NAME_RULE
 
 TASK, POLICY, BONUSES = "task and data", "policy", "bonuses"
 OTHER = "other flags of TRL and transformers"

@@ -15,8 +15,8 @@ from training.run_folder import plain
 
 # Flags that a resumed run may set anew, by why they leave every update as it is.
 FREE_BY_REASON = {
-    "where the run lives, and what it is asked to do": "output_dir run_name project resume resume_from_checkpoint "
-    "dry_run config_file do_train do_predict",
+    "where the run lives, and what it is asked to do": "output_dir run_name name_parts project resume "
+    "resume_from_checkpoint dry_run config_file do_train do_predict",
     "evaluation; the problems that it takes out of training show in the training problems": "do_eval eval_data "
     "eval_split eval_problems eval_samples eval_temperature eval_greedy eval_strategy eval_steps eval_delay "
     "eval_on_start eval_do_concat_batches eval_use_gather_object eval_accumulation_steps eval_packing "

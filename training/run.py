@@ -33,7 +33,8 @@ from training.options import IntrinsicOptions
 from training.out_of_memory import out_of_memory_advice, work_of
 from training.policy import adapter_base, check_lora_targets, load_policy, lora_base, resolve, save_merged
 from training.problems import longest_prompt
-from training.run_folder import create_run_folder, refuse_used, run_name, take_recorded_threads
+from training.run_folder import create_run_folder, refuse_used, take_recorded_threads
+from training.run_name import default_output_dir, run_name
 from training.run_options import RunConfig, RunOptions
 from training.threads import choose_threads
 from training.trackers import shield_trackers
@@ -78,7 +79,7 @@ class Run:
             bonus.check(config.num_generations, config.L)
         config.run_name = config.run_name or self._default_name()
         if config.output_dir is None:
-            config.output_dir = str(Path("outputs") / task / config.run_name)
+            config.output_dir = str(default_output_dir(task, config.run_name))
         self.path = Path(config.output_dir)
         if self._is_main and not options.resume:
             refuse_used(self.path)
@@ -97,8 +98,7 @@ class Run:
         self.watchdogs = WatchdogCallback(self.path, intrinsic.bonus_names, self._is_main)
 
     def _default_name(self) -> str:
-        extra = ["legacy"] * self.intrinsic.memory_legacy + ["lora"] * self.options.lora
-        extra.append(Path(self.options.config_file).stem)
+        extra = [Path(self.options.config_file).stem, *self.options.name_parts]
         return run_name(self.options.model_name, self.intrinsic.use_ir, self.config.seed, *extra)
 
     def build_trainer(

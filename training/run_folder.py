@@ -42,13 +42,7 @@ PACKAGES = (
     "sentence-transformers",
 )
 _PROJECT = Path(__file__).resolve().parents[1]
-_UNSAFE = re.compile(r"[^A-Za-z0-9.+_-]+")
 _SECRET = re.compile(r"hub_token|api_key|password|secret")
-_LONGEST_PART = 80
-NAME_RULE = (
-    "<last part of --model_name>_<--use_ir>_seed<--seed>, then _legacy with --memory_legacy, _lora with --lora, and "
-    "_<name of the --config file>"
-)
 
 
 @dataclass
@@ -71,25 +65,6 @@ class RunFolder:
 
     def __fspath__(self) -> str:
         return str(self.path)
-
-
-def run_name(model: str, bonus: str, seed: int, *extra: str) -> str:
-    """The one rule for run names: ``<model>_<bonus>_seed<seed>`` and, joined by "_", whatever else tells runs apart.
-
-    ``model``: hub name or path, of which the last part is used; ``bonus``: the value of ``--use_ir``. Characters
-    outside ``A-Z a-z 0-9 . + _ -`` become "-".
-    """
-    parts = [re.split(r"[\\/]", model.rstrip("\\/"))[-1], bonus, f"seed{seed}", *extra]
-    safe = [_UNSAFE.sub("-", part)[:_LONGEST_PART].strip("-") for part in parts]
-    name = "_".join(part for part in safe if part).lstrip(".")
-    if not safe[0].strip("."):
-        raise UserError(f"no run name can be made from the model {model!r}; give one with --run_name.")
-    return name
-
-
-def default_output_dir(task: str, model: str, bonus: str, seed: int, *extra: str, root: str = "outputs") -> Path:
-    """``<root>/<task>/<run name>``, see `run_name`."""
-    return Path(root) / task / run_name(model, bonus, seed, *extra)
 
 
 def create_run_folder(output_dir: Path, options_by_group: dict[str, dict[str, Any]], resume: bool) -> RunFolder:

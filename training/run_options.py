@@ -19,7 +19,7 @@ from training.help import help_text
 from training.options import IntrinsicOptions
 from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded
 from training.presets import check_keys, did_you_mean, overridden, read_config
-from training.run_folder import NAME_RULE
+from training.run_name import NAME_RULE, changed_flags, name_parts
 from training.trackers import chosen_trackers
 from training.yaml_flags import as_defaults, flags_of, read_mapping
 
@@ -65,6 +65,7 @@ class RunOptions(PolicyOptions):
         False, "Check flags, packages, device, model, data, bonuses and run folder, print every setting, and end."
     )
     config_file: str = field(default="", init=False)  # the value of --config, which is no flag of a dataclass
+    name_parts: list[str] = field(default_factory=list, init=False)  # of the run name, for what differs from defaults
 
     def __post_init__(self):
         super().__post_init__()
@@ -183,6 +184,7 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
     parsed = parse_flags(parser, arguments, known)
     options, config = parsed[2:]
     options.config_file = script.config or ""
+    options.name_parts = name_parts(changed_flags(parser, arguments))
     if config.process_index == 0:
         for line in overridden(parser, arguments, file_flags, script.config):
             print(line)

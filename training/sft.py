@@ -17,7 +17,7 @@ from training.errors import UserError
 from training.help import help_text
 from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy, lora_base
 from training.presets import check_keys, read_config
-from training.run_folder import default_output_dir
+from training.run_name import changed_flags, default_output_dir, name_parts, run_name
 from training.run_options import FlagParser, parse_flags, quiet_libraries, refuse_shadowed_flags, script_flags
 from training.state_io import read_json, write_json
 from training.trackers import chosen_trackers
@@ -68,7 +68,9 @@ class SFTOptions(PolicyOptions):
 class SFTRunConfig(SFTConfig):
     """`trl.SFTConfig` with defaults by device and the project's run folders."""
 
-    output_dir: str | None = _flag(None, "Run folder; unset: outputs/sft/<model>_<name of the data>_seed<seed>.")
+    output_dir: str | None = _flag(
+        None, "Run folder; unset: outputs/sft/<run name>, the name of the data in the place of a bonus."
+    )
     bf16: bool | None = _flag(None, "Forward pass in bfloat16; unset: where the device computes in it.")
     learning_rate: float = _flag(5e-6, "Peak learning rate.")
     num_train_epochs: float = _flag(5.0, "Passes over the traces, unless --max_steps is set.")
@@ -186,9 +188,9 @@ def parse_sft_options(script: str) -> tuple[SFTOptions, SFTRunConfig]:
         sys.exit(0)
     options, config = parse_flags(parser, arguments, known)
     if config.output_dir is None:
-        extra = ["all"] * (options.loss_on == "all") + ["lora"] * options.lora
-        config.output_dir = str(
-            default_output_dir("sft", options.model_name, Path(options.data).stem, config.seed, *extra)
-        )
+        changed = {flag: value for flag, value in changed_flags(parser, arguments).items() if flag != "data"}
+        extra = [Path(flags.config or "").stem, *name_parts(changed)]
+        name = run_name(options.model_name, Path(options.data).stem, config.seed, *extra)
+        config.output_dir = str(default_output_dir("sft", name))
     config.run_name = config.run_name or Path(config.output_dir).name
     return options, config

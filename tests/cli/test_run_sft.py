@@ -21,11 +21,13 @@ def traces(tmp_path_factory):
 def trained(traces, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sft")
     result = run_python(ROOT / "run_sft.py", "--data", traces, *TOY, "--max_steps", 2, cwd=folder)
-    return folder / "outputs" / "sft" / "tiny_injected_seed0", result
+    (run,) = (folder / "outputs" / "sft").iterdir()
+    return run, result
 
 
 def test_leaves_policy_record_and_metrics_under_the_one_rule_for_names(trained):
     folder, result = trained
+    assert folder.name == "tiny_injected_seed0_per_device_train_batch_size4_learning_rate0.001"
     assert (folder / "final" / "model.safetensors").exists() and "16 traces, 2 updates" in result.stdout
     assert json.loads((folder / "run.json").read_text())["options"]["sft"]["loss_on"] == "completion"
     logs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

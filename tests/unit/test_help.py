@@ -106,7 +106,7 @@ def test_help_shows_the_defaults_of_the_policy_and_preset_on_the_command_line(mo
 def test_help_names_the_presets_and_the_rule_of_run_names(monkeypatch, capsys):
     text = " ".join(printed("math", monkeypatch, capsys, "--help").split())
     assert all(name in text for name in preset_names())
-    assert "outputs/<task>/<run name>" in text and "_lora with --lora" in text
+    assert "outputs/<task>/<run name>" in text and "_<flag><value> for each flag" in text
 
 
 def test_percent_signs_and_line_breaks_of_a_sentence_do_no_harm():

@@ -74,7 +74,7 @@ def test_every_preset_takes_a_step_with_its_own_values(file, monkeypatch, tmp_pa
     train(script, monkeypatch, "--config", str(file), *(f"--{name}={value}" for name, value in toy.items()))
 
     (folder,) = (tmp_path / "outputs" / script.removeprefix("run_").removesuffix(".py")).iterdir()
-    assert folder.name.endswith(f"_{file.stem}")
+    assert f"_seed{preset.get('seed', 42)}_{file.stem}" in folder.name
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [record for record in records if "loss" in record]
     assert len(steps) == 1 and (preset["use_ir"] == "no" or f"ir/{preset['use_ir']}/raw" in steps[0])
@@ -189,7 +189,8 @@ def test_a_bad_config_file_is_refused_in_one_sentence(text, message, parse):
 )
 def test_a_file_means_what_a_person_would_have_typed(text, typed, parse):
     from_file, from_line = parse(config=text), parse(*typed.split())
-    from_file[2].config_file = ""
+    # A file gives the run its own name where flags give theirs.
+    from_file[2].config_file, from_line[2].name_parts = "", []
     assert list(map(settings, from_file)) == list(map(settings, from_line))
 
 

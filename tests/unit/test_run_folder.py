@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers.trainer_utils import IntervalStrategy
 
 from training.errors import UserError
-from training.run_folder import MetricsFile, create_run_folder, default_output_dir, describe_run, plain, run_name
+from training.run_folder import MetricsFile, create_run_folder, describe_run, plain
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {"intrinsic": {"use_ir": "knn+", "k": 1}, "training": {"seed": 7, "learning_rate": 1e-6}}
@@ -128,39 +126,6 @@ def test_secrets_are_hidden_but_token_settings_are_not():
     options = {"training": {"hub_token": "hf_abc", "vllm_api_key": None, "pad_token": "<pad>"}}
     shown = describe_run(options)["options"]["training"]
     assert shown == {"hub_token": "(hidden)", "vllm_api_key": None, "pad_token": "<pad>"}
-
-
-@pytest.mark.parametrize(
-    ("parts", "name"),
-    [
-        (("tiny", "knn+", 0), "tiny_knn+_seed0"),
-        (("Qwen/Qwen2.5-0.5B", "knn+,cfn", 3, "lr1e-5"), "Qwen2.5-0.5B_knn+-cfn_seed3_lr1e-5"),
-        (("/some where/policy/", "no", 1), "policy_no_seed1"),
-        (("../..//.hidden", "no", 1), "hidden_no_seed1"),
-        (("модель v1", "no", 1), "v1_no_seed1"),
-    ],
-)
-def test_run_names_follow_one_rule(parts, name):
-    assert run_name(*parts) == name
-
-
-@given(st.text(max_size=200), st.text(max_size=200))
-def test_run_names_are_always_one_safe_path_component(model, bonus):
-    try:
-        name = run_name(model, bonus, 0)
-    except UserError:
-        return
-    assert re.fullmatch(r"[A-Za-z0-9+_-][A-Za-z0-9.+_-]*", name) and len(name) <= 255
-
-
-@pytest.mark.parametrize("model", ["", "..", "/", "модель"])
-def test_a_model_without_a_usable_name_is_a_clear_error(model):
-    with pytest.raises(UserError, match="--run_name"):
-        run_name(model, "no", 0)
-
-
-def test_the_default_folder_is_task_then_name():
-    assert default_output_dir("gsm8k", "tiny", "knn", 2) == Path("outputs/gsm8k/tiny_knn_seed2")
 
 
 def test_plain_turns_anything_into_strict_json():
