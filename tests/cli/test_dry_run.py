@@ -195,7 +195,7 @@ def test_a_preset_with_flags_on_top_says_which_values_it_loses(dry_run, tmp_path
     assert code == 0 and passed(output) == CHECKS
     replaced = re.findall(r"^(\w+): \S*memory_r_gsm8k.yaml says (\S+), the command line (\S+);", output, re.MULTILINE)
     assert ("L", "200", "50") in replaced and {name for name, *_ in replaced} == {"model_name", "data", "encoder", "L"}
-    assert "tiny_knn+_seed42_memory_r_gsm8k_data-rows.jsonl_encoder-policy_bs2_L50, new" in output
+    assert "tiny_knn+_seed42_memory_r_gsm8k_data-rows.jsonl_encoder-policy_L50, new" in output
     assert re.search(r"^OK  flags: .*memory_r_gsm8k.yaml", output, re.MULTILINE)
 
 
