@@ -64,7 +64,8 @@ def main() -> None:
     trainer = build_trainer(options, config, rows, tokenizer, settings, resumes=checkpoint is not None)
     if config.process_index == 0:
         lock = create_run_folder(folder, {"sft": asdict(options), "trainer": config.to_dict()}, bool(options.resume))
-    install_progress(trainer, {"loss": "loss", "accuracy": "mean_token_accuracy"})
+    config.further_flags = asdict(options)
+    install_progress(trainer, {"loss": "loss", "token accuracy": "mean_token_accuracy"})
 
     # ---- train, save
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -1,4 +1,4 @@
-"""Trainer callbacks: metrics file, progress in plain lines, and a clean stop on SIGINT or SIGTERM."""
+"""Trainer callbacks: metrics file, one short line of progress per log, and a clean stop on SIGINT or SIGTERM."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from training.run_folder import MetricsFile
@@ -100,18 +101,36 @@ def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
+class BarProgress(ProgressCallback):
+    """The Trainer's bar with the lines of `PlainProgress` above it, where the base class prints every logged value."""
+
+    def __init__(self, keys: dict[str, str]):
+        super().__init__()
+        self._lines = PlainProgress(keys, out=tqdm.write)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        self._lines.on_train_begin(args, state, control, **kwargs)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self._lines.on_log(args, state, control, logs=logs, **kwargs)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        super().on_train_end(args, state, control, **kwargs)
+        self._lines.on_train_end(args, state, control, **kwargs)
+
+
 def install_progress(trainer: Trainer, keys: dict[str, str], is_tty: bool | None = None) -> None:
-    """Leave the Trainer's bar on a terminal; elsewhere, or with ``disable_tqdm``, put `PlainProgress` in its place.
+    """Put `BarProgress` in the place of the Trainer's bar; off a terminal, or with ``disable_tqdm``, `PlainProgress`.
 
     A notebook table or TRL's `RichProgressCallback`, which are neither bar nor printer, stay. ``is_tty``: whether
     stderr, where the bar is drawn, is a terminal; None asks it.
     """
     on_terminal = sys.stderr.isatty() if is_tty is None else is_tty
     default = PrinterCallback if trainer.args.disable_tqdm else ProgressCallback
-    if on_terminal and default is ProgressCallback:
-        return
+    kind = BarProgress if on_terminal and default is ProgressCallback else PlainProgress
     if trainer.pop_callback(default) is not None:
-        trainer.add_callback(PlainProgress(keys))
+        trainer.add_callback(kind(keys))
 
 
 class InterruptCallback(TrainerCallback):

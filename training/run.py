@@ -9,10 +9,11 @@ from pathlib import Path
 
 from accelerate import PartialState
 from datasets import Dataset
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from analysis.report import write_report
-from analysis.table import closing_table
+from analysis.table import closing_table, format_metric
 from evaluation.evaluate import HeldOut, HeldOutCallback, Pass
 from evaluation.generate import Decoding
 from intrinsic import build_bonuses
@@ -37,11 +38,11 @@ from training.run_folder import create_run_folder, refuse_used, take_recorded_th
 from training.run_name import default_output_dir, run_name
 from training.run_options import RunConfig, RunOptions
 from training.threads import choose_threads
-from training.trackers import shield_trackers
+from training.trackers import shield_trackers, track_evaluation
 from training.trainer import STATE_NAME, IntrinsicGRPOTrainer
 from training.watchdogs import WatchdogCallback
 
-PROGRESS = {"accuracy": "rewards/correctness/mean", "reward": "reward", "entropy": "entropy"}
+PROGRESS = {"train accuracy": "rewards/correctness/mean", "reward": "reward", "entropy": "entropy"}
 
 
 class Run:
@@ -94,6 +95,7 @@ class Run:
             self._print(line)
         groups = {"task": task_options, "intrinsic": intrinsic, "run": options, "grpo": config}
         self.flags = {name: _flags(group) for name, group in groups.items()}
+        config.further_flags = self.flags["task"] | self.flags["intrinsic"] | self.flags["run"]
         self.encoder = self._load_encoder()
         self.watchdogs = WatchdogCallback(self.path, intrinsic.bonus_names, self._is_main)
 
@@ -197,10 +199,7 @@ class Run:
         if held_out and self.config.eval_steps:
             every = int(self.config.eval_steps)
 
-            def take(report: dict) -> None:
-                best.offer(report)
-                self.watchdogs.add_evaluation(report)
-
+            take = partial(self._take_evaluation, trainer, best)
             trainer.add_callback(HeldOutCallback(held_out, trainer.processing_class, every, trainer.accelerator, take))
         self._print_resume()
         if self.checkpoint is None:
@@ -247,16 +246,23 @@ class Run:
     def _evaluate_before(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut, best: BestPolicy) -> dict | None:
         if self.checkpoint is not None:
             return held_out.load("before")
-        before = self._evaluate(trainer, held_out, "before", best)
-        self._print(f"before training: validation accuracy {before['metrics']['accuracy']['mean']:.3f}")
-        return before
+        return self._evaluate(trainer, held_out, "before", best)
 
     def _evaluate(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut, name: str, best: BestPolicy) -> dict:
         step = trainer.state.global_step
         report = held_out.evaluate(trainer.model, trainer.processing_class, name, step, trainer.accelerator)
+        self._take_evaluation(trainer, best, report)
+        return report
+
+    def _take_evaluation(self, trainer: IntrinsicGRPOTrainer, best: BestPolicy, report: dict) -> None:
+        """What every held-out evaluation leads to: maybe a new best policy, watchdogs, trackers, and a line."""
         best.offer(report)
         self.watchdogs.add_evaluation(report)
-        return report
+        if self._is_main:
+            track_evaluation(trainer, report["metrics"])
+            shown = ("accuracy", "false_claims", "mean_length")
+            values = (f"{name} {format_metric(name, report['metrics'][name])}" for name in shown)
+            tqdm.write(f"validation at step {report['step']}: {', '.join(values)}")
 
     def _print_resume(self) -> None:
         if self.checkpoint is None or not self._is_main:

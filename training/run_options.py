@@ -20,7 +20,7 @@ from training.options import IntrinsicOptions
 from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded
 from training.presets import check_keys, did_you_mean, overridden, read_config
 from training.run_name import NAME_RULE, changed_flags, name_parts
-from training.trackers import chosen_trackers
+from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers
 from training.yaml_flags import as_defaults, flags_of, read_mapping
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -77,11 +77,12 @@ class RunOptions(PolicyOptions):
 
 
 @dataclass
-class RunConfig(GRPOConfig):
+class RunConfig(TrackedConfig, GRPOConfig):
     """`trl.GRPOConfig` with the papers' batch flags; every field of it stays a flag of its own."""
 
     output_dir: str | None = _flag(None, "Run folder; unset: outputs/<task>/<run name>.")
     run_name: str | None = _flag(None, f"Name of the run; unset: {NAME_RULE}.")
+    project: str = _flag(PROJECT, PROJECT_HELP)
     report_to: list[str] = field(
         default_factory=lambda: ["none"],
         metadata={

@@ -20,7 +20,7 @@ from training.presets import check_keys, read_config
 from training.run_name import changed_flags, default_output_dir, name_parts, run_name
 from training.run_options import FlagParser, parse_flags, quiet_libraries, refuse_shadowed_flags, script_flags
 from training.state_io import read_json, write_json
-from training.trackers import chosen_trackers
+from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers, shield_trackers
 from training.yaml_flags import as_defaults, flags_of
 
 LOSSES = ("completion", "all")
@@ -65,7 +65,7 @@ class SFTOptions(PolicyOptions):
 
 
 @dataclass
-class SFTRunConfig(SFTConfig):
+class SFTRunConfig(TrackedConfig, SFTConfig):
     """`trl.SFTConfig` with defaults by device and the project's run folders."""
 
     output_dir: str | None = _flag(
@@ -85,6 +85,7 @@ class SFTRunConfig(SFTConfig):
         },
     )
     run_name: str | None = _flag(None, "Name of the run in the trackers; unset: the last part of the run folder.")
+    project: str = _flag(PROJECT, PROJECT_HELP)
 
     def __post_init__(self):
         self.report_to = chosen_trackers(self.report_to)
@@ -159,7 +160,7 @@ def build_trainer(
     config.max_length = None  # too long ones are gone; nothing is cut
     model = build_policy(options, config.seed, folder, resumes)
     set_end_tokens(model, tokenizer)
-    return TrustedSFTTrainer(
+    trainer = TrustedSFTTrainer(
         model=model,
         args=config,
         train_dataset=with_end_token(rows, tokenizer),
@@ -168,6 +169,8 @@ def build_trainer(
         callbacks=[MetricsCallback(folder / "metrics.jsonl")],
         settings=settings,
     )
+    shield_trackers(trainer)
+    return trainer
 
 
 def parse_sft_options(script: str) -> tuple[SFTOptions, SFTRunConfig]:

@@ -1,8 +1,12 @@
-"""Trackers (W&B, TensorBoard and their kin) that fail without taking the run with them."""
+"""Trackers (W&B, TensorBoard and their kin): which, what they get, and that they fail without taking the run along."""
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from numbers import Real
+from types import MappingProxyType
+from typing import Any
 
 from transformers import Trainer, TrainerCallback
 from transformers.integrations import INTEGRATION_TO_CALLBACK
@@ -10,6 +14,8 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK
 from training.errors import UserError
 
 TRACKERS = "transformers.integrations"
+PROJECT = "intrinsic-motivation"
+PROJECT_HELP = "Project that W&B and Trackio put the run into; the variable WANDB_PROJECT wins."
 
 MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}  # trackers whose package has another name than they
 
@@ -37,12 +43,41 @@ def chosen_trackers(report_to: str | Sequence[str] | None) -> list[str]:
     return names
 
 
+class TrackedConfig:
+    """Training arguments that show trackers the flags of a run's other options too: ``further_flags``, by name."""
+
+    further_flags = MappingProxyType({})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting by name; what trackers record as the configuration of the run."""
+        return dict(self.further_flags) | super().to_dict()
+
+
 class ShieldedTracker(TrainerCallback):
-    """A tracker's callback that is left alone from its first error on; ``metrics.jsonl`` holds every value anyway."""
+    """A tracker's callback that is left alone from its first error on; ``metrics.jsonl`` holds every value anyway.
+
+    What is logged before training begins waits for it, because trackers learn only then where they write.
+    """
 
     def __init__(self, tracker: TrainerCallback):
         self.tracker = tracker
-        self.failed = False
+        self.failed = self._begun = False
+        self._waiting: list[tuple[tuple, dict]] = []
+
+    def on_train_begin(self, *args, **kwargs):
+        self._call("on_train_begin", *args, **kwargs)
+        self._begun = True
+        for early, named in self._waiting:
+            self.on_log(*early, **named)
+        self._waiting = []
+
+    def on_log(self, *args, logs=None, **kwargs):
+        if not self._begun:
+            self._waiting.append((args, {"logs": logs, **kwargs}))
+            return
+        # None: no value at this step, such as the mean over right answers of a batch without any.
+        known = {name: value for name, value in (logs or {}).items() if value is not None}
+        self._call("on_log", *args, logs=known, **kwargs)
 
     def _call(self, event: str, *args, **kwargs):
         if self.failed:
@@ -62,13 +97,27 @@ def _shielded(event: str):
     return call
 
 
-for _event in [name for name in dir(TrainerCallback) if name.startswith("on_")]:
+for _event in [name for name in dir(TrainerCallback) if name.startswith("on_") and name not in vars(ShieldedTracker)]:
     setattr(ShieldedTracker, _event, _shielded(_event))
 
 
 def shield_trackers(trainer: Trainer) -> None:
-    """Put each tracker of ``trainer`` behind a `ShieldedTracker`."""
+    """Put each tracker of ``trainer`` behind a `ShieldedTracker`; W&B, which reads its project from a variable, gets
+    that of ``--project`` unless ``WANDB_PROJECT`` is set."""
+    os.environ.setdefault("WANDB_PROJECT", trainer.args.project)
     callbacks = trainer.callback_handler.callbacks
     for index, callback in enumerate(callbacks):
         if type(callback).__module__.startswith(TRACKERS):
             callbacks[index] = ShieldedTracker(callback)
+
+
+def track_evaluation(trainer: Trainer, metrics: Mapping[str, Any]) -> None:
+    """Send the ``metrics`` of a held-out evaluation to the trackers alone, as ``eval_<name>``; of intervals the mean.
+
+    Trackers show them apart from the values of training batches, under ``eval/``.
+    """
+    means = {name: value.get("mean") if isinstance(value, Mapping) else value for name, value in metrics.items()}
+    logs = {f"eval_{name}": value for name, value in means.items() if isinstance(value, Real)}
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, ShieldedTracker):
+            callback.on_log(trainer.args, trainer.state, trainer.control, logs=logs, model=trainer.model)

@@ -10,7 +10,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.trainer_callback import TrainerControl, TrainerState
 from trl import RichProgressCallback
 
-from training.callbacks import InterruptCallback, MetricsCallback, PlainProgress, install_progress
+from training.callbacks import BarProgress, InterruptCallback, MetricsCallback, PlainProgress, install_progress
 
 
 class Line(torch.nn.Module):
@@ -148,7 +148,7 @@ def callback_types(trainer) -> set[type]:
 @pytest.mark.parametrize(
     ("is_tty", "disable_tqdm", "present", "absent"),
     [
-        (True, False, ProgressCallback, PlainProgress),
+        (True, False, BarProgress, ProgressCallback),
         (False, False, PlainProgress, ProgressCallback),
         (True, True, PlainProgress, PrinterCallback),
         (False, True, PlainProgress, PrinterCallback),
@@ -160,6 +160,16 @@ def test_a_terminal_keeps_its_bar_and_a_log_file_gets_lines(tmp_path, is_tty, di
     assert present in callback_types(trainer) and absent not in callback_types(trainer)
 
 
+def test_a_terminal_gets_one_short_line_per_log_above_its_bar(tmp_path, capfd):
+    trainer = build_trainer(tmp_path, disable_tqdm=False)
+    install_progress(trainer, {"loss": "loss"}, is_tty=True)
+    trainer.train()
+    captured = capfd.readouterr()
+    lines = [line.split("\r")[-1] for line in captured.out.splitlines()]
+    assert [line.split("  loss")[0] for line in lines] == ["step 2/6", "step 4/6", "step 6/6", lines[3]]
+    assert lines[3].startswith("trained to step 6/6 in") and "6/6" in captured.err and "{" not in captured.out
+
+
 def test_a_display_of_another_kind_is_left_alone(tmp_path):
     trainer = build_trainer(tmp_path, RichProgressCallback())
     trainer.pop_callback(ProgressCallback)
@@ -168,7 +178,7 @@ def test_a_display_of_another_kind_is_left_alone(tmp_path):
 
 
 def test_whether_stderr_is_a_terminal_is_asked_when_not_told(tmp_path, monkeypatch):
-    for is_tty, expected in ((True, ProgressCallback), (False, PlainProgress)):
+    for is_tty, expected in ((True, BarProgress), (False, PlainProgress)):
         trainer = build_trainer(tmp_path, disable_tqdm=False)
         monkeypatch.setattr("sys.stderr.isatty", lambda answer=is_tty: answer)
         install_progress(trainer, {})
