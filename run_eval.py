@@ -9,14 +9,13 @@ choose_threads()  # before torch is imported
 
 from pathlib import Path
 
-from transformers import HfArgumentParser
-
 from analysis.table import format_metric, interval_note
 from evaluation.compare import compare, compare_table, read_report, regrade
 from evaluation.evaluate import TIERS, save_report
 from evaluation.options import EvalOptions
 from evaluation.tasks import eval_task
 from training.errors import run_cli
+from training.flags import parse_one
 from training.policy import resolve
 
 
@@ -31,7 +30,7 @@ def print_report(report: dict, path: Path, tier: str) -> None:
 
 def main() -> None:
     # ---- flags
-    (options,) = HfArgumentParser(EvalOptions, allow_abbrev=False).parse_args_into_dataclasses()
+    options = parse_one(EvalOptions)
 
     # ---- finished evaluations
     if options.compare:

@@ -14,7 +14,6 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import HfArgumentParser
 
 from analysis.completions import Completion
 from analysis.influence_gradients import (
@@ -35,6 +34,7 @@ from evaluation.generate import Decoding, sample_completions
 from evaluation.tasks import EvalTask, eval_task
 from training.chat_checks import check_chat_template
 from training.errors import UserError, run_cli
+from training.flags import parse_one
 from training.policy import DTYPES, EMBEDDED_NAME, PolicyOptions, load_policy, load_tokenizer
 
 ROWS_LIMIT = 8 << 30  # bytes of gradients kept at once without a sketch
@@ -282,7 +282,7 @@ def _text(value: float | dict[str, float | None]) -> str:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(InfluenceOptions, allow_abbrev=False).parse_args_into_dataclasses()
+    options = parse_one(InfluenceOptions)
     print(summary(analyse(options)))
 
 

@@ -12,7 +12,6 @@ import torch
 from jinja2 import Environment
 from matplotlib import colormaps
 from matplotlib.colors import to_hex, to_rgb
-from transformers import HfArgumentParser
 
 from analysis.completions import CompletionFile, read_completions
 from analysis.report import printable
@@ -20,6 +19,7 @@ from analysis.token_template import TEMPLATE
 from analysis.token_values import TokenBatch, TokenFeatures, bonus_values, load_token_bonus, tokenize
 from intrinsic import parse_names
 from training.errors import UserError, run_cli
+from training.flags import parse_one
 from training.policy import load_policy, load_tokenizer
 
 LEVELS = 8
@@ -192,7 +192,7 @@ def _judge(
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(TokenMapOptions, allow_abbrev=False).parse_args_into_dataclasses()
+    options = parse_one(TokenMapOptions)
     print(write_token_map(options))
 
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 
-from transformers import HfArgumentParser, TrainerCallback, set_seed
+from transformers import TrainerCallback, set_seed
 
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
@@ -26,6 +26,7 @@ from tasks.countdown import add_prompts, generate
 from training.bonus_pipeline import BonusPipeline
 from training.errors import RunError, UserError, run_cli
 from training.fit import correctness, now
+from training.flags import parse_one
 from training.options import IntrinsicOptions
 from training.out_of_memory import peak_bytes
 from training.policy import load_policy, load_tokenizer
@@ -161,7 +162,7 @@ def run_child(bonus: str) -> dict[str, float]:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    options = parse_one(Options)
     if options.child:
         print(json.dumps(measure(options, options.child)))
         return

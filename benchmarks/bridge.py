@@ -18,12 +18,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
-from transformers import HfArgumentParser
 
 from analysis.style import SERIES, STYLE
 from benchmarks.machine import publish
 from tasks.countdown_bridge import STYLES
 from training.errors import RunError, UserError, run_cli
+from training.flags import parse_one
 
 CONFIG = "configs/countdown_tiny.yaml"
 STAGES = {"after SFT": "before", "after GRPO": "after"}  # name of a stage -> of the evaluation in GRPO's run folder
@@ -199,7 +199,7 @@ def _plot_before(axis, found: dict[str, list[dict]], name: str) -> None:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    options = parse_one(Options)
     arms = [(style, seed) for seed in range(options.seeds) for style in STYLES]
     with ThreadPoolExecutor(options.jobs) as pool:
         for _ in pool.map(lambda arm: run_arm(options, *arm), arms):

@@ -8,10 +8,10 @@ tenth of it free.
 
 from dataclasses import asdict, dataclass, field
 
-from transformers import HfArgumentParser
-
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, architecture
+from training.errors import run_cli
+from training.flags import parse_one
 from training.memory_estimate import GIB, Work, estimate
 from training.policy import PolicyOptions
 
@@ -44,7 +44,7 @@ def smallest_card(peak: int) -> str:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    options = parse_one(Options)
     lines, peaks = [f"| Qwen2.5 | {' | '.join(WAYS)} |", "|---" * (len(WAYS) + 1) + "|"], {}
     for size in SIZES:
         cells = []
@@ -68,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 
 import torch
-from transformers import HfArgumentParser, PreTrainedModel, set_seed
+from transformers import PreTrainedModel, set_seed
 from trl.import_utils import is_vllm_available
 
 from benchmarks.machine import publish
@@ -33,6 +33,7 @@ from training.bonus_pipeline import BonusPipeline
 from training.devices import has_bfloat16
 from training.errors import UserError, run_cli
 from training.fit import correctness, now
+from training.flags import parse_one
 from training.options import IntrinsicOptions
 from training.out_of_memory import peak_bytes
 from training.policy import PolicyOptions, load_tokenizer
@@ -232,7 +233,7 @@ def table(result: dict) -> str:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    options = parse_one(Options)
     if options.child:
         print(json.dumps(measure(options, options.child)))
         return

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import HfArgumentParser
 
 from benchmarks.known_truth_env import LENGTH, TOKENS, Policy, World, fitted_policy
 from benchmarks.known_truth_records import Records, Row, curves_by_row, rows_of
@@ -27,6 +26,7 @@ from intrinsic.base import LEVELS
 from intrinsic.encoder import build_encoder
 from training.bonus_pipeline import BonusPipeline, reward_advantages
 from training.errors import UserError, run_cli
+from training.flags import parse_command
 from training.options import IntrinsicOptions
 from training.rollout import Rollout
 
@@ -241,11 +241,9 @@ def write_report(records: Records, output: str) -> None:
 
 
 def main() -> None:
-    parser = HfArgumentParser((Options, IntrinsicOptions), allow_abbrev=False)
-    parser.set_defaults(**SETTINGS)
-    options, intrinsic = parser.parse_args_into_dataclasses()
+    options, intrinsic = parse_command(Options, IntrinsicOptions, **SETTINGS)
     for name, instead in ROW_FLAGS.items():
-        if getattr(intrinsic, name) != parser.get_default(name):
+        if getattr(intrinsic, name) != SETTINGS.get(name, getattr(IntrinsicOptions, name)):
             raise UserError(f"--{name}={getattr(intrinsic, name)!r} is set row by row here; use --{instead}.")
     records = Records(options.records, options.settings(intrinsic))
     missing = run_trials(options, intrinsic, records)

@@ -25,7 +25,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import HfArgumentParser
 
 from benchmarks.machine import publish
 from evaluation.metrics import mean_interval
@@ -34,6 +33,7 @@ from intrinsic.encoder import build_encoder
 from intrinsic.knn_memory import READS, MemoryRPlus
 from intrinsic.parts.groups import right_above_wrong
 from training.errors import UserError, run_cli
+from training.flags import parse_one
 from training.options import IntrinsicOptions
 from training.rollout import Rollout
 
@@ -192,7 +192,7 @@ def table(result: dict) -> str:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    options = parse_one(Options)
     result = measure(options, build_encoder(options.encoder))
     publish(options.output, table(result), result)
 

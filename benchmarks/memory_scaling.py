@@ -22,7 +22,6 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from torch import Tensor
-from transformers import HfArgumentParser
 
 from analysis.style import SERIES, STYLE
 from benchmarks.machine import publish
@@ -32,6 +31,7 @@ from intrinsic.episodic_memory import EpisodicMemory
 from intrinsic.knn_memory import PARTS, MemoryRPlus
 from intrinsic.memory_read import MemoryBatch, explore_reward, look_up
 from training.errors import UserError, run_cli
+from training.flags import parse_one
 from training.rollout import Rollout
 
 QUESTION = (
@@ -253,7 +253,7 @@ def plot(result: dict, path: Path) -> None:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    options = parse_one(Options)
     result = measure(options, build_encoder(options.encoder, device=options.device))
     publish(options.output, table(result), result)
     plot(result, Path(f"{options.output}.png"))

@@ -15,11 +15,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import HfArgumentParser, set_seed
+from transformers import set_seed
 
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
+from training.errors import run_cli
 from training.features import FeaturePass
+from training.flags import parse_one
 from training.policy import load_tokenizer
 
 SHAPE = "qwen2.5-0.5b"
@@ -94,7 +96,7 @@ def _logps(hidden: torch.Tensor, tokens: torch.Tensor, weight: torch.Tensor) -> 
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    options = parse_one(Options)
     if options.way:
         print(json.dumps(measure(options.way, options.rows, options.length)))
         return
@@ -113,4 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -15,13 +15,15 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 
-from transformers import HfArgumentParser, set_seed
+from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.bonus_overhead import StepTimes
 from benchmarks.machine import publish
 from tasks.countdown import add_prompts, generate
+from training.errors import run_cli
 from training.fit import correctness
+from training.flags import parse_one
 from training.out_of_memory import peak_bytes
 from training.policy import load_policy, load_tokenizer
 from training.run_options import RunConfig
@@ -92,7 +94,7 @@ def run_child(way: str) -> dict:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    options = parse_one(Options)
     if options.way:
         print(json.dumps(measure(options)))
         return
@@ -117,4 +119,4 @@ def table(runs: dict[str, list[dict]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from transformers import HfArgumentParser
-
 from rewards.answer import find_answer, grade_number, has_latex
 from rewards.countdown import grade_countdown
 from rewards.format import AnswerPlace
@@ -29,6 +27,7 @@ from rewards.latex import LATEX_FINDERS, canonical_latex, grade_latex
 from rewards.latex_worker import Reading
 from rewards.number import parse_number
 from training.errors import UserError, run_cli
+from training.flags import parse_one
 
 GRADERS: dict[str, Callable[[str, dict], Grade]] = {
     "number": lambda completion, row: grade_number(completion, row["gold"], place=AnswerPlace.of_row(row)),
@@ -252,7 +251,7 @@ def summary(cases: list[Case]) -> list[str]:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(GraderOptions).parse_args_into_dataclasses()
+    options = parse_one(GraderOptions)
     cases = [case for number, row in read_rows(options.cases) for case in judge_row(number, row)]
     if options.show:
         print("\n".join(disagreements(cases)))

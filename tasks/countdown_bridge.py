@@ -17,10 +17,10 @@ from pathlib import Path
 from random import Random
 
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 from tasks.countdown import Node, ProblemSpace, draw_expression, draw_problems, problem_key, prompt, question
 from training.errors import UserError, run_cli
+from training.flags import parse_one
 
 STYLES = ("plain", "injected")
 KINDS = ("exploration", "computation", "analysis")
@@ -158,7 +158,7 @@ def rows(options: BridgeOptions) -> Iterator[dict]:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(BridgeOptions).parse_args_into_dataclasses()
+    options = parse_one(BridgeOptions)
     if Path(options.output).suffix != ".jsonl":
         raise UserError(f"--output={options.output!r} must be a file that ends in .jsonl.")
     path = Path(options.output)

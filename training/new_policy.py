@@ -12,7 +12,6 @@ from pathlib import Path
 from datasets import Dataset
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    HfArgumentParser,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerBase,
@@ -21,6 +20,7 @@ from transformers import (
 )
 
 from training.errors import UserError, run_cli
+from training.flags import parse_one
 from training.tiny_policy import CHAT_TEMPLATE
 from training.traces import load_traces
 
@@ -132,7 +132,7 @@ def build(rows: Dataset, options: NewPolicyOptions) -> None:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(NewPolicyOptions).parse_args_into_dataclasses()
+    options = parse_one(NewPolicyOptions)
     build(load_traces(options.data, "train"), options)
 
 

@@ -3,7 +3,6 @@
 import sys
 import warnings
 from argparse import Namespace
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,10 +14,11 @@ from trl.import_utils import is_vllm_available
 
 from training.devices import has_bfloat16
 from training.errors import UserError
+from training.flags import OneSentence, parse_flags
 from training.help import help_text
 from training.options import IntrinsicOptions
 from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded
-from training.presets import check_keys, did_you_mean, overridden, read_config
+from training.presets import check_keys, overridden, read_config
 from training.run_name import NAME_RULE, changed_flags, name_parts
 from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers
 from training.yaml_flags import as_defaults, flags_of, read_mapping
@@ -192,11 +192,10 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
     return parsed
 
 
-class FlagParser(TrlParser):
-    """`trl.TrlParser` whose complaints are `UserError`s: one sentence instead of a page of usage."""
+class FlagParser(OneSentence, TrlParser):
+    """`trl.TrlParser` that complains in one sentence."""
 
-    def error(self, message: str):
-        raise UserError(f"{message}; --help explains every flag.")
+    listing = "--help_all"
 
 
 def script_flags(arguments: list[str]) -> tuple[Namespace, list[str]]:
@@ -213,21 +212,6 @@ def _model_name(arguments: list[str], file_flags: dict) -> str:
     parser = FlagParser(allow_abbrev=False, add_help=False)
     parser.add_argument("--model_name", "--model-name", default=file_flags.get("model_name", EMBEDDED_NAME))
     return parser.parse_known_args(arguments)[0].model_name
-
-
-def parse_flags(parser: FlagParser, arguments: list[str], known: Collection[str]) -> tuple:
-    try:
-        *parsed, unknown = parser.parse_args_into_dataclasses(
-            arguments, return_remaining_strings=True, look_for_args_file=False
-        )
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"{error}") from error
-    if unknown:
-        name = unknown[0].lstrip("-").split("=")[0].replace("-", "_")
-        raise UserError(f"{unknown[0]!r} is not a flag{did_you_mean(name, known, '--')}; --help_all lists all.")
-    return tuple(parsed)
 
 
 def quiet_libraries() -> None:

@@ -14,11 +14,12 @@ from training.checkpoint import check_identity, find_checkpoint, saving
 from training.devices import has_bfloat16
 from training.end_tokens import set_end_tokens, with_end_token
 from training.errors import UserError
+from training.flags import parse_flags
 from training.help import help_text
 from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy, lora_base
 from training.presets import check_keys, read_config
 from training.run_name import changed_flags, default_output_dir, name_parts, run_name
-from training.run_options import FlagParser, parse_flags, quiet_libraries, refuse_shadowed_flags, script_flags
+from training.run_options import FlagParser, quiet_libraries, refuse_shadowed_flags, script_flags
 from training.state_io import read_json, write_json
 from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers, shield_trackers
 from training.yaml_flags import as_defaults, flags_of

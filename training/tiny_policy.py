@@ -14,11 +14,13 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import HfArgumentParser, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from tasks.countdown import SYSTEM_PROMPT, ProblemSpace
 from tasks.countdown_traces import traces
+from training.errors import run_cli
+from training.flags import parse_one
 from training.policy import EMBEDDED
 
 SPACE = ProblemSpace(min_numbers=3, max_numbers=3, max_number=15, min_target=10, max_target=99, max_value=99)
@@ -162,6 +164,9 @@ def write_card(folder: Path, settings: WarmStart, history: list[dict]) -> None:
     (folder / "warm_start.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
+def main() -> None:
+    print(f"policy saved to {warm_start(parse_one(WarmStart))}")
+
+
 if __name__ == "__main__":
-    (arguments,) = HfArgumentParser(WarmStart).parse_args_into_dataclasses()
-    print(f"policy saved to {warm_start(arguments)}")
+    run_cli(main)

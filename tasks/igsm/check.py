@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 from tasks.igsm.dataset import Item, draw_items
 from tasks.igsm.reader import UnreadableProblemError, read_answer
 from tasks.igsm.space import ProblemSpace
 from tasks.igsm.splits import SPLITS
 from training.errors import RunError, run_cli
+from training.flags import parse_one
 
 
 @dataclass
@@ -46,7 +46,7 @@ def faults(items: Iterable[Item]) -> list[str]:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(CheckOptions).parse_args_into_dataclasses()
+    options = parse_one(CheckOptions)
     space = ProblemSpace(options.min_op, options.max_op, max_edges=options.max_edges, modulus=options.modulus)
     start = time.perf_counter()
     drawn = draw_items(options.n, space, options.split, options.seed)

@@ -10,7 +10,6 @@ from pathlib import Path
 from random import Random
 
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 from tasks.igsm.dataset import PROMPT_STYLES, THINKING_OPENED, Item, describe, draw_items, prompt
 from tasks.igsm.row_file import RowFile, read_column
@@ -18,6 +17,7 @@ from tasks.igsm.space import ProblemSpace
 from tasks.igsm.splits import SPLITS, check_leak, check_split
 from tasks.igsm.trace import KINDS, PLAIN, Behaviours, Trace, random_order, solve
 from training.errors import UserError, run_cli
+from training.flags import parse_one
 
 TRACES = ("none", "plain", "injected")
 AUGMENTATIONS = ("none", "answer", "query")
@@ -169,7 +169,7 @@ def write_rows(options: GenerateOptions) -> dict:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(GenerateOptions).parse_args_into_dataclasses()
+    options = parse_one(GenerateOptions)
     summary = write_rows(options)
     print(
         f"{summary['rows']} rows in {options.output}; always answering {summary['commonest_answer']} would be right in "

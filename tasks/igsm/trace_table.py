@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 from tasks.igsm.dataset import draw_items
 from tasks.igsm.space import ProblemSpace
 from tasks.igsm.trace import Behaviours, Trace, solve
 from training.errors import UserError, run_cli
+from training.flags import parse_one
 
 # BRIDGE's program, measured at op 15-20, analysis level 2, 500 problems: rate -> steps and reflections per trace, and
 # share of the traces with a reflection.
@@ -63,7 +63,7 @@ def summary(traces: list[Trace]) -> tuple[float, float, float, float]:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(TableOptions).parse_args_into_dataclasses()
+    options = parse_one(TableOptions)
     space = ProblemSpace(options.min_op, options.max_op, options.op_distribution)
     behaviours = Behaviours(analysis_level=options.analysis_level)
     low, high = MEASURED_ANALYSES

@@ -1,0 +1,77 @@
+"""Every command complains about its flags in one sentence, and takes them from a YAML file too."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.processes import ROOT, run_python
+from training.errors import UserError
+from training.flags import parse_command, parse_one
+
+
+@dataclass
+class Toy:
+    number: int = field(default=1, metadata={"help": "A number."})
+    words: list[str] = field(default_factory=list, metadata={"help": "Words."})
+    sure: bool = field(default=False, metadata={"help": "Whether."})
+
+    def __post_init__(self):
+        if self.number < 0:
+            raise UserError(f"--number={self.number} must be at least 0.")
+
+
+@dataclass
+class Other:
+    needed: str = field(metadata={"help": "A text."})
+
+
+@pytest.fixture
+def command(monkeypatch):
+    def call(*arguments, parse=lambda: parse_one(Toy)):
+        monkeypatch.setattr("sys.argv", ["toy.py", *arguments])
+        return parse()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--numbr", "2"], "'--numbr' is not a flag .did you mean --number..; --help lists all"),
+        (["--num", "2"], "'--num' is not a flag"),  # no abbreviations: they change as flags are added
+        (["word"], "'word' is not a flag"),
+        (["--number", "two"], "argument --number: invalid int value: 'two'; --help explains every flag"),
+        (["--number=-1"], "--number=-1 must be at least 0"),
+        (["--config", "absent.yaml"], "--config='absent.yaml' is not a file"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence_with_the_fix(arguments, message, command):
+    with pytest.raises(UserError, match=message):
+        command(*arguments)
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(command, tmp_path):
+    file = tmp_path / "flags.yaml"
+    file.write_text("number: 4\nsure: yes\nwords: [a, b]\n")
+    assert command("--config", str(file), "--number", "5") == Toy(5, ["a", "b"], True)
+    assert command("--config", str(file), parse=lambda: parse_one(Toy, number=9)) == Toy(4, ["a", "b"], True)
+    assert command(parse=lambda: parse_one(Toy, number=9)) == Toy(9)
+    file.write_text("numbr: 4\n")
+    with pytest.raises(UserError, match="'numbr' in --config=.*is not a flag .did you mean number"):
+        command("--config", str(file))
+
+
+def test_several_dataclasses_share_a_command_line_and_a_default_serves_a_needed_flag(command):
+    toy, other = command("--number=3", parse=lambda: parse_command(Toy, Other, needed="here"))
+    assert (toy.number, other.needed) == (3, "here")
+    with pytest.raises(UserError, match="required: --needed"):
+        command(parse=lambda: parse_command(Toy, Other))
+
+
+@pytest.mark.parametrize("command", ["run_eval.py", "-m tasks.igsm.check"])
+def test_a_mistyped_flag_of_any_command_ends_with_code_2_and_no_traceback(command):
+    words = command.split()
+    script = words if words[0] == "-m" else [ROOT / words[0]]
+    result = run_python(*script, "--tsk", "gsm8k", code=2)
+    assert result.stderr.splitlines()[-1].startswith("error: '--tsk' is not a flag")
+    assert "Traceback" not in result.stderr
