@@ -1,11 +1,32 @@
-"""Flags of the single methods; each field's help is the sentence printed by ``--help``. "ours": the paper is silent."""
+"""Flags of the single methods; each field's help is the sentence printed by ``--help``. "ours": the paper is silent.
 
-from dataclasses import dataclass, field
+A sentence begins with the bonuses that the flag is for and a colon; those of the memories (knn) are for knn+ too.
+"""
+
+from collections.abc import Iterable
+from dataclasses import Field, dataclass, field
+
+from intrinsic import REGISTRY, SHUFFLE
+
+_OWNERS = {*REGISTRY, SHUFFLE.rstrip(":")}
 
 
 def flag(default, help):
     """A dataclass field with a help sentence."""
     return field(default=default, metadata={"help": help})
+
+
+def owners(item: Field) -> frozenset[str]:
+    """The bonuses that a flag is for, as its help sentence names them; empty for one that every run has."""
+    first, *others = (name.strip() for name in item.metadata["help"].split(":")[0].split(","))
+    names = {first, *others} & _OWNERS if first in _OWNERS else set()
+    return frozenset(names | ({"knn+"} if "knn" in names else set()))
+
+
+def is_for(item: Field, names: Iterable[str]) -> bool:
+    """Whether a flag is for a run with the bonuses ``names`` of ``--use_ir``."""
+    parts = {part for name in names for part in name.split(":")}
+    return not owners(item) or bool(owners(item) & parts)
 
 
 @dataclass
@@ -47,7 +68,7 @@ class MemoryFlags:
     )
     encoder: str = flag(
         "sentence-transformers/all-MiniLM-L6-v2",
-        "Text encoder of the memory: hub name, local path, or policy (mean-pooled hidden states of the policy). "
+        "knn, knn-sent: text encoder, hub name, local path, or policy (mean-pooled hidden states of the policy). "
         "The default falls back to its packaged copy when the hub is not at hand.",
     )
 

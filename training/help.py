@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from trl import GRPOConfig
 
+from training.bonus_flags import is_for
 from training.options import IntrinsicOptions
 from training.policy import PolicyOptions
 from training.presets import preset_names
@@ -62,11 +63,17 @@ def grouped(types: Sequence[type], hidden: Collection[str] = ()) -> dict[str, li
 
 
 def help_text(
-    script: str, types: Sequence[type], defaults: Mapping[str, Any], everything: bool, hidden: Collection[str] = ()
+    script: str,
+    types: Sequence[type],
+    defaults: Mapping[str, Any],
+    everything: bool,
+    hidden: Collection[str] = (),
+    bonuses: Collection[str] = (),
 ) -> str:
-    """What ``--help`` prints: every flag with its sentence and default, by group; `OTHER` only if ``everything``.
+    """What ``--help`` prints: flags with their sentences and defaults, by group.
 
-    ``defaults``: values that take the place of the dataclasses' own, from the script's configuration and ``--config``.
+    The group `OTHER`, and flags of other bonuses than ``bonuses``, only if ``everything``. ``defaults``: values that
+    take the place of the dataclasses' own, from the script's configuration and ``--config``.
     """
     width = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
     parser = ArgumentParser(
@@ -91,9 +98,11 @@ def help_text(
     groups = grouped(types, hidden)
     if not everything:
         del groups[OTHER]
-    script_flags.add_argument("--help_all", action="store_true", help=f"The same, and {OTHER}.")
+        groups[BONUSES] = [(field, kind) for field, kind in groups[BONUSES] if is_for(field, bonuses)]
+    script_flags.add_argument("--help_all", action="store_true", help=f"The same, flags of all bonuses, and {OTHER}.")
     for title, flags in groups.items():
-        group = parser.add_argument_group(title)
+        note = None if everything or title != BONUSES else "A bonus that --use_ir names shows its flags too."
+        group = parser.add_argument_group(title, note)
         for field, _ in flags:
             text = f"{field.metadata['help']} [{shown(defaults.get(field.name, default_of(field)))}]"
             group.add_argument(f"--{field.name}", metavar=_metavar(field.type), help=_escape(text))

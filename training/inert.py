@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 
 from intrinsic.base import Bonus
-from training.options import IntrinsicOptions
+from training.bonus_flags import is_for, owners
+from training.options import BonusFlags, IntrinsicOptions
 
 CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
 
@@ -157,7 +158,17 @@ def inert_settings(run: Settings) -> Iterator[str]:
             said |= given.keys()
             flags = ", ".join(f"--{name} {value}" for name, value in given.items())
             yield f"no effect: {flags}: {rule.reason}"
+    yield from _of_other_bonuses(run, said)
     yield from _waiting(run)
+
+
+def _of_other_bonuses(run: Settings, said: set[str]) -> Iterator[str]:
+    """Flags given for bonuses that the run does not have."""
+    for item in fields(BonusFlags):
+        value = run.given(item.name)
+        if value is not None and item.name not in said and not is_for(item, run.intrinsic.bonus_names):
+            names = " or ".join(sorted(owners(item)))
+            yield f"no effect: --{item.name} {value}: it is for {names}, which --use_ir does not name"
 
 
 def _waiting(run: Settings) -> Iterator[str]:

@@ -16,6 +16,25 @@ from training.yaml_flags import read_mapping
 PRESETS = Path(__file__).parent.parent / "configs" / "presets"
 SCRIPT_KEY = "script"
 _ABSENT = object()
+# What other programs call flags of ours.
+USUAL_NAMES = {
+    **dict.fromkeys(("lr", "learning-rate"), "learning_rate"),
+    **dict.fromkeys(("epochs", "num_epochs", "n_epochs"), "nepochs num_train_epochs"),
+    **dict.fromkeys(("batch_size", "train_batch_size", "b"), "bs batch_size per_device_train_batch_size"),
+    **dict.fromkeys(("grad_accum", "grad_accumulation_steps", "accumulation_steps"), "gc gradient_accumulation_steps"),
+    **dict.fromkeys(("max_tokens", "max_new_tokens", "max_length", "max_response_length"), "L max_new_tokens"),
+    **dict.fromkeys(("model", "model_path", "policy", "checkpoint"), "model_name"),
+    **dict.fromkeys(("group_size", "n_samples", "rollouts", "num_samples", "G"), "num_generations n"),
+    **dict.fromkeys(("kl", "kl_coef", "kl_beta"), "beta"),
+    **dict.fromkeys(("bonus", "intrinsic", "ir", "reward"), "use_ir"),
+    **dict.fromkeys(("weight", "coef", "ir_coef", "bonus_weight"), "ir_weight"),
+    **dict.fromkeys(("steps", "num_steps", "total_steps"), "max_steps"),
+    **dict.fromkeys(("dataset", "dataset_name", "train_file", "file"), "data"),
+    **dict.fromkeys(("output", "out", "save_dir", "out_dir"), "output_dir output"),
+    **dict.fromkeys(("temp", "t"), "temperature"),
+    **dict.fromkeys(("warmup", "num_warmup_steps", "warmup_ratio"), "warmup_steps"),
+    **dict.fromkeys(("wandb", "logger", "tracker"), "report_to"),
+}
 
 
 def preset_names() -> list[str]:
@@ -55,8 +74,8 @@ def check_keys(flags: Mapping[str, Any], known: Collection[str], refused: Mappin
 
 
 def did_you_mean(name: str, known: Collection[str], prefix: str = "") -> str:
-    """A question in brackets that names the flag most like ``name``, or nothing where none is like it."""
-    close = get_close_matches(name, known, n=1)
+    """A question in brackets that names the flag meant by ``name``, or spelt most like it; nothing where none is."""
+    close = [flag for flag in USUAL_NAMES.get(name, "").split() if flag in known] or get_close_matches(name, known, n=1)
     return f" (did you mean {prefix}{close[0]}?)" if close else ""
 
 

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import transformers
 from trl import GRPOConfig, TrlParser
 from trl.import_utils import is_vllm_available
 
+from intrinsic import ALIASES
 from training.devices import has_bfloat16
 from training.errors import UserError
 from training.flags import OneSentence, parse_flags
@@ -175,12 +177,17 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
     known = flags_of(types)
     check_keys(file_flags, known, SHADOWED, script.config)
     from_file = as_defaults(file_flags, known, script.config)
-    own = CONFIGS / f"{task}{'_tiny' if is_embedded(_model_name(arguments, from_file)) else ''}.yaml"
+    own = (
+        CONFIGS
+        / f"{task}{'_tiny' if is_embedded(_typed('model_name', arguments, from_file, EMBEDDED_NAME)) else ''}.yaml"
+    )
     defaults = as_defaults(read_mapping(own), known, own) | from_file
     parser.set_defaults_with_config(**defaults)
     if script.help or script.help_all:
         hidden = {flag.removeprefix("--") for flag in SHADOWED}
-        print(help_text(f"run_{task}.py", types, defaults, script.help_all, hidden))
+        asked = _typed("use_ir", arguments, defaults, "no")
+        bonuses = {ALIASES.get(name, name) for part in asked.split(",") for name in part.strip().split(":")}
+        print(help_text(f"run_{task}.py", types, defaults, script.help_all, hidden, bonuses))
         sys.exit(0)
     parsed = parse_flags(parser, arguments, known)
     options, config = parsed[2:]
@@ -207,11 +214,11 @@ def script_flags(arguments: list[str]) -> tuple[Namespace, list[str]]:
     return parser.parse_known_args(arguments)
 
 
-def _model_name(arguments: list[str], file_flags: dict) -> str:
-    """The policy asked for, which decides the defaults, before the flags are parsed for real."""
+def _typed(flag: str, arguments: list[str], defaults: Mapping[str, str], default: str) -> str:
+    """The value of a flag that decides over defaults or help, before the flags are parsed for real."""
     parser = FlagParser(allow_abbrev=False, add_help=False)
-    parser.add_argument("--model_name", "--model-name", default=file_flags.get("model_name", EMBEDDED_NAME))
-    return parser.parse_known_args(arguments)[0].model_name
+    parser.add_argument(f"--{flag}", f"--{flag.replace('_', '-')}", default=defaults.get(flag, default))
+    return getattr(parser.parse_known_args(arguments)[0], flag)
 
 
 def quiet_libraries() -> None:

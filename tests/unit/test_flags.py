@@ -38,6 +38,7 @@ def command(monkeypatch):
     ("arguments", "message"),
     [
         (["--numbr", "2"], "'--numbr' is not a flag .did you mean --number..; --help lists all"),
+        (["--coef", "2"], "'--coef' is not a flag; --help lists all"),
         (["--num", "2"], "'--num' is not a flag"),  # no abbreviations: they change as flags are added
         (["word"], "'word' is not a flag"),
         (["--number", "two"], "argument --number: invalid int value: 'two'; --help explains every flag"),

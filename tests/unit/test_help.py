@@ -9,8 +9,9 @@ from trl import GRPOConfig
 
 from run_countdown import CountdownOptions
 from tasks.math_options import GSM8KOptions, MathIntrinsicOptions, NuminaOptions
+from training.bonus_flags import owners
 from training.help import _GROUP_OF, GROUPS, OTHER, grouped, help_text, shown
-from training.options import IntrinsicOptions
+from training.options import BonusFlags, IntrinsicOptions
 from training.presets import PRESETS, preset_names
 from training.run_options import SHADOWED, RunConfig, RunOptions, parse_options
 
@@ -67,9 +68,24 @@ def test_help_lists_every_own_flag_once_by_group_and_help_all_every_flag(task, m
     names = [item.name for kind in types_of(task) for item in fields(kind) if item.init]
     listed = [name for group in GROUPS for name in short[group]]
     assert len(listed) == len(set(listed)), "no flag twice"
-    assert {name for name in names if name not in LIBRARY} <= set(listed)
+    of_a_bonus = {item.name for item in fields(BonusFlags) if owners(item)}
+    assert {name for name in names if name not in LIBRARY} - of_a_bonus <= set(listed) and not of_a_bonus & set(listed)
     hidden = {flag.removeprefix("--") for flag in SHADOWED}
-    assert set(listed) | set(long[OTHER]) == set(names) - hidden
+    assert {name for group in (*GROUPS, OTHER) for name in long[group]} == set(names) - hidden
+
+
+@pytest.mark.parametrize(
+    ("use_ir", "shown", "absent"),
+    [
+        ("knn+", {"k", "encoder", "explore_warmup"}, {"cfn_dim", "shuffle_seed", "rnd_lr"}),
+        ("shuffle:cfn,rnd", {"cfn_dim", "rnd_lr", "shuffle_seed"}, {"k", "passk_k"}),
+        ("memoryr", {"k"}, {"cfn_dim"}),
+        ("nonsense", {"use_ir"}, {"k"}),
+    ],
+)
+def test_help_shows_the_flags_of_the_bonuses_that_are_named(use_ir, shown, absent, monkeypatch, capsys):
+    listed = sections(printed("countdown", monkeypatch, capsys, f"--use_ir={use_ir}", "--help"))["bonuses"]
+    assert shown <= set(listed) and not absent & set(listed)
 
 
 def test_a_flag_stands_where_the_pipeline_uses_it():

@@ -222,6 +222,9 @@ def test_the_policy_of_a_preset_decides_the_scripts_defaults(parse):
     "flags, message",
     [
         (["--use_irr=no"], "'--use_irr=no' is not a flag.*--use_ir"),
+        (["--lr=1"], "'--lr=1' is not a flag .did you mean --learning_rate"),
+        (["--batch-size=1"], "'--batch-size=1' is not a flag .did you mean --bs"),
+        (["--group_size", "4"], "'--group_size' is not a flag .did you mean --num_generations"),
         (["--max_completion_length=5"], "'--max_completion_length=5'.*--L"),
         (["--max-completion-length", "5"], "'--max-completion-length'.*--L"),
         (["--bs", "many"], "--bs.*'many'"),
