@@ -20,7 +20,9 @@ class EvalOptions:
         "gsm8k", "gsm8k, math500, svamp, countdown, igsm or math (NuminaMath-TIR, or any questions and answers)."
     )
     model_name: str = _flag(EMBEDDED_NAME, "Hub name, folder of a model or LoRA adapter, or tiny (embedded policy).")
-    data: str = _flag("", "Other rows for the task: hub name, folder, jsonl or parquet file. Unset: the task's own.")
+    data: str = _flag(
+        "", "Other rows for the task: hub name, folder, jsonl, parquet, csv or tsv file. Unset: the task's own."
+    )
     split: str = _flag(
         "",
         "Split of a hub dataset or folder; of igsm a range of operations, such as 21-25; of countdown tiny (3 numbers "

@@ -1,6 +1,8 @@
 """Rows from the Hugging Face hub, a folder or a file, checked before anything is trained on them."""
 
 import atexit
+import csv
+import re
 import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
@@ -8,18 +10,22 @@ from itertools import islice
 from math import isfinite
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict, config, load_dataset
+from datasets import Dataset, DatasetDict, Features, Value, config, load_dataset
 from datasets.exceptions import DatasetsError
 
 from tasks.countdown import problem_key
 from training.errors import UserError
 
-FILE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+FILE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_WRITTEN_LIST = re.compile(r"\[?\s*([0-9]+(?:(?:\s*,\s*|\s+)[0-9]+)*)\s*\]?")
 LARGEST_EXACT = 2**53  # integers up to here are exact in a float
 
 
 def load_rows(source: str | Path, split: str | None = None, config: str | None = None) -> Dataset:
-    """The rows of ``source``: a jsonl, json or parquet file, a folder of such files, or the name of a hub dataset.
+    """The rows of ``source``: a jsonl, json, parquet, csv or tsv file, a folder of files, or a hub dataset's name.
+
+    The cells of csv and tsv files are texts.
 
     Args:
         split: a split of a folder or hub dataset, slices such as "train[:100]" too; by default "train", or the only
@@ -77,16 +83,22 @@ def _line_of(path: Path, index: int) -> int | None:
 def load_countdown(source: str | Path, split: str | None = None) -> Dataset:
     """Distinct Countdown problems of ``source``: columns numbers (list of int) and target (int), in file order.
 
-    The numbers may also be in a column "nums", as in TinyZero's hub datasets. Problems with equal sorted numbers and
+    The numbers may also be in a column "nums", as in TinyZero's hub datasets, and written out, as "3 5 8" or
+    "[3, 5, 8]", in a csv file. Problems with equal sorted numbers and
     target are the same; later ones are dropped and their count printed. Raises `UserError` with the row index when
     numbers are not integers of 0 or more (the scorer reads no signed numbers), or the target is not an integer.
     """
     rows = load_rows(source, split)
     column = "nums" if "nums" in rows.column_names and "numbers" not in rows.column_names else "numbers"
     require_columns(rows, [column, "target"])
+    is_text = Path(source).suffix.lower() in SEPARATORS
     problems: dict[str, dict] = {}
     for index, (raw_numbers, raw_target) in enumerate(zip(rows[column], rows["target"], strict=True)):
-        numbers, target = _integers(raw_numbers), whole_number(raw_target)
+        if is_text:
+            numbers, targets = _written_integers(raw_numbers), _written_integers(raw_target) or []
+            target = targets[0] if len(targets) == 1 else None
+        else:
+            numbers, target = _integers(raw_numbers), whole_number(raw_target)
         if not numbers or min(numbers) < 0:
             raise UserError(
                 f"{row_place(source, split, index)} has {column}={raw_numbers!r}; they must be a list of integers >= 0."
@@ -125,15 +137,43 @@ def _integers(values) -> list[int] | None:
     return None if None in integers else integers
 
 
+def _written_integers(text: str) -> list[int] | None:
+    """The integers of a cell such as "3 5 8" or "[3, 5, 8]", or None."""
+    written = _WRITTEN_LIST.fullmatch(text.strip())
+    return [int(digits) for digits in re.findall("[0-9]+", written[1])] if written else None
+
+
+def _refuse_folder_of_cells(folder: Path) -> None:
+    """Raise `UserError` for a folder of csv or tsv files, whose cells the library would guess the types of."""
+    found = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in SEPARATORS), None)
+    if found is not None:
+        raise UserError(f"{str(folder)!r} is a folder of {found.suffix} files; give the file itself, such as {found}.")
+
+
+def _as_texts(path: Path, separator: str) -> dict:
+    """Arguments of `load_dataset` with which every cell stays the text that stands in the file: 007 is no 7."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            columns = next(csv.reader(file, delimiter=separator), [])
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{str(path)!r} cannot be read as rows ({error}); save it as UTF-8.") from error
+    features = Features({column: Value("string") for column in columns})
+    return {"sep": separator, "keep_default_na": False, "features": features}
+
+
 def _load_local(path: Path, split: str | None) -> Dataset:
     if path.is_dir():
+        _refuse_folder_of_cells(path)
         arguments = {"path": str(path.resolve())}
     elif path.suffix.lower() not in FILE_FORMATS:
         raise UserError(f"{str(path)!r} is not one of {', '.join(FILE_FORMATS)}; convert it to one of them.")
     elif not path.stat().st_size:
         raise UserError(f"{str(path)!r} has no rows, it is an empty file; give a source with at least one.")
     else:
-        arguments = {"path": FILE_FORMATS[path.suffix.lower()], "data_files": str(path)}
+        ending = path.suffix.lower()
+        arguments = {"path": FILE_FORMATS[ending], "data_files": str(path)}
+        if ending in SEPARATORS:
+            arguments |= _as_texts(path, SEPARATORS[ending])
         split = split if split and "[" in split else None
     try:
         loaded = load_dataset(**arguments, split=split, cache_dir=_cache_folder())
@@ -165,7 +205,7 @@ def _load_hub(name: str, split: str | None, config: str | None) -> Dataset:
     except (DatasetsError, OSError) as error:
         raise UserError(
             f"{name!r} is neither a local file or folder nor a dataset the hub gives out now ({error}); give the path "
-            "of a jsonl or parquet file, or check the name and the connection (HF_HUB_OFFLINE unset) and try again."
+            "of a jsonl, parquet or csv file, or check the name and connection (HF_HUB_OFFLINE unset) and try again."
         ) from error
     except ValueError as error:
         raise UserError(

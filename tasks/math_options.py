@@ -26,7 +26,7 @@ def _flag(default, help):
 class MathOptions:
     """Data, prompt and rewards."""
 
-    data: str = _flag(GSM8K, "Training data: hub name, folder, jsonl or parquet file.")
+    data: str = _flag(GSM8K, "Training data: hub name, folder, jsonl, parquet, csv or tsv file.")
     split: str = _flag("train", "Split of a hub dataset or folder to train on.")
     eval_data: str = _flag(
         "",

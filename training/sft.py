@@ -38,7 +38,7 @@ def _flag(default, help):
 class SFTOptions(PolicyOptions):
     """What is learnt, by which policy."""
 
-    data: str = _flag("", "Traces: jsonl or parquet file, folder or hub name, see the README. Needed.")
+    data: str = _flag("", "Traces: jsonl, parquet, csv or tsv file, folder or hub name, see the README. Needed.")
     split: str = _flag("train", "Split of a hub dataset or folder.")
     model_name: str = _flag(
         EMBEDDED_NAME,

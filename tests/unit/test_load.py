@@ -32,6 +32,38 @@ def test_jsonl_and_parquet_give_the_same_rows(jsonl, tmp_path):
     assert load_rows(jsonl(rows)).to_list() == load_rows(tmp_path / "rows.parquet").to_list() == rows
 
 
+@pytest.mark.parametrize(("name", "mark"), [("rows.csv", ","), ("ROWS.TSV", "\t")])
+def test_cells_of_csv_and_tsv_files_are_the_texts_that_stand_there(name, mark, tmp_path):
+    path = tmp_path / name
+    cells = [["question", "answer"], ['"How many, then?"', "007"], ['"two\nlines"', '"1,080.50"'], ["none", ""]]
+    path.write_text("\n".join(mark.join(row) for row in cells) + "\n", encoding="utf-8")
+    rows = load_rows(path).to_list()
+    assert [row["question"] for row in rows] == ["How many, then?", "two\nlines", "none"]
+    assert [row["answer"] for row in rows] == ["007", "1,080.50", ""]
+
+
+def test_a_folder_of_csv_files_is_refused_with_a_file_of_it(tmp_path):
+    (tmp_path / "train.csv").write_text("question,answer\na,1\n")
+    with pytest.raises(UserError, match="folder of .csv files; give the file itself, such as .*train.csv"):
+        load_rows(tmp_path)
+
+
+def test_countdown_problems_of_a_csv_file_are_those_of_jsonl(jsonl, tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('numbers,target\n"[3, 5, 8]",24\n4 7,28\n"1,2", 3\n', encoding="utf-8")
+    rows = [{"numbers": [3, 5, 8], "target": 24}, {"numbers": [4, 7], "target": 28}, {"numbers": [1, 2], "target": 3}]
+    assert load_countdown(path).to_list() == load_countdown(jsonl(rows)).to_list() == rows
+    path.write_text('numbers,target\n3 5,"24, 25"\n', encoding="utf-8")
+    with pytest.raises(UserError, match="row 0 .*target='24, 25'; it must be an integer"):
+        load_countdown(path)
+    path.write_bytes("numbers,target\n3 5,24\n".encode("utf-16"))
+    with pytest.raises(UserError, match="cannot be read as rows.*UTF-8"):
+        load_countdown(path)
+    path.write_text('numbers,target\n"[3, -5]",24\n', encoding="utf-8")
+    with pytest.raises(UserError, match="row 0 .*must be a list of integers >= 0"):
+        load_countdown(path)
+
+
 def test_folder_gives_its_train_split_unless_another_is_asked_for(jsonl, tmp_path):
     jsonl([{"a": 1}, {"a": 2}], "folder/train.jsonl")
     jsonl([{"a": 3}], "folder/test.jsonl")
@@ -69,7 +101,7 @@ def test_unreachable_hub_is_told_with_both_fixes(monkeypatch, error):
         raise error
 
     monkeypatch.setattr("tasks.load.load_dataset", fail)
-    with pytest.raises(UserError, match=r"owner/set.*path of a jsonl or parquet file.*connection"):
+    with pytest.raises(UserError, match=r"owner/set.*path of a jsonl, parquet or csv file.*connection"):
         load_rows("owner/set")
 
 
