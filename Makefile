@@ -1,4 +1,5 @@
-PYTHON ?= python3.11
+# Python of the virtual environment: 3.11 (which the tests run on), else 3.12 or 3.13; another one by PYTHON=...
+PYTHON ?= $(firstword $(foreach version,3.11 3.12 3.13,$(shell command -v python$(version))))
 SEED ?= 0
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM ?= false
@@ -27,6 +28,8 @@ tiny: .venv/installed
 	$(BIN)/python -m training.tiny_policy
 
 .venv/installed: requirements.txt requirements-lighteval.txt
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed and none is on \
+	the PATH; install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/lighteval -r requirements-lighteval.txt
