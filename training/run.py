@@ -34,9 +34,11 @@ from training.options import IntrinsicOptions
 from training.out_of_memory import out_of_memory_advice, work_of
 from training.policy import adapter_base, check_lora_targets, load_policy, lora_base, resolve, save_merged
 from training.problems import longest_prompt
-from training.run_folder import create_run_folder, refuse_used, take_recorded_threads
+from training.publish import CARD, model_card, push_final
+from training.run_folder import RUN_FILE, create_run_folder, refuse_used, take_recorded_threads
 from training.run_name import default_output_dir, run_name
 from training.run_options import RunConfig, RunOptions
+from training.state_io import read_json
 from training.threads import choose_threads
 from training.trackers import shield_trackers, track_evaluation
 from training.trainer import STATE_NAME, IntrinsicGRPOTrainer
@@ -96,6 +98,8 @@ class Run:
         groups = {"task": task_options, "intrinsic": intrinsic, "run": options, "grpo": config}
         self.flags = {name: _flags(group) for name, group in groups.items()}
         config.further_flags = self.flags["task"] | self.flags["intrinsic"] | self.flags["run"]
+        # The library would upload the whole run, completions included.
+        self.pushes, config.push_to_hub = config.push_to_hub, False
         self.encoder = self._load_encoder()
         self.watchdogs = WatchdogCallback(self.path, intrinsic.bonus_names, self._is_main)
 
@@ -238,10 +242,18 @@ class Run:
         self._save_final(trainer)
         if self._is_main:
             report = write_report(self.path)
+            self._publish(before, after)
             if held_out:
                 print("validation problems, final policy (run_eval.py reports the test split):")
             print(closing_table(before, after) if held_out else "not evaluated (--do_eval 0)")
             print(f"run folder: {self.path} (report: {report})")
+
+    def _publish(self, before: dict | None, after: dict | None) -> None:
+        record = read_json(self.path / RUN_FILE, "restore it")
+        card = model_card(self.config.run_name, self.task, record, self.bonuses, before, after)
+        (self.path / "final" / CARD).write_text(card, encoding="utf-8")
+        if self.pushes:
+            push_final(self.path / "final", self.config)
 
     def _evaluate_before(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut, best: BestPolicy) -> dict | None:
         if self.checkpoint is not None:

@@ -348,11 +348,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             self._metrics["train"][name].append(value)
 
     def create_model_card(self, *args, **kwargs):
-        try:
-            super().create_model_card(*args, **kwargs)
-        except UnicodeError as error:
-            # Its template is not ASCII, and is read in the encoding of the locale.
-            logger.warning("no model card is written: %s", error)
+        """Nothing: the card of a run stands beside its final policy, see `training.publish`."""
 
     def _save_checkpoint(self, model, trial):
         output_dir = Path(self._get_output_dir(trial=trial))

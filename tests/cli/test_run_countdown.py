@@ -51,6 +51,7 @@ def test_run_folder_holds_what_a_reader_needs(straight):
     before, after = (json.loads((folder / "eval" / f"{name}.json").read_text()) for name in ("before", "after"))
     assert len(before["records"]) == 8 * 2 and after["step"] == 4  # sampled and greedy
     assert (folder / "report.html").exists() and list((folder / "plots").glob("*.png"))
+    assert "accuracy" in (folder / "final" / "README.md").read_text() and not (folder / "README.md").exists()
     completions = pd.read_parquet(next((folder / "completions").glob("*.parquet")))
     assert len(completions) == 8
     wanted = {"question", "completion", "correct", "verdict", "correctness", "advantage"}
