@@ -94,7 +94,8 @@ class Run:
         groups = {"task": task_options, "intrinsic": intrinsic, "run": options, "grpo": config}
         self.flags = {name: _flags(group) for name, group in groups.items()}
         self.encoder = self._load_encoder()
-        self.watchdogs = WatchdogCallback(self.path, intrinsic.bonus_names, self._is_main)
+        added = [bonus.name for bonus in self.bonuses if not bonus.multiplies]
+        self.watchdogs = WatchdogCallback(self.path, added, self._is_main)
 
     def _default_name(self) -> str:
         extra = ["legacy"] * self.intrinsic.memory_legacy + ["lora"] * self.options.lora
@@ -137,6 +138,7 @@ class Run:
             peft_config=self.options.lora_config(),
             bonuses=BonusPipeline(self.bonuses, schedules, clip, least),
             encode=self.encoder,
+            match_mass=self.intrinsic.match_mass,
             identity=self.identity,
             completions_dir=self.path / "completions",
             keep_checkpoints=self.options.keep_checkpoints or None,

@@ -19,12 +19,11 @@ from training.history import History
 from training.rollout import Rollout
 from training.run_folder import MetricsFile
 from training.state_io import read_json
+from training.thresholds import Thresholds, TrainingWarning
 from training.watchdog_checks import (
     IDENTICAL,
     REPETITION,
     Check,
-    Thresholds,
-    TrainingWarning,
     held_out_fall,
     training_checks,
 )

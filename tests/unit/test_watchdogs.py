@@ -10,7 +10,8 @@ import torch
 
 from training.rollout import Rollout
 from training.run_folder import MetricsFile
-from training.watchdog_checks import IDENTICAL, REPETITION, Thresholds
+from training.thresholds import Thresholds
+from training.watchdog_checks import IDENTICAL, REPETITION
 from training.watchdogs import (
     WARNINGS_FILE,
     Watchdog,
