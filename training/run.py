@@ -38,7 +38,7 @@ from training.run_options import RunConfig, RunOptions
 from training.threads import choose_threads
 from training.trackers import shield_trackers
 from training.trainer import STATE_NAME, IntrinsicGRPOTrainer
-from training.watchdogs import WatchdogCallback
+from training.watchdogs import WatchdogCallback, judged
 
 PROGRESS = {"accuracy": "rewards/correctness/mean", "reward": "reward", "entropy": "entropy"}
 
@@ -94,8 +94,7 @@ class Run:
         groups = {"task": task_options, "intrinsic": intrinsic, "run": options, "grpo": config}
         self.flags = {name: _flags(group) for name, group in groups.items()}
         self.encoder = self._load_encoder()
-        added = [bonus.name for bonus in self.bonuses if not bonus.multiplies]
-        self.watchdogs = WatchdogCallback(self.path, added, self._is_main)
+        self.watchdogs = WatchdogCallback(self.path, judged(self.bonuses), self._is_main)
 
     def _default_name(self) -> str:
         extra = ["legacy"] * self.intrinsic.memory_legacy + ["lora"] * self.options.lora

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from intrinsic.focal import Focal
+from intrinsic.nsr import NegativeSamples
 from training.rollout import Rollout
 from training.run_folder import MetricsFile
 from training.thresholds import Thresholds
@@ -17,6 +19,7 @@ from training.watchdogs import (
     Watchdog,
     WatchdogCallback,
     identical_share,
+    judged,
     repetition_rate,
     text_metrics,
 )
@@ -34,6 +37,10 @@ def test_one_warning_per_episode_and_a_new_one_after_the_condition_cleared():
 
 
 # ---- the callback
+
+
+def test_a_bonus_that_multiplies_is_not_blamed_for_the_accuracy_that_sets_its_factor():
+    assert judged([NegativeSamples(), Focal()]) == ["nsr"]
 
 
 def state(step):
