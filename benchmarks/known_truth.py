@@ -27,6 +27,7 @@ from intrinsic.encoder import build_encoder
 from training.bonus_pipeline import BonusPipeline, reward_advantages
 from training.errors import UserError, run_cli
 from training.flags import parse_command
+from training.match_mass import match_mass, plain_advantages, trained_tokens
 from training.options import IntrinsicOptions
 from training.rollout import Rollout
 
@@ -102,12 +103,21 @@ class Trial:
         policy: where it starts; not changed.
         bonuses: pipeline with fresh bonuses.
         seed: of the sampling.
+        match_mass: as --match_mass.
     """
 
     def __init__(
-        self, world: World, policy: Policy, bonuses: BonusPipeline, options: Options, seed: int, encode: Callable
+        self,
+        world: World,
+        policy: Policy,
+        bonuses: BonusPipeline,
+        options: Options,
+        seed: int,
+        encode: Callable,
+        match_mass: bool = False,
     ):
         self.world, self.options, self.bonuses, self.encode = world, options, bonuses, encode
+        self.matches_mass = match_mass
         self.frozen, self.policy = policy, copy.deepcopy(policy)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=options.learning_rate)
         self.generator = torch.Generator().manual_seed(seed)
@@ -132,8 +142,12 @@ class Trial:
         scored = self.bonuses.score(rollout)
         columns = [rollout.rewards, *self.bonuses.reward_values(scored, self.options.num_generations)]
         rewards = torch.stack(columns, dim=1)
-        advantages = reward_advantages(rewards, torch.ones(len(columns)), self.options.num_generations, "group")
-        advantages = self.bonuses.join(advantages, scored, rollout)
+        settings = (torch.ones(len(columns)), self.options.num_generations, "group")
+        before = reward_advantages(rewards, *settings)
+        advantages = self.bonuses.join(before, scored, rollout)
+        if self.matches_mass:
+            plain = plain_advantages(rewards, 1, scored, settings)
+            advantages, _ = match_mass(advantages, before if plain is None else plain, trained_tokens(rollout, False))
         self.bonuses.update(rollout)
         logps = self._logps(self.policy, sequences)[1]
         weights = advantages if advantages.dim() == 2 else advantages[:, None]
@@ -223,7 +237,7 @@ def run_trials(options: Options, intrinsic: IntrinsicOptions, records: Records) 
             start, world = time.perf_counter(), world or World(options.problems)
             policy = fitted_policy(world, seed)
             for row in rows:
-                trial = Trial(world, policy, pipeline_of(row, intrinsic), options, seed, encode)
+                trial = Trial(world, policy, pipeline_of(row, intrinsic), options, seed, encode, intrinsic.match_mass)
                 records.save(row, seed, trial.run())
         print(f"seed {seed}: {len(rows)} trials in {time.perf_counter() - start:.0f} s", flush=True)
     return sum(not records.has(row, seed) for seed in range(options.seeds) for row in options.rows)

@@ -20,6 +20,10 @@ REGISTRY = {
     "repexp": "intrinsic.repexp:RepExp",
     "outcome": "intrinsic.outcome:Outcome",
     "passk": "intrinsic.pass_at_k:PassAtK",
+    "maxrl": "intrinsic.maxrl:MaxRL",
+    "nsr": "intrinsic.nsr:NegativeSamples",
+    "risk": "intrinsic.risk:Risk",
+    "focal": "intrinsic.focal:Focal",
     "noise": "intrinsic.noise:Noise",
 }
 SHUFFLE = "shuffle:"  # before a name of the registry: its control

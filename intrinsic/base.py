@@ -29,6 +29,7 @@ class Bonus:
         batches_before_bonus: generation batches, those included, that it learns from before it pays anything.
         part_names: names of the separately logged parts of the score; empty for a bonus in one piece.
         replaces: whether `combine` puts its own advantage in place of the group's instead of adding to it.
+        multiplies: whether `combine` multiplies the group's advantages by one factor instead of adding to them.
         centred: whether the pipeline subtracts the group's mean before it joins; set by `at_level`.
         advantage_weight: default weight at the level "advantage" of a bonus that its paper pays in the reward.
     """
@@ -40,6 +41,7 @@ class Bonus:
     pretrain_batches: int = 0
     batches_before_bonus: int = 0
     replaces: bool = False
+    multiplies: bool = False
     centred: bool = False
     advantage_weight: float = 1.0
 
@@ -92,6 +94,15 @@ class Bonus:
     def capacity_bytes(self, embedding_width: int) -> int:
         """Bytes of main memory that a memory of text embeddings takes when full; 0 for a bonus without one."""
         return 0
+
+    @property
+    def uncontrolled(self) -> str:
+        """What it gives, where neither a permutation nor noise within groups can stand for it; else empty."""
+        if self.placement == "token":
+            return "one value per token"
+        if self.replaces:
+            return "an advantage in place of GRPO's"
+        return "one factor for a whole group" if self.multiplies else ""
 
     @property
     def depends_on_length(self) -> bool:

@@ -25,7 +25,7 @@ class Noise(Bonus):
         seed: of the noise; draws from no other random state.
         learns: whether nobody else lets ``bonus`` learn; it is then learnt and saved here.
 
-    Raises `UserError` for a bonus with one value per token, or one that replaces the advantage.
+    Raises `UserError` for a bonus with one value per token, or one that replaces or multiplies the advantage.
     """
 
     name = "noise"
@@ -34,10 +34,10 @@ class Noise(Bonus):
     def __init__(self, bonus: Bonus, seed: int = 0, learns: bool = True):
         if seed < 0:
             raise UserError(f"--rnd_seed={seed} must be 0 or more.")
-        if bonus.placement == "token" or bonus.replaces:
-            kind = "one value per token" if bonus.placement == "token" else "an advantage in place of GRPO's"
+        if bonus.uncontrolled:
             raise UserError(
-                f"--use_ir={bonus.name},{self.name}: noise cannot be as strong as {bonus.name}: it is {kind}."
+                f"--use_ir={bonus.name},{self.name}: noise cannot be as strong as {bonus.name}: it gives "
+                f"{bonus.uncontrolled}; leave one of them out."
             )
         self.bonus, self.seed, self.learns = bonus, seed, learns
         self.batches = 0

@@ -11,10 +11,7 @@ reward that is neither 0 nor 1 in place as its own advantage; groups without a s
 import math
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from intrinsic.base import Bonus
+from intrinsic.count_objective import CountObjective, right_counts
 from training.errors import UserError
 from training.rollout import Rollout
 
@@ -43,7 +40,7 @@ def passk_advantages(n: int, c: int, k: int) -> tuple[float, float]:
     return failing / scale, (failing - share_without(n - 1, c, k - 1)) / scale
 
 
-class PassAtK(Bonus):
+class PassAtK(CountObjective):
     """``--use_ir=passk``: the closed-form advantage of pass@k, in place of the group advantage.
 
     Args:
@@ -53,8 +50,6 @@ class PassAtK(Bonus):
     """
 
     name = "passk"
-    placement = "advantage"
-    replaces = True
 
     def __init__(self, k: int = 2):
         if k < 1:
@@ -74,28 +69,15 @@ class PassAtK(Bonus):
                 "lower the one or raise the other."
             )
 
-    def score(self, rollout: Rollout) -> Tensor:
-        """The pass@k advantage of each completion, (B,); 0 in groups without a signal."""
-        right = rollout.correct.view(-1, rollout.num_generations) > 0.5
-        pairs = [passk_advantages(rollout.num_generations, c, self.k) for c in right.sum(dim=1).tolist()]
-        values = torch.tensor(pairs, dtype=torch.float32, device=rollout.device)
-        return torch.where(right, values[:, :1], values[:, 1:]).flatten()
-
-    def combine(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
-        """``scores``: the group's own ``advantages``, and every reward in them, are dropped."""
-        return scores
+    def advantages(self, n: int, c: int) -> tuple[float, float]:
+        return passk_advantages(n, c, self.k)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Nothing to learn; figures of the batch.
-
-        Returns "groups_with_signal" (share of groups whose advantages are not all 0) and, where groups hold at least
-        k completions, "pass_at_k" (mean unbiased pass@k, in [0, 1]).
-        """
-        n = rollout.num_generations
-        counts = (rollout.correct.view(-1, n) > 0.5).sum(dim=1).tolist()
-        signal = [passk_advantages(n, c, self.k) != (0.0, 0.0) for c in counts]
-        metrics = {"groups_with_signal": sum(signal) / len(signal)}
+        """Figures of the batch: those of `CountObjective` and, where groups hold at least k completions, "pass_at_k"
+        (mean unbiased pass@k, in [0, 1])."""
+        metrics, n = super().update(rollout), rollout.num_generations
         if self.k <= n:
+            counts = right_counts(rollout)[1]
             metrics["pass_at_k"] = sum(1.0 - share_without(n, c, self.k) for c in counts) / len(counts)
         return metrics
 

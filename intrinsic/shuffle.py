@@ -28,13 +28,15 @@ class Shuffle(Bonus):
         within: "verdict", among completions of one group that are all right, all wrong answers or all without answer
             (`Rollout.kinds`), or "batch", among all of them, which also cuts the tie between bonus and verdict.
 
-    Raises `UserError` for a bonus with one value per token, or one that replaces the advantage.
+    Raises `UserError` for a bonus with one value per token, or one that replaces or multiplies the advantage.
     """
 
     def __init__(self, bonus: Bonus, seed: int = 0, within: str = SHUFFLE_WITHIN[0]):
-        if bonus.placement == "token" or bonus.replaces:
-            kind = "one value per token" if bonus.placement == "token" else "an advantage in place of GRPO's"
-            raise UserError(f"--use_ir={PREFIX}{bonus.name} cannot be shuffled: {bonus.name} gives {kind}.")
+        if bonus.uncontrolled:
+            raise UserError(
+                f"--use_ir={PREFIX}{bonus.name} cannot be shuffled: {bonus.name} gives {bonus.uncontrolled}; leave "
+                f"{PREFIX} out, or shuffle another bonus."
+            )
         self.bonus = bonus
         self.seed = seed
         self.within = within

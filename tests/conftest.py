@@ -105,6 +105,7 @@ def trainer_factory(tokenizer, random_policy, tmp_path):
         policy=None,
         peft_config=None,
         capture=True,
+        match_mass=False,
         **overrides,
     ):
         settings = {
@@ -133,6 +134,7 @@ def trainer_factory(tokenizer, random_policy, tmp_path):
             processing_class=tokenizer,
             peft_config=peft_config,
             bonuses=BonusPipeline(bonuses, schedules, clip, min_std),
+            match_mass=match_mass,
             encode=encode,
             capture_features=capture,
         )

@@ -25,7 +25,7 @@ def score_metrics(scored: list[ScoredBonus], rollout: Rollout) -> dict[str, floa
         raw = torch.stack(list(item.raw.values())).sum(dim=0)
         metrics |= _split_means(f"{prefix}/raw", sequence_mean(raw, rollout.completion_mask), rollout.correct)
         metrics[f"{prefix}/scaled"] = sequence_mean(item.total, rollout.completion_mask).mean().item()
-        if raw.dim() == 1 and not item.bonus.replaces:
+        if raw.dim() == 1 and not (item.bonus.replaces or item.bonus.multiplies):
             present = item.bonus.eligible(rollout)
             rank = right_above_wrong(raw, rollout.correct, present, rollout.num_generations)
             metrics[f"{prefix}/right_above_wrong"] = rank

@@ -51,8 +51,10 @@ class BonusPipeline:
     def __init__(
         self, bonuses: Sequence[Bonus], schedules: Sequence[WeightSchedule], clip: float = 5.0, min_std: float = 0.0
     ):
-        # One that replaces the advantage goes first, so that the others add to what it puts there.
-        pairs = sorted(zip(bonuses, schedules, strict=True), key=lambda pair: not pair[0].replaces)
+        # One that replaces the advantage goes first, then one that multiplies it: the others add to what these make.
+        pairs = sorted(
+            zip(bonuses, schedules, strict=True), key=lambda pair: (not pair[0].replaces, not pair[0].multiplies)
+        )
         self.bonuses = [bonus for bonus, _ in pairs]
         self.schedules = [schedule for _, schedule in pairs]
         self.guards = [FiniteGuard(bonus.name) for bonus in self.bonuses]

@@ -14,14 +14,8 @@ import torch
 from transformers import TrainerCallback
 
 from training.history import History
-from training.watchdog_checks import (
-    Thresholds,
-    TrainingWarning,
-    held_out_fall,
-    length_collapse,
-    length_runaway,
-    repetition,
-)
+from training.thresholds import Thresholds, TrainingWarning
+from training.watchdog_checks import held_out_fall, length_collapse, length_runaway, repetition
 
 KL = "kl"
 COLLAPSING = frozenset({"sc"})  # bonuses whose runs have the rule unless told otherwise

@@ -1,4 +1,4 @@
-"""Flags of outcome counts and of the pass@k advantage; each field's help is the sentence printed by ``--help``."""
+"""Flags of outcome counts; each field's help is the sentence printed by ``--help``."""
 
 from dataclasses import dataclass
 
@@ -27,13 +27,4 @@ class OutcomeFlags:
     )
     outcome_answers: int = flag(
         1_000, "outcome: answers counted per question, 1 or more; the rarest, then oldest, is dropped (ours)."
-    )
-
-
-@dataclass
-class PassAtKFlags:
-    """Pass@k training (passk)."""
-
-    passk_k: int = flag(
-        2, "passk: completions that a problem may be tried with, 1 (as GRPO) to --num_generations - 1 (ours)."
     )

@@ -109,7 +109,7 @@ RULES = (
     ),
     Rule(
         "scale_rewards multi_objective_aggregation",
-        lambda run: any(bonus.replaces for bonus in run.bonuses),
+        lambda run: any(bonus.replaces for bonus in run.bonuses) and not run.intrinsic.match_mass,
         "a bonus replaces the advantages",
     ),
     Rule(
@@ -124,7 +124,12 @@ RULES = (
         "evaluations are this project's own (--do_eval, --eval_steps)",
     ),
     Rule("ir_weight", lambda run: run.intrinsic.use_ir == "no", "there is no bonus (--use_ir)"),
-    Rule("ir_schedule ir_warmup_steps ir_clip", lambda run: not run.bonuses, "there is no bonus (--use_ir)"),
+    Rule("ir_schedule ir_warmup_steps ir_clip match_mass", lambda run: not run.bonuses, "there is no bonus (--use_ir)"),
+    Rule(
+        "ir_clip",
+        lambda run: all(bonus.replaces for bonus in run.bonuses),
+        "what replaces the advantages is not clipped",
+    ),
     Rule(
         "ir_min_std",
         lambda run: not any(bonus.placement == "reward" for bonus in run.bonuses),

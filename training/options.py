@@ -7,14 +7,15 @@ from intrinsic import NOISE, default_weight, known_names, parse_names
 from intrinsic.base import LEVELS, SHUFFLE_WITHIN, WeightSchedule
 from training.bonus_flags import MemoryFlags, MerciFlags, RndFlags, SelfCertaintyFlags, flag
 from training.errors import UserError
-from training.flags_outcome import OutcomeFlags, PassAtKFlags
+from training.flags_objective import ObjectiveFlags
+from training.flags_outcome import OutcomeFlags
 from training.flags_policy import EntropyAdvantageFlags, PerplexityFlags, RepExpFlags
 from training.flags_text import LexicalNoveltyFlags, SentenceMemoryFlags, TextEntropyFlags
 
 
 @dataclass
 class BonusFlags(
-    PassAtKFlags,
+    ObjectiveFlags,
     OutcomeFlags,
     RepExpFlags,
     EntropyAdvantageFlags,
@@ -56,9 +57,16 @@ class IntrinsicOptions(BonusFlags):
     )
     ir_schedule: str = flag("constant", "Shape of the weight over training: constant, linear or cosine (both to 0).")
     ir_warmup_steps: int = flag(0, "Optimiser steps over which the weight rises linearly from 0.")
-    ir_clip: float = flag(5.0, "Raw bonus values are clipped to [-ir_clip, ir_clip]; not those of passk.")
+    ir_clip: float = flag(
+        5.0, "Raw bonus values are clipped to [-ir_clip, ir_clip]; not those of passk, maxrl, nsr, risk."
+    )
     ir_min_std: float = flag(
         0.0, "A group whose scaled bonus has a standard deviation below this gets no bonus from it (reward placement)."
+    )
+    match_mass: bool = flag(
+        False,
+        "Scale the advantages of each generation batch, bonuses included, so that their absolute values have the sum "
+        "that plain GRPO's have on it: true or false.",
     )
 
     def __post_init__(self):
@@ -83,6 +91,11 @@ class IntrinsicOptions(BonusFlags):
             raise UserError(f"--shuffle_seed={self.shuffle_seed} must be 0 or more.")
         if self.sc_alone and self.bonus_names != ["sc"]:
             raise UserError(f"--sc_alone goes with --use_ir=sc by itself, not with --use_ir={self.use_ir!r}.")
+        if self.sc_alone and self.match_mass:
+            raise UserError(
+                "--match_mass needs plain GRPO's advantages to match, and with --sc_alone no reward makes any; leave "
+                "one of them out."
+            )
         if not self.ir_clip > 0:
             raise UserError(f"--ir_clip={self.ir_clip} must be above 0.")
 

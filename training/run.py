@@ -42,7 +42,7 @@ from training.state_io import read_json
 from training.threads import choose_threads
 from training.trackers import shield_trackers, track_evaluation
 from training.trainer import STATE_NAME, IntrinsicGRPOTrainer
-from training.watchdogs import WatchdogCallback
+from training.watchdogs import WatchdogCallback, judged
 
 PROGRESS = {"train accuracy": "rewards/correctness/mean", "reward": "reward", "entropy": "entropy"}
 
@@ -101,7 +101,7 @@ class Run:
         # The library would upload the whole run, completions included.
         self.pushes, config.push_to_hub = config.push_to_hub, False
         self.encoder = self._load_encoder()
-        self.watchdogs = WatchdogCallback(self.path, intrinsic.bonus_names, self._is_main)
+        self.watchdogs = WatchdogCallback(self.path, judged(self.bonuses), self._is_main)
 
     def _default_name(self) -> str:
         extra = [Path(self.options.config_file).stem, *self.options.name_parts]
@@ -143,6 +143,7 @@ class Run:
             peft_config=self.options.lora_config(),
             bonuses=BonusPipeline(self.bonuses, schedules, clip, least),
             encode=self.encoder,
+            match_mass=self.intrinsic.match_mass,
             identity=self.identity,
             completions_dir=self.path / "completions",
             keep_checkpoints=self.options.keep_checkpoints or None,

@@ -32,6 +32,7 @@ from training.completion_table import BonusColumn, write_completions
 from training.end_tokens import set_end_tokens
 from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, refuse_sharded
 from training.frozen_policy import FrozenPolicy
+from training.match_mass import match_mass, plain_advantages, trained_tokens
 from training.padding import pad_tokens
 from training.rollout import Rollout, message_text
 from training.sampler import EpochSampler
@@ -51,6 +52,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         bonuses: the bonuses with their schedules.
         encode: shared text encoder for bonuses that need "text_embedding".
         correctness: name of the reward function whose column above 0.5 means a right answer.
+        match_mass: whether the advantages get plain GRPO's total size, see training/match_mass.py.
         identity: settings that a resumed run must share with the checkpoint; differences are refused. By default those
             of the bonuses.
         completions_dir: folder that gets one parquet per generation batch, one row per completion; None for none.
@@ -69,6 +71,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         bonuses: BonusPipeline | None = None,
         encode: Callable[[list[str]], Tensor] | None = None,
         correctness: str = "correctness",
+        match_mass: bool = False,
         identity: dict | None = None,
         completions_dir: Path | None = None,
         keep_checkpoints: int | None = None,
@@ -77,6 +80,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
     ):
         self.bonuses = bonuses or BonusPipeline([], [])
         self.encode = encode
+        self.matches_mass = match_mass
         self.identity = identity or {bonus.name: bonus.identity() for bonus in self.bonuses.bonuses}
         self.completions_dir = completions_dir
         self.keep_checkpoints = keep_checkpoints
@@ -95,6 +99,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         self.correctness_column = self.reward_func_names.index(correctness)
         self._rollout: Rollout | None = None
         self._scored: list[ScoredBonus] = []
+        self._plain: Tensor | None = None
         self._pretrained: list[Bonus] = []
         self._local_logps: Tensor | None = None
         self._idle_rows: Tensor | None = None
@@ -317,6 +322,10 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
                 continue
             previous, joined = joined, self.bonuses.join(joined, [item], self._rollout)
             self._log_metrics(share_metrics(item.bonus.name, previous, joined, self._rollout))
+        if self.matches_mass:
+            tokens = trained_tokens(self._rollout, self.args.mask_truncated_completions)
+            joined, matched = match_mass(joined, before if self._plain is None else self._plain, tokens)
+            self._log_metrics(matched)
         self._log_metrics(advantage_metrics(joined, self._rollout))
         if joined is before:
             return
@@ -333,6 +342,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         weights = self.reward_weights.to(rewards.device)
         settings = (weights, self.num_generations, self.scale_rewards, self.multi_objective_aggregation)
         joined = reward_advantages(rewards, *settings)
+        self._plain = plain_advantages(rewards, self.num_extrinsic, self._scored, settings)
         for item in self._scored:
             if item.bonus.placement != "reward":
                 continue

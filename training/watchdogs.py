@@ -15,16 +15,16 @@ from pathlib import Path
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+from intrinsic.base import Bonus
 from training.history import History
 from training.rollout import Rollout
 from training.run_folder import MetricsFile
 from training.state_io import read_json
+from training.thresholds import Thresholds, TrainingWarning
 from training.watchdog_checks import (
     IDENTICAL,
     REPETITION,
     Check,
-    Thresholds,
-    TrainingWarning,
     held_out_fall,
     training_checks,
 )
@@ -62,6 +62,12 @@ def text_metrics(rollout: Rollout) -> dict[str, float]:
         REPETITION: sum(rates) / len(rates),
         IDENTICAL: identical_share(rollout.completions, rollout.num_generations),
     }
+
+
+def judged(bonuses: Iterable[Bonus]) -> list[str]:
+    """Names of the bonuses that a policy could climb at the cost of accuracy: not those that multiply the advantages,
+    whose factor rises by itself where accuracy falls."""
+    return [bonus.name for bonus in bonuses if not bonus.multiplies]
 
 
 def print_line(line: str) -> None:

@@ -1,6 +1,7 @@
 """The runs whose equivalences are tested: every registered bonus, other ways some of them work, compositions."""
 
-from intrinsic import REGISTRY
+from intrinsic import REGISTRY, bonus_class
+from intrinsic.count_objective import CountObjective
 
 # Small networks, warm-ups that end with the first of the few batches of a test, and a clip that leaves entropies alone.
 FAST = {
@@ -25,6 +26,8 @@ MODES = {
     "outcome batch": {"use_ir": "outcome", "outcome_mode": "batch"},
     "shuffle:knn+": {"use_ir": "shuffle:knn+"},
     "knn+,cfn token,rnd": {"use_ir": "knn+,cfn,rnd", "ir_weight": "1,0.5,0.5", "cfn_level": "token"},
-    "passk,entropy-adv": {"use_ir": "passk,entropy-adv"},
+    "maxrl,entropy-adv, mass matched": {"use_ir": "maxrl,entropy-adv", "match_mass": True},
 }
-CASES = {name: FAST | flags for name, flags in ({name: {"use_ir": name} for name in REGISTRY} | MODES).items()}
+# Objectives of the group's count have no state and differ in two numbers per group: one stands for all.
+APART = [name for name in REGISTRY if name == "passk" or not issubclass(bonus_class(name), CountObjective)]
+CASES = {name: FAST | flags for name, flags in ({name: {"use_ir": name} for name in APART} | MODES).items()}

@@ -98,6 +98,7 @@ def build(
         processing_class=load_tokenizer("tiny"),
         peft_config=peft_config,
         bonuses=BonusPipeline(build_bonuses(options), options.schedules(), options.ir_clip, options.ir_min_std),
+        match_mass=options.match_mass,
         encode=stub_encode,
         capture_features=capture,
     )

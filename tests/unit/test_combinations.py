@@ -1,7 +1,11 @@
-"""Every pair of registered bonuses goes through one pipeline together, or is refused before anything runs."""
+"""Bonuses go through one pipeline together, or are refused before anything runs.
+
+One pair for each pair of kinds, and as many more as it takes for every bonus to stand in one; a kind is how a bonus
+joins. All pairs that must be refused are.
+"""
 
 import math
-from itertools import combinations
+from itertools import combinations, combinations_with_replacement, cycle
 
 import pytest
 import torch
@@ -19,26 +23,70 @@ CORRECT = [1, 0, 0, 1, 0, 0, 1, 0]
 QUESTIONS = ["first"] * 4 + ["second"] * 4
 ANSWERS = ["3", "6", "4", "4", "8", None, "3", "3"]
 GROUP = 4
-PAIRS = list(combinations(sorted(REGISTRY), 2))
 WEIGHTS = (1.0, 0.5)
 # Without a long warm-up, and with networks of a size for tests.
 SETTINGS = {"cfn_warmup": 1, "cfn_width": 16, "cfn_min_run": 1, "rnd_width": 16, "ppl_until": 0.9}
 
 
-def placement(name):
-    return build_bonus(name, IntrinsicOptions()).placement
+IN_REWARD = "reward:"  # before the name of a bonus: the level at which its paper pays it
+
+
+def names_of(members):
+    return [member.removeprefix(IN_REWARD) for member in members]
+
+
+def levels_of(members):
+    return ["reward" if member.startswith(IN_REWARD) else "advantage" for member in members]
+
+
+def kind(member):
+    """How a bonus of the registry joins: what may go wrong beside another depends on this."""
+    (name,), (level,) = names_of([member]), levels_of([member])
+    if name == "noise":
+        return "as what it stands beside"
+    bonus = build_bonus(name, IntrinsicOptions(), level)
+    for flag in ("replaces", "multiplies", "centred"):
+        if getattr(bonus, flag):
+            return flag
+    return bonus.placement
+
+
+PAID_IN_REWARD = [name for name in sorted(REGISTRY) if bonus_class(name).placement == "reward"]
+MEMBERS = sorted(REGISTRY) + [IN_REWARD + name for name in PAID_IN_REWARD]
+KINDS = {found: [member for member in MEMBERS if kind(member) == found] for found in sorted(map(kind, MEMBERS))}
 
 
 def must_be_refused(pair):
     """Two bonuses that replace the advantage, one beside a bonus that is part of what it replaces, or noise beside a
     bonus whose strength it cannot have."""
-    replacers = [name for name in pair if bonus_class(name).replaces]
-    strengthless = "noise" in pair and (bool(replacers) or "token" in {placement(name) for name in pair})
-    return len(replacers) == 2 or strengthless or bool(replacers) and "reward" in {placement(name) for name in pair}
+    kinds = [kind(member) for member in pair]
+    strengthless = "noise" in pair and {"replaces", "multiplies", "token"} & set(kinds)
+    return kinds.count("replaces") == 2 or bool(strengthless) or {"replaces", "reward"} <= set(kinds)
 
 
-def pipeline_of(names, weights=WEIGHTS, **settings):
-    options = IntrinsicOptions(use_ir=",".join(names), ir_weight=",".join(map(str, weights)), **SETTINGS, **settings)
+def pairs_of_kinds():
+    """Pairs (member, member) that may be composed: see the head of this file."""
+    turns = {found: cycle(members) for found, members in KINDS.items()}
+    pairs = []
+    for kinds in combinations_with_replacement(KINDS, 2):
+        pair = tuple(next(turns[found]) for found in kinds)
+        if len(set(names_of(pair))) == 2 and not must_be_refused(pair):
+            pairs.append(pair)
+    for member in MEMBERS:
+        if not any(member in pair for pair in pairs):
+            others = (other for other in MEMBERS if names_of([other]) != names_of([member]))
+            pairs.append(next((member, other) for other in others if not must_be_refused((member, other))))
+    return pairs
+
+
+PAIRS = pairs_of_kinds()
+REFUSED = [pair for pair in combinations(MEMBERS, 2) if len(set(names_of(pair))) == 2 and must_be_refused(pair)]
+
+
+def pipeline_of(members, weights=WEIGHTS, **settings):
+    flags = {"use_ir": names_of(members), "ir_weight": map(str, weights), "ir_level": levels_of(members)}
+    joined = {flag: ",".join(values) for flag, values in flags.items()}
+    options = IntrinsicOptions(**joined, **SETTINGS, **settings)
     return BonusPipeline(build_bonuses(options), options.schedules())
 
 
@@ -89,7 +137,13 @@ def assert_same_state(first, second):
         assert first == second
 
 
-@pytest.fixture(params=[pair for pair in PAIRS if not must_be_refused(pair)], ids="+".join)
+def test_every_bonus_and_every_pair_of_kinds_that_may_be_is_among_the_pairs():
+    assert {member for pair in PAIRS for member in pair} == set(MEMBERS)
+    apart = [pair for pair in combinations(MEMBERS, 2) if len(set(names_of(pair))) == 2 and not must_be_refused(pair)]
+    assert {frozenset(map(kind, pair)) for pair in PAIRS} == {frozenset(map(kind, pair)) for pair in apart}
+
+
+@pytest.fixture(params=PAIRS, ids="+".join)
 def pair(request):
     return request.param
 
@@ -121,10 +175,10 @@ def test_neither_sees_the_other(pair, make_batches):
     both, present = pipeline_of(pair), make_batches()
     figures = learn(both, present[:2])
     together = {item.bonus.name: item for item in both.score(present[2])}
-    for name, weight in zip(pair, WEIGHTS, strict=True):
+    for member, name, weight in zip(pair, names_of(pair), WEIGHTS, strict=True):
         if name == "noise":
             continue
-        alone, present = pipeline_of([name], [weight]), make_batches()
+        alone, present = pipeline_of([member], [weight]), make_batches()
         assert learn(alone, present[:2]).items() <= figures.items()
         (item,) = alone.score(present[2])
         assert item.weight == together[name].weight == weight
@@ -137,14 +191,14 @@ def test_columns_and_figures_of_both_are_logged_apart(pair, batches):
     figures = learn(pipeline, batches[:2])
     advantages, joined, scored = advantages_of(pipeline, batches[2])
     figures |= score_metrics(scored, batches[2])
-    for name in pair:
+    for name in names_of(pair):
         figures |= share_metrics(name, advantages, joined, batches[2])
         assert math.isfinite(figures[f"ir/{name}/raw"]) and math.isfinite(figures[f"ir/{name}/share_of_advantage"])
-    assert {key.split("/")[1] for key in figures} == set(pair)
+    assert {key.split("/")[1] for key in figures} == set(names_of(pair))
     assert all(type(value) is float for value in figures.values())
     columns = pipeline.reward_columns
     assert len(set(columns)) == len(columns)
-    assert {name for name, _ in columns} == {name for name in pair if placement(name) == "reward"}
+    assert {name for name, _ in columns} == {bonus.name for bonus in pipeline.bonuses if bonus.placement == "reward"}
 
 
 def test_saved_and_loaded_pair_goes_on_alike(pair, batches, tmp_path):
@@ -165,7 +219,7 @@ def test_without_weight_both_leave_the_advantages_alone(pair, batches):
     assert torch.equal(joined, plain)
 
 
-@pytest.mark.parametrize("pair", [pair for pair in PAIRS if must_be_refused(pair)], ids="+".join)
+@pytest.mark.parametrize("pair", REFUSED, ids="+".join)
 def test_pairs_that_throw_each_other_away_are_refused(pair):
     for order in (pair, pair[::-1]):
         with pytest.raises(UserError, match="replace|cannot be as strong"):

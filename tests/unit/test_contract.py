@@ -17,6 +17,8 @@ TEXTS = ["<think>\n1+2=3\n</think>", "<think>\n2*3=6\n</think>", "4", "5-4=1", "
 CORRECT = [1, 0, 0, 1, 0, 0, 1, 0]
 QUESTIONS = ["first"] * 4 + ["second"] * 4
 ANSWERS = ["3", "6", "4", None, "8", None, "3", "16"]
+# Rows of the table of methods that are flags of TRL: test_entropy_flags.py.
+OF_TRL = {"--entropy_coef", "--use_adaptive_entropy", "--top_entropy_quantile"}
 
 
 @pytest.fixture(params=sorted(REGISTRY))
@@ -178,7 +180,7 @@ def test_every_bonus_has_test_card_and_readme_row():
     methods = (ROOT / "README.md").read_text(encoding="utf-8").split("## Methods")[1].split("\n## ")[0]
     table = set(re.findall(r"^\| `([^`]+)` \|", methods, re.MULTILINE))
     assert cards == {*REGISTRY, "shuffle"}
-    assert table == {"no", *REGISTRY, "shuffle:NAME"}
+    assert table == {"no", *REGISTRY, "shuffle:NAME"} | OF_TRL
     for name, target in REGISTRY.items():
         module = target.split(":")[0].rsplit(".", 1)[1]
         assert (ROOT / "tests" / "unit" / f"test_{module}.py").exists(), f"{name} has no unit test file"

@@ -72,6 +72,8 @@ CHANGES = [
     {"rows": ROWS.select([0])},
     {"rows": ROWS.select([1, 0])},
     {"intrinsic": MathIntrinsicOptions(ir_min_std=0.1)},
+    {"intrinsic": MathIntrinsicOptions(match_mass=True)},
+    {"intrinsic": MathIntrinsicOptions(maxrl_order=2)},
     {"intrinsic": MathIntrinsicOptions(use_ir="knn")},
     {"intrinsic": MathIntrinsicOptions(use_ir="cosine")},
     {"task": GSM8KOptions(format_weight=0.5)},

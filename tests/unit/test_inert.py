@@ -48,6 +48,9 @@ NO_EFFECT = [
     ({"intrinsic": {"use_ir": "shuffle:cfn"}, "steps": 9, "num_iterations": 2}, "shuffle:cfn", "the run has 5"),
     ({"warmup_steps": 100}, "--warmup_steps 100", "before the learning rate has risen"),
     ({"intrinsic": {"use_ir": "passk"}, "scale_rewards": "none"}, "--scale_rewards none", "replaces the advantages"),
+    ({"intrinsic": {"use_ir": "maxrl", "ir_clip": 9.0}}, "--ir_clip 9.0", "not clipped"),
+    ({"intrinsic": {"match_mass": True}}, "--match_mass True", "no bonus"),
+    ({"intrinsic": {"use_ir": "cosine", "match_mass": True}}, "--match_mass True", "no bonus"),
 ]
 
 
@@ -74,6 +77,8 @@ EFFECT = [
     {"options": {"lora": True, "lora_r": 8}},
     {"intrinsic": {"use_ir": "repexp", "ir_min_std": 0.1, "ir_level": "reward"}},
     {"intrinsic": {"use_ir": "cosine", "ir_weight": "2"}},
+    {"intrinsic": {"use_ir": "nsr,rnd", "ir_clip": 9.0, "match_mass": True}},
+    {"intrinsic": {"use_ir": "nsr", "match_mass": True}, "scale_rewards": "batch"},
     {"intrinsic": {"use_ir": "cfn"}, "steps": 21},
     {"intrinsic": {"use_ir": "cfn", "cfn_pretrain": 50}, "steps": 10},
     {"intrinsic": {"use_ir": "knn+", "explore_warmup": 0.5}},

@@ -132,6 +132,7 @@ def test_it_joins_as_the_bonus_does(rollout_factory):
         ("noise", {"rnd_seed": -1}, "--rnd_seed=-1"),
         ("knn+,cfn,noise", {}, "here stand 2; name one"),
         ("passk,noise", {}, "noise cannot be as strong as passk"),
+        ("focal,noise", {}, "noise cannot be as strong as focal: it gives one factor for a whole group"),
         ("entropy-adv,noise", {}, "noise cannot be as strong as entropy-adv"),
     ],
 )

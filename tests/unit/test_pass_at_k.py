@@ -135,8 +135,8 @@ def test_batch_figures(make):
     metrics = PassAtK(2).update(make([1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0], num_generations=4))
     assert metrics["groups_with_signal"] == 0.5
     assert metrics["pass_at_k"] == pytest.approx((0.5 + 5 / 6 + 0 + 1) / 4)
-    assert PassAtK(2).update(make([1, 0])) == {"groups_with_signal": 0.0, "pass_at_k": 1.0}
-    assert PassAtK(2).update(make([1.0])) == {"groups_with_signal": 0.0}
+    assert PassAtK(2).update(make([1, 0])) == {"groups_with_signal": 0.0, "largest": 0.0, "pass_at_k": 1.0}
+    assert PassAtK(2).update(make([1.0])) == {"groups_with_signal": 0.0, "largest": 0.0}
 
 
 @pytest.mark.parametrize("k", [4, 5, 64])
@@ -160,7 +160,7 @@ def test_settings_are_part_of_the_identity():
 
 
 def test_flag_arrives():
-    from training.flags_outcome import PassAtKFlags
+    from training.flags_objective import PassAtKFlags
 
     assert PassAtK.from_options(PassAtKFlags(passk_k=5)).k == 5
     assert PassAtK.from_options(PassAtKFlags()).identity() == PassAtK().identity()

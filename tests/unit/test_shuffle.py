@@ -104,7 +104,7 @@ def test_the_wrapped_bonus_learns_joins_and_is_saved_as_if_alone(rollout_factory
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_every_bonus_with_one_value_per_completion_has_this_control(name, rollout_factory):
     options, plain = IntrinsicOptions(use_ir=f"shuffle:{name}"), build_bonus(name, IntrinsicOptions(use_ir=name))
-    if plain.placement == "token" or plain.replaces:
+    if plain.placement == "token" or plain.replaces or plain.multiplies:
         with pytest.raises(UserError, match=f"shuffle:{name} cannot be shuffled"):
             build_bonuses(options)
         return

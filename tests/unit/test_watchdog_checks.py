@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from training.history import History, change, highest_window
+from training.thresholds import Thresholds
 from training.watchdog_checks import (
     IDENTICAL,
     REPETITION,
-    Thresholds,
     bonus_against_accuracy,
     entropy_collapse,
+    entropy_runaway,
     format_never_adopted,
     held_out_fall,
     identical_completions,
@@ -79,6 +80,7 @@ FAILURES = {
     "repetition": {REPETITION: lambda p: 0.1 + 0.6 * (p > 0.6)},
     "identical completions": {IDENTICAL: lambda p: 0.1 + 0.7 * p},
     "entropy collapse": {"entropy": lambda p: 0.4 * np.exp(-4 * p)},
+    "entropy runaway": FLAT | {"entropy": lambda p: 0.4 + 2.0 * p},
     "bonus against accuracy (knn)": FALLING,
 }
 
@@ -192,6 +194,13 @@ def test_a_share_high_from_the_start_is_the_task_and_no_failure(check, key):
 def test_entropy_that_halves_is_no_collapse():
     assert only(entropy_collapse, records(**{"entropy": lambda p: 0.4 - 0.22 * p})) is None
     assert only(entropy_collapse, records(**{"entropy": lambda p: 0.4 - 0.37 * p})) is not None
+
+
+def test_entropy_that_pays_off_or_rises_from_next_to_nothing_is_no_runaway():
+    assert only(entropy_runaway, records(**FLAT | {"entropy": lambda p: 0.4 + 0.35 * p})) is None
+    assert only(entropy_runaway, records(**{"entropy": lambda p: 0.4 + 2.0 * p})) is None  # accuracy rises
+    assert only(entropy_runaway, records(**FLAT | {"entropy": lambda p: 0.05 + 0.2 * p})) is None
+    assert only(entropy_runaway, records(**FLAT | {"entropy": lambda p: 0.4 + 1.0 * p})) is not None
 
 
 def test_a_bonus_is_blamed_only_if_it_rose_since_accuracy_was_best_and_is_paid():

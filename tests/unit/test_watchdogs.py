@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from intrinsic.focal import Focal
+from intrinsic.nsr import NegativeSamples
 from training.rollout import Rollout
 from training.run_folder import MetricsFile
-from training.watchdog_checks import IDENTICAL, REPETITION, Thresholds
+from training.thresholds import Thresholds
+from training.watchdog_checks import IDENTICAL, REPETITION
 from training.watchdogs import (
     WARNINGS_FILE,
     Watchdog,
     WatchdogCallback,
     identical_share,
+    judged,
     repetition_rate,
     text_metrics,
 )
@@ -33,6 +37,10 @@ def test_one_warning_per_episode_and_a_new_one_after_the_condition_cleared():
 
 
 # ---- the callback
+
+
+def test_a_bonus_that_multiplies_is_not_blamed_for_the_accuracy_that_sets_its_factor():
+    assert judged([NegativeSamples(), Focal()]) == ["nsr"]
 
 
 def state(step):
