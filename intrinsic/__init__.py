@@ -20,10 +20,16 @@ REGISTRY = {
     "repexp": "intrinsic.repexp:RepExp",
     "outcome": "intrinsic.outcome:Outcome",
     "passk": "intrinsic.pass_at_k:PassAtK",
+    "rarity": "intrinsic.rarity:Rarity",
+    "smooth": "intrinsic.smoothing:DifferentialSmoothing",
+    "unlikely": "intrinsic.unlikeliness:Unlikeliness",
+    "majority": "intrinsic.majority:Majority",
+    "certain": "intrinsic.token_certainty:TokenCertainty",
     "noise": "intrinsic.noise:Noise",
 }
 SHUFFLE = "shuffle:"  # before a name of the registry: its control
 NO_BONUS = "no"
+LABEL_FREE = ("sc", "majority", "certain")  # that can stand in for the verdict
 NOISE = "noise"
 ALIASES = {"memoryr": "knn", "memoryr+": "knn+", "surprise": "ppl", "r1": NO_BONUS}
 

@@ -30,6 +30,7 @@ class Bonus:
         part_names: names of the separately logged parts of the score; empty for a bonus in one piece.
         replaces: whether `combine` puts its own advantage in place of the group's instead of adding to it.
         centred: whether the pipeline subtracts the group's mean before it joins; set by `at_level`.
+        clipped: whether the pipeline clips its scores; not where their size is the method's own.
         advantage_weight: default weight at the level "advantage" of a bonus that its paper pays in the reward.
     """
 
@@ -41,6 +42,7 @@ class Bonus:
     batches_before_bonus: int = 0
     replaces: bool = False
     centred: bool = False
+    clipped: bool = True
     advantage_weight: float = 1.0
 
     def at_level(self, level: str) -> "Bonus":

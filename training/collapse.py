@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
+from intrinsic import LABEL_FREE
 from training.history import History
 from training.watchdog_checks import (
     Thresholds,
@@ -24,7 +25,7 @@ from training.watchdog_checks import (
 )
 
 KL = "kl"
-COLLAPSING = frozenset({"sc"})  # bonuses whose runs have the rule unless told otherwise
+COLLAPSING = frozenset(LABEL_FREE)  # bonuses whose runs have the rule unless told otherwise
 EXIT_CODE = 3  # neither a crash (1) nor bad input (2)
 
 

@@ -44,6 +44,13 @@ NO_EFFECT = [
     ({"intrinsic": {"use_ir": "cfn"}, "steps": 20}, "--use_ir cfn", "pays after 20 generations, and the run has 20"),
     ({"intrinsic": {"use_ir": "shuffle:cfn"}, "steps": 9, "num_iterations": 2}, "shuffle:cfn", "the run has 5"),
     ({"warmup_steps": 100}, "--warmup_steps 100", "before the learning rate has risen"),
+    ({"intrinsic": {"use_ir": "rarity", "rarity_tau": 0.5}}, "--rarity_tau 0.5", "not likelihood"),
+    ({"intrinsic": {"use_ir": "shuffle:rarity", "rarity_threshold": 0.5}}, "--rarity_threshold 0.5", "no distances"),
+    (
+        {"intrinsic": {"use_ir": "rarity", "rarity_partition": "likelihood", "rarity_alpha": 1.0}},
+        "--rarity_alpha 1.0",
+        "no power",
+    ),
     ({"intrinsic": {"use_ir": "passk"}, "scale_rewards": "none"}, "--scale_rewards none", "replaces the advantages"),
 ]
 
@@ -68,6 +75,10 @@ EFFECT = [
     {"options": {"lora": True, "lora_r": 8}},
     {"intrinsic": {"use_ir": "repexp", "ir_min_std": 0.1, "ir_level": "reward"}},
     {"intrinsic": {"use_ir": "cosine", "ir_weight": "2"}},
+    {"intrinsic": {"use_ir": "rarity", "rarity_partition": "bigram", "rarity_threshold": 0.5, "rarity_alpha": 1.0}},
+    {"intrinsic": {"use_ir": "rarity", "rarity_partition": "likelihood", "rarity_tau": 0.5}},
+    {"intrinsic": {"use_ir": "rarity", "rarity_partition": "random", "rarity_seed": 3, "rarity_clip_high": 2.0}},
+    {"intrinsic": {"use_ir": "knn", "rarity_tau": 0.5}},
     {"intrinsic": {"use_ir": "cfn"}, "steps": 21},
     {"intrinsic": {"use_ir": "cfn", "cfn_pretrain": 50}, "steps": 10},
     {"intrinsic": {"use_ir": "knn+", "explore_warmup": 0.5}},
