@@ -311,3 +311,13 @@ def test_flags_arrive():
     assert identity == {"name": "rarity"} | {f"rarity_{name}": value for name, value in zip(names, values, strict=True)}
     assert Rarity.from_options(RarityFlags()).identity() == Rarity().identity()
     assert Rarity("bigram").threshold == 0.4 and Rarity("embedding").threshold == 0.15
+
+
+@pytest.mark.parametrize("names", ["shuffle:rarity", "rarity,noise"])
+def test_controls_are_not_clipped_either(make, names):
+    """They are to be as strong as what they control."""
+    options = IntrinsicOptions(use_ir=names, rarity_alpha=4.0, rarity_clip_low=0.01, rarity_clip_high=50.0)
+    pipeline = BonusPipeline(build_bonuses(options), options.schedules(), clip=0.1)
+    rollout = make([1] * 21 + [0], ["a"] * 10 + ["b"] * 10 + ["c", None], num_generations=22)
+    for item in pipeline.score(rollout):
+        assert item.total.max() > 2.0 and abs(item.total.sum()) < 1e-3
