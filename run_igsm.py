@@ -12,6 +12,7 @@ from functools import partial
 from evaluation.graders import GRADERS
 from rewards.igsm import igsm_rewards
 from tasks.igsm.dataset import worked_example
+from tasks.igsm.solution import approach
 from tasks.igsm_options import IGSMOptions, load_problems
 from training.dry_run import dry_run
 from training.errors import run_cli
@@ -25,7 +26,9 @@ from training.self_check import Scoring, check_scoring
 def scoring(task: IGSMOptions) -> Scoring:
     """The run's rewards."""
     asked = f"--prompt_style={task.prompt_style}"
-    return Scoring(igsm_rewards(), [1.0, task.format_weight], *worked_example(task.prompt_style), asked)
+    return Scoring(
+        igsm_rewards(approach=approach), [1.0, task.format_weight], *worked_example(task.prompt_style), asked
+    )
 
 
 def main() -> None:

@@ -176,6 +176,7 @@ class Trial:
             rewards=right,
             num_generations=self.options.num_generations,
             answers=[self.world.answers[problem][place] for problem, place in pairs],
+            approaches=[self.world.answers[problem][place] for problem, place in pairs],
             verdicts=[self.world.verdicts[problem][place] for problem, place in pairs],
             truncated=torch.zeros(len(pairs), dtype=torch.bool),
             step=step,

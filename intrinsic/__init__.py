@@ -24,10 +24,16 @@ REGISTRY = {
     "nsr": "intrinsic.nsr:NegativeSamples",
     "risk": "intrinsic.risk:Risk",
     "focal": "intrinsic.focal:Focal",
+    "rarity": "intrinsic.rarity:Rarity",
+    "smooth": "intrinsic.smoothing:DifferentialSmoothing",
+    "unlikely": "intrinsic.unlikeliness:Unlikeliness",
+    "majority": "intrinsic.majority:Majority",
+    "certain": "intrinsic.token_certainty:TokenCertainty",
     "noise": "intrinsic.noise:Noise",
 }
 SHUFFLE = "shuffle:"  # before a name of the registry: its control
 NO_BONUS = "no"
+LABEL_FREE = ("sc", "majority", "certain")  # that can stand in for the verdict
 NOISE = "noise"
 ALIASES = {"memoryr": "knn", "memoryr+": "knn+", "surprise": "ppl", "r1": NO_BONUS}
 

@@ -31,6 +31,7 @@ class Bonus:
         replaces: whether `combine` puts its own advantage in place of the group's instead of adding to it.
         multiplies: whether `combine` multiplies the group's advantages by one factor instead of adding to them.
         centred: whether the pipeline subtracts the group's mean before it joins; set by `at_level`.
+        clipped: whether the pipeline clips its scores; not where their size is the method's own.
         advantage_weight: default weight at the level "advantage" of a bonus that its paper pays in the reward.
     """
 
@@ -43,6 +44,7 @@ class Bonus:
     replaces: bool = False
     multiplies: bool = False
     centred: bool = False
+    clipped: bool = True
     advantage_weight: float = 1.0
 
     def at_level(self, level: str) -> "Bonus":

@@ -41,7 +41,7 @@ class Noise(Bonus):
             )
         self.bonus, self.seed, self.learns = bonus, seed, learns
         self.batches = 0
-        self.placement, self.centred = bonus.placement, bonus.centred
+        self.placement, self.centred, self.clipped = bonus.placement, bonus.centred, bonus.clipped
         self.needs = bonus.needs
 
     @classmethod

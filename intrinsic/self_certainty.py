@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from intrinsic.base import Bonus
+from intrinsic.parts.groups import group_standardize
 from training.bonus_pipeline import sequence_mean
 from training.errors import UserError
 from training.rollout import Rollout
@@ -24,27 +25,6 @@ from training.rollout import Rollout
 # Who judges: the policy as it is, or as it was before training -> the feature with that judgement.
 ANNOTATORS = {"online": "self_certainty", "offline": "frozen_self_certainty"}
 TRUNCATED = ("pay", "skip")
-EPSILON = 1e-4  # what the open-r1 implementation and TRL add to the standard deviation
-RESOLUTION = 1e-4  # nats; equal completions differ by up to 1e-5 with their place in a batch
-
-
-def group_standardize(values: Tensor, present: Tensor, num_generations: int) -> Tensor:
-    """(values - mean) / (unbiased standard deviation + 1e-4) within each group of ``num_generations``; equation 6.
-
-    Args:
-        values: (B,) float32.
-        present: (B,) bool; rows that enter mean and deviation.
-
-    Returns:
-        (B,); 0 for absent rows, and in groups with fewer than two present rows or no spread beyond rounding.
-    """
-    groups, inside = values.view(-1, num_generations), present.view(-1, num_generations)
-    known = torch.where(inside, groups, torch.zeros_like(groups))
-    count = inside.sum(dim=1, keepdim=True)
-    centred = torch.where(inside, known - known.sum(dim=1, keepdim=True) / count.clamp(min=1), 0.0)
-    deviation = (centred.square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
-    spread = centred.amax(dim=1, keepdim=True) - centred.amin(dim=1, keepdim=True)
-    return torch.where(spread > RESOLUTION, centred / (deviation + EPSILON), 0.0).flatten()
 
 
 class SelfCertainty(Bonus):

@@ -44,6 +44,7 @@ class Shuffle(Bonus):
         self.name = f"{PREFIX}{bonus.name}"
         self.placement = bonus.placement
         self.centred = bonus.centred
+        self.clipped = bonus.clipped
         self.needs = bonus.needs
         self.part_names = bonus.part_names
 

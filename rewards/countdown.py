@@ -108,8 +108,8 @@ def final_answer(completion: str, target: int) -> str | None:
 class CountdownReward:
     """TRL reward column "correctness": 1.0 for a solved problem; above 0.5 means solved, whatever the settings.
 
-    Also logs verdict and final answer of every completion and the share of each verdict, through TRL's ``log_extra``
-    and ``log_metric``.
+    Also logs verdict, final answer and approach of every completion and the share of each verdict, through TRL's
+    ``log_extra`` and ``log_metric``.
 
     Args:
         strict_line: score by `judge_reference` (1.0, 0.1 or 0) instead of `judge`.
@@ -134,7 +134,9 @@ class CountdownReward:
         verdicts = [judge(*problem) for problem in problems]
         if log_extra is not None:
             log_extra("verdict", [str(verdict) for verdict in verdicts])
-            log_extra("answer", [final_answer(text, goal) or "" for text, _, goal in problems])
+            answers = [final_answer(text, goal) or "" for text, _, goal in problems]
+            log_extra("answer", answers)
+            log_extra("approach", answers)  # the normal form of an expression is the way to its value
         if log_metric is not None and verdicts:
             for verdict in Verdict:
                 log_metric(f"verdict/{verdict}", verdicts.count(verdict) / len(verdicts))

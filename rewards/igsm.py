@@ -6,6 +6,7 @@ digit by digit under a cap, so no completion can make this slow or raise.
 
 import re
 from collections import Counter
+from collections.abc import Callable
 
 from rewards.answer import Verdict, last_number, stated_answer
 from rewards.boxes import last_outer_box
@@ -13,6 +14,7 @@ from rewards.format import CUT, FormatReward, completion_text, cut_thinking, is_
 from rewards.grade import Grade
 
 MAX_DIGITS = 12
+ReadApproach = Callable[[str | list[dict], str], str | None]
 
 _INTEGER = re.compile(rf"-?(?:0|[1-9][0-9]{{0,{MAX_DIGITS - 1}}})")
 _GROUPED = re.compile(r"-?[1-9][0-9]{0,2}(?:,[0-9]{3})+")
@@ -99,13 +101,14 @@ class IgsmReward:
     Args:
         lenient: see `grade_igsm`.
         reference: score by `reference_score`; verdicts and tiers stay ours.
+        approach: (prompt, completion) -> normal form of the way to the answer, or None; logged where it is given.
     """
 
     __name__ = "correctness"
     full = 1.0
 
-    def __init__(self, lenient: bool = False, reference: bool = False):
-        self.lenient, self.reference = lenient, reference
+    def __init__(self, lenient: bool = False, reference: bool = False, approach: ReadApproach | None = None):
+        self.lenient, self.reference, self.approach = lenient, reference, approach
 
     def __call__(self, prompts, completions, answer, log_extra=None, log_metric=None, **kwargs) -> list[float]:
         pairs = list(zip(map(completion_text, completions), answer, strict=True))
@@ -113,6 +116,9 @@ class IgsmReward:
         if log_extra is not None:
             log_extra("verdict", [grade.verdict for grade in grades])
             log_extra("answer", [grade.answer or "" for grade in grades])
+            if self.approach is not None:
+                texts = [text for text, _ in pairs]
+                log_extra("approach", [self.approach(*pair) or "" for pair in zip(prompts, texts, strict=True)])
         if log_metric is not None and grades:
             for tier in ("strict", "medium", "loose"):
                 log_metric(f"accuracy/{tier}", sum(getattr(grade, tier) for grade in grades) / len(grades))
@@ -125,6 +131,6 @@ class IgsmReward:
         return [float(grade.medium) for grade in grades]
 
 
-def igsm_rewards(lenient: bool = False, reference: bool = False) -> list:
+def igsm_rewards(lenient: bool = False, reference: bool = False, approach: ReadApproach | None = None) -> list:
     """The reward columns of iGSM: correctness, and the format, which BRIDGE weighs with 0, or 0.05 for Llama."""
-    return [IgsmReward(lenient, reference), FormatReward()]
+    return [IgsmReward(lenient, reference, approach), FormatReward()]

@@ -78,7 +78,9 @@ class SelfCertaintyFlags:
     """INTUITOR (sc)."""
 
     sc_lambda: float = flag(1.0, "sc: weight of the standardised self-certainty beside the standardised reward (ours).")
-    sc_alone: bool = flag(False, "sc: no reward counts, correctness is only logged; the paper's own setting.")
+    sc_alone: bool = flag(
+        False, "sc, majority, certain: no reward counts, correctness is only logged; the papers' own setting."
+    )
     sc_annotator: str = flag(
         "online", "sc: who judges: online (the policy as it samples) or offline (as before training; an ablation)."
     )

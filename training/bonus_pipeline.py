@@ -42,7 +42,8 @@ class BonusPipeline:
 
     Args:
         bonuses, schedules: one schedule per bonus.
-        clip: raw scores are clipped to [-clip, clip], but for a bonus that replaces the advantage.
+        clip: raw scores are clipped to [-clip, clip], but for a bonus that replaces the advantage or is not
+            ``clipped``.
         min_std: reward placement only: in a group whose weighted bonus varies less than this, the bonus is set to
             its group mean and so contributes nothing. Group scaling otherwise turns any difference, however small,
             into advantages of about 1.
@@ -83,7 +84,7 @@ class BonusPipeline:
             parts = {name: score.float() for name, score in bonus.score_parts(rollout).items()}
             finite, nonfinite = guard(torch.stack(list(parts.values()), dim=1), rollout)
             # What replaces the advantage is no bonus beside it: its size is the method's own.
-            bounded = finite if bonus.replaces else finite.clamp(-self.clip, self.clip)
+            bounded = finite.clamp(-self.clip, self.clip) if bonus.clipped and not bonus.replaces else finite
             raw = dict(zip(parts, bounded.unbind(dim=1), strict=True))
             scored.append(ScoredBonus(bonus, raw, schedule(rollout.step, rollout.max_steps), nonfinite))
         return scored

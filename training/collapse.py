@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
+from intrinsic import LABEL_FREE
 from training.history import History
 from training.thresholds import Thresholds, TrainingWarning
 from training.watchdog_checks import held_out_fall, length_collapse, length_runaway, repetition
 
 KL = "kl"
-COLLAPSING = frozenset({"sc"})  # bonuses whose runs have the rule unless told otherwise
+COLLAPSING = frozenset(LABEL_FREE)  # bonuses whose runs have the rule unless told otherwise
 EXIT_CODE = 3  # neither a crash (1) nor bad input (2)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 
+from intrinsic import SHUFFLE
 from intrinsic.base import Bonus
 from training.bonus_flags import is_for, owners
 from training.options import BonusFlags, IntrinsicOptions
@@ -26,6 +27,11 @@ class Settings:
         config = self.config
         one_update = config.num_iterations == 1 and config.steps_per_generation <= config.gradient_accumulation_steps
         return one_update and not config.use_vllm
+
+    def rarity_is(self, *words: str) -> bool:
+        """Whether the bonus rarity is used, with one of ``words`` as partition or rule."""
+        names = [name.removeprefix(SHUFFLE) for name in self.intrinsic.bonus_names]
+        return "rarity" in names and bool({self.intrinsic.rarity_partition, self.intrinsic.rarity_rule} & {*words})
 
     def given(self, name: str) -> object | None:
         """The value of the flag ``name`` where it is not the default, else None."""
@@ -134,6 +140,27 @@ RULES = (
         "ir_min_std",
         lambda run: not any(bonus.placement == "reward" for bonus in run.bonuses),
         "no bonus is paid in the reward",
+    ),
+    Rule("rarity_alpha", lambda run: run.rarity_is("likelihood", "darling", "ips"), "no power of a size is taken"),
+    Rule(
+        "rarity_clip_low rarity_clip_high",
+        lambda run: run.rarity_is("likelihood", "uarl", "darling", "ips"),
+        "these weights are not clipped",
+    ),
+    Rule(
+        "rarity_tau",
+        lambda run: run.rarity_is("exact", "answer", "bigram", "embedding", "random"),
+        "--rarity_partition is not likelihood",
+    ),
+    Rule(
+        "rarity_threshold",
+        lambda run: run.rarity_is("exact", "answer", "likelihood", "random"),
+        "this partition has no distances",
+    ),
+    Rule(
+        "rarity_seed",
+        lambda run: run.rarity_is("exact", "answer", "bigram", "embedding", "likelihood"),
+        "nothing is drawn by this partition",
     ),
     Rule(
         "ir_warmup_steps",

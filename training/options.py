@@ -3,18 +3,22 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from intrinsic import NOISE, default_weight, known_names, parse_names
+from intrinsic import LABEL_FREE, NOISE, SHUFFLE, default_weight, known_names, parse_names
 from intrinsic.base import LEVELS, SHUFFLE_WITHIN, WeightSchedule
 from training.bonus_flags import MemoryFlags, MerciFlags, RndFlags, SelfCertaintyFlags, flag
 from training.errors import UserError
 from training.flags_objective import ObjectiveFlags
 from training.flags_outcome import OutcomeFlags
 from training.flags_policy import EntropyAdvantageFlags, PerplexityFlags, RepExpFlags
+from training.flags_rarity import APPROACH_TASKS, BY_APPROACH, RarityFlags, SmoothFlags, UnlikelyFlags
 from training.flags_text import LexicalNoveltyFlags, SentenceMemoryFlags, TextEntropyFlags
 
 
 @dataclass
 class BonusFlags(
+    UnlikelyFlags,
+    SmoothFlags,
+    RarityFlags,
     ObjectiveFlags,
     OutcomeFlags,
     RepExpFlags,
@@ -51,14 +55,16 @@ class IntrinsicOptions(BonusFlags):
     )
     ir_level: str = flag(
         LEVELS[0],
-        "Where bonuses join that their papers pay in the reward (knn, knn+, knn-sent, entropy, ltree, ppl, repexp), "
-        "one level or one per bonus separated by commas: advantage (less its mean in the group, added after the group "
-        "normalisation: the weight means the same in every group; ours) or reward (before it: the papers).",
+        "Where bonuses join that their papers pay in the reward (knn, knn+, knn-sent, entropy, ltree, ppl, repexp, "
+        "unlikely, rarity by darling or ips), one level or one per bonus separated by commas: advantage (less its mean "
+        "in the group, added after the group normalisation: the weight means the same in every group; ours) or reward "
+        "(before it: the papers).",
     )
     ir_schedule: str = flag("constant", "Shape of the weight over training: constant, linear or cosine (both to 0).")
     ir_warmup_steps: int = flag(0, "Optimiser steps over which the weight rises linearly from 0.")
     ir_clip: float = flag(
-        5.0, "Raw bonus values are clipped to [-ir_clip, ir_clip]; not those of passk, maxrl, nsr, risk."
+        5.0,
+        "Raw bonus values are clipped to [-ir_clip, ir_clip]; not those of passk, maxrl, nsr, risk and rarity.",
     )
     ir_min_std: float = flag(
         0.0, "A group whose scaled bonus has a standard deviation below this gets no bonus from it (reward placement)."
@@ -89,8 +95,10 @@ class IntrinsicOptions(BonusFlags):
             raise UserError(f"--shuffle_within={self.shuffle_within!r} is unknown; use {known}.")
         if self.shuffle_seed < 0:
             raise UserError(f"--shuffle_seed={self.shuffle_seed} must be 0 or more.")
-        if self.sc_alone and self.bonus_names != ["sc"]:
-            raise UserError(f"--sc_alone goes with --use_ir=sc by itself, not with --use_ir={self.use_ir!r}.")
+        if self.sc_alone and (len(self.bonus_names) != 1 or self.bonus_names[0] not in LABEL_FREE):
+            raise UserError(
+                f"--sc_alone goes with one of {', '.join(LABEL_FREE)} by itself, not with --use_ir={self.use_ir!r}."
+            )
         if self.sc_alone and self.match_mass:
             raise UserError(
                 "--match_mass needs plain GRPO's advantages to match, and with --sc_alone no reward makes any; leave "
@@ -98,6 +106,15 @@ class IntrinsicOptions(BonusFlags):
             )
         if not self.ir_clip > 0:
             raise UserError(f"--ir_clip={self.ir_clip} must be above 0.")
+
+    def check_task(self, task: str) -> None:
+        """Raise `UserError` for a setting that needs what the rewards of ``task`` do not tell."""
+        uses_rarity = "rarity" in (name.removeprefix(SHUFFLE) for name in self.bonus_names)
+        if uses_rarity and self.rarity_partition in BY_APPROACH and task not in APPROACH_TASKS:
+            raise UserError(
+                f"--rarity_partition={self.rarity_partition} needs a normal form of approaches, which {task} does not "
+                f"have ({' and '.join(APPROACH_TASKS)} do); use answer, bigram, embedding or likelihood."
+            )
 
     def _parse_levels(self, names: list[str]) -> list[str]:
         levels = [level.strip() for level in self.ir_level.split(",")]

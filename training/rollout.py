@@ -46,6 +46,8 @@ class Rollout:
         num_generations: G; completions of one prompt are adjacent.
         answers: B canonical texts of the final answers, equal for equal answers; None where none could be read, or
             where the task tells none.
+        approaches: B texts that name the way to the answer, equal for equal ways, in the task's own normal form; None
+            where none could be read, or where the task has no such form.
         verdicts: B words on the answers as the task's reward logs them ("correct", "wrong_value", "no_answer", ...);
             "" where the task tells none.
         step, max_steps: optimiser step now and at the end of training.
@@ -68,6 +70,7 @@ class Rollout:
     rewards: Tensor
     num_generations: int
     answers: list[str | None] = field(default_factory=list)
+    approaches: list[str | None] = field(default_factory=list)
     verdicts: list[str] = field(default_factory=list)
     step: int = 0
     max_steps: int = 1
@@ -84,6 +87,7 @@ class Rollout:
 
     def __post_init__(self):
         self.answers = self.answers or [None] * len(self.completions)
+        self.approaches = self.approaches or [None] * len(self.completions)
         self.verdicts = self.verdicts or [""] * len(self.completions)
 
     def __len__(self) -> int:

@@ -60,7 +60,7 @@ class RunOptions(PolicyOptions):
     stop_on_collapse: bool | None = _flag(
         None,
         "Stop, with a checkpoint and exit code 3, when length, repetition, KL or accuracy collapse; unset: "
-        "only with sc.",
+        "only with sc, majority or certain.",
     )
     eval_greedy: bool = _flag(True, "Evaluate by greedy decoding too, one completion per problem.")
     dry_run: bool = _flag(
@@ -190,6 +190,7 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
         print(help_text(f"run_{task}.py", types, defaults, script.help_all, hidden, bonuses))
         sys.exit(0)
     parsed = parse_flags(parser, arguments, known)
+    parsed[1].check_task(task)
     options, config = parsed[2:]
     options.config_file = script.config or ""
     options.name_parts = name_parts(changed_flags(parser, arguments))

@@ -257,6 +257,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             rewards=(extrinsic * weights).nansum(dim=1),
             num_generations=self.num_generations,
             answers=[answer or None for answer in self._gather_logged("answer", len(prompts))],
+            approaches=[approach or None for approach in self._gather_logged("approach", len(prompts))],
             verdicts=[verdict or "" for verdict in self._gather_logged("verdict", len(prompts))],
             step=self.state.global_step,
             max_steps=self.state.max_steps,

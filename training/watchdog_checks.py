@@ -32,7 +32,7 @@ FORMATS = ("format", "xml_count", "soft_format", "strict_format", "box_format")
 
 
 # What a bonus measures, where its raw value is standardised in the group and so always 0 on average.
-MEASURED = {"sc": "self_certainty", "cfn": "uncertainty"}
+MEASURED = {"sc": "self_certainty", "cfn": "uncertainty", "majority": "agreement", "certain": "certainty"}
 
 
 def reward_mode_collapse(history: History, limits: Thresholds) -> TrainingWarning | None:

@@ -16,6 +16,8 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from intrinsic.base import Bonus
+from intrinsic import LABEL_FREE
+from training.collapse_step import collapse_step
 from training.history import History
 from training.rollout import Rollout
 from training.run_folder import MetricsFile
@@ -146,13 +148,15 @@ class WatchdogCallback(TrainerCallback):
         if self.is_main:
             accuracy = report["metrics"]["accuracy"]
             self.history.evaluations.append({"step": report["step"], **accuracy})
-            self._look([self._on_evaluations])
+            self._look(self._on_evaluations)
 
     def _reset(self) -> None:
         limits = self.thresholds
         self.history = History()
         self._on_logs = [Watchdog(check, limits.window) for check in training_checks(limits, self.bonuses)]
-        self._on_evaluations = Watchdog(partial(held_out_fall, limits=limits), patience=1)
+        steps = [partial(collapse_step, bonus=bonus) for bonus in self.bonuses if bonus in LABEL_FREE]
+        checks = [held_out_fall, *steps]
+        self._on_evaluations = [Watchdog(partial(check, limits=limits), patience=1) for check in checks]
 
     def _look_back(self, last_step: int) -> None:
         self._reset()

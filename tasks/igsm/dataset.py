@@ -21,6 +21,7 @@ SYSTEM_PROMPT = (
     "<answer></answer> with one sentence that gives the number as \\boxed{number}."
 )
 THINKING_OPENED = "<think>\n"
+_USER, _ASSISTANT = "\n\nUser: ", "\nAssistant: "
 _MOST_DRAWS = 20_000
 
 
@@ -128,8 +129,15 @@ def prompt(question: str, style: str = "chat") -> list[dict[str, str]] | str:
     if style == "chat":
         return [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": question}]
     if style == "base":
-        return f"{SYSTEM_PROMPT}\n\nUser: {question}\nAssistant: {THINKING_OPENED}"
+        return f"{SYSTEM_PROMPT}{_USER}{question}{_ASSISTANT}{THINKING_OPENED}"
     raise UserError(f"--prompt_style={style!r} is unknown; use one of {', '.join(PROMPT_STYLES)}.")
+
+
+def question_of(prompt: str | list[dict[str, str]]) -> str:
+    """The problem in what `prompt` made of it, in either style."""
+    if isinstance(prompt, str):
+        return prompt.partition(_USER)[2].rpartition(_ASSISTANT)[0]
+    return prompt[-1]["content"]
 
 
 def worked_example(style: str) -> tuple[dict, str]:

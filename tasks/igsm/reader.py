@@ -18,7 +18,7 @@ _NAME = re.compile(r"each ([^']+)'s ([^']+)")
 
 Key = tuple[str, str]
 _NAMES: dict[str, Place] = name_places()
-_CATEGORIES: dict[str, Place] = category_places()
+CATEGORIES: dict[str, Place] = category_places()
 
 
 class UnreadableProblemError(ValueError):
@@ -26,9 +26,10 @@ class UnreadableProblemError(ValueError):
 
 
 @dataclass
-class _Reading:
-    """What is known of one problem: the conditions as text, and the values found so far."""
+class Reading:
+    """What is known of one problem: what is asked, the conditions as text, and the values found so far."""
 
+    asked: Key | None = None
     modulus: int = 0
     conditions: dict[Key, str] = field(default_factory=dict)
     values: dict[Key, int] = field(default_factory=dict)
@@ -40,14 +41,14 @@ class _Reading:
             if key in self.pending:
                 raise UnreadableProblemError(f"{key} depends on itself")
             self.pending.add(key)
-            result = self._category_value(key) if key[1] in _CATEGORIES else self._stated_value(key)
+            result = self._category_value(key) if key[1] in CATEGORIES else self._stated_value(key)
             self.values[key] = result % self.modulus if self.modulus else result
         return self.values[key]
 
     def _category_value(self, key: Key) -> int:
         """Things of a category: those held directly, or the sum over what is held of how many each of it holds."""
         owner, category = key
-        place, wanted = _NAMES[owner], _CATEGORIES[category]
+        place, wanted = _NAMES[owner], CATEGORIES[category]
         held = [name for other, name in self.conditions if other == owner]
         if wanted.world != place.world or wanted.depth <= place.depth or not held:
             raise UnreadableProblemError(f"nothing says how many {category} {owner} has")
@@ -55,10 +56,25 @@ class _Reading:
             return sum(self.value((owner, name)) for name in held)
         return sum(self.value((owner, name)) * self.value((name, category)) for name in held)
 
-    def _stated_value(self, key: Key) -> int:
+    def parents(self, key: Key) -> frozenset[Key]:
+        """What ``key`` is computed from, by its condition or, of a category, by what its owner holds."""
+        owner, name = key
+        if name in CATEGORIES:
+            self.value(key)
+            held = [other for place, other in self.conditions if place == owner]
+            within = [] if CATEGORIES[name].depth == _NAMES[owner].depth + 1 else [(other, name) for other in held]
+            return frozenset([*((owner, other) for other in held), *within])
+        constant = _CONSTANT.fullmatch(self._condition(key))
+        body = self._condition(key) if constant is None else constant[3]
+        return frozenset(_names(body)[0]) if body else frozenset()
+
+    def _condition(self, key: Key) -> str:
         if key not in self.conditions:
             raise UnreadableProblemError(f"no condition for {key}")
-        text = self.conditions[key]
+        return self.conditions[key]
+
+    def _stated_value(self, key: Key) -> int:
+        text = self._condition(key)
         constant = _CONSTANT.fullmatch(text)
         if constant is None:
             return self._body(text)
@@ -69,22 +85,28 @@ class _Reading:
 
     def _body(self, text: str) -> int:
         """The value of one name, or of a sum or difference of names."""
-        group = _GROUP.fullmatch(text)
-        names = re.split(r", | and ", group[2]) if group else [text]
-        matches = [_NAME.fullmatch(name) for name in names]
-        if None in matches:
-            raise UnreadableProblemError(f"cannot read {text!r}")
-        values = [self.value((match[1], match[2])) for match in matches]
-        if group and group[1] == "difference":
+        names, is_difference = _names(text)
+        values = [self.value(name) for name in names]
+        if is_difference:
             first, second = values
             return first - second
         return sum(values)
 
 
-def read_answer(text: str) -> int:
-    """The answer of the problem ``text``; raises `UnreadableProblemError` when it cannot be found."""
+def _names(text: str) -> tuple[list[Key], bool]:
+    """The names in the body of a condition, and whether their difference is meant instead of their sum."""
+    group = _GROUP.fullmatch(text)
+    names = re.split(r", | and ", group[2]) if group else [text]
+    matches = [_NAME.fullmatch(name) for name in names]
+    if None in matches:
+        raise UnreadableProblemError(f"cannot read {text!r}")
+    return [(match[1], match[2]) for match in matches], bool(group) and group[1] == "difference"
+
+
+def read_problem(text: str) -> Reading:
+    """The conditions and the question of the problem ``text``; raises `UnreadableProblemError` where it is none."""
     *lines, last = text.split("\n")
-    reading = _Reading()
+    reading = Reading()
     for line in lines:
         if condition := _CONDITION.fullmatch(line):
             reading.conditions[condition[1], condition[2]] = condition[3]
@@ -95,4 +117,11 @@ def read_answer(text: str) -> int:
     question = _QUESTION.fullmatch(last)
     if question is None:
         raise UnreadableProblemError(f"cannot read {last!r}")
-    return reading.value((question[2], question[1]))
+    reading.asked = question[2], question[1]
+    return reading
+
+
+def read_answer(text: str) -> int:
+    """The answer of the problem ``text``; raises `UnreadableProblemError` when it cannot be found."""
+    reading = read_problem(text)
+    return reading.value(reading.asked)

@@ -143,6 +143,12 @@ BAD = {
         7,
     ),
     "no such encoder": (["--use_ir=knn", "--encoder=./nowhere"], "nowhere", 7),
+    "no encoder for the clusters of rarity": (
+        ["--use_ir=rarity", "--rarity_partition=embedding", "--encoder=./nowhere"],
+        "nowhere",
+        7,
+    ),
+    "a majority of two": (["--use_ir=majority", "--num_generations=2"], "--num_generations=2: in a group of two", 7),
     "no such checkpoint": (["--resume=nowhere"], "--resume='nowhere'", 7),
 }
 
@@ -153,6 +159,14 @@ def test_the_first_bad_setting_ends_with_exit_code_2_after_the_checks_before_it(
     assert code == 2 and passed(output) == CHECKS[:checks]
     line = errors.strip().splitlines()[-1]
     assert line.startswith("error: ") and message in line
+
+
+@pytest.mark.parametrize("names", ["rarity", "shuffle:rarity"])
+def test_approaches_that_the_task_cannot_tell_are_refused_before_anything_is_read(names, dry_run):
+    code, output, errors = dry_run("--model_name=nowhere/policy", f"--use_ir={names}", script=run_gsm8k)
+    assert code == 2 and not passed(output)
+    (line,) = errors.strip().splitlines()[-1:]
+    assert "--rarity_partition=exact needs a normal form" in line and "countdown and igsm do" in line
 
 
 def test_rewards_that_an_ideal_answer_does_not_get_are_refused_before_any_policy_is_read(dry_run, tmp_path):

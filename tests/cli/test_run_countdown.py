@@ -54,7 +54,7 @@ def test_run_folder_holds_what_a_reader_needs(straight):
     assert "accuracy" in (folder / "final" / "README.md").read_text() and not (folder / "README.md").exists()
     completions = pd.read_parquet(next((folder / "completions").glob("*.parquet")))
     assert len(completions) == 8
-    wanted = {"question", "completion", "correct", "verdict", "correctness", "advantage"}
+    wanted = {"question", "completion", "correct", "verdict", "approach", "correctness", "advantage"}
     assert wanted | {"raw_ir_knn+_exploit", "raw_ir_knn+_explore"} <= set(completions)
     assert "accuracy" in result.stdout and "before" in result.stdout and str(folder) in result.stdout
 

@@ -3,7 +3,8 @@
 from intrinsic import REGISTRY, bonus_class
 from intrinsic.count_objective import CountObjective
 
-# Small networks, warm-ups that end with the first of the few batches of a test, and a clip that leaves entropies alone.
+# Small networks, warm-ups that end with the first of the few batches of a test, a clip that leaves entropies alone, and
+# a partition by which two right answers of a group differ.
 FAST = {
     "ir_clip": 50.0,
     "explore_warmup": 1,
@@ -12,6 +13,7 @@ FAST = {
     "cfn_min_run": 1,
     "rnd_width": 16,
     "ppl_until": 0.9,
+    "rarity_partition": "likelihood",
 }
 MODES = {
     "sc offline": {"use_ir": "sc", "sc_annotator": "offline"},

@@ -151,7 +151,7 @@ def test_a_run_without_kl_penalty_is_judged_by_the_rest():
 )
 def test_on_for_self_certainty_and_off_for_others_unless_told(asked, bonuses, stops):
     assert stops_on_collapse(asked, bonuses) == stops
-    assert {SelfCertainty.name} == COLLAPSING
+    assert {SelfCertainty.name, "majority", "certain"} == COLLAPSING
 
 
 # ---- the callback

@@ -24,8 +24,15 @@ QUESTIONS = ["first"] * 4 + ["second"] * 4
 ANSWERS = ["3", "6", "4", "4", "8", None, "3", "3"]
 GROUP = 4
 WEIGHTS = (1.0, 0.5)
-# Without a long warm-up, and with networks of a size for tests.
-SETTINGS = {"cfn_warmup": 1, "cfn_width": 16, "cfn_min_run": 1, "rnd_width": 16, "ppl_until": 0.9}
+# Without a long warm-up, with networks of a size for tests, and with a partition that two right answers differ by.
+SETTINGS = {
+    "rarity_partition": "likelihood",
+    "cfn_warmup": 1,
+    "cfn_width": 16,
+    "cfn_min_run": 1,
+    "rnd_width": 16,
+    "ppl_until": 0.9,
+}
 
 
 IN_REWARD = "reward:"  # before the name of a bonus: the level at which its paper pays it

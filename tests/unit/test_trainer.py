@@ -285,29 +285,31 @@ def test_written_completions_hold_the_prompt_that_the_policy_was_shown(trainer_f
     assert {item.question for item in frames[0]} != {item.question for item in frames[1]}
 
 
-def test_bonuses_see_the_answers_that_the_reward_function_read(trainer_factory):
+def test_bonuses_see_the_answers_and_approaches_that_the_reward_function_read(trainer_factory):
     seen = []
 
     class Watching(Bonus):
         name, placement = "watching", "advantage"
 
         def score(self, rollout):
-            seen.append((rollout.answers, rollout.completions))
+            seen.append((rollout.answers, rollout.approaches, rollout.completions))
             return torch.zeros(len(rollout))
 
     trainer = trainer_factory([Watching()], [WeightSchedule()])
 
     def answering(completions, log_extra, **kwargs):
         log_extra("answer", [text[0]["content"][:1] for text in completions])
+        log_extra("approach", [text[0]["content"][1:3] for text in completions])
         return [0.0] * len(completions)
 
     trainer.train()
-    assert seen[0][0] == [None] * 8
+    assert seen[0][0] == seen[0][1] == [None] * 8
     trainer.reward_funcs[0] = answering
     trainer.args.max_steps = 1
     trainer.train()
-    answers, texts = seen[-1]
+    answers, approaches, texts = seen[-1]
     assert answers == [text[:1] or None for text in texts]
+    assert approaches == [text[1:3] or None for text in texts]
 
 
 def test_the_penaltys_pass_over_the_reference_serves_the_bonuses_and_the_penalty_alike(trainer_factory):

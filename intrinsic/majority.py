@@ -1,0 +1,69 @@
+"""Majority voting as a reward (TTRL, arXiv 2504.16084): GRPO that takes the group's commonest answer for the right one.
+
+Plain GRPO standardises verdicts; here a completion gets u = 1 where its final answer is the commonest of its group and
+0 where it is not, without looking at a gold answer, and z(u) is added to the advantage as self-certainty is (``sc``),
+or stands alone where no reward has a weight. TTRL has no other reward.
+"""
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from intrinsic.base import Bonus
+from intrinsic.parts.groups import group_standardize
+from training.errors import UserError
+from training.rollout import Rollout
+
+
+def majority_votes(answers: list[str | None]) -> list[float]:
+    """1.0 for each of a group's ``answers`` that is the commonest parsed one, all of several equally common ones;
+    0.0 for others and for None."""
+    tally = Counter(answer for answer in answers if answer is not None)
+    most = max(tally.values(), default=0)
+    return [float(answer is not None and tally[answer] == most) for answer in answers]
+
+
+class Majority(Bonus):
+    """``--use_ir=majority``: whether the answer is the group's commonest, standardised within the group."""
+
+    name = "majority"
+    placement = "advantage"
+
+    def check(self, num_generations: int, max_completion_length: int) -> None:
+        """Raise `UserError` for a group of two, in which no answer can outvote another."""
+        if num_generations < 3:
+            raise UserError(
+                f"--num_generations={num_generations}: in a group of two no answer is commoner than the other; "
+                "majority needs at least 3."
+            )
+
+    def votes(self, rollout: Rollout) -> Tensor:
+        """u of each completion, (B,) float32."""
+        n = rollout.num_generations
+        groups = [majority_votes(rollout.answers[start : start + n]) for start in range(0, len(rollout), n)]
+        return torch.tensor(groups, device=rollout.device).flatten()
+
+    def score(self, rollout: Rollout) -> Tensor:
+        """z(u) of each completion within its group, (B,); 0 where all or none are the commonest."""
+        present = torch.ones(len(rollout), dtype=torch.bool, device=rollout.device)
+        return group_standardize(self.votes(rollout), present, rollout.num_generations)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Nothing to learn; figures of the batch.
+
+        Returns "agreement" (mean share of a group that gives the commonest answer, all of several) and, where a group
+        has an answer, "majority_right" (share of such groups in which more than half of those votes are right).
+        """
+        n = rollout.num_generations
+        votes, right = self.votes(rollout).view(-1, n), (rollout.correct > 0.5).view(-1, n)
+        metrics = {"agreement": votes.mean().item()}
+        counts = votes.sum(dim=1)
+        if (counts > 0).any():
+            shares = (votes * right).sum(dim=1)[counts > 0] / counts[counts > 0]
+            metrics["majority_right"] = (shares > 0.5).float().mean().item()
+        return metrics
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name}
