@@ -158,12 +158,10 @@ class Client:
         return {"prompt_ids": prompts, "completion_ids": [one.token_ids for one in completions], "logprobs": logprobs}
 
 
-@contextmanager
-def standing_in() -> Iterator[None]:
-    """While open, TRL finds a vLLM: this one."""
+def standing_in():
+    """A patch, to be entered or started, under which TRL finds a vLLM: this one."""
     replaced = {"LLM": LLM, "SamplingParams": SamplingParams, "VLLMClient": Client, "is_vllm_available": lambda: True}
-    with mock.patch.multiple(vllm_generation, create=True, **replaced):
-        yield
+    return mock.patch.multiple(vllm_generation, create=True, **replaced)
 
 
 @contextmanager

@@ -90,7 +90,8 @@ RULES = (
         "vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importance_sampling_clip_max "
         "vllm_importance_sampling_clip_min vllm_mode vllm_gpu_memory_utilization vllm_max_model_length "
         "vllm_tensor_parallel_size vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_model_impl "
-        "vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port",
+        "vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port "
+        "vllm_importance_sampling_cap",
         lambda run: not run.config.use_vllm,
         "vLLM does not sample (--use_vllm)",
     ),

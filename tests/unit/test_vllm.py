@@ -163,8 +163,7 @@ def test_an_adapter_that_is_sharded_is_refused(tmp_path, monkeypatch):
         build_with("no", tmp_path, lora=True)
 
 
-@pytest.mark.parametrize("settings", [{}, {"vllm_enable_sleep_mode": True}], ids=str)
-@pytest.mark.parametrize("case", ["sc", "cfn token"])
+@pytest.mark.parametrize(("case", "settings"), [("sc", {}), ("cfn token", {"vllm_enable_sleep_mode": True})], ids=str)
 def test_a_resumed_run_equals_the_uninterrupted_one(case, settings, tmp_path):
     straight = build_with(case, tmp_path, max_steps=3, save_strategy="steps", save_steps=1, **settings)
     straight.train()
