@@ -198,7 +198,7 @@ def summarize(split: StepSplit, trainer: IntrinsicGRPOTrainer, options: Options)
 def run_child(sampler: str) -> dict:
     """`measure` in a process of its own, with the flags of this one; {"missing": why} where it cannot run."""
     if sampler == "vllm" and not is_vllm_available():
-        return {"missing": "not installed"}
+        return {"missing": "not installed (requirements-vllm.txt)"}
     command = [sys.executable, "-m", "benchmarks.generation", *sys.argv[1:], "--child", sampler]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:

@@ -23,10 +23,10 @@ class Settings:
 
     @property
     def ratio_is_one(self) -> bool:
-        """Whether every loss is taken at the policy that sampled: one update per generation, by `generate` itself."""
+        """Whether each generation serves one update and the loss takes no old log-probabilities."""
         config = self.config
         one_update = config.num_iterations == 1 and config.steps_per_generation <= config.gradient_accumulation_steps
-        return one_update and not config.use_vllm
+        return one_update and not (config.use_vllm and config.vllm_importance_sampling_correction)
 
     def rarity_is(self, *words: str) -> bool:
         """Whether the bonus rarity is used, with one of ``words`` as partition or rule."""
@@ -65,9 +65,13 @@ RULES = (
         "each generation serves one update, so the ratio of probabilities is 1",
     ),
     Rule(
-        "off_policy_mask_threshold sapo_temperature_neg sapo_temperature_pos vespo_k_pos vespo_k_neg vespo_lambda_pos "
-        "vespo_lambda_neg",
+        "sapo_temperature_neg sapo_temperature_pos vespo_k_pos vespo_k_neg vespo_lambda_pos vespo_lambda_neg",
         lambda run: run.ratio_is_one,
+        "each generation serves one update, so the ratio of probabilities is 1",
+    ),
+    Rule(
+        "off_policy_mask_threshold",
+        lambda run: run.ratio_is_one and not run.config.use_vllm,  # with vLLM it looks at what vLLM gave
         "each generation serves one update, so the ratio of probabilities is 1",
     ),
     Rule(
@@ -93,9 +97,36 @@ RULES = (
         "vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importance_sampling_clip_max "
         "vllm_importance_sampling_clip_min vllm_mode vllm_gpu_memory_utilization vllm_max_model_length "
         "vllm_tensor_parallel_size vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_model_impl "
-        "vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port",
+        "vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port "
+        "vllm_importance_sampling_cap",
         lambda run: not run.config.use_vllm,
         "vLLM does not sample (--use_vllm)",
+    ),
+    Rule(
+        "vllm_gpu_memory_utilization vllm_max_model_length vllm_tensor_parallel_size vllm_enable_sleep_mode "
+        "vllm_model_impl",
+        lambda run: run.config.vllm_mode == "server",
+        "the server was started with its own (--vllm_mode server)",
+    ),
+    Rule(
+        "vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port",
+        lambda run: run.config.vllm_mode == "colocate",
+        "vLLM runs in the processes of the trainer (--vllm_mode colocate)",
+    ),
+    Rule(
+        "vllm_server_host vllm_server_port",
+        lambda run: run.config.vllm_server_base_url is not None,
+        "--vllm_server_base_url says where the server is",
+    ),
+    Rule(
+        "vllm_importance_sampling_mode vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min",
+        lambda run: not run.config.vllm_importance_sampling_correction,
+        "nothing is corrected (--vllm_importance_sampling_correction)",
+    ),
+    Rule(
+        "use_transformers_continuous_batching transformers_continuous_batching_config cache_implementation",
+        lambda run: run.config.use_vllm,
+        "vLLM samples (--use_vllm)",
     ),
     Rule(
         "entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target",

@@ -36,11 +36,18 @@ def fitting_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, options: Run
 def longest_prompt(options: RunOptions, config: RunConfig) -> int:
     """Most tokens of a prompt: ``max_prompt_length``, or less where the policy's context leaves less beside ``L``.
 
-    Raises `UserError` when it leaves nothing.
+    A colocated vLLM has the context that it is given. Raises `UserError` when nothing is left.
     """
     context = context_length(options.model_name) or options.max_prompt_length + config.L
     if context <= config.L:
         raise UserError(f"--L={config.L} leaves no room for a prompt in the policy's context of {context}; lower --L.")
+    given = config.vllm_max_model_length
+    if config.use_vllm and config.vllm_mode == "colocate" and given is not None:
+        if given <= config.L:
+            raise UserError(
+                f"--vllm_max_model_length={given} leaves no room for a prompt beside --L={config.L}; raise it."
+            )
+        context = min(context, given)
     return min(options.max_prompt_length, context - config.L)
 
 

@@ -28,6 +28,7 @@ from training.end_tokens import described_end_tokens, end_tokens_differ
 from training.errors import UserError
 from training.finite_updates import FiniteUpdates
 from training.fit import total_steps
+from training.frozen_policy import check_reference
 from training.identity import grpo_settings
 from training.inert import Settings, inert_settings
 from training.options import IntrinsicOptions
@@ -80,6 +81,7 @@ class Run:
         self.bonuses = build_bonuses(intrinsic)
         for bonus in self.bonuses:
             bonus.check(config.num_generations, config.L)
+        check_reference(self.bonuses, options, config)
         config.run_name = config.run_name or self._default_name()
         if config.output_dir is None:
             config.output_dir = str(default_output_dir(task, config.run_name))

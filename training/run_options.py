@@ -11,7 +11,6 @@ import datasets
 import torch
 import transformers
 from trl import GRPOConfig, TrlParser
-from trl.import_utils import is_vllm_available
 
 from intrinsic import ALIASES
 from training.devices import has_bfloat16
@@ -23,6 +22,7 @@ from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded
 from training.presets import check_keys, overridden, read_config
 from training.run_name import NAME_RULE, changed_flags, name_parts
 from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers
+from training.vllm_checks import check_vllm
 from training.yaml_flags import as_defaults, flags_of, read_mapping
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -126,10 +126,6 @@ class RunConfig(TrackedConfig, GRPOConfig):
             asked = self.gradient_checkpointing
             self.activation_checkpointing = not self.use_cpu if asked is None else asked
         self.gradient_checkpointing = None  # its successor is set; transformers warns where both are
-        if self.use_vllm and not is_vllm_available():
-            raise UserError(
-                "--use_vllm needs the package vllm, which is not installed; install it or leave the flag out."
-            )
         if self.use_transformers_continuous_batching and (self.bf16 or self.fp16):
             raise UserError(
                 "--use_transformers_continuous_batching turns the trained weights into half precision for good (TRL "
@@ -138,6 +134,8 @@ class RunConfig(TrackedConfig, GRPOConfig):
         chosen_output_dir = self.output_dir
         super().__post_init__()
         self.output_dir = chosen_output_dir  # the base class names "trainer_output" where none is given
+        if self.use_vllm:
+            check_vllm(self)
         self._check_saves()
 
     def _set_batch(self):

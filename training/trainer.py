@@ -36,7 +36,9 @@ from training.match_mass import match_mass, plain_advantages, trained_tokens
 from training.padding import pad_tokens
 from training.rollout import Rollout, message_text
 from training.sampler import EpochSampler
+from training.shared_pass import SharedPass, takes_old_logps
 from training.staged_generation import allows_stages, in_stages
+from training.vllm_engine import adapter_weights, prepare_engine
 from training.watchdogs import text_metrics
 
 STATE_NAME = "intrinsic_state"
@@ -58,7 +60,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         completions_dir: folder that gets one parquet per generation batch, one row per completion; None for none.
         keep_checkpoints: how many complete checkpoints to keep; None for all.
         capture_features: read token features off the generation where Hugging Face generates; else, and with vLLM,
-            they take a forward pass, which then serves as TRL's old log-probabilities too.
+            they take a forward pass, see training/shared_pass.py.
         Everything else goes to `GRPOTrainer`; ``args.reward_weights`` are those of ``reward_funcs`` alone.
     """
 
@@ -96,12 +98,15 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             set_end_tokens(model, trainer_kwargs["processing_class"])
         super().__init__(model, reward_funcs=[*reward_funcs, *columns], args=args, **trainer_kwargs)
         refuse_sharded(self.bonuses.bonuses, self._dist.is_fsdp or self._dist.is_zero3)
+        if self.use_vllm:
+            prepare_engine(self.vllm_generation, self.eos_token_ids, args.seed)
+            if is_peft_model(self.model):
+                self.vllm_generation._iter_named_params = adapter_weights(self.model, self._dist)
         self.correctness_column = self.reward_func_names.index(correctness)
         self._rollout: Rollout | None = None
         self._scored: list[ScoredBonus] = []
         self._plain: Tensor | None = None
         self._pretrained: list[Bonus] = []
-        self._local_logps: Tensor | None = None
         self._idle_rows: Tensor | None = None
         policy = self.accelerator.unwrap_model(self.model)
         batch_size = args.per_device_train_batch_size
@@ -113,6 +118,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         self._capture = None
         if capture_features and self.bonuses.needs & TOKEN_FEATURES and not self._has_other_sampler:
             self._capture = GenerationCapture(policy, self.temperature, keep_hidden="hidden" in self.bonuses.needs)
+        read = frozenset() if self._capture else self.bonuses.needs & TOKEN_FEATURES
+        self._shared_pass = SharedPass(self._feature_pass, read, takes_old_logps(args), self.accelerator.autocast)
         self._frozen = frozen
         if frozen is not None:
             device, autocast = self.accelerator.device, self.accelerator.autocast
@@ -158,6 +165,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
     def _generate(self, prompts: list):
         output = super()._generate(prompts)
         self._prompt_ids_list, self._completion_ids_list = output[0], output[1]
+        self._shared_pass.begin(self.model.training)
         return output
 
     def _get_per_token_logps_and_entropies(
@@ -166,6 +174,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         if model is self.ref_model and self._serves_bonuses:
             names = self.bonuses.needs & FROZEN_FEATURES.keys()
             return self._frozen.logps(input_ids, attention_mask, logits_to_keep, names), None, None
+        if self._shared_pass.is_awaited:
+            return self._shared_pass.logps(self._token_tensors(), logits_to_keep), None, None
         # Several forward passes before one backward pass are not safe under every wrapper of several processes.
         whole = super()._get_per_token_logps_and_entropies
         if self.accelerator.num_processes > 1 or any(
@@ -222,9 +232,6 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             return output
         self._join_after_normalisation(output)
         self._log_metrics(self.bonuses.update(self._rollout))
-        if self._local_logps is not None and any(item.weight for item in self._scored):
-            further = output["completion_ids"].size(1) - self._local_logps.size(1)  # pad_to_multiple_of
-            output.setdefault("old_per_token_logps", torch.nn.functional.pad(self._local_logps, (0, further)))
         if self.completions_dir is not None and self.accelerator.is_main_process:
             step = self.state.global_step
             write_completions(self.completions_dir, step, self._logs, self._rollout, self._scored)
@@ -300,10 +307,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         needs, features = self.bonuses.needs, {}
         if self._capture is not None:
             features = self._capture.features(tokens["completion_ids"], tokens["completion_mask"])
-        elif needs & TOKEN_FEATURES:
-            names = needs & TOKEN_FEATURES | {"logps"}
-            features = self._feature_pass(**tokens, autocast=self.accelerator.autocast, names=names)
-            self._local_logps = features["logps"]
+        elif self._shared_pass.names:
+            features = self._shared_pass.features(tokens)
         if needs & FROZEN_FEATURES.keys():
             features |= self._frozen(tokens, needs & FROZEN_FEATURES.keys())
         return {name: features[name] for name in features if name in needs}

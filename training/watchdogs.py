@@ -15,8 +15,8 @@ from pathlib import Path
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from intrinsic.base import Bonus
 from intrinsic import LABEL_FREE
+from intrinsic.base import Bonus
 from training.collapse_step import collapse_step
 from training.history import History
 from training.rollout import Rollout

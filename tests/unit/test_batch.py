@@ -40,12 +40,6 @@ def test_activations_are_recomputed_only_on_an_accelerator_unless_asked(monkeypa
     assert config(use_cpu=False, bf16=False).activation_checkpointing is True
 
 
-def test_vllm_that_is_not_installed_is_refused_before_a_model_loads(monkeypatch):
-    monkeypatch.setattr("training.run_options.is_vllm_available", lambda: False)
-    with pytest.raises(UserError, match="package vllm"):
-        config(use_vllm=True)
-
-
 def test_continuous_batching_that_would_halve_the_precision_of_the_weights_is_refused():
     with pytest.raises(UserError, match="--bf16 false"):
         config(use_transformers_continuous_batching=True, bf16=True)

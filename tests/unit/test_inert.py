@@ -20,6 +20,13 @@ def lines(intrinsic=None, options=None, steps=100, **flags) -> list[str]:
     )
 
 
+@pytest.fixture(autouse=True)
+def vllm_is_there(monkeypatch):
+    monkeypatch.setattr("training.vllm_checks.check_installed", lambda: None)
+
+
+VLLM = {"use_vllm": True}
+UNCORRECTED = VLLM | {"vllm_importance_sampling_correction": False}
 NO_EFFECT = [
     ({"epsilon_high": 0.28}, "--epsilon_high 0.28", "--num_iterations 2"),
     ({"epsilon": 0.1, "epsilon_high": 0.3}, "--epsilon 0.1, --epsilon_high 0.3", "one update"),
@@ -29,6 +36,16 @@ NO_EFFECT = [
     ({"loss_type": "sapo", "num_iterations": 2, "epsilon_high": 0.3}, "--epsilon_high 0.3", "clips nothing"),
     ({"vespo_k_pos": 3.0, "num_iterations": 2}, "--vespo_k_pos 3.0", "not vespo"),
     ({"vllm_importance_sampling_clip_max": 2.0}, "--vllm_importance_sampling_clip_max 2.0", "vLLM does not sample"),
+    (VLLM | {"vllm_mode": "server", "vllm_gpu_memory_utilization": 0.5}, "utilization 0.5", "the server was started"),
+    (VLLM | {"vllm_server_port": 8001}, "--vllm_server_port 8001", "--vllm_mode colocate"),
+    (
+        VLLM | {"vllm_mode": "server", "vllm_server_base_url": "http://a:1", "vllm_server_port": 2},
+        "--vllm_server_port 2",
+        "--vllm_server_base_url says",
+    ),
+    (UNCORRECTED | {"vllm_importance_sampling_mode": "token_mask"}, "token_mask", "nothing is corrected"),
+    (UNCORRECTED | {"epsilon_high": 0.3}, "--epsilon_high 0.3", "one update"),
+    (VLLM | {"cache_implementation": "static"}, "--cache_implementation static", "vLLM samples"),
     ({"entropy_target": 0.3}, "--entropy_target 0.3", "--use_adaptive_entropy"),
     ({"ref_model_sync_steps": 8}, "--ref_model_sync_steps 8", "--sync_ref_model"),
     (
@@ -80,6 +97,9 @@ EFFECT = [
     {"loss_type": "sapo", "sapo_temperature_pos": 2.0, "num_iterations": 2},
     {"use_adaptive_entropy": True, "entropy_target": 0.3},
     {"scale_rewards": "batch"},
+    VLLM | {"vllm_gpu_memory_utilization": 0.5, "vllm_importance_sampling_mode": "token_mask", "epsilon_high": 0.3},
+    VLLM | {"vllm_mode": "server", "vllm_server_host": "a", "vllm_server_port": 8001},
+    UNCORRECTED | {"off_policy_mask_threshold": 0.5},
     {"warmup_steps": 0.1},
     {"options": {"lora": True, "lora_r": 8}},
     {"intrinsic": {"use_ir": "repexp", "ir_min_std": 0.1, "ir_level": "reward"}},
@@ -98,6 +118,12 @@ EFFECT = [
 @pytest.mark.parametrize("given", EFFECT, ids=str)
 def test_a_setting_with_effect_is_not_named(given):
     assert not lines(**given)
+
+
+def test_every_flag_of_vllm_is_named_where_vllm_does_not_sample():
+    flags = {name for name in RunConfig.__dataclass_fields__ if name.startswith("vllm_")}
+    (rule,) = (rule for rule in RULES if "--use_vllm)" in rule.reason and "vllm_mode" in rule.flags)
+    assert set(rule.flags.split()) == flags
 
 
 def test_every_rule_names_flags_that_there_are():

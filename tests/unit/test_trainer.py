@@ -174,11 +174,15 @@ def test_features_match_full_logits(trainer_factory, random_policy, capture):
     torch.testing.assert_close(rollout.features["hidden"][keep], hidden[keep], atol=1e-4, rtol=1e-4)
 
 
-def test_shared_pass_serves_as_old_log_probs_only_when_a_bonus_counts(trainer_factory):
-    for weight, capture, expected in ((1.0, False, True), (0.0, False, False), (1.0, True, False)):
+@pytest.mark.parametrize(("settings", "taken"), [({}, False), ({"num_iterations": 2}, True)], ids=str)
+def test_old_log_probs_are_taken_where_plain_grpo_takes_them_whatever_the_bonus(settings, taken, trainer_factory):
+    """Else the ratio is exactly 1 with and without a bonus; taken, they come from the pass that serves the bonus."""
+    for weight, capture in ((1.0, False), (0.0, False), (1.0, True)):
         bonus = RecordingBonus(needs={"logps"})
-        output = one_batch(trainer_factory([bonus], [WeightSchedule(weight)], capture=capture))
-        assert ("old_per_token_logps" in output) == expected
+        output = one_batch(trainer_factory([bonus], [WeightSchedule(weight)], capture=capture, **settings))
+        assert ("old_per_token_logps" in output) == taken
+        if taken and not capture:
+            assert torch.equal(output["old_per_token_logps"], bonus.rollouts[0].features["logps"])
 
 
 def test_a_new_sampler_goes_on_with_the_order_of_a_later_epoch():
