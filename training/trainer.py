@@ -35,6 +35,8 @@ from training.frozen_policy import FrozenPolicy
 from training.padding import pad_tokens
 from training.rollout import Rollout, message_text
 from training.sampler import EpochSampler
+from training.sharded_training import ShardedTraining
+from training.sharding import is_sharded, shard, whole_weights
 from training.staged_generation import allows_stages, in_stages
 from training.watchdogs import text_metrics
 
@@ -43,7 +45,7 @@ STATE_NAME = "intrinsic_state"
 logger = logging.getLogger(__name__)
 
 
-class IntrinsicGRPOTrainer(GRPOTrainer):
+class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
     """`trl.GRPOTrainer` whose advantages also hold intrinsic bonuses.
 
     Args:
@@ -91,7 +93,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         if trainer_kwargs.get("processing_class") is not None:
             set_end_tokens(model, trainer_kwargs["processing_class"])
         super().__init__(model, reward_funcs=[*reward_funcs, *columns], args=args, **trainer_kwargs)
-        refuse_sharded(self.bonuses.bonuses, self._dist.is_fsdp or self._dist.is_zero3)
+        refuse_sharded(self.bonuses.bonuses, self._dist.is_zero3)
+        shard(self.accelerator, self.model)
         self.correctness_column = self.reward_func_names.index(correctness)
         self._rollout: Rollout | None = None
         self._scored: list[ScoredBonus] = []
@@ -106,7 +109,9 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
                 "self-certainty goes through the logits, in chunks: this policy has %s", self._feature_pass.head
             )
         self._capture = None
-        if capture_features and self.bonuses.needs & TOKEN_FEATURES and not self._has_other_sampler:
+        if self._has_other_sampler or is_sharded(policy):  # what is captured has to meet the head's weights again
+            capture_features = False
+        if capture_features and self.bonuses.needs & TOKEN_FEATURES:
             self._capture = GenerationCapture(policy, self.temperature, keep_hidden="hidden" in self.bonuses.needs)
         self._frozen = frozen
         if frozen is not None:
@@ -151,7 +156,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         return one_cpu and not self.tools and not self.args.generation_kwargs and allows_stages(defaults)
 
     def _generate(self, prompts: list):
-        output = super()._generate(prompts)
+        with nullcontext() if self._has_other_sampler else whole_weights(self.model):
+            output = super()._generate(prompts)
         self._prompt_ids_list, self._completion_ids_list = output[0], output[1]
         return output
 
@@ -261,7 +267,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             prompt_ids=self._gather_padded(tokens["prompt_ids"], pad_first=True),
             prompt_mask=self._gather_padded(tokens["prompt_mask"], pad_first=True),
             vocab_size=self.accelerator.unwrap_model(self.model).get_input_embeddings().num_embeddings,
-            features={name: self._gather_padded(value) for name, value in features.items()},
+            # Sorted, because the order of a set of names differs from process to process.
+            features={name: self._gather_padded(value) for name, value in sorted(features.items())},
             encode=self.encode,
             decode=self.processing_class.batch_decode,
         )
