@@ -25,12 +25,12 @@ FROZEN_FEATURES = {"frozen_hidden": "hidden", "frozen_self_certainty": "self_cer
 CHUNK_TOKENS = 256  # whose logits exist at once on the chunked path
 
 
-def refuse_sharded(bonuses, is_zero3: bool) -> None:
-    """Raise `UserError` for a bonus that needs token features of a policy that DeepSpeed's ZeRO-3 shards."""
+def refuse_sharded(bonuses, is_refused: bool) -> None:
+    """Raise `UserError` for a bonus that needs token features of a policy that something else than FSDP 2 shards."""
     names = [bonus.name for bonus in bonuses if bonus.needs & (TOKEN_FEATURES | FROZEN_FEATURES.keys())]
-    if is_zero3 and names:
+    if is_refused and names:
         raise UserError(
-            f"--use_ir={','.join(names)} reads hidden states or probabilities, which are not to be had under ZeRO-3; "
+            f"--use_ir={','.join(names)} reads hidden states or probabilities, which ZeRO-3 and FSDP 1 do not give; "
             "launch with FSDP 2 (configs/accelerate/fsdp.yaml), which shards as much, or use a bonus on texts and "
             "verdicts."
         )

@@ -15,6 +15,7 @@ from training.devices import has_bfloat16
 from training.end_tokens import set_end_tokens, with_end_token
 from training.errors import UserError
 from training.help import help_text
+from training.launch import check_gpus
 from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy, lora_base
 from training.presets import check_keys, read_config
 from training.run_folder import default_output_dir
@@ -87,6 +88,7 @@ class SFTRunConfig(SFTConfig):
     def __post_init__(self):
         self.report_to = chosen_trackers(self.report_to)
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        check_gpus(self.use_cpu)
         if self.bf16 is None and not self.fp16:
             self.bf16 = has_bfloat16()
         if self.activation_checkpointing is None:

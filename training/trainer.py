@@ -93,7 +93,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
         if trainer_kwargs.get("processing_class") is not None:
             set_end_tokens(model, trainer_kwargs["processing_class"])
         super().__init__(model, reward_funcs=[*reward_funcs, *columns], args=args, **trainer_kwargs)
-        refuse_sharded(self.bonuses.bonuses, self._dist.is_zero3)
+        sharded_otherwise = self._dist.is_zero3 or (self._dist.is_fsdp and not self.accelerator.is_fsdp2)
+        refuse_sharded(self.bonuses.bonuses, sharded_otherwise)
         shard(self.accelerator, self.model)
         self.correctness_column = self.reward_func_names.index(correctness)
         self._rollout: Rollout | None = None

@@ -5,7 +5,6 @@
 The flags are those of run_countdown.py, for the last part.
 """
 
-import json
 import runpy
 import sys
 from contextlib import nullcontext
