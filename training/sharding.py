@@ -49,9 +49,12 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
         unit.unshard()
     for unit in freed:
         unit.set_reshard_after_forward(False, recurse=False)
+    # By this mark transformers' ``generate`` makes all processes decode until the last of them has ended.
+    model._is_fsdp_managed_module = False
     try:
         yield
     finally:
+        model._is_fsdp_managed_module = True
         for unit in freed:
             unit.set_reshard_after_forward(AcceleratorState().fsdp_plugin.reshard_after_forward, recurse=False)
         reshard(model)

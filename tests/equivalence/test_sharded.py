@@ -17,9 +17,14 @@ from tests.processes import run_python, run_script
 from training.checkpoint import is_complete
 from training.state_io import load_state
 
-TOY = ["--gc", "1", "--num_generations", "4", "--L", "12", "--train_problems", "64", "--logging_steps", "1"]
-TOY += ["--seed", "3", "--eval_problems", "5", "--eval_greedy", "0", "--save_steps", "1", "--use_ir=knn+,sc,rnd"]
+TOY = ["--gc", "1", "--num_generations", "4", "--L", "64", "--train_problems", "64", "--logging_steps", "1"]
+TOY += ["--seed", "3", "--eval_problems", "3", "--eval_greedy", "0", "--save_steps", "1", "--use_ir=knn+,sc,rnd"]
 TOY += ["--ir_weight=1,0.5,0.5", "--explore_warmup", "1", "--encoder", "policy", "--rnd_width", "16"]
+TOY += ["--bf16", "false"]
+
+
+def completions(folder, step):
+    return pd.read_parquet(folder / "completions" / f"step_{step:06d}.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -93,17 +98,19 @@ def test_run_from_the_shell_leaves_a_plain_policy_and_goes_on_alone(launched, tm
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in log if "loss" in record] == [1, 2]
     assert all(record["grad_norm"] > 0 for record in log if "loss" in record)
+    # The two processes did not sample equally long.
+    longest = completions(folder, 0)["completion"].str.len().groupby([0] * 4 + [1] * 4).max()
+    assert longest[0] != longest[1]
     assert {path.stem for path in (folder / "eval").iterdir()} == {"before", "after"}
     for name in ("final", "best"):
         assert AutoModelForCausalLM.from_pretrained(folder / name).config.architectures == ["LlamaForCausalLM"]
     weights = [load_file(folder / name / "model.safetensors") for name in ("final", "checkpoint-2")]
     assert_same_bits(*weights)
     assert is_complete(folder / "checkpoint-2") == (True, "")
-    result = run_script(
-        "run_countdown.py", *TOY, "--bs", "2", "--max_steps", "3", "--output_dir", folder, "--resume", "auto"
-    )
+    flags = [*TOY, "--bs", "2", "--max_steps", "3", "--do_eval", "0", "--resume", "auto", "--output_dir", folder]
+    result = run_script("run_countdown.py", *flags)
     assert "at step 2" in result.stdout and "missing keys" not in result.stderr
-    assert len(pd.read_parquet(folder / "completions" / "step_000002.parquet")) == 8
+    assert len(completions(folder, 2)) == 8
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     known = [record["ir/knn+/failure_responses"] for record in log if "loss" in record]
     assert len(known) == 3 and known[2] > known[1] > known[0]

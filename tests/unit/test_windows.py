@@ -1,8 +1,8 @@
 """What Windows lacks is not needed: modules of POSIX, folders that can be opened, files flushed from a reader."""
 
-import ast
 import importlib.util
 import os
+import re
 import sys
 from types import SimpleNamespace
 
@@ -19,12 +19,8 @@ FILES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (RO
 
 
 def test_no_module_imports_what_only_posix_has():
-    found = []
-    for path in FILES:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) else []
-            found += [f"{path.name}: {name}" for name in names if name in POSIX_ONLY]
+    imports = re.compile(rf"^(?:import|from) (?:{'|'.join(POSIX_ONLY)})\b", re.MULTILINE)
+    found = [path.name for path in FILES if imports.search(path.read_text(encoding="utf-8"))]
     assert len(FILES) > 100 and found == []
 
 
