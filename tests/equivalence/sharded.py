@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from tests.equivalence.cases import FAST
 from tests.equivalence.scripted import ScriptedTrainer, build, forget_imports, run_case, weights_of
@@ -20,7 +21,8 @@ from tests.sharding_on_cpu import shard_on_cpu
 from training.features import FeaturePass
 from training.finite_updates import FiniteUpdates
 from training.padding import pad_tokens
-from training.sharding import local
+from training.policy import load_policy
+from training.sharding import local, shard, whole_head
 from training.state_io import save_state
 
 # All features of the policy and all of the initial policy; states alone, for which the head has nothing to do.
@@ -53,8 +55,8 @@ def tokens_of(completions: list[list[int]]) -> dict[str, torch.Tensor]:
 def features_of(trainer: ScriptedTrainer, completions: list[list[int]]) -> dict[str, torch.Tensor]:
     """All features of ``completions``, and the hidden states as they are when nothing else is asked for."""
     features = FeaturePass(trainer.accelerator.unwrap_model(trainer.model), 1.0, batch_size=2)
-    found = features(**tokens_of(completions), autocast=nullcontext)
-    return found | {"states": features(**tokens_of(completions), autocast=nullcontext, names={"hidden"})["hidden"]}
+    states = features(**tokens_of(completions), autocast=nullcontext, names={"hidden"})
+    return features(**tokens_of(completions), autocast=nullcontext) | {"states": states["hidden"]}
 
 
 def finite_after_one_nan(trainer: ScriptedTrainer) -> list[bool]:
@@ -70,6 +72,19 @@ def finite_after_one_nan(trainer: ScriptedTrainer) -> list[bool]:
     return [before, after]
 
 
+def head_after_a_pass_in_bfloat16(trainer: ScriptedTrainer) -> bool:
+    """Whether the gathered output head has the weights that are trained, not those of the pass before."""
+    plugin, policy = trainer.accelerator.state.fsdp_plugin, load_policy("tiny")
+    trained = policy.get_output_embeddings().weight.detach().clone()
+    usual, plugin.mixed_precision_policy = plugin.mixed_precision_policy, MixedPrecisionPolicy(torch.bfloat16)
+    shard(trainer.accelerator, policy)
+    plugin.mixed_precision_policy = usual
+    with torch.no_grad():
+        policy(input_ids=torch.tensor([[5, 6, 7, 8]]))
+    assert policy.get_output_embeddings().weight.dtype == torch.bfloat16
+    return torch.equal(whole_head(policy).weight, trained)
+
+
 def main(folder: Path, flags: list[str]) -> None:
     for case in SHARDED:
         run_case(case, folder, processes=2, cases=SHARDED)
@@ -80,9 +95,8 @@ def main(folder: Path, flags: list[str]) -> None:
     resumed = adam_trainer(folder / "resumed", processes=2)
     resumed.train(resume_from_checkpoint=str(folder / "adam" / "checkpoint-1"))
     kinds = sorted({type(parameter).__name__ for parameter in trainer.model.parameters()})
-    save_state(
-        {"resumed": weights_of(resumed), "finite": finite_after_one_nan(trainer), "kinds": kinds}, folder, f"adam{rank}"
-    )
+    left = {"resumed": weights_of(resumed), "finite": finite_after_one_nan(trainer), "kinds": kinds}
+    save_state(left | {"head": head_after_a_pass_in_bfloat16(trainer)}, folder, f"adam{rank}")
     sys.argv = ["run_countdown.py", *flags]
     runpy.run_path(str(ROOT / "run_countdown.py"), run_name="__main__")
 

@@ -62,9 +62,11 @@ def test_processes_with_more_and_with_fewer_completions_get_their_features(launc
         assert_close(load_state(launched, f"features{rank}"), features_of(trainer, COMPLETIONS[rank]))
 
 
-def test_gradient_that_is_broken_on_one_process_is_found_on_both(launched):
+def test_shards_are_read_whole_or_by_all_processes(launched):
+    """The head that bonuses read has the weights that are trained; a gradient broken on one process stops both."""
     states = [load_state(launched, f"adam{rank}") for rank in (0, 1)]
     assert [state["kinds"] for state in states] == [["DTensor"]] * 2
+    assert [state["head"] for state in states] == [True, True]
     assert [state["finite"] for state in states] == [[True, False]] * 2
 
 
