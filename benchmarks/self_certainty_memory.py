@@ -77,7 +77,7 @@ def measure(way: str, rows: int, length: int) -> dict[str, float]:
         features = FeaturePass(model, 1.0, rows)
         peak, start = Peak(), time.perf_counter()
         if way == "identity":
-            found = features._self_certainty(hidden, logps, tokens)
+            found = features._self_certainty(hidden, logps, tokens, model.get_output_embeddings())
         else:
             logits = hidden @ weight.T
             found = logits.logsumexp(dim=-1) - logits.mean(dim=-1) - math.log(weight.size(0))

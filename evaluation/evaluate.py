@@ -18,6 +18,7 @@ from evaluation.metrics import mean_interval, summarize
 from rewards.answer import Verdict
 from rewards.grade import Grade, is_false_claim
 from training.rollout import message_text
+from training.sharding import whole_weights
 from training.state_io import read_json
 
 TIERS = ("strict", "medium", "loose")
@@ -73,7 +74,8 @@ class HeldOut:
         """
         records, metrics = [], {}
         for index, way in enumerate(self.passes):
-            found = self._records(model, tokenizer, way, accelerator)
+            with whole_weights(model):
+                found = self._records(model, tokenizer, way, accelerator)
             prefix = f"{way.name}/" if index else ""
             metrics |= {prefix + key: value for key, value in summarize_records(found).items()}
             records += found

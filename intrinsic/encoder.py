@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from training.devices import cpu_has_bfloat16
 from training.errors import UserError
+from training.sharding import final_states
 
 POLICY = "policy"
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -108,8 +109,8 @@ class PolicyEncoder:
         lengths = torch.tensor([len(ids) for ids in token_ids], device=self.policy.device)
         padded = pad_sequence(token_ids, batch_first=True).to(self.policy.device)
         mask = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
-        body = self.policy.get_decoder()
-        hidden = body(input_ids=padded, attention_mask=mask.long(), use_cache=False).last_hidden_state
+        inputs = {"input_ids": padded, "attention_mask": mask.long(), "use_cache": False}
+        hidden = final_states(self.policy, self.policy.get_decoder(), **inputs)
         return (hidden.float() * mask[:, :, None]).sum(dim=1) / lengths[:, None]
 
 

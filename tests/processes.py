@@ -7,7 +7,6 @@ are read at import are those of pytest.
 
 import multiprocessing
 import os
-import resource
 import runpy
 import subprocess
 import sys
@@ -123,6 +122,8 @@ def _run(arguments: list[str], files, cwd: Path, connection: Connection, prepare
     os.environ.update(ENVIRONMENT)
     torch.set_num_threads(1)
     if max_file_size is not None:
+        import resource  # which Windows lacks
+
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_size, max_file_size))
     if prepare is not None:
         prepare(connection)

@@ -17,6 +17,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from training.buckets import buckets_of, in_order
 from training.errors import UserError
 from training.policy import base_of
+from training.sharding import final_states, most_passes, whole_head
 
 TOKEN_FEATURES = frozenset({"hidden", "logps", "self_certainty", "entropy"})
 # Of the policy as it was before training -> the feature it is on that policy.
@@ -24,17 +25,14 @@ FROZEN_FEATURES = {"frozen_hidden": "hidden", "frozen_self_certainty": "self_cer
 CHUNK_TOKENS = 256  # whose logits exist at once on the chunked path
 
 
-def refuse_sharded(bonuses, is_sharded: bool) -> None:
-    """Raise `UserError` for a bonus that needs token features of a policy whose weights no process holds whole.
-
-    They are read off the output head's weights, in as many passes as a process's own completions take, while a sharded
-    policy has parts of these weights, and waits in each pass for the other processes.
-    """
+def refuse_sharded(bonuses, is_refused: bool) -> None:
+    """Raise `UserError` for a bonus that needs token features of a policy that something else than FSDP 2 shards."""
     names = [bonus.name for bonus in bonuses if bonus.needs & (TOKEN_FEATURES | FROZEN_FEATURES.keys())]
-    if is_sharded and names:
+    if is_refused and names:
         raise UserError(
-            f"--use_ir={','.join(names)} reads hidden states or probabilities, which FSDP and ZeRO-3 shard; launch "
-            "with configs/accelerate/ddp.yaml or zero2.yaml, or use a bonus on texts and verdicts."
+            f"--use_ir={','.join(names)} reads hidden states or probabilities, which ZeRO-3 and FSDP 1 do not give; "
+            "launch with FSDP 2 (configs/accelerate/fsdp.yaml), which shards as much, or use a bonus on texts and "
+            "verdicts."
         )
 
 
@@ -110,16 +108,19 @@ class FeaturePass:
             for rows, longest in buckets_of(completion_mask, prompt_ids.size(1))
             for start in range(0, len(rows), self.batch_size)
         ]
+        passes = most_passes(self.model, len(buckets), completion_ids.device)
+        head = whole_head(self.model) if "self_certainty" in names else None
         chunks = []
         with disable_gradient_checkpointing(self.model, None):
-            for rows, longest in buckets:
+            # Passes beyond its own a process makes for the others alone, over its shortest completions.
+            for rows, longest in buckets + [buckets[0]] * (passes - len(buckets)):
                 completions = completion_ids[rows, :longest], completion_mask[rows, :longest]
                 with autocast():
-                    chunks.append(self._chunk(prompt_ids[rows], prompt_mask[rows], *completions, names))
-        length = completion_ids.size(1)
-        return {name: in_order([chunk[name] for chunk in chunks], buckets, length) for name in names}
+                    chunks.append(self._chunk(prompt_ids[rows], prompt_mask[rows], *completions, names, head))
+        length, own = completion_ids.size(1), chunks[: len(buckets)]
+        return {name: in_order([chunk[name] for chunk in own], buckets, length) for name in names}
 
-    def _chunk(self, prompt_ids, prompt_mask, completion_ids, completion_mask, names) -> dict[str, Tensor]:
+    def _chunk(self, prompt_ids, prompt_mask, completion_ids, completion_mask, names, head) -> dict[str, Tensor]:
         length = completion_ids.size(1)
         input_ids = torch.cat([prompt_ids, completion_ids], dim=1)
         attention_mask = torch.cat([prompt_mask, completion_mask], dim=1)
@@ -127,7 +128,8 @@ class FeaturePass:
         base = base_of(self.model)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask.long(), "use_cache": False}
         if set(names) == {"hidden"}:  # no need of the head, which may be a third of the work
-            return {"hidden": base.base_model(**inputs)[0][:, -length - 1 : -1].float() * mask[..., None]}
+            states = final_states(self.model, base.base_model, **inputs)
+            return {"hidden": states[:, -length - 1 : -1].float() * mask[..., None]}
         labels = input_ids.masked_fill(~attention_mask, -100)
         labels[:, :-length] = -100
         captured = []
@@ -144,16 +146,15 @@ class FeaturePass:
         if "entropy" in names:
             features["entropy"] = output.entropy[:, -length:].float() * mask
         if "self_certainty" in names:
-            features["self_certainty"] = self._self_certainty(hidden, logps, completion_ids) * mask
+            features["self_certainty"] = self._self_certainty(hidden, logps, completion_ids, head) * mask
         return features
 
-    def _self_certainty(self, hidden: Tensor, logps: Tensor, tokens: Tensor) -> Tensor:
+    def _self_certainty(self, hidden: Tensor, logps: Tensor, tokens: Tensor, output_head) -> Tensor:
         """Self-certainty (B, T) of ``hidden`` (B, T, H), outside autocast, which would round the mean logit."""
         with torch.autocast(hidden.device.type, enabled=False):
-            return self._self_certainty_of(hidden, logps, tokens)
+            return self._self_certainty_of(hidden, logps, tokens, output_head)
 
-    def _self_certainty_of(self, hidden: Tensor, logps: Tensor, tokens: Tensor) -> Tensor:
-        output_head = self.model.get_output_embeddings()
+    def _self_certainty_of(self, hidden: Tensor, logps: Tensor, tokens: Tensor, output_head) -> Tensor:
         if not self.head.is_plain:
             return torch.stack([self._from_logits(row, output_head) for row in hidden])
         target_logit = self.head.logits_of(hidden, tokens, output_head) / self.temperature

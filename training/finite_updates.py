@@ -6,6 +6,7 @@ import torch
 from transformers import TrainerCallback
 
 from training.errors import RunError
+from training.sharding import local
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class FiniteUpdates(TrainerCallback):
 
     @staticmethod
     def _is_finite(args, model) -> bool:
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        # Of a sharded gradient each process looks at its part.
+        gradients = [local(parameter.grad) for parameter in model.parameters() if parameter.grad is not None]
         broken = (~torch.nn.utils.get_total_norm(gradients).isfinite()).float().to(args.device)
         if args.world_size > 1:
             torch.distributed.all_reduce(broken, op=torch.distributed.ReduceOp.MAX)

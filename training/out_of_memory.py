@@ -1,6 +1,5 @@
 """What a run will hold in memory, and what to change when an allocation fails."""
 
-import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,6 +49,10 @@ def peak_bytes() -> int:
     """Peak memory so far: allocated on the GPU where there is one, else resident, libraries included."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return psutil.Process().memory_info().peak_wset
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

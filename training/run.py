@@ -31,6 +31,7 @@ from training.fit import total_steps
 from training.frozen_policy import check_reference
 from training.identity import grpo_settings
 from training.inert import Settings, inert_settings
+from training.launch import check_fsdp
 from training.options import IntrinsicOptions
 from training.out_of_memory import out_of_memory_advice, work_of
 from training.policy import adapter_base, check_lora_targets, load_policy, lora_base, resolve, save_merged
@@ -76,6 +77,7 @@ class Run:
                 "towards its base; train from the merged model, or with --lora or --beta=0."
             )
         check_lora_targets(options.model_name, options)
+        check_fsdp(config, options.lora)
         self.task = task
         self.intrinsic, self.options, self.config = intrinsic, options, config
         self.bonuses = build_bonuses(intrinsic)

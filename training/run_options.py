@@ -17,6 +17,7 @@ from training.devices import has_bfloat16
 from training.errors import UserError
 from training.flags import OneSentence, parse_flags
 from training.help import help_text
+from training.launch import check_gpus
 from training.options import IntrinsicOptions
 from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded
 from training.presets import check_keys, overridden, read_config
@@ -117,6 +118,7 @@ class RunConfig(TrackedConfig, GRPOConfig):
         self.num_train_epochs = self.nepochs
         self.report_to = chosen_trackers(self.report_to)
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        check_gpus(self.use_cpu)
         self.eval_steps = self.eval_steps or None
         if self.eval_steps and not self.do_eval:
             raise UserError(f"--eval_steps={self.eval_steps} evaluates nothing without --do_eval 1; add it.")

@@ -16,6 +16,7 @@ from training.end_tokens import set_end_tokens, with_end_token
 from training.errors import UserError
 from training.flags import parse_flags
 from training.help import help_text
+from training.launch import check_gpus
 from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy, lora_base
 from training.presets import check_keys, read_config
 from training.run_name import changed_flags, default_output_dir, name_parts, run_name
@@ -91,6 +92,7 @@ class SFTRunConfig(TrackedConfig, SFTConfig):
     def __post_init__(self):
         self.report_to = chosen_trackers(self.report_to)
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        check_gpus(self.use_cpu)
         if self.bf16 is None and not self.fp16:
             self.bf16 = has_bfloat16()
         if self.activation_checkpointing is None:

@@ -18,6 +18,7 @@ from training.errors import UserError
 
 STATE_VERSION = 1
 TEMPORARY_PREFIX = ".writing-"
+ON_WINDOWS = os.name == "nt"  # where no folder can be opened, and only what is open for writing be flushed
 _PLAIN_TYPES = (str, int, float, bool, type(None))
 
 
@@ -60,8 +61,10 @@ def parse_json(text: bytes | str, name: str, fix: str, kind: type = dict) -> Any
 
 
 def flush_to_disk(path: Path) -> None:
-    """Make the content of a file, or the entries of a folder, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Make the content of a file, or the entries of a folder, survive a power cut; on Windows not those of a folder."""
+    if ON_WINDOWS and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if ON_WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -36,6 +36,8 @@ from training.match_mass import match_mass, plain_advantages, trained_tokens
 from training.padding import pad_tokens
 from training.rollout import Rollout, message_text
 from training.sampler import EpochSampler
+from training.sharded_training import ShardedTraining
+from training.sharding import is_sharded, shard, whole_weights
 from training.shared_pass import SharedPass, takes_old_logps
 from training.staged_generation import allows_stages, in_stages
 from training.vllm_engine import adapter_weights, prepare_engine
@@ -46,7 +48,7 @@ STATE_NAME = "intrinsic_state"
 logger = logging.getLogger(__name__)
 
 
-class IntrinsicGRPOTrainer(GRPOTrainer):
+class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
     """`trl.GRPOTrainer` whose advantages also hold intrinsic bonuses.
 
     Args:
@@ -97,7 +99,9 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         if trainer_kwargs.get("processing_class") is not None:
             set_end_tokens(model, trainer_kwargs["processing_class"])
         super().__init__(model, reward_funcs=[*reward_funcs, *columns], args=args, **trainer_kwargs)
-        refuse_sharded(self.bonuses.bonuses, self._dist.is_fsdp or self._dist.is_zero3)
+        sharded_otherwise = self._dist.is_zero3 or (self._dist.is_fsdp and not self.accelerator.is_fsdp2)
+        refuse_sharded(self.bonuses.bonuses, sharded_otherwise)
+        shard(self.accelerator, self.model)
         if self.use_vllm:
             prepare_engine(self.vllm_generation, self.eos_token_ids, args.seed)
             if is_peft_model(self.model):
@@ -116,7 +120,9 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
                 "self-certainty goes through the logits, in chunks: this policy has %s", self._feature_pass.head
             )
         self._capture = None
-        if capture_features and self.bonuses.needs & TOKEN_FEATURES and not self._has_other_sampler:
+        if self._has_other_sampler or is_sharded(policy):  # what is captured has to meet the head's weights again
+            capture_features = False
+        if capture_features and self.bonuses.needs & TOKEN_FEATURES:
             self._capture = GenerationCapture(policy, self.temperature, keep_hidden="hidden" in self.bonuses.needs)
         read = frozenset() if self._capture else self.bonuses.needs & TOKEN_FEATURES
         self._shared_pass = SharedPass(self._feature_pass, read, takes_old_logps(args), self.accelerator.autocast)
@@ -163,7 +169,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         return one_cpu and not self.tools and not self.args.generation_kwargs and allows_stages(defaults)
 
     def _generate(self, prompts: list):
-        output = super()._generate(prompts)
+        with nullcontext() if self._has_other_sampler else whole_weights(self.model):
+            output = super()._generate(prompts)
         self._prompt_ids_list, self._completion_ids_list = output[0], output[1]
         self._shared_pass.begin(self.model.training)
         return output
@@ -274,7 +281,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             prompt_ids=self._gather_padded(tokens["prompt_ids"], pad_first=True),
             prompt_mask=self._gather_padded(tokens["prompt_mask"], pad_first=True),
             vocab_size=self.accelerator.unwrap_model(self.model).get_input_embeddings().num_embeddings,
-            features={name: self._gather_padded(value) for name, value in features.items()},
+            # Sorted, because the order of a set of names differs from process to process.
+            features={name: self._gather_padded(value) for name, value in sorted(features.items())},
             encode=self.encode,
             decode=self.processing_class.batch_decode,
         )

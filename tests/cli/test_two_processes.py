@@ -99,12 +99,12 @@ def test_every_setting_is_an_option_of_accelerate_launch(name):
 
 
 @pytest.mark.parametrize("sharding", ["is_fsdp", "is_zero3"])
-def test_sharded_policy_is_refused_for_bonuses_that_read_it_alone(sharding, trainer_factory, monkeypatch):
+def test_policy_sharded_but_by_fsdp_2_is_refused_for_bonuses_that_read_it_alone(sharding, trainer_factory, monkeypatch):
     monkeypatch.setattr(DistributedBackend, sharding, True)
     for name in ("knn+", "outcome"):
         trainer_factory([bonus_class(name)()], [WeightSchedule()])
     for name in ("ppl", "rnd"):
-        with pytest.raises(UserError, match=f"--use_ir={name} .* configs/accelerate/ddp.yaml"):
+        with pytest.raises(UserError, match=f"--use_ir={name} .* FSDP 2 .*configs/accelerate/fsdp.yaml"):
             trainer_factory([bonus_class(name)()], [WeightSchedule()])
 
 

@@ -22,6 +22,7 @@ from tests.equivalence.cases import CASES
 from training.bonus_pipeline import BonusPipeline
 from training.options import IntrinsicOptions
 from training.policy import load_policy, load_tokenizer
+from training.sharding import whole
 from training.state_io import save_state
 from training.trainer import IntrinsicGRPOTrainer
 
@@ -114,12 +115,13 @@ def build_scripted(flags: dict, output_dir: Path, **overrides) -> ScriptedTraine
 
 
 def weights_of(trainer: IntrinsicGRPOTrainer) -> dict[str, torch.Tensor]:
-    """The policy's weights by name."""
-    return trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    """The policy's whole weights by name."""
+    weights = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    return {name: whole(value) for name, value in weights.items()}
 
 
-def run_case(name: str, folder: Path, processes: int = 1, accumulation: int = 1) -> None:
-    """Train the case ``name`` of `CASES`; each process writes what it is left with to `rank_folder`.
+def run_case(name: str, folder: Path, processes: int = 1, accumulation: int = 1, cases: dict = CASES) -> None:
+    """Train the case ``name`` of ``cases``; each process writes what it is left with to `rank_folder`.
 
     The 12 completions of an update are shared by ``processes`` and cut into ``accumulation`` passes. Two processes get
     six each, so that the second group lies across both.
@@ -128,9 +130,9 @@ def run_case(name: str, folder: Path, processes: int = 1, accumulation: int = 1)
         "per_device_train_batch_size": PROMPTS * GROUP // (processes * accumulation),
         "gradient_accumulation_steps": accumulation,
     }
-    trainer = build_scripted(CASES[name], folder, **split)
+    trainer = build_scripted(cases[name], folder, **split)
     trainer.train()
-    rank = rank_folder(folder, name, trainer.accelerator.process_index)
+    rank = rank_folder(folder, name, trainer.accelerator.process_index, cases)
     rank.mkdir(parents=True)
     save_state(trainer.bonuses.state_dict(), rank, "bonuses")
     save_state({"batches": trainer.record, "weights": weights_of(trainer)}, rank, "run")
@@ -138,9 +140,9 @@ def run_case(name: str, folder: Path, processes: int = 1, accumulation: int = 1)
     (rank / "world.json").write_text(json.dumps(world), encoding="ascii")
 
 
-def rank_folder(folder: Path, name: str, rank: int) -> Path:
+def rank_folder(folder: Path, name: str, rank: int, cases: dict = CASES) -> Path:
     """Where `run_case` puts what process ``rank`` is left with: bonuses, run (batches and weights) and world.json."""
-    return folder / f"case{list(CASES).index(name)}" / f"rank{rank}"
+    return folder / f"case{list(cases).index(name)}" / f"rank{rank}"
 
 
 def forget_imports() -> None:
