@@ -18,6 +18,7 @@ from evaluation.options import EvalOptions
 from evaluation.tasks import eval_task
 from training.errors import run_cli
 from training.policy import resolve
+from training.setup_line import unseen_gpu
 
 
 def print_report(report: dict, path: Path, tier: str) -> None:
@@ -50,6 +51,8 @@ def main() -> None:
     task = eval_task(options.task)
     task.check_prompts(options.prompt_type, options.num_shots)
     resolve(options.model_name)
+    if warning := unseen_gpu():
+        print(warning, flush=True)
     max_new_tokens = options.max_new_tokens or task.max_new_tokens
     if options.backend == "lighteval":
         run_backend(options, max_new_tokens)

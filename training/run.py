@@ -35,6 +35,7 @@ from training.policy import adapter_base, check_lora_targets, load_policy, lora_
 from training.problems import longest_prompt
 from training.run_folder import create_run_folder, refuse_used, run_name, take_recorded_threads
 from training.run_options import RunConfig, RunOptions
+from training.setup_line import computes_in, sampler_of, setup_of, unseen_gpu
 from training.threads import choose_threads
 from training.trackers import shield_trackers
 from training.trainer import STATE_NAME, IntrinsicGRPOTrainer
@@ -89,6 +90,8 @@ class Run:
             take_recorded_threads(self.checkpoint.parent)
         if config.device.type == "cpu":
             self._print(str(choose_threads()))
+        if warning := unseen_gpu():
+            self._print(warning)
         for line in inert_settings(Settings(intrinsic, options, config, self.bonuses, total_steps(len(rows), config))):
             self._print(line)
         groups = {"task": task_options, "intrinsic": intrinsic, "run": options, "grpo": config}
@@ -112,6 +115,8 @@ class Run:
         """Load the policy, build the trainer on it, and make the run folder, which a failed start leaves alone."""
         base = lora_base(self.options, self.path / "base", resumes=self.checkpoint is not None)
         policy = load_policy(base, self.options)
+        self.setup = setup_of(policy, self.config.device, computes_in(self.config), sampler_of(self.config))
+        self._print(str(self.setup))
         if end_tokens_differ(tokenizer, policy.generation_config):
             self._print(described_end_tokens(tokenizer, policy.generation_config))
         # Columns of weight 0 are logged and pay nothing.
@@ -145,7 +150,8 @@ class Run:
 
     def _claim_folder(self) -> None:
         if self._is_main:
-            self.folder = create_run_folder(self.path, self.flags, resume=bool(self.options.resume))
+            resumes = bool(self.options.resume)
+            self.folder = create_run_folder(self.path, self.flags, resumes, asdict(self.setup))
         PartialState().wait_for_everyone()
 
     @property
