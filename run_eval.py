@@ -17,6 +17,7 @@ from evaluation.tasks import eval_task
 from training.errors import run_cli
 from training.flags import parse_one
 from training.policy import resolve
+from training.setup_line import unseen_gpu
 
 
 def print_report(report: dict, path: Path, tier: str) -> None:
@@ -49,6 +50,8 @@ def main() -> None:
     task = eval_task(options.task)
     task.check_prompts(options.prompt_type, options.num_shots)
     resolve(options.model_name)
+    if warning := unseen_gpu():
+        print(warning, flush=True)
     max_new_tokens = options.max_new_tokens or task.max_new_tokens
     if options.backend == "lighteval":
         run_backend(options, max_new_tokens)

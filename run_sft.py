@@ -31,6 +31,7 @@ from training.policy import (
     save_merged,
 )
 from training.run_folder import create_run_folder, refuse_used, take_recorded_threads
+from training.setup_line import computes_in, setup_of, unseen_gpu
 from training.sft import SFTOptions, build_trainer, checkpoint_to_resume, longest_trace, parse_sft_options
 from training.traces import fitting_traces, load_traces
 
@@ -43,6 +44,8 @@ def main() -> None:
     folder = Path(config.output_dir)
     if config.process_index == 0 and not options.resume:
         refuse_used(folder)
+    if config.process_index == 0 and (warning := unseen_gpu()):
+        print(warning, flush=True)
 
     # ---- data
     rows = load_traces(options.data, options.split)
@@ -63,7 +66,10 @@ def main() -> None:
         take_recorded_threads(checkpoint.parent)
     trainer = build_trainer(options, config, rows, tokenizer, settings, resumes=checkpoint is not None)
     if config.process_index == 0:
-        lock = create_run_folder(folder, {"sft": asdict(options), "trainer": config.to_dict()}, bool(options.resume))
+        setup = setup_of(trainer.model, config.device, computes_in(config), sampler="none")
+        print(setup, flush=True)
+        flags = {"sft": asdict(options), "trainer": config.to_dict()}
+        lock = create_run_folder(folder, flags, bool(options.resume), asdict(setup))
     config.further_flags = asdict(options)
     install_progress(trainer, {"loss": "loss", "token accuracy": "mean_token_accuracy"})
 

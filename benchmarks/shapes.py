@@ -1,9 +1,24 @@
-"""Policies of the benchmarks: the published sizes of Qwen2.5 with random weights, so that nothing is downloaded."""
+"""Policies of the benchmarks: the published sizes of Qwen2.5 with random weights, so that nothing is downloaded.
 
+python -m benchmarks.shapes qwen2.5-0.5b policies/qwen2.5-0.5b    # a folder that every script takes as --model_name
+"""
+
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    set_seed,
+)
+
+from training.errors import UserError, run_cli
+from training.policy import EMBEDDED_NAME, load_tokenizer
 
 
 class Shape(NamedTuple):
@@ -39,3 +54,28 @@ def random_policy(
     """A policy of that shape with random weights, for the ids of ``tokenizer``."""
     ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id}
     return Qwen2ForCausalLM(architecture(name, attn_implementation="sdpa", **ids)).to(dtype)
+
+
+def save_llama(shape: Shape, folder: Path) -> None:
+    """A Llama of that shape with random weights of seed 0, and the embedded policy's tokenizer, in ``folder``.
+
+    Token ids beyond the tokenizer's have no text. A Llama, because a Qwen2 configuration makes AutoTokenizer ignore the
+    tokenizer beside it.
+    """
+    tokenizer = load_tokenizer(EMBEDDED_NAME)
+    ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id}
+    set_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        policy = LlamaForCausalLM(LlamaConfig(**shape._asdict(), **ids, max_position_embeddings=4096))
+    policy.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def main() -> None:
+    if len(sys.argv) != 3 or sys.argv[1] not in SHAPES:
+        raise UserError(f"give one of {', '.join(SHAPES)}, and a folder; found {' '.join(sys.argv[1:]) or 'nothing'}.")
+    save_llama(SHAPES[sys.argv[1]], Path(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    run_cli(main)

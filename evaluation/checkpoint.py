@@ -19,6 +19,7 @@ from training.chat_checks import check_chat_template
 from training.end_tokens import described_end_tokens, end_tokens_differ
 from training.errors import UserError
 from training.policy import PolicyOptions, context_length, load_policy, load_tokenizer, resolve
+from training.setup_line import GENERATE, setup_of
 from training.state_io import parse_json
 
 PASS = "main"
@@ -124,6 +125,8 @@ def evaluate_checkpoint(
             flush=True,
         )
     model = load_policy(model_name, PolicyOptions(dtype=precision)).to(device)
+    setup = setup_of(model, model.device, precision, GENERATE)
+    print(setup, flush=True)
     if end_tokens_differ(tokenizer, model.generation_config):
         print(described_end_tokens(tokenizer, model.generation_config), flush=True)
     batches = sample_batches(
@@ -139,7 +142,8 @@ def evaluate_checkpoint(
         )
     records = [record for batch in partial.batches for record in batch]
     records.sort(key=lambda record: (record["id"], record["sample"]))
-    report = {"name": output.stem, "step": 0, "problems": len(rows), **identity, "metrics": summarize_records(records)}
+    about = {"name": output.stem, "step": 0, "problems": len(rows), **identity, "setup": asdict(setup)}
+    report = about | {"metrics": summarize_records(records)}
     save_report(report | {"records": records}, output)
     partial.path.unlink()
     return report | {"records": records}

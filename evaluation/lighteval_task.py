@@ -28,6 +28,7 @@ from lighteval.tasks.tasks.gsm8k import gsm8k as BUILTIN
 from evaluation.lighteval_backend import Request
 from rewards.answer import grade_number
 from rewards.format import PLACE, AnswerPlace, opened_thinking
+from training.setup_line import setup_of
 
 NAME = "gsm8k_tiers"
 TIERS = ("strict", "medium", "loose")
@@ -120,6 +121,8 @@ def _evaluate(task: str, config: TransformersModelConfig) -> tuple[dict, list]:
         evaluation_tracker=EvaluationTracker(output_dir=config.cache_dir),
         model_config=config,
     )
+    policy = pipeline.model.model
+    print(setup_of(policy, policy.device, config.dtype, "LightEval"), flush=True)
     pipeline.evaluate()
     name = task.partition("|")[0]
     metrics = pipeline.evaluation_tracker.metrics_logger.metric_aggregated[task]

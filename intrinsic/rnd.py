@@ -112,11 +112,11 @@ class RandomNetworkDistillation(ErrorConditionedBonus):
         inputs = self._inputs(rollout)
         with torch.autocast(inputs.device.type, enabled=False):
             if self.is_reference:
-                return (self.networks or self._new_networks(self._sizes(rollout, inputs), inputs.device)).errors(inputs)
+                return self._on(inputs.device, self._sizes(rollout, inputs)).errors(inputs)
             finite = inputs.isfinite().all(dim=1)
             errors = torch.zeros(len(inputs), device=inputs.device).masked_fill(~finite, torch.nan)
             if self.networks is not None and finite.any():
-                errors[finite] = self._on(inputs.device).errors(inputs[finite])
+                errors[finite] = self._on(inputs.device, self._sizes(rollout, inputs)).errors(inputs[finite])
             return errors
 
     def learn(self, rollout: Rollout) -> dict[str, float]:
@@ -125,10 +125,9 @@ class RandomNetworkDistillation(ErrorConditionedBonus):
         inputs = inputs if self.is_reference else inputs[self._learnable(inputs, rollout)]
         if not len(inputs):
             return {}
-        if self.networks is None:
-            self.networks = self._new_networks(self._sizes(rollout, inputs), inputs.device)
+        self.networks = self._on(inputs.device, self._sizes(rollout, inputs))
         with torch.autocast(inputs.device.type, enabled=False):
-            return self._on(inputs.device).learn(inputs)
+            return self.networks.learn(inputs)
 
     def _learnable(self, vectors: Tensor, rollout: Rollout) -> Tensor:
         return vectors.isfinite().all(dim=1) & rollout.completion_mask.any(dim=1)
@@ -155,8 +154,10 @@ class RandomNetworkDistillation(ErrorConditionedBonus):
             return TokenDistillation(*sizes, device, self.lr, self.weight_decay, self.seed)
         return HiddenDistillation(*sizes, device, self.width, self.lr, self.weight_decay, self.seed)
 
-    def _on(self, device: torch.device) -> TokenDistillation | HiddenDistillation:
-        """The networks, moved to ``device`` if a checkpoint put them elsewhere."""
+    def _on(self, device: torch.device, sizes: list[int]) -> TokenDistillation | HiddenDistillation:
+        """The networks, moved to ``device`` if a checkpoint put them elsewhere; new ones before the first `learn`."""
+        if self.networks is None:
+            return self._new_networks(sizes, device)
         if self.networks.device != device:
             state, sizes = self.networks.state_dict(), self.networks.sizes
             self.networks = self._new_networks(sizes, device)

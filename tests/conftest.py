@@ -1,7 +1,9 @@
 """Fixtures shared by all tests: toy rollouts, a stub encoder, a random policy and trainers built on it."""
 
 import hashlib
+import importlib
 import os
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -17,6 +19,15 @@ from datasets import Dataset
 from transformers import set_seed
 
 from training.rollout import Rollout
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="Where tests/gpu runs: cuda at full size, cpu at toy size, auto: cuda where there is one.",
+    )
 
 
 def stub_encode(texts: list[str]) -> torch.Tensor:
@@ -61,6 +72,36 @@ def make_rollout(
         encode=fields.pop("encode", stub_encode),
         **fields,
     )
+
+
+@pytest.fixture
+def run_here(monkeypatch):
+    """Runs an entry script in this process: ``run_here("run_eval", "--task", "gsm8k")``.
+
+    What it leaves locked for the rest of its process, its run folder, is let go.
+    """
+    import training.run
+    import training.run_folder
+
+    def run(script, *flags):
+        folders = []
+
+        def create(*args, **settings):
+            folders.append(training.run_folder.create_run_folder(*args, **settings))
+            return folders[-1]
+
+        module = importlib.import_module(script)
+        for place in (training.run, module):
+            if hasattr(place, "create_run_folder"):
+                monkeypatch.setattr(place, "create_run_folder", create)
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, flags)])
+        try:
+            module.main()
+        finally:
+            for folder in folders:
+                folder.release()
+
+    return run
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ from training.publish import CARD, model_card, push_final
 from training.run_folder import RUN_FILE, create_run_folder, refuse_used, take_recorded_threads
 from training.run_name import default_output_dir, run_name
 from training.run_options import RunConfig, RunOptions
+from training.setup_line import computes_in, sampler_of, setup_of, unseen_gpu
 from training.state_io import read_json
 from training.threads import choose_threads
 from training.trackers import shield_trackers, track_evaluation
@@ -97,6 +98,8 @@ class Run:
             take_recorded_threads(self.checkpoint.parent)
         if config.device.type == "cpu":
             self._print(str(choose_threads()))
+        if warning := unseen_gpu():
+            self._print(warning)
         for line in inert_settings(Settings(intrinsic, options, config, self.bonuses, total_steps(len(rows), config))):
             self._print(line)
         groups = {"task": task_options, "intrinsic": intrinsic, "run": options, "grpo": config}
@@ -122,6 +125,8 @@ class Run:
         """Load the policy, build the trainer on it, and make the run folder, which a failed start leaves alone."""
         base = lora_base(self.options, self.path / "base", resumes=self.checkpoint is not None)
         policy = load_policy(base, self.options)
+        self.setup = setup_of(policy, self.config.device, computes_in(self.config), sampler_of(self.config))
+        self._print(str(self.setup))
         if end_tokens_differ(tokenizer, policy.generation_config):
             self._print(described_end_tokens(tokenizer, policy.generation_config))
         # Columns of weight 0 are logged and pay nothing.
@@ -156,7 +161,8 @@ class Run:
 
     def _claim_folder(self) -> None:
         if self._is_main:
-            self.folder = create_run_folder(self.path, self.flags, resume=bool(self.options.resume))
+            resumes = bool(self.options.resume)
+            self.folder = create_run_folder(self.path, self.flags, resumes, asdict(self.setup))
         PartialState().wait_for_everyone()
 
     @property

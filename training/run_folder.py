@@ -67,10 +67,13 @@ class RunFolder:
         return str(self.path)
 
 
-def create_run_folder(output_dir: Path, options_by_group: dict[str, dict[str, Any]], resume: bool) -> RunFolder:
+def create_run_folder(
+    output_dir: Path, options_by_group: dict[str, dict[str, Any]], resume: bool, setup: dict[str, str] | None = None
+) -> RunFolder:
     """Make and lock the folder of a run, and write ``run.json``; to be called by the main process only.
 
-    ``options_by_group``: group of flags -> flag -> value. A resumed run keeps the first record and appends its own
+    ``options_by_group``: group of flags -> flag -> value. ``setup``: what the policy is run with, see
+    `training.setup_line.Setup`. A resumed run keeps the first record and appends its own
     to the list ``resumed``. Raises `UserError` when a live run holds the folder, or when it already holds a run and
     ``resume`` is false. What a run that trained no step left there makes way for the new one.
     """
@@ -84,7 +87,7 @@ def create_run_folder(output_dir: Path, options_by_group: dict[str, dict[str, An
         if not resume:
             refuse_used(folder)
             _clear_start(folder)
-        _write_record(folder / RUN_FILE, describe_run(options_by_group))
+        _write_record(folder / RUN_FILE, describe_run(options_by_group) | {"setup": setup})
     except BaseException:
         run.release()
         raise

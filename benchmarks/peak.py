@@ -1,0 +1,92 @@
+"""Peak memory of a training step against its estimate: what ``--dry_run`` prints, for policies of random weights.
+
+python -m benchmarks.peak [--shapes qwen2.5-0.5b,qwen2.5-1.5b] [--prompts 8] [--length 256] [--micro_batch 8]
+
+Each row is a process of its own: run_countdown.py --dry_run, which trains two steps on the longest prompts with
+completions that all reach --L. On a CPU the measured peak is that of the process, less what it held before the policy.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from transformers import HfArgumentParser
+
+from benchmarks.machine import publish
+from benchmarks.shapes import SHAPES, save_llama
+from training.errors import RunError, UserError, run_cli
+
+ROOT = Path(__file__).parent.parent
+WAYS = {
+    "full, KL penalty": ["--beta", "0.04"],
+    "full": ["--beta", "0"],
+    "full, sc and cfn": ["--beta", "0", "--use_ir=sc,cfn"],
+    "--lora": ["--beta", "0", "--lora"],
+}
+GIB = r"(\d+\.\d+) GiB"
+ESTIMATED, MEASURED = rf"at most at once +{GIB}", rf"measured peak on the worst batch +{GIB}(?: \({GIB} of it before)?"
+
+
+@dataclass
+class Options:
+    """The shapes of a training step."""
+
+    shapes: str = field(
+        default="qwen2.5-0.5b,qwen2.5-1.5b", metadata={"help": f"Policies, by commas: {', '.join(SHAPES)}."}
+    )
+    prompts: int = field(default=8, metadata={"help": "Prompts per step, with eight completions each."})
+    length: int = field(default=256, metadata={"help": "Tokens of a completion."})
+    micro_batch: int = field(default=8, metadata={"help": "Completions per forward and backward pass."})
+    output: str = field(default="outputs/peak", metadata={"help": "Path of the results, without extension."})
+
+    def __post_init__(self):
+        for name in self.shapes.split(","):
+            if name not in SHAPES:
+                raise UserError(f"--shapes={name!r} is unknown; use some of {', '.join(SHAPES)}.")
+
+
+def measure(options: Options, policy: Path, flags: list[str]) -> dict[str, float | None]:
+    """GiB of a step, estimated and measured; None for a step that the dry run did not try."""
+    sizes = ["--bs", options.prompts, "--num_generations", 8, "--L", options.length]
+    sizes += ["--micro_batch", options.micro_batch, "--train_problems", 64, "--do_eval", 0]
+    command = [sys.executable, ROOT / "run_countdown.py", "--dry_run", "--model_name", policy, *sizes, *flags]
+    result = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, cwd=ROOT)
+    if result.returncode:
+        raise RunError(f"{' '.join(map(str, command))} failed:\n{result.stderr[-2000:]}")
+    return read(result.stdout)
+
+
+def read(printed: str) -> dict[str, float | None]:
+    """The two figures in what a dry run ``printed``."""
+    estimated, measured = re.search(ESTIMATED, printed), re.search(MEASURED, printed)
+    peak = float(measured.group(1)) - float(measured.group(2) or 0) if measured else None
+    return {"estimated": float(estimated.group(1)), "measured": peak}
+
+
+def table(runs: dict[str, dict[str, dict]]) -> str:
+    """Markdown: one row per policy and way."""
+    lines = ["| policy | trained | estimated GiB | measured GiB | measured over estimated |", "|---" * 5 + "|"]
+    for shape, ways in runs.items():
+        for way, run in ways.items():
+            estimated, measured = run["estimated"], run["measured"]
+            ratio = f"{measured / estimated:.2f}" if measured is not None and estimated else ""
+            cells = ("not tried" if measured is None else f"{measured:.2f}", ratio)
+            lines.append(f"| {shape} | {way} | {estimated:.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    runs = {}
+    for shape in options.shapes.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            save_llama(SHAPES[shape], Path(folder))
+            runs[shape] = {way: measure(options, Path(folder), flags) for way, flags in WAYS.items()}
+    publish(options.output, table(runs), {"options": asdict(options), "runs": runs})
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,25 @@
+"""The checks that a machine with a GPU has to pass, in the order in which they run: name of the test, what it needs."""
+
+GPU_CHECKS = (
+    "test_full_fine_tuning_learns_under_every_bonus",
+    "test_vllm_samples_in_the_trainers_process",
+    "test_sampling_in_training_writes_the_tokens_of_plain_generation",
+    "test_a_resumed_run_goes_on_with_every_stateful_bonus",
+    "test_lora_moves_the_adapter_and_no_bit_of_the_base",
+    "test_features_captured_in_generation_are_those_of_a_forward_pass",
+    "test_the_fused_head_gives_the_log_probabilities_of_full_logits",
+    "test_the_initial_policy_is_the_same_as_copy_reference_and_adapter_off",
+    "test_a_run_at_learning_rate_zero_evaluates_the_same_before_and_after",
+    "test_a_training_step_peaks_where_the_estimate_says",
+    "test_a_run_with_evaluations_stays_below_the_estimate",
+    "test_the_trainer_trains_like_trl_and_no_slower",
+    "test_a_policy_in_4_bits_trains_a_float32_adapter",
+    "test_flash_attention_gives_the_policy_of_sdpa",
+    "test_recomputed_activations_give_the_same_update",
+    "test_float16_trains_with_scaled_gradients",
+    "test_every_loss_and_scale_of_trl_trains",
+    "test_buckets_and_idle_rows_leave_the_update_as_it_is",
+    "test_a_resumed_run_samples_what_the_straight_one_does",
+    "test_out_of_memory_names_flags_and_the_run_goes_on_from_its_checkpoint",
+    "test_fsdp_trains_on_several_gpus",
+)
