@@ -86,14 +86,14 @@ class Unlikeliness(Bonus):
         return values.masked_fill(lost, torch.nan)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Nothing to learn; "rank_right", the mean rank of right answers over n - 1, where the batch has any.
+        """Nothing to learn; "unlikely_right", 1 less the mean rank of right answers over n - 1, where there are any.
 
-        0.5: right answers are as likely as others; above, likelier.
+        0.5: right answers are as likely as others; below, likelier.
         """
         right = self.eligible(rollout) & mean_logp(rollout)[1]
         if not right.any() or rollout.num_generations < 2:
             return {}
-        return {"rank_right": (self._ranks(rollout)[right].mean() / (rollout.num_generations - 1)).item()}
+        return {"unlikely_right": 1.0 - (self._ranks(rollout)[right].mean() / (rollout.num_generations - 1)).item()}
 
     def identity(self) -> dict[str, Any]:
         return {"name": self.name, "unlikely_beta": self.beta}

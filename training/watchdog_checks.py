@@ -31,8 +31,16 @@ WRONG_KINDS = {"wrong_answer": "completions with a wrong answer", "no_answer": "
 FORMATS = ("format", "xml_count", "soft_format", "strict_format", "box_format")
 
 
-# What a bonus measures, where its raw value is standardised in the group and so always 0 on average.
-MEASURED = {"sc": "self_certainty", "cfn": "uncertainty", "majority": "agreement", "certain": "certainty"}
+# What a bonus measures, where its raw value is standardised in the group and so always 0 on average, or is one of right
+# answers alone and so moves with their number.
+MEASURED = {
+    "sc": "self_certainty",
+    "cfn": "uncertainty",
+    "majority": "agreement",
+    "certain": "certainty",
+    "rarity": "clusters",
+    "unlikely": "unlikely_right",
+}
 
 
 def reward_mode_collapse(history: History, limits: Thresholds) -> TrainingWarning | None:

@@ -9,7 +9,9 @@ from intrinsic.unlikeliness import Unlikeliness, mean_ranks
 from training.bonus_pipeline import BonusPipeline, reward_advantages
 from training.errors import UserError
 from training.flags_rarity import UnlikelyFlags
+from training.history import History
 from training.options import IntrinsicOptions
+from training.watchdog_checks import ACCURACY, Thresholds, bonus_against_accuracy
 
 RIGHT = [1, 1, 1, 0, 0, 0, 0, 0]
 LOGPS = [-0.9, -0.2, -0.5, -0.3, -0.6, -1.2, -0.4, -0.8]
@@ -80,9 +82,22 @@ def test_completions_without_tokens_have_no_rank_and_broken_ones_go_to_the_guard
     assert Unlikeliness().score(rollout).isnan().tolist() == [True] + [False] * 7
 
 
-def test_rank_of_right_answers_is_logged(make):
-    assert Unlikeliness().update(make())["rank_right"] == pytest.approx(4 / 7)
+def test_unlikeliness_of_right_answers_is_logged(make):
+    assert Unlikeliness().update(make())["unlikely_right"] == pytest.approx(1 - 4 / 7)
     assert Unlikeliness().update(make([0] * 8)) == {}
+
+
+@pytest.mark.parametrize(("name", "measured"), [("unlikely", "unlikely_right"), ("rarity", "clusters")])
+@pytest.mark.parametrize("climbs", [False, True])
+def test_losing_less_because_less_is_right_is_no_optimisation_of_the_bonus(name, measured, climbs):
+    """The watchdog looks at what a policy could climb, not at a loss that shrinks with the number of right answers."""
+    history, noise = History(), [0.01, -0.01]
+    for step in range(1, 61):
+        right = 0.8 - 0.01 * step + noise[step % 2]
+        kept = 1.0 + (0.02 * step if climbs else 0.0) + noise[step % 2]
+        raw = {f"ir/{name}/raw": -right, f"ir/{name}/{measured}": kept, f"ir/{name}/weight": 1.0}
+        history.add({"step": step, ACCURACY: right} | raw)
+    assert (bonus_against_accuracy(history, Thresholds(), name) is not None) is climbs
 
 
 @pytest.mark.parametrize("beta", [-0.1, 1.1, float("nan")])
