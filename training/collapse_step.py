@@ -5,7 +5,8 @@ Such rewards are known to lift accuracy first and to destroy it later, at a step
 """
 
 from training.history import History
-from training.watchdog_checks import MEASURED, Thresholds, TrainingWarning
+from training.thresholds import Thresholds, TrainingWarning
+from training.watchdog_checks import MEASURED
 
 
 def collapse_step(history: History, limits: Thresholds, bonus: str) -> TrainingWarning | None:
