@@ -142,6 +142,14 @@ def test_every_bonus_runs_and_is_deterministic(name, world, policy, monkeypatch)
     assert first == second and first[-1]["step"] == 5 and np.isfinite(list(first[-1].values())).all()
 
 
+def test_mass_is_matched_as_in_training(world, policy):
+    """Without a bonus nothing changes; MaxRL, whose advantages are larger than GRPO's, gets other steps."""
+    for name, is_same in (("no", True), ("maxrl", False)):
+        free, matched = trial(world, policy, name), trial(world, policy, name)
+        matched.matches_mass = True
+        assert (free.run() == matched.run()) is is_same
+
+
 def test_plain_grpo_learns_here(world, policy):
     curve = trial(world, policy, steps=40, learning_rate=1e-2).run()
     assert curve[-1]["pass@1"] > curve[0]["pass@1"] + 0.2

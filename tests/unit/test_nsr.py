@@ -13,7 +13,7 @@ from training.flags_objective import NegativeSampleFlags
 
 @pytest.mark.parametrize(
     ("correct", "expected"),
-    [(GROUP, [0.1] * 3 + [-1] * 5), ([1] * 8, [0.1] * 8), ([0] * 8, [-1] * 8), ([1.0], [0.1])],
+    [(GROUP, [0.1] * 3 + [-1] * 5), ([1] * 8, [0.1] * 8), ([0] * 8, [-1] * 8)],
 )
 def test_vectors(correct, expected, rollout_factory):
     advantages = paid(NegativeSamples(), rollout_factory([str(row) for row in range(len(correct))], correct))
