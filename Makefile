@@ -4,7 +4,7 @@ SEED ?= 0
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint format tiny
+.PHONY: demo test lint format tiny check-vllm
 
 # Train the embedded policy on Countdown with GRPO and the Memory-R+ bonus; ten to sixteen minutes on two CPU cores.
 demo: .venv/installed
@@ -22,6 +22,10 @@ lint: .venv/installed-dev
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Does requirements-vllm.txt resolve together with requirements.txt? Downloads what pip has to look into; installs nothing.
+check-vllm: .venv/installed
+	$(BIN)/pip install --dry-run --ignore-installed --quiet --disable-pip-version-check -r requirements-vllm.txt
 
 # Train the embedded policy again from nothing.
 tiny: .venv/installed

@@ -48,6 +48,13 @@ def merged(trainer) -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in policy.named_parameters()}
 
 
+@torch.no_grad()
+def move_adapter(policy, generator: torch.Generator) -> None:
+    for name, value in policy.named_parameters():
+        if "lora_" in name:
+            value.add_(1e-2 * torch.randn(value.shape, generator=generator))
+
+
 def record_batches(trainer) -> tuple[list[dict], list[int]]:
     """What each generation batch will give the loss, and the policy's forward passes that each will take."""
     batches, counts, passes = [], [], []
@@ -132,10 +139,7 @@ def test_deliveries_leave_every_bit_of_the_base_and_the_engine_has_the_merged_we
     base = {name: value.clone() for name, value in adapted.state_dict().items() if "lora_" not in name}
     generator = torch.Generator().manual_seed(0)
     for _ in range(50):
-        with torch.no_grad():
-            for name, value in adapted.named_parameters():
-                if "lora_" in name:
-                    value.add_(1e-2 * torch.randn(value.shape, generator=generator))
+        move_adapter(adapted, generator)
         trainer.vllm_generation.sync_weights()
     assert_same_bits(base, {name: value for name, value in adapted.state_dict().items() if "lora_" not in name})
     assert not any(module.merged_adapters for module in adapted.modules() if hasattr(module, "merged_adapters"))
@@ -147,6 +151,7 @@ def test_deliveries_leave_every_bit_of_the_base_and_the_engine_has_the_merged_we
 
 def test_a_delivery_that_is_broken_off_leaves_the_base_too(tmp_path):
     trainer = build_with("no", tmp_path, lora=True)
+    move_adapter(bare(trainer), torch.Generator().manual_seed(0))
     base = {name: value.clone() for name, value in weights_of(trainer).items()}
     weights = trainer.vllm_generation._iter_named_params()
     for name, _ in weights:
