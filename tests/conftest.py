@@ -78,7 +78,7 @@ def make_rollout(
 def run_here(monkeypatch):
     """Runs an entry script in this process: ``run_here("run_eval", "--task", "gsm8k")``.
 
-    What it leaves locked for the rest of its process, its run folder, is let go.
+    What it leaves locked for the rest of its process, its run folder, is let go. Its plots are left out.
     """
     import training.run
     import training.run_folder
@@ -94,6 +94,7 @@ def run_here(monkeypatch):
         for place in (training.run, module):
             if hasattr(place, "create_run_folder"):
                 monkeypatch.setattr(place, "create_run_folder", create)
+        monkeypatch.setattr(training.run, "write_report", lambda folder: folder / "report.html")
         monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, flags)])
         try:
             module.main()

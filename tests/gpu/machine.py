@@ -21,8 +21,9 @@ from training.trainer import IntrinsicGRPOTrainer
 
 PROMPTS, GROUP = 3, 4
 SHAPE_OF_GPU, SHAPE_OF_CPU = Shape(49_152, 1024, 4096, 14, 16, 4), Shape(512, 64, 128, 2, 4, 2)
-# A step against the gradient itself: Adam would turn the rounding of a small gradient into a whole step.
-DESCENT = {"optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "constant"}
+# A step against the gradient itself: Adam would turn the rounding of a small gradient into a whole step, and a clipped
+# gradient would not tell its size.
+DESCENT = {"optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "constant", "max_grad_norm": 1e9}
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,11 @@ def build(
     recorder: Recorder | None = None,
     trainer_class: type[GRPOTrainer] = IntrinsicGRPOTrainer,
     policy_options: PolicyOptions | None = None,
+    model_name: str | None = None,
     own: dict | None = None,
     **changes,
 ) -> GRPOTrainer:
-    """A trainer of the machine's policy.
+    """A trainer of the policy ``model_name``, by default the machine's.
 
     Args:
         flags: of `IntrinsicOptions`.
@@ -121,7 +123,8 @@ def build(
     """
     set_seed(0)
     policy_options = policy_options or PolicyOptions(dtype="float32")
-    policy, tokenizer = load_policy(machine.policy, policy_options), load_tokenizer(machine.policy)
+    name = model_name or machine.policy
+    policy, tokenizer = load_policy(name, policy_options), load_tokenizer(name)
     if issubclass(trainer_class, IntrinsicGRPOTrainer):
         options = IntrinsicOptions(**FAST | (flags or {"use_ir": "no"}))
         pipeline = BonusPipeline(build_bonuses(options), options.schedules(), options.ir_clip)

@@ -23,22 +23,22 @@ def judged(text, row):
 
 
 def test_sampling_in_training_writes_the_tokens_of_plain_generation(machine, tmp_path, figure):
-    """Greedily, with the trainer's autocast around each forward pass and the cache that transformers makes."""
+    """The embedded policy, greedily; plain is autocast around each forward pass alone, and transformers' own cache."""
     greedy = {"generation_kwargs": {"do_sample": False}, "learning_rate": 0.0, "max_steps": 1}
-    trainer = build(machine, tmp_path, recorder=Recorder(), **greedy)
+    trainer = build(machine, tmp_path, recorder=Recorder(), model_name="tiny", **greedy)
     trainer.train()
     (rollout,) = trainer.bonuses.bonuses[0].seen
     policy = trainer.accelerator.unwrap_model(trainer.model).eval()
     inputs = {"input_ids": rollout.prompt_ids, "attention_mask": rollout.prompt_mask.long()}
-    with torch.no_grad():  # accelerate puts each forward pass under autocast by itself
+    with torch.no_grad():
         plain = policy.generate(**inputs, max_new_tokens=machine.length, do_sample=False, disable_compile=True)
     plain = plain[:, rollout.prompt_ids.size(1) :]
     width = min(plain.size(1), rollout.completion_ids.size(1))
     kept = rollout.completion_mask[:, :width]
-    assert kept.any(dim=1).all()
+    assert len(rollout.completion_ids[:, :width][kept].unique()) > 2
     assert torch.equal(rollout.completion_ids[:, :width][kept], plain[:, :width][kept])
     if machine.has_gpu:
-        compare_cost(trainer, inputs, tmp_path, figure)
+        compare_cost(build(machine, tmp_path), inputs, tmp_path, figure)
 
 
 def compare_cost(trainer, inputs, folder, figure):
