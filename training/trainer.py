@@ -1,5 +1,7 @@
 """GRPO with intrinsic bonuses on TRL 1.16: the one file that touches TRL's underscore methods.
 
+(`training.sharded_training` touches some of transformers', for checkpoints of a sharded policy.)
+
 Plain GRPO scores a group with reward functions and normalises; this trainer also
 1. gathers the batch into a `Rollout` and lets every bonus score it against its frozen past,
 2. pays bonuses of placement "reward" as reward columns, before the group normalisation,
