@@ -31,5 +31,5 @@ def test_a_whole_run_samples_with_vllm_in_training_alone(tmp_path):
     trained = [row for row in rows if "loss" in row]
     assert [row["step"] for row in trained] == [1, 2]
     assert all(row["sampling/sampling_logp_difference/max"] < 1e-4 for row in trained)
-    assert json.loads((folder / "run.json").read_text())["grpo"]["use_vllm"] is True
+    assert json.loads((folder / "run.json").read_text())["options"]["grpo"]["use_vllm"] is True
     assert (folder / "final" / "model.safetensors").exists() and str(folder) in printed
