@@ -94,7 +94,7 @@ def save_policy(trainer, folder: Path, options: PolicyOptions) -> None:
     name = "adapter" if options.lora else "final"
     trainer.save_model(str(folder / name))
     if options.lora and trainer.is_world_process_zero():
-        save_merged(str(folder / name), folder / "final", options.dtype)
+        save_merged(str(folder / name), folder / "final", options)
 
 
 if __name__ == "__main__":

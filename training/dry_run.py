@@ -13,6 +13,7 @@ from training.end_tokens import described_end_tokens
 from training.fit import report
 from training.help import OTHER, grouped, shown
 from training.policy import architecture_of, generation_config_of, load_tokenizer
+from training.precision import Precision
 from training.problems import check_batch, fitting_rows, longest_prompt
 from training.run import Run
 from training.run_options import SHADOWED, RunConfig, RunOptions
@@ -100,8 +101,7 @@ def device(config: RunConfig) -> str:
         name = f"{properties.name}, {properties.total_memory / GIB:.0f} GiB"
     else:
         name = f"{config.device.type}, threads: {torch.get_num_threads()}"
-    precision = "bfloat16 autocast" if config.bf16 else "float16 autocast" if config.fp16 else "float32"
-    return f"{name}, {precision}, processes: {config.world_size}"
+    return f"{name}, {Precision.of(config)}, processes: {config.world_size}"
 
 
 def model(options: RunOptions, config: RunConfig) -> str:

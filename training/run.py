@@ -32,6 +32,7 @@ from training.inert import Settings, inert_settings
 from training.options import IntrinsicOptions
 from training.out_of_memory import out_of_memory_advice, work_of
 from training.policy import adapter_base, check_lora_targets, load_policy, lora_base, resolve, save_merged
+from training.precision import Precision
 from training.problems import longest_prompt
 from training.run_folder import create_run_folder, refuse_used, run_name, take_recorded_threads
 from training.run_options import RunConfig, RunOptions
@@ -126,7 +127,8 @@ class Run:
     def make_trainer(self, policy, config, rows, reward_funcs, tokenizer, callbacks) -> IntrinsicGRPOTrainer:
         """The trainer of this run's bonuses on any policy, settings and problems; writes nothing."""
         if self._needs_encoder and self.intrinsic.encoder == POLICY:
-            self.encoder = build_encoder(POLICY, policy=policy, tokenizer=tokenizer)
+            autocast = Precision.of(config).autocast
+            self.encoder = build_encoder(POLICY, policy=policy, tokenizer=tokenizer, autocast=autocast)
         schedules, clip, least = self.intrinsic.schedules(), self.intrinsic.ir_clip, self.intrinsic.ir_min_std
         return IntrinsicGRPOTrainer(
             model=policy,
@@ -271,7 +273,7 @@ class Run:
         adapter = str(self.path / "adapter")
         trainer.save_model(adapter)
         if self._is_main:
-            save_merged(adapter, self.path / "final", self.options.dtype)
+            save_merged(adapter, self.path / "final", self.options)
 
     @property
     def _is_main(self) -> bool:

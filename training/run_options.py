@@ -13,11 +13,11 @@ import transformers
 from trl import GRPOConfig, TrlParser
 from trl.import_utils import is_vllm_available
 
-from training.devices import has_bfloat16
 from training.errors import UserError
 from training.help import help_text
 from training.options import IntrinsicOptions
 from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded
+from training.precision import check_dtype, choose_compute_type
 from training.presets import check_keys, did_you_mean, overridden, read_config
 from training.run_folder import NAME_RULE
 from training.trackers import chosen_trackers
@@ -68,6 +68,7 @@ class RunOptions(PolicyOptions):
 
     def __post_init__(self):
         super().__post_init__()
+        check_dtype(self.dtype, trained=not self.lora)
         for flag in ("eval_problems", "eval_samples", "max_prompt_length"):
             if getattr(self, flag) < 1:
                 raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
@@ -96,6 +97,12 @@ class RunConfig(GRPOConfig):
         "Completions per forward and backward pass, for less memory; 0: bs * num_generations. Same update either way, "
         "but with --loss_type bnpo or --top_entropy_quantile below 1, which look at the tokens of one pass.",
     )
+    bf16: bool | None = _flag(
+        None,
+        "Compute in bfloat16 by autocast; unset: where the device is fast in it, else float16 on a GPU and float32 on "
+        "a CPU. false: float32.",
+    )
+    fp16: bool = _flag(False, "Compute in float16 by autocast with scaled gradients, on a GPU; see --bf16.")
     gradient_checkpointing: bool | None = _flag(
         None, "Recompute activations in the backward pass, for less memory; unset: on an accelerator only."
     )
@@ -116,8 +123,7 @@ class RunConfig(GRPOConfig):
         self.eval_steps = self.eval_steps or None
         if self.eval_steps and not self.do_eval:
             raise UserError(f"--eval_steps={self.eval_steps} evaluates nothing without --do_eval 1; add it.")
-        if self.bf16 is None and not self.fp16:
-            self.bf16 = has_bfloat16()
+        choose_compute_type(self)
         if self.activation_checkpointing is None:
             asked = self.gradient_checkpointing
             self.activation_checkpointing = not self.use_cpu if asked is None else asked

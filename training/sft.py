@@ -11,11 +11,11 @@ from trl import SFTConfig, SFTTrainer
 
 from training.callbacks import MetricsCallback
 from training.checkpoint import check_identity, find_checkpoint, saving
-from training.devices import has_bfloat16
 from training.end_tokens import set_end_tokens, with_end_token
 from training.errors import UserError
 from training.help import help_text
 from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy, lora_base
+from training.precision import adapters_in_float32, check_dtype, choose_compute_type
 from training.presets import check_keys, read_config
 from training.run_folder import default_output_dir
 from training.run_options import FlagParser, parse_flags, quiet_libraries, refuse_shadowed_flags, script_flags
@@ -56,6 +56,7 @@ class SFTOptions(PolicyOptions):
 
     def __post_init__(self):
         super().__post_init__()
+        check_dtype(self.dtype, trained=not self.lora)
         if not self.data:
             raise UserError("--data is needed: a file of traces, for example from python -m tasks.countdown_bridge.")
         if self.loss_on not in LOSSES:
@@ -69,7 +70,12 @@ class SFTRunConfig(SFTConfig):
     """`trl.SFTConfig` with defaults by device and the project's run folders."""
 
     output_dir: str | None = _flag(None, "Run folder; unset: outputs/sft/<model>_<name of the data>_seed<seed>.")
-    bf16: bool | None = _flag(None, "Forward pass in bfloat16; unset: where the device computes in it.")
+    bf16: bool | None = _flag(
+        None,
+        "Compute in bfloat16 by autocast; unset: where the device is fast in it, else float16 on a GPU and float32 on "
+        "a CPU. false: float32.",
+    )
+    fp16: bool = _flag(False, "Compute in float16 by autocast with scaled gradients, on a GPU; see --bf16.")
     learning_rate: float = _flag(5e-6, "Peak learning rate.")
     num_train_epochs: float = _flag(5.0, "Passes over the traces, unless --max_steps is set.")
     per_device_train_batch_size: int = _flag(16, "Traces per forward pass and device.")
@@ -87,8 +93,7 @@ class SFTRunConfig(SFTConfig):
     def __post_init__(self):
         self.report_to = chosen_trackers(self.report_to)
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
-        if self.bf16 is None and not self.fp16:
-            self.bf16 = has_bfloat16()
+        choose_compute_type(self)
         if self.activation_checkpointing is None:
             self.activation_checkpointing = not self.use_cpu
         self.gradient_checkpointing = None  # its successor is set; transformers warns where both are
@@ -119,6 +124,7 @@ class TrustedSFTTrainer(SFTTrainer):
 
     def __init__(self, *args, settings: dict, **kwargs):
         super().__init__(*args, **kwargs)
+        adapters_in_float32(self.model)
         self.settings = settings
 
     def _save_checkpoint(self, model, trial):
