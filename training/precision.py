@@ -89,8 +89,9 @@ def choose_compute_type(config: TrainingArguments) -> None:
 
 
 def accelerator_type() -> str:
-    """Type of the device that a run takes unless it is told to take the CPU."""
-    return torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+    """Type of the accelerator that torch was built for; "cpu" for none."""
+    found = torch.accelerator.current_accelerator()
+    return "cpu" if found is None else found.type
 
 
 def half_type() -> torch.dtype:
