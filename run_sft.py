@@ -30,8 +30,9 @@ from training.policy import (
     resolve,
     save_merged,
 )
+from training.precision import Precision
 from training.run_folder import create_run_folder, refuse_used, take_recorded_threads
-from training.setup_line import computes_in, setup_of, unseen_gpu
+from training.setup_line import setup_of, unseen_gpu
 from training.sft import SFTOptions, build_trainer, checkpoint_to_resume, longest_trace, parse_sft_options
 from training.traces import fitting_traces, load_traces
 
@@ -66,7 +67,7 @@ def main() -> None:
         take_recorded_threads(checkpoint.parent)
     trainer = build_trainer(options, config, rows, tokenizer, settings, resumes=checkpoint is not None)
     if config.process_index == 0:
-        setup = setup_of(trainer.model, config.device, computes_in(config), sampler="none")
+        setup = setup_of(trainer.model, config.device, str(Precision.of(config)), sampler="none")
         print(setup, flush=True)
         flags = {"sft": asdict(options), "trainer": config.to_dict()}
         lock = create_run_folder(folder, flags, bool(options.resume), asdict(setup))
@@ -101,7 +102,7 @@ def save_policy(trainer, folder: Path, options: PolicyOptions) -> None:
     name = "adapter" if options.lora else "final"
     trainer.save_model(str(folder / name))
     if options.lora and trainer.is_world_process_zero():
-        save_merged(str(folder / name), folder / "final", options.dtype)
+        save_merged(str(folder / name), folder / "final", options)
 
 
 if __name__ == "__main__":

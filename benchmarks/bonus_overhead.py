@@ -30,6 +30,7 @@ from training.flags import parse_one
 from training.options import IntrinsicOptions
 from training.out_of_memory import peak_bytes
 from training.policy import load_policy, load_tokenizer
+from training.precision import Precision
 from training.run_options import RunConfig
 from training.tiny_policy import SPACE
 from training.trainer import IntrinsicGRPOTrainer
@@ -131,7 +132,8 @@ def measure(options: Options, bonus: str) -> dict[str, float]:
         )
         encode = None
         if "text_embedding" in bonuses.needs:
-            encode = build_encoder(intrinsic.encoder, policy, tokenizer, config.device)
+            autocast = Precision.of(config).autocast
+            encode = build_encoder(intrinsic.encoder, policy, tokenizer, config.device, autocast)
         trainer = IntrinsicGRPOTrainer(
             policy,
             args=config,

@@ -19,6 +19,7 @@ from training.chat_checks import check_chat_template
 from training.end_tokens import described_end_tokens, end_tokens_differ
 from training.errors import UserError
 from training.policy import PolicyOptions, context_length, load_policy, load_tokenizer, resolve
+from training.precision import DTYPES, NAMES, Precision, half_type
 from training.setup_line import GENERATE, setup_of
 from training.state_io import parse_json
 
@@ -101,7 +102,7 @@ def evaluate_checkpoint(
     tokenizer = load_tokenizer(model_name)
     check_chat_template(rows[0]["prompt"], tokenizer, model_name)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    precision = dtype if dtype != "auto" else "float32" if device.type == "cpu" else "bfloat16"
+    precision = dtype if dtype != "auto" else "float32" if device.type == "cpu" else NAMES[half_type()]
     identity = {
         "task": task,
         "model": model_name,
@@ -130,7 +131,15 @@ def evaluate_checkpoint(
     if end_tokens_differ(tokenizer, model.generation_config):
         print(described_end_tokens(tokenizer, model.generation_config), flush=True)
     batches = sample_batches(
-        model, tokenizer, rows["prompt"], decoding, batch_size, seed, skip_batches=len(partial.batches), progress=True
+        model,
+        tokenizer,
+        rows["prompt"],
+        decoding,
+        batch_size,
+        seed,
+        skip_batches=len(partial.batches),
+        progress=True,
+        autocast=Precision(DTYPES[precision], device.type).autocast,
     )
     for indices, samples in batches:
         partial.add(

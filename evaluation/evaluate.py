@@ -70,7 +70,8 @@ class HeldOut:
     ) -> dict:
         """Sample, grade, summarise and save ``<name>.json``; every process returns the report.
 
-        On several processes each takes every n-th problem, and the main one saves.
+        With an ``accelerator`` the policy runs under its autocast, as in training. On several processes each takes
+        every n-th problem, and the main one saves.
         """
         records, metrics = [], {}
         for index, way in enumerate(self.passes):
@@ -99,6 +100,8 @@ class HeldOut:
         indices = range(rank, len(rows), world)
         prompts = [rows[index]["prompt"] for index in indices]
         settings = {"seed": self.seed + SEEDS_PER_PROCESS * rank, "batch_size": self.batch_size}
+        if accelerator:
+            settings["autocast"] = accelerator.autocast
         samples = sample_completions(model, tokenizer, prompts, way.decoding, **settings)
         records = [
             record_of(rows[index], self.grade, sample, {"id": index, "pass": way.name, "sample": number})

@@ -1,6 +1,7 @@
 """One generation pass for evaluation: samples of every prompt, without touching the random state of training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rewards.format import opened_thinking
 from training.chat import render
+from training.decoding import cast_once
 from training.end_tokens import end_token_ids
 from training.padding import pad_tokens
 from training.staged_generation import allows_stages, in_stages
@@ -55,12 +57,14 @@ def sample_batches(
     seed: int = 0,
     skip_batches: int = 0,
     progress: bool = False,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Iterator[tuple[list[int], list[list[Sample]]]]:
     """Batches of (indices of prompts, their samples), of at most ``batch_size`` completions, short prompts first.
 
     Every batch has a seed of its own, so leaving out the first ``skip_batches`` changes nothing in the others. The
     model is left in the mode it was in, and the global random states are as before. Prompts are all conversations or
     all texts; a text gets the tokenizer's own special tokens, as in TRL's training, a rendered conversation has them.
+    The policy runs under ``autocast``.
     """
     rendered = [render(prompt, tokenizer) for prompt in prompts]
     order = sorted(range(len(rendered)), key=lambda index: len(rendered[index]))
@@ -74,7 +78,8 @@ def sample_batches(
     for number, indices in list(enumerate(batches))[skip_batches:]:
         prompt_ids = tokenizer([rendered[index] for index in indices], add_special_tokens=are_texts)["input_ids"]
         prompt_ids = [ids for ids in prompt_ids for _ in range(decoding.samples)]
-        tokens = _completions(model, prompt_ids, decoding, eos_ids, tokenizer.pad_token_id, seed + number)
+        with cast_once(model, autocast):
+            tokens = _completions(model, prompt_ids, decoding, eos_ids, tokenizer.pad_token_id, seed + number)
         opened = [opened_thinking(rendered[index]) for index in indices for _ in range(decoding.samples)]
         samples = [_sample(row, tokenizer, eos_ids, prefill) for row, prefill in zip(tokens, opened, strict=True)]
         count = decoding.samples

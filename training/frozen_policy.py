@@ -1,8 +1,8 @@
 """The policy as it was before training, for features that must not move with it, at no lasting cost of the device.
 
 Where the run holds these weights anyway (LoRA, KL penalty) they are used. Otherwise a copy waits in main memory, its
-linear layers in the precision that autocast gives them, and is on the device only while bonuses are scored, when no
-gradients and no activations of the backward pass are there: the peak of a step stays what it is without bonuses.
+linear layers in the type that passes cast them to from the start, and is on the device only while bonuses are scored,
+when no gradients and no activations of the backward pass are there: the peak of a step is that of one without bonuses.
 """
 
 import copy
@@ -53,20 +53,17 @@ class FrozenPolicy:
         model: the policy, not yet in the trainer.
         has_reference: whether the trainer will hold a reference model (beta > 0).
         uses_adapter: whether the trainer will put an adapter on the policy, or it has one.
+        cast: the type that passes cast linear layers to, `training.precision.Precision.cast`.
     """
 
-    def __init__(self, model, has_reference: bool, uses_adapter: bool):
-        self._copy = None if has_reference or uses_adapter else copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    def __init__(self, model, has_reference: bool, uses_adapter: bool, cast: torch.dtype = torch.float32):
+        self._copy = None if has_reference or uses_adapter else frozen_copy(model, cast)
 
     def attach(self, policy, reference, temperature: float, batch_size: int, device, autocast) -> None:
         """Take from the trainer: its unwrapped policy, its reference model or None, its device and autocast context."""
         self._policy, self._device, self._autocast = policy, torch.device(device), autocast
         if self._copy is not None:
             add_fused_lm_head(self._copy, temperature=temperature)
-            with autocast():
-                if torch.is_autocast_enabled(self._device.type):
-                    for layer in inner_linear_layers(self._copy):
-                        layer.to(torch.get_autocast_dtype(self._device.type))
             for module in self._copy.modules():
                 for name, buffer in module.named_buffers(recurse=False):
                     setattr(module, name, buffer.to(self._device))
@@ -105,6 +102,16 @@ class FrozenPolicy:
             return weights_on(self._copy, self._device)
         adapter_off = is_peft_model(self._pass.model) and self._pass.model is self._policy
         return self._policy.disable_adapter() if adapter_off else nullcontext()
+
+
+def frozen_copy(model, cast: torch.dtype):
+    """A copy of ``model`` in main memory, its inner linear layers in ``cast`` unless that is float32."""
+    copied = {}
+    if cast is not torch.float32:
+        weights = [weight for layer in inner_linear_layers(model) for weight in layer.parameters()]
+        # What deepcopy finds here under the id of a weight it takes for its copy.
+        copied = {id(w): nn.Parameter(w.detach().to("cpu", cast, copy=True), requires_grad=False) for w in weights}
+    return copy.deepcopy(model, copied).cpu().eval().requires_grad_(False)
 
 
 def inner_linear_layers(model) -> Iterator[nn.Linear]:

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from training.decoding import compute_type_cache
 from training.frozen_policy import inner_linear_layers
 from training.policy import PolicyOptions, base_of
 
@@ -274,7 +275,8 @@ def _generation(model, prompt: int, bfloat16: bool) -> tuple[int, int]:
     architecture = model.config.get_text_config()
     ids = torch.zeros(1, prompt, dtype=torch.long)
     with torch.no_grad(), _autocast(bfloat16):
-        output = _backbone(model.eval())(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": True}
+        output = _backbone(model.eval())(**inputs, past_key_values=compute_type_cache(base_of(model), {}))
     layers = output.past_key_values.layers
     cache = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers) / prompt
     linear = torch.bfloat16 if bfloat16 else output.last_hidden_state.dtype

@@ -29,7 +29,7 @@ def work_of(options: RunOptions, config: RunConfig, bonuses: list[Bonus], encode
         num_generations=config.num_generations,
         prompt=prompt,
         completion=config.L,
-        bfloat16=bool(config.bf16),
+        bfloat16=config.bf16 or config.fp16,
         checkpointing=bool(config.activation_checkpointing),
         device=config.device.type,
         attention=attention_of(resolve(options.model_name), options.attn_implementation),

@@ -26,13 +26,13 @@ from transformers.utils import find_adapter_config_file, is_bitsandbytes_availab
 from training.chat import take_system_turns
 from training.end_tokens import set_end_tokens
 from training.errors import UserError
+from training.precision import DTYPES, NAMES, check_dtype, half_type
 from training.state_io import read_json
 
 EMBEDDED_NAME = "tiny"
 EMBEDDED = Path(__file__).parent.parent / "assets" / "tiny_policy"
 WEIGHTS = "model.safetensors"
 ALL_LINEAR = "all-linear"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Layers that LoRA can adapt.
 ADAPTABLE = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
 
@@ -63,7 +63,8 @@ class PolicyOptions:
     )
     dtype: str = _flag(
         "auto",
-        "Precision of the kept weights: float32, bfloat16, float16, or auto: float32, and for LoRA on a GPU bfloat16.",
+        "Precision of the kept weights: float32, bfloat16, float16 (with --lora only), or auto: float32, and for LoRA "
+        "on a GPU bfloat16, or float16 where the GPU has no bfloat16.",
     )
     attn_implementation: str = _flag(
         "auto", "Attention of transformers: eager, sdpa, flash_attention_2, or auto: eager for tiny on CPU, else sdpa."
@@ -76,6 +77,7 @@ class PolicyOptions:
             )
         if self.dtype not in ("auto", *DTYPES):
             raise UserError(f"--dtype={self.dtype!r} is unknown; use auto, {', '.join(DTYPES)}.")
+        check_dtype(self.dtype, trained=False)
         if self.load_in_4bit:
             self._check_4bit()
 
@@ -93,7 +95,7 @@ class PolicyOptions:
         """The precision that ``dtype`` means on this machine."""
         if self.dtype != "auto":
             return DTYPES[self.dtype]
-        return torch.bfloat16 if self.lora and torch.accelerator.is_available() else torch.float32
+        return half_type() if self.lora and torch.accelerator.is_available() else torch.float32
 
     def lora_config(self) -> LoraConfig | None:
         """The adapter to train, or None for full training."""
@@ -109,14 +111,14 @@ class PolicyOptions:
         )
 
     def quantization(self) -> BitsAndBytesConfig | None:
-        """4-bit NF4 with bfloat16 arithmetic, or None."""
+        """4-bit NF4 with arithmetic in half precision, or None."""
         if not self.load_in_4bit:
             return None
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
+            bnb_4bit_compute_dtype=half_type(),
         )
 
 
@@ -270,8 +272,8 @@ def context_length(model_name: str) -> int | None:
 def load_policy(model_name: str, options: PolicyOptions | None = None) -> PreTrainedModel:
     """The policy, by default with float32 weights: updates at learning rates around 1e-6 vanish in bfloat16 ones.
 
-    The forward pass runs in bfloat16 by autocast where the trainer's ``bf16`` is on. An adapter is merged into its
-    base. The embedded policy on CPU takes eager attention: with bfloat16 autocast 2.4 times SDPA in float32.
+    The forward pass runs in half precision by autocast where `training.precision` says so. An adapter is merged into
+    its base. The embedded policy on CPU takes eager attention: with bfloat16 autocast 2.4 times SDPA in float32.
     """
     options = options or PolicyOptions()
     path = resolve(model_name)
@@ -291,12 +293,15 @@ def load_policy(model_name: str, options: PolicyOptions | None = None) -> PreTra
         ) from error
 
 
-def save_merged(adapter: str, folder: Path, dtype: str) -> None:
-    """Save the adapter in the folder ``adapter``, merged into its base in ``--dtype=dtype``, with its tokenizer.
+def save_merged(adapter: str, folder: Path, options: PolicyOptions) -> None:
+    """Save the adapter in the folder ``adapter``, merged into its base, with its tokenizer.
 
-    It is merged from files, not in place: weights in 4 bits would lose by it.
+    The model has the precision of the weights that a run with these ``options`` keeps, in memory and in the file. Each
+    weight is rounded to it once, after the adapter is added in float32. It is merged from files, not in place: weights
+    in 4 bits would lose by it.
     """
-    model, tokenizer = load_policy(adapter, PolicyOptions(dtype=dtype)), load_tokenizer(adapter)
+    kept = PolicyOptions(dtype=NAMES[options.weight_dtype()])
+    model, tokenizer = load_policy(adapter, kept), load_tokenizer(adapter)
     set_end_tokens(model, tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -318,7 +323,7 @@ def lora_base(options: PolicyOptions, folder: Path, resumes: bool) -> str:
             for old in (part, folder):
                 if old.exists():
                     shutil.rmtree(old)
-            save_merged(path, part, options.dtype)
+            save_merged(path, part, options)
             part.rename(folder)
     return str(folder.resolve())
 

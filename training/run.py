@@ -35,12 +35,13 @@ from training.launch import check_fsdp
 from training.options import IntrinsicOptions
 from training.out_of_memory import out_of_memory_advice, work_of
 from training.policy import adapter_base, check_lora_targets, load_policy, lora_base, resolve, save_merged
+from training.precision import Precision
 from training.problems import longest_prompt
 from training.publish import CARD, model_card, push_final
 from training.run_folder import RUN_FILE, create_run_folder, refuse_used, take_recorded_threads
 from training.run_name import default_output_dir, run_name
 from training.run_options import RunConfig, RunOptions
-from training.setup_line import computes_in, sampler_of, setup_of, unseen_gpu
+from training.setup_line import sampler_of, setup_of, unseen_gpu
 from training.state_io import read_json
 from training.threads import choose_threads
 from training.trackers import shield_trackers, track_evaluation
@@ -125,7 +126,7 @@ class Run:
         """Load the policy, build the trainer on it, and make the run folder, which a failed start leaves alone."""
         base = lora_base(self.options, self.path / "base", resumes=self.checkpoint is not None)
         policy = load_policy(base, self.options)
-        self.setup = setup_of(policy, self.config.device, computes_in(self.config), sampler_of(self.config))
+        self.setup = setup_of(policy, self.config.device, str(Precision.of(self.config)), sampler_of(self.config))
         self._print(str(self.setup))
         if end_tokens_differ(tokenizer, policy.generation_config):
             self._print(described_end_tokens(tokenizer, policy.generation_config))
@@ -141,7 +142,8 @@ class Run:
     def make_trainer(self, policy, config, rows, reward_funcs, tokenizer, callbacks) -> IntrinsicGRPOTrainer:
         """The trainer of this run's bonuses on any policy, settings and problems; writes nothing."""
         if self._needs_encoder and self.intrinsic.encoder == POLICY:
-            self.encoder = build_encoder(POLICY, policy=policy, tokenizer=tokenizer)
+            autocast = Precision.of(config).autocast
+            self.encoder = build_encoder(POLICY, policy=policy, tokenizer=tokenizer, autocast=autocast)
         schedules, clip, least = self.intrinsic.schedules(), self.intrinsic.ir_clip, self.intrinsic.ir_min_std
         return IntrinsicGRPOTrainer(
             model=policy,
@@ -300,7 +302,7 @@ class Run:
         adapter = str(self.path / "adapter")
         trainer.save_model(adapter)
         if self._is_main:
-            save_merged(adapter, self.path / "final", self.options.dtype)
+            save_merged(adapter, self.path / "final", self.options)
 
     @property
     def _is_main(self) -> bool:

@@ -13,13 +13,13 @@ import transformers
 from trl import GRPOConfig, TrlParser
 
 from intrinsic import ALIASES
-from training.devices import has_bfloat16
 from training.errors import UserError
 from training.flags import OneSentence, parse_flags
 from training.help import help_text
 from training.launch import check_gpus
 from training.options import IntrinsicOptions
 from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded
+from training.precision import check_dtype, choose_compute_type
 from training.presets import check_keys, overridden, read_config
 from training.run_name import NAME_RULE, changed_flags, name_parts
 from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers
@@ -72,6 +72,7 @@ class RunOptions(PolicyOptions):
 
     def __post_init__(self):
         super().__post_init__()
+        check_dtype(self.dtype, trained=not self.lora)
         for flag in ("eval_problems", "eval_samples", "max_prompt_length"):
             if getattr(self, flag) < 1:
                 raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
@@ -101,6 +102,12 @@ class RunConfig(TrackedConfig, GRPOConfig):
         "Completions per forward and backward pass, for less memory; 0: bs * num_generations. Same update either way, "
         "but with --loss_type bnpo or --top_entropy_quantile below 1, which look at the tokens of one pass.",
     )
+    bf16: bool | None = _flag(
+        None,
+        "Compute in bfloat16 by autocast; unset: where the device is fast in it, else float16 on a GPU and float32 on "
+        "a CPU. false: float32.",
+    )
+    fp16: bool = _flag(False, "Compute in float16 by autocast with scaled gradients, on a GPU; see --bf16.")
     gradient_checkpointing: bool | None = _flag(
         None, "Recompute activations in the backward pass, for less memory; unset: on an accelerator only."
     )
@@ -122,8 +129,7 @@ class RunConfig(TrackedConfig, GRPOConfig):
         self.eval_steps = self.eval_steps or None
         if self.eval_steps and not self.do_eval:
             raise UserError(f"--eval_steps={self.eval_steps} evaluates nothing without --do_eval 1; add it.")
-        if self.bf16 is None and not self.fp16:
-            self.bf16 = has_bfloat16()
+        choose_compute_type(self)
         if self.activation_checkpointing is None:
             asked = self.gradient_checkpointing
             self.activation_checkpointing = not self.use_cpu if asked is None else asked

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel
 
 GENERATE = "Hugging Face generate"
 DRIVER = Path("/proc/driver/nvidia")  # exists where the kernel has loaded NVIDIA's driver
@@ -55,11 +55,6 @@ def device_name(device: torch.device) -> str:
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name}, {properties.total_memory / GIB:.0f} GiB"
     return f"threads: {torch.get_num_threads()}" if device.type == "cpu" else device.type
-
-
-def computes_in(config: TrainingArguments) -> str:
-    """Type of the matrix products of a trainer with these arguments."""
-    return "bfloat16 autocast" if config.bf16 else "float16 autocast" if config.fp16 else "float32"
 
 
 def sampler_of(config) -> str:

@@ -11,13 +11,13 @@ from trl import SFTConfig, SFTTrainer
 
 from training.callbacks import MetricsCallback
 from training.checkpoint import check_identity, find_checkpoint, saving
-from training.devices import has_bfloat16
 from training.end_tokens import set_end_tokens, with_end_token
 from training.errors import UserError
 from training.flags import parse_flags
 from training.help import help_text
 from training.launch import check_gpus
 from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy, lora_base
+from training.precision import adapters_in_float32, check_dtype, choose_compute_type
 from training.presets import check_keys, read_config
 from training.run_name import changed_flags, default_output_dir, name_parts, run_name
 from training.run_options import FlagParser, quiet_libraries, refuse_shadowed_flags, script_flags
@@ -58,6 +58,7 @@ class SFTOptions(PolicyOptions):
 
     def __post_init__(self):
         super().__post_init__()
+        check_dtype(self.dtype, trained=not self.lora)
         if not self.data:
             raise UserError("--data is needed: a file of traces, for example from python -m tasks.countdown_bridge.")
         if self.loss_on not in LOSSES:
@@ -73,7 +74,12 @@ class SFTRunConfig(TrackedConfig, SFTConfig):
     output_dir: str | None = _flag(
         None, "Run folder; unset: outputs/sft/<run name>, the name of the data in the place of a bonus."
     )
-    bf16: bool | None = _flag(None, "Forward pass in bfloat16; unset: where the device computes in it.")
+    bf16: bool | None = _flag(
+        None,
+        "Compute in bfloat16 by autocast; unset: where the device is fast in it, else float16 on a GPU and float32 on "
+        "a CPU. false: float32.",
+    )
+    fp16: bool = _flag(False, "Compute in float16 by autocast with scaled gradients, on a GPU; see --bf16.")
     learning_rate: float = _flag(5e-6, "Peak learning rate.")
     num_train_epochs: float = _flag(5.0, "Passes over the traces, unless --max_steps is set.")
     per_device_train_batch_size: int = _flag(16, "Traces per forward pass and device.")
@@ -93,8 +99,7 @@ class SFTRunConfig(TrackedConfig, SFTConfig):
         self.report_to = chosen_trackers(self.report_to)
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         check_gpus(self.use_cpu)
-        if self.bf16 is None and not self.fp16:
-            self.bf16 = has_bfloat16()
+        choose_compute_type(self)
         if self.activation_checkpointing is None:
             self.activation_checkpointing = not self.use_cpu
         self.gradient_checkpointing = None  # its successor is set; transformers warns where both are
@@ -125,6 +130,7 @@ class TrustedSFTTrainer(SFTTrainer):
 
     def __init__(self, *args, settings: dict, **kwargs):
         super().__init__(*args, **kwargs)
+        adapters_in_float32(self.model)
         self.settings = settings
 
     def _save_checkpoint(self, model, trial):

@@ -31,11 +31,13 @@ from training.capture import GenerationCapture
 from training.chat import with_prefill
 from training.checkpoint import check_identity, load_state, rotate, save_state, saving
 from training.completion_table import BonusColumn, write_completions
+from training.decoding import cast_once
 from training.end_tokens import set_end_tokens
 from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, refuse_sharded
 from training.frozen_policy import FrozenPolicy
 from training.match_mass import match_mass, plain_advantages, trained_tokens
 from training.padding import pad_tokens
+from training.precision import Precision, adapters_in_float32
 from training.rollout import Rollout, message_text
 from training.sampler import EpochSampler
 from training.sharded_training import ShardedTraining
@@ -97,10 +99,12 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
         frozen = None
         if self.bonuses.needs & FROZEN_FEATURES.keys():
             uses_adapter = trainer_kwargs.get("peft_config") is not None or is_peft_model(model)
-            frozen = FrozenPolicy(model, has_reference=args.beta != 0.0, uses_adapter=uses_adapter)
+            cast = Precision.of(args).cast
+            frozen = FrozenPolicy(model, has_reference=args.beta != 0.0, uses_adapter=uses_adapter, cast=cast)
         if trainer_kwargs.get("processing_class") is not None:
             set_end_tokens(model, trainer_kwargs["processing_class"])
         super().__init__(model, reward_funcs=[*reward_funcs, *columns], args=args, **trainer_kwargs)
+        adapters_in_float32(self.model)
         sharded_otherwise = self._dist.is_zero3 or (self._dist.is_fsdp and not self.accelerator.is_fsdp2)
         refuse_sharded(self.bonuses.bonuses, sharded_otherwise)
         shard(self.accelerator, self.model)
@@ -141,6 +145,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
         whole = super()._generate_single_turn
         if self._has_other_sampler:
             return whole(prompt_ids, *args, **kwargs)
+        whole = cast_once(self.accelerator.unwrap_model(self.model), self.accelerator.autocast)(whole)
         capture = self._capture if self.model.training else None
         longest = self.generation_config.max_new_tokens
 

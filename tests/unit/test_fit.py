@@ -216,7 +216,11 @@ def test_errors_of_memory_become_advice(error, monkeypatch):
 
 @pytest.mark.parametrize(
     ("flags", "precision"),
-    [({"bf16": False}, "float32"), ({"bf16": True}, "bfloat16 autocast"), ({"fp16": True}, "float16 autocast")],
+    [
+        ({"bf16": False}, "float32"),
+        ({"bf16": True}, "bfloat16 autocast"),
+        ({"fp16": True}, "float16 autocast with scaled gradients"),
+    ],
 )
 def test_precision_is_that_of_the_flags(flags, precision):
     config = SimpleNamespace(device=torch.device("cpu"), world_size=2, **{"bf16": False, "fp16": False} | flags)

@@ -9,10 +9,9 @@ from training.features import FeaturePass
 from training.frozen_policy import FrozenPolicy, inner_linear_layers, weights_on
 from training.padding import pad_tokens
 from training.policy import load_policy
+from training.precision import Precision
 
-
-def bfloat16():
-    return torch.autocast("cpu", torch.bfloat16)
+FLOAT32, BFLOAT16 = Precision(torch.float32, "cpu"), Precision(torch.bfloat16, "cpu")
 
 
 def tokens():
@@ -22,20 +21,20 @@ def tokens():
     return dict(zip(names, (prompt_ids, prompt_mask, completion_ids, completion_mask), strict=True))
 
 
-def frozen_copy(autocast):
+def frozen_copy(precision):
     policy = load_policy("tiny")
-    frozen = FrozenPolicy(policy, has_reference=False, uses_adapter=False)
-    frozen.attach(policy, None, 1.0, 2, "cpu", autocast)
+    frozen = FrozenPolicy(policy, has_reference=False, uses_adapter=False, cast=precision.cast)
+    frozen.attach(policy, None, 1.0, 2, "cpu", precision.autocast)
     return frozen
 
 
-@pytest.mark.parametrize("autocast", [nullcontext, bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16], ids=str)
 @pytest.mark.parametrize("names", [{"frozen_hidden"}, {"frozen_hidden", "frozen_self_certainty"}])
-def test_features_are_bit_for_bit_those_of_the_whole_float32_copy(autocast, names):
-    frozen = frozen_copy(autocast)
+def test_features_are_bit_for_bit_those_of_the_whole_float32_copy(precision, names):
+    frozen = frozen_copy(precision)
     found = frozen(tokens(), names)
-    whole = frozen_copy(nullcontext)
-    whole._autocast = autocast
+    whole = frozen_copy(FLOAT32)
+    whole._autocast = precision.autocast
     expected = whole(tokens(), names)
     assert found.keys() == names
     for name in names:
@@ -44,13 +43,25 @@ def test_features_are_bit_for_bit_those_of_the_whole_float32_copy(autocast, name
 
 
 def test_copy_holds_linear_layers_in_the_precision_of_autocast_and_nothing_else():
-    model = frozen_copy(bfloat16)._copy
+    model = frozen_copy(BFLOAT16)._copy
     assert {value.dtype for layer in inner_linear_layers(model) for value in layer.parameters()} == {torch.bfloat16}
     cast = {id(value) for layer in inner_linear_layers(model) for value in layer.parameters()}
     others = [value for value in model.parameters() if id(value) not in cast]
     assert {value.dtype for value in others} == {torch.float32}
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    assert {value.dtype for value in frozen_copy(nullcontext)._copy.parameters()} == {torch.float32}
+    assert {value.dtype for value in frozen_copy(FLOAT32)._copy.parameters()} == {torch.float32}
+
+
+def test_linear_layers_are_never_copied_in_float32(monkeypatch):
+    policy = load_policy("tiny")
+    inner = {id(value) for layer in inner_linear_layers(policy) for value in layer.parameters()}
+    copied = []
+    copy_of = torch.nn.Parameter.__deepcopy__
+    monkeypatch.setattr(
+        torch.nn.Parameter, "__deepcopy__", lambda self, memo: copied.append(id(self)) or copy_of(self, memo)
+    )
+    FrozenPolicy(policy, has_reference=False, uses_adapter=False, cast=torch.bfloat16)
+    assert copied and not inner & set(copied)
 
 
 def test_weights_are_on_the_device_while_open_and_back_in_place_afterwards():
@@ -66,7 +77,7 @@ def test_weights_are_on_the_device_while_open_and_back_in_place_afterwards():
 
 def test_states_alone_take_no_output_head():
     model = load_policy("tiny")
-    with_head = FeaturePass(frozen_copy(nullcontext)._copy, 1.0, 2)
+    with_head = FeaturePass(frozen_copy(FLOAT32)._copy, 1.0, 2)
     both = with_head(**tokens(), autocast=nullcontext, names={"hidden", "logps"})
     model.get_output_embeddings().register_forward_hook(lambda *_: pytest.fail("the head ran"))
     model.forward = lambda **_: pytest.fail("the whole policy ran")

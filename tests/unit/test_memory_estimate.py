@@ -130,7 +130,8 @@ def test_main_memory_counts_where_it_is_the_device(architecture):
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_copy_of_the_initial_policy_is_counted_in_main_memory_as_it_is_held(architecture, bfloat16):
     policy = load_policy("tiny")
-    frozen = FrozenPolicy(policy, has_reference=False, uses_adapter=False)
+    cast = torch.bfloat16 if bfloat16 else torch.float32
+    frozen = FrozenPolicy(policy, has_reference=False, uses_adapter=False, cast=cast)
     frozen.attach(policy, None, 1.0, 4, "cpu", lambda: torch.autocast("cpu", torch.bfloat16, enabled=bfloat16))
     real = sum(value.nbytes for value in frozen._copy.parameters())
     work = replace(WORK, bfloat16=bfloat16, initial_copy=True)

@@ -1,0 +1,89 @@
+"""The benchmarks of decoding at toy size: bytes are those of the tensors, and both ways sample the same tokens."""
+
+import pytest
+import torch
+
+from benchmarks import decode_bytes, decode_speed
+from benchmarks.decode_bytes import WAYS, BytesMoved, bytes_of_step, policy_without_data
+from benchmarks.shapes import random_policy
+from training.errors import UserError
+
+ROWS, TOKENS = 3, 9
+
+
+@pytest.fixture(scope="module")
+def counted():
+    found = {}
+    for name, way in WAYS.items():
+        with policy_without_data("toy", way.weights) as policy:
+            found[name] = bytes_of_step(policy, ROWS, TOKENS, way)
+    return found
+
+
+def test_kernels_count_what_they_read_and_write_and_views_nothing():
+    matrix, ids = torch.ones(4, 6), torch.tensor([1, 2])
+    for call, moved in (
+        (lambda: matrix @ matrix.T, 2 * 4 * 6 * 4 + 4 * 4 * 4),
+        (lambda: matrix.bfloat16(), 4 * 6 * 4 + 4 * 6 * 2),
+        (lambda: matrix.view(6, 4).T[1:], 0),
+        (lambda: matrix[:1].expand(4, 6) + 1.0, 6 * 4 + 4 * 6 * 4),
+        (lambda: torch.embedding(matrix, ids), 2 * 2 * 6 * 4 + 2 * 8),
+    ):
+        with BytesMoved() as found:
+            call()
+        assert found.total == moved
+
+
+def test_one_autocast_saves_the_cast_of_every_weight(counted, tokenizer):
+    policy = random_policy("toy", tokenizer)
+    matrices = sum(w.numel() for name, w in policy.named_parameters() if "norm" not in name)  # embedding is the head
+    saved = counted["autocast around each pass"] - counted["one autocast"]
+    assert saved == matrices * (4 + 2)
+    both = counted["bfloat16 cache"] - counted["one autocast, bfloat16 cache"]
+    assert both == saved
+
+
+def test_a_half_cache_saves_half_of_appending_and_the_cast_of_all_keys_and_values(counted):
+    sizes = decode_bytes.architecture("toy")
+    width = sizes.hidden_size // sizes.num_attention_heads * sizes.num_key_value_heads
+    one = 2 * sizes.num_hidden_layers * ROWS * width  # entries of one token
+    appended = (TOKENS - 1) * 2 + TOKENS * 2  # the old ones are read and all are written, in two bytes instead of four
+    cast_later = TOKENS * (4 + 2)
+    # New keys are cast and read in two bytes, not read in four; new values are no longer cast to float32 and read so.
+    new_ones = one // 2 * (4 - (4 + 2 + 2)) + one // 2 * ((2 + 4 + 4) - 2)
+    saved = counted["one autocast"] - counted["one autocast, bfloat16 cache"]
+    assert saved == one * (appended + cast_later) + new_ones
+
+
+def test_shapes_without_data_move_what_real_tensors_move(counted, tokenizer):
+    way = WAYS["one autocast, bfloat16 cache"]
+    policy = random_policy("toy", tokenizer).eval()
+    assert bytes_of_step(policy, ROWS, TOKENS, way) == counted["one autocast, bfloat16 cache"]
+
+
+def test_the_table_has_a_row_per_shape():
+    text = decode_bytes.table({"toy": dict.fromkeys(WAYS, 12_340_000_000)}, 256, 350)
+    assert "256 completions at 350 tokens" in text and text.splitlines()[-1] == "| toy |" + " 12.3 |" * len(WAYS)
+
+
+def test_both_ways_sample_the_same_tokens_and_ratios_are_of_medians():
+    options = decode_speed.Options(shape="toy", rows=2, prompt=3, new=3, rounds=1)
+    result = decode_speed.measure(options)
+    assert result["same_tokens"] and all(len(found) == 1 for found in result["seconds"].values())
+    result["seconds"] = {decode_speed.EACH: [4.0, 2.0, 3.0], decode_speed.ONE: [1.0, 2.0, 1.5]}
+    first, second = decode_speed.table(result, options).splitlines()[-2:]
+    assert first.endswith("| 3.00 | 2.00 to 4.00 | 1.00 |") and second.endswith("| 1.50 | 1.00 to 2.00 | 2.00 |")
+
+
+@pytest.mark.parametrize(
+    ("options", "flags", "said"),
+    [
+        (decode_bytes.Options, {"shapes": "toy,gpt"}, "--shapes='gpt'"),
+        (decode_bytes.Options, {"tokens": 1}, "--tokens=1"),
+        (decode_speed.Options, {"shape": "gpt"}, "--shape='gpt'"),
+        (decode_speed.Options, {"new": 0}, "--new=0"),
+    ],
+)
+def test_bad_flags_are_user_errors(options, flags, said):
+    with pytest.raises(UserError, match=said):
+        options(**flags)
