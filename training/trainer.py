@@ -107,7 +107,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
             )
         self._capture = None
         if capture_features and self.bonuses.needs & TOKEN_FEATURES and not self._has_other_sampler:
-            self._capture = GenerationCapture(policy, self.temperature, keep_hidden="hidden" in self.bonuses.needs)
+            names = self.bonuses.needs & TOKEN_FEATURES
+            self._capture = GenerationCapture(policy, self.temperature, names, self.eos_token_ids)
         self._frozen = frozen
         if frozen is not None:
             device, autocast = self.accelerator.device, self.accelerator.autocast
@@ -127,7 +128,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         def generate(rows: Sequence[int], ids: list[list[int]], most: int) -> list[list[int]]:
             self.generation_config.max_new_tokens = most
             try:
-                with capture.capturing(rows) if capture else nullcontext():
+                start = len(ids[0]) - len(prompt_ids[rows[0]])
+                with capture.capturing(rows, start) if capture else nullcontext():
                     return whole(ids, *args, **kwargs)[0]
             finally:
                 self.generation_config.max_new_tokens = longest
@@ -214,6 +216,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         if self._pretrained:
             for bonus in self._pretrained:
                 bonus.update(self._rollout)
+            self._rollout = self._rollout.without_states()
             return output
         self._join_after_normalisation(output)
         self._log_metrics(self.bonuses.update(self._rollout))
@@ -223,6 +226,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer):
         if self.completions_dir is not None and self.accelerator.is_main_process:
             step = self.state.global_step
             write_completions(self.completions_dir, step, self._logs, self._rollout, self._scored)
+        self._rollout = self._rollout.without_states()  # nobody reads them while the policy trains
         return output
 
     def pretrain_bonuses(self) -> None:
