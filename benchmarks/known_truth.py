@@ -26,6 +26,7 @@ from intrinsic.base import LEVELS
 from intrinsic.encoder import build_encoder
 from training.bonus_pipeline import BonusPipeline, reward_advantages
 from training.errors import UserError, run_cli
+from training.features import mean_state
 from training.flags import parse_command
 from training.match_mass import match_mass, plain_advantages, trained_tokens
 from training.options import IntrinsicOptions
@@ -168,7 +169,7 @@ class Trial:
         hidden, logps, distribution = self._logps(self.policy, sequences)
         certainty = -distribution.mean(dim=2) - torch.tensor(len(TOKENS)).log()
         frozen_hidden, _, frozen = self._logps(self.frozen, sequences)
-        first_problem = len(TOKENS) + 1
+        first_problem, mask = len(TOKENS) + 1, torch.ones_like(sequences, dtype=torch.bool)
         return Rollout(
             questions=[self.world.problems[problem].question for problem, _ in pairs],
             completions=[self.world.texts[problem][place] for problem, place in pairs],
@@ -182,16 +183,18 @@ class Trial:
             step=step,
             max_steps=self.options.steps,
             completion_ids=sequences + 1,
-            completion_mask=torch.ones_like(sequences, dtype=torch.bool),
+            completion_mask=mask,
             prompt_ids=self.problems[:, None] + first_problem,
             prompt_mask=torch.ones(len(pairs), 1, dtype=torch.bool),
             vocab_size=first_problem + self.options.problems,
             features={
                 "hidden": hidden,
+                "mean_hidden": mean_state(hidden, mask),
                 "logps": logps,
                 "entropy": -(distribution.exp() * distribution).sum(dim=2),
                 "self_certainty": certainty,
                 "frozen_hidden": frozen_hidden,
+                "frozen_mean_hidden": mean_state(frozen_hidden, mask),
                 "frozen_self_certainty": -frozen.mean(dim=2) - torch.tensor(len(TOKENS)).log(),
             },
             encode=self.encode,

@@ -14,7 +14,10 @@ Placement = Literal["reward", "advantage", "token"]
 LEVELS = ("advantage", "reward")  # of a bonus whose paper pays it in the reward
 SHUFFLE_WITHIN = ("verdict", "batch")  # among which completions the control shuffle:NAME permutes
 FEATURES = frozenset(
-    {"text_embedding", "hidden", "logps", "self_certainty", "entropy", "frozen_hidden", "frozen_self_certainty"}
+    {
+        *("text_embedding", "hidden", "mean_hidden", "logps", "self_certainty", "entropy"),
+        *("frozen_hidden", "frozen_mean_hidden", "frozen_self_certainty"),
+    }
 )
 
 

@@ -267,5 +267,5 @@ class Merci(Bonus):
 
 
 def _finite(hidden: Tensor) -> Tensor:
-    """(B, T) bool of states (B, T, H) without NaN or infinity."""
-    return hidden.float().sum(dim=-1).isfinite()
+    """(B, T) bool of states (B, T, H) without NaN or infinity; a row at a time, as float32 copies of all are large."""
+    return torch.stack([row.float().sum(dim=-1) for row in hidden]).isfinite()

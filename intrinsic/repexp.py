@@ -18,12 +18,11 @@ from torch.nn import functional
 
 from intrinsic.base import Bonus
 from intrinsic.parts.groups import group_generator
-from intrinsic.rnd import pooled
 from training.errors import RunError, UserError
 from training.rollout import Rollout
 
 FEATURES = ("unit", "centered")
-MODELS = {"current": "hidden", "initial": "frozen_hidden"}  # whose states -> the feature that holds them
+MODELS = {"current": "mean_hidden", "initial": "frozen_mean_hidden"}  # whose states -> the feature that holds them
 PAID = ("solved", "all")
 
 
@@ -191,7 +190,7 @@ class RepExp(Bonus):
     def represent(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Features (groups, n, d) in float64 on the CPU, 0 in the rows that are not in (groups, n) bool: those
         without tokens or with a state that is not finite."""
-        states = pooled(rollout.features[MODELS[self.model]].detach(), rollout.completion_mask)
+        states = rollout.features[MODELS[self.model]].detach().float()
         if self.dim and states.size(1) > self.dim:
             states = states @ self._projection(states.size(1), rollout.step).to(states)
         groups = states.to("cpu", torch.float64).view(-1, rollout.num_generations, states.size(1))

@@ -39,11 +39,6 @@ def fixed_layout(rollout: Rollout, prompt_length: int, response_length: int) -> 
     return torch.cat([prompts, responses[:, :response_length]], dim=1)
 
 
-def pooled(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the response tokens of ``hidden`` (B, T, H), float32 (B, H); zeros for a response without tokens."""
-    return (hidden.float() * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
-
-
 class RandomNetworkDistillation(ErrorConditionedBonus):
     """``--use_ir=rnd``: prediction error of each wrong answer, scaled to [0, 0.5], times alpha / gamma_t.
 
@@ -81,7 +76,7 @@ class RandomNetworkDistillation(ErrorConditionedBonus):
         self.lr, self.weight_decay, self.width, self.seed = lr, weight_decay, width, seed
         self.prompt_length, self.response_length = prompt_length, response_length
         self.is_reference = self.conditioning.mode == "reference"
-        self.needs = frozenset() if self.is_reference else frozenset({"frozen_hidden"})
+        self.needs = frozenset() if self.is_reference else frozenset({"frozen_mean_hidden"})
         self.networks: TokenDistillation | HiddenDistillation | None = None
 
     @classmethod
@@ -138,13 +133,14 @@ class RandomNetworkDistillation(ErrorConditionedBonus):
             if rollout.prompt_ids is None or rollout.completion_ids is None:
                 raise UserError("--use_ir=rnd needs token ids and this run offers none; take rnd out of --use_ir.")
             return fixed_layout(rollout, self.prompt_length, self.response_length)
-        hidden = rollout.features.get("frozen_hidden")
-        if hidden is None or rollout.completion_mask is None:
+        mean = rollout.features.get("frozen_mean_hidden")
+        if mean is None or rollout.completion_mask is None:
             raise UserError(
-                "--use_ir=rnd needs hidden states of the initial policy at every response token ('frozen_hidden'), "
-                f"and this run offers {sorted(rollout.features) or 'none'}; use --rnd_mode=reference."
+                "--use_ir=rnd needs the mean hidden state of each response under the initial policy "
+                f"('frozen_mean_hidden'), and this run offers {sorted(rollout.features) or 'none'}; use "
+                "--rnd_mode=reference."
             )
-        return pooled(hidden, rollout.completion_mask)
+        return mean.float()
 
     def _sizes(self, rollout: Rollout, inputs: Tensor) -> list[int]:
         return [rollout.vocab_size, inputs.size(1)] if self.is_reference else [inputs.size(1)]

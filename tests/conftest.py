@@ -55,6 +55,9 @@ def make_rollout(
         "frozen_hidden": torch.randn(size, length, 6, generator=generator) * mask[..., None],
         "frozen_self_certainty": torch.rand(size, length, generator=generator) * mask,
     }
+    counts = lengths.clamp(min=1)[:, None]
+    features["mean_hidden"] = features["hidden"].sum(dim=1) / counts
+    features["frozen_mean_hidden"] = features["frozen_hidden"].sum(dim=1) / counts
     return Rollout(
         questions=list(questions or ["one question"] * size),
         completions=list(completions),

@@ -1,40 +1,41 @@
 """Token features at no extra forward pass: read off while the policy generates.
 
 Every decoding step computes the final-norm output and the logits that the sampled token comes from. Two hooks reduce
-them to four numbers per token, so (B, T, V) logits never exist, nor (B, T, H) states unless a bonus needs them.
+them to the few numbers per token that somebody asked for, so (B, T, V) logits never exist, nor (B, T, H) states unless
+a bonus needs them.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from training.features import Head
+from training.features import MEAN_HIDDEN, TOKEN_FEATURES, Head, compute_dtype
 from training.policy import base_of
 
 
-class _Stage(NamedTuple):
-    """What one call of ``generate`` gave: its rows of the batch, and for each of its tokens the statistics (b, ...)."""
+@dataclass
+class _Stage:
+    """What one call of ``generate`` gave.
+
+    Attributes:
+        rows: its b rows of the batch.
+        start: tokens that these rows had before.
+        steps: for each new token its statistics by name, (b,) or, of states that are kept, (b, H).
+        state: (b, H) float32, that of the newest token.
+        ended: (b,) bool, completions that ended before the newest token.
+        total: (b, H) float32, sum of the states of the completions' tokens.
+    """
 
     rows: list[int]
-    steps: list[dict[str, Tensor]]
-
-
-def _joined(stages: list[_Stage], size: int, length: int) -> dict[str, Tensor]:
-    """Each statistic as (size, length, ...): one stage behind the other, 0 where there is nothing."""
-    first = stages[0].steps[0]
-    joined = {name: value.new_zeros(size, length, *value.shape[1:]) for name, value in first.items()}
-    start = 0
-    for rows, steps in stages:
-        # Generation that ran on behind the longest completion leaves steps that belong to no token.
-        steps = steps[: length - start]
-        for name, whole in joined.items():
-            whole[rows, start : start + len(steps)] = torch.stack([step[name] for step in steps], dim=1)
-        start += len(steps)
-    return joined
+    start: int
+    steps: list[dict[str, Tensor]] = field(default_factory=list)
+    state: Tensor | None = None
+    ended: Tensor | None = None
+    total: Tensor | None = None
 
 
 class GenerationCapture:
@@ -43,24 +44,32 @@ class GenerationCapture:
     Args:
         model: the unwrapped policy, an adapter on it or not.
         temperature: sampling temperature T; the features are those of softmax(logits / T).
-        keep_hidden: whether "hidden" is asked for; states (B, T, H) float32 are kept only then.
+        names: the features of `training.features.TOKEN_FEATURES` to make; nothing is computed for others.
+        end_ids: tokens that end a completion.
     """
 
-    def __init__(self, model, temperature: float, keep_hidden: bool):
+    def __init__(
+        self,
+        model,
+        temperature: float,
+        names: Collection[str] = TOKEN_FEATURES,
+        end_ids: Collection[int] = (),
+    ):
         self.model = base_of(model)
         self.temperature = temperature
-        self.keep_hidden = keep_hidden
+        self.names = frozenset(names)
+        self.end_ids = sorted(end_ids)
         self.head = Head.of(model)
         self._stages: list[_Stage] = []
+        self._states: Tensor | None = None
 
     @contextmanager
-    def capturing(self, rows: Sequence[int]) -> Iterator[None]:
+    def capturing(self, rows: Sequence[int], start: int = 0) -> Iterator[None]:
         """While open, each forward of the policy adds the distribution of one next token of each of ``rows``.
 
-        ``rows`` are numbers of completions in the batch. A further stage of the same batch goes on where the last one
-        stopped.
+        ``rows`` are numbers of completions in the batch, which have ``start`` tokens already.
         """
-        self._stages.append(_Stage(list(rows), []))
+        self._stages.append(_Stage(list(rows), start))
         hooks = [
             self.model.base_model.register_forward_hook(self._keep_states),
             self.model.register_forward_hook(self._keep_statistics, with_kwargs=True),
@@ -72,45 +81,103 @@ class GenerationCapture:
                 hook.remove()
 
     def _keep_states(self, module, args, output) -> None:
-        self._stages[-1].steps.append({"hidden": output[0][:, -1].float()})
+        self._states = output[0][:, -1]  # (b, length, H) -> (b, H), a view that is gone when this forward is
 
     def _keep_statistics(self, module, args, inputs, output) -> None:
-        steps = self._stages[-1].steps
-        if len(steps) > 1:  # what is read now was drawn from the step before
-            self._add_target_logit(steps[-2], inputs["input_ids"][:, -1])
-        logits = output.logits[:, -1].float() / self.temperature
-        logsumexp = logits.logsumexp(dim=-1)
-        steps[-1] |= {
-            "logsumexp": logsumexp,
-            "mean": logits.mean(dim=-1),
-            "entropy": logsumexp - (logits * (logits - logsumexp[:, None]).exp()).sum(dim=-1),
-        }
+        stage, tokens = self._stages[-1], inputs["input_ids"][:, -1]
+        states, self._states = self._states, None
+        if stage.steps:  # what is read now was drawn from the step before
+            self._add_target_logit(stage, tokens)
+        step = {}
+        if "hidden" in self.names:
+            step["hidden"] = states.to(compute_dtype(states), copy=True)
+        if "logps" in self.names:
+            stage.state = states.to(torch.float32, copy=True)
+        if MEAN_HIDDEN in self.names:
+            self._add_to_total(stage, states, tokens)
+        if self.names & {"logps", "self_certainty", "entropy"}:
+            step |= self._statistics(output.logits[:, -1])
+        stage.steps.append(step)
 
-    def _add_target_logit(self, step: dict[str, Tensor], tokens: Tensor) -> None:
-        """Complete ``step`` with the logit (b,) of ``tokens`` (b,), for which alone it holds the states until then."""
-        hidden = step["hidden"] if self.keep_hidden else step.pop("hidden")
-        logits = self.head.logits_of(hidden[:, None], tokens[:, None], self.model.get_output_embeddings())
-        step["target_logit"] = logits[:, 0] / self.temperature
+    def _statistics(self, logits: Tensor) -> dict[str, Tensor]:
+        """What is asked for of the distribution softmax(logits / T), each (b,), from ``logits`` (b, V)."""
+        logits = logits.float() if self.temperature == 1.0 else logits.float() / self.temperature
+        found = {"logsumexp": logits.logsumexp(dim=-1)}
+        if "self_certainty" in self.names:
+            found["mean"] = logits.mean(dim=-1)
+        if "entropy" in self.names:
+            found["entropy"] = expected_surprise(logits, found["logsumexp"])
+        return found
+
+    def _add_target_logit(self, stage: _Stage, tokens: Tensor) -> None:
+        """Complete the newest step with the logit (b,) of ``tokens`` (b,) that were drawn from it."""
+        if "logps" in self.names:
+            logits = self.head.logits_of(stage.state[:, None], tokens[:, None], self.model.get_output_embeddings())
+            stage.steps[-1]["target_logit"] = logits[:, 0] / self.temperature
+
+    def _add_to_total(self, stage: _Stage, states: Tensor, read: Tensor) -> None:
+        """Add ``states`` (b, H), unless the token ``read`` (b,) or one before it ended the completion."""
+        if not stage.steps:
+            stage.ended = torch.zeros_like(read, dtype=torch.bool)
+            stage.total = states.to(torch.float32, copy=True)
+            return
+        stage.ended |= torch.isin(read, read.new_tensor(self.end_ids))
+        stage.total += states.masked_fill(stage.ended[:, None], 0.0)
 
     def features(self, completion_ids: Tensor, completion_mask: Tensor) -> dict[str, Tensor]:
-        """`training.features.TOKEN_FEATURES` of the batch captured last, float32, zero on padding.
+        """The features that were asked for, of the batch captured last, zero on padding; empties the capture.
 
-        ``completion_ids`` (B, T) are the sampled tokens, right padded, ``completion_mask`` (B, T) bool. Empties the
-        capture. "hidden" is missing unless it was to be kept.
+        ``completion_ids`` (B, T) are the sampled tokens, right padded, ``completion_mask`` (B, T) bool. What they are
+        is said in `training.features.FeaturePass`.
         """
         stages, self._stages = self._stages, []
-        end = 0
-        for rows, steps in stages:
-            end += len(steps)
-            self._add_target_logit(steps[-1], completion_ids[rows, min(end, completion_ids.size(1)) - 1])
-        mask = completion_mask.float()
-        stacked = _joined(stages, *completion_ids.shape)
-        uniform = math.log(self.model.get_output_embeddings().weight.size(0))
-        features = {
-            "logps": (stacked["target_logit"] - stacked["logsumexp"]) * mask,
-            "entropy": stacked["entropy"] * mask,
-            "self_certainty": (stacked["logsumexp"] - stacked["mean"] - uniform) * mask,
-        }
-        if self.keep_hidden:
-            features["hidden"] = stacked["hidden"] * mask[..., None]
+        for stage in stages:
+            last = min(stage.start + len(stage.steps), completion_ids.size(1)) - 1
+            self._add_target_logit(stage, completion_ids[stage.rows, last])
+        features = {}
+        if MEAN_HIDDEN in self.names:
+            features[MEAN_HIDDEN] = _mean_state(stages, completion_mask)
+        if self.names - {MEAN_HIDDEN}:
+            features |= self._per_token(_joined(stages, *completion_ids.shape), completion_mask)
         return features
+
+    def _per_token(self, joined: dict[str, Tensor], completion_mask: Tensor) -> dict[str, Tensor]:
+        """The features (B, T) and (B, T, H) from the statistics in ``joined``."""
+        mask, features = completion_mask.float(), {}
+        if "logps" in self.names:
+            features["logps"] = (joined["target_logit"] - joined["logsumexp"]) * mask
+        if "entropy" in self.names:
+            features["entropy"] = joined["entropy"] * mask
+        if "self_certainty" in self.names:
+            uniform = math.log(self.model.get_output_embeddings().weight.size(0))
+            features["self_certainty"] = (joined["logsumexp"] - joined["mean"] - uniform) * mask
+        if "hidden" in self.names:
+            features["hidden"] = joined["hidden"].masked_fill_(~completion_mask[..., None], 0.0)
+        return features
+
+
+def expected_surprise(logits: Tensor, logsumexp: Tensor) -> Tensor:
+    """Entropy (b,), in nats, of softmax(``logits``), (b, V), whose log normaliser is ``logsumexp`` (b,)."""
+    return logsumexp - (logits * (logits - logsumexp[:, None]).exp()).sum(dim=-1)
+
+
+def _joined(stages: list[_Stage], size: int, length: int) -> dict[str, Tensor]:
+    """Each statistic of the steps as (size, length, ...), 0 where there is nothing; empties the steps."""
+    first = stages[0].steps[0]
+    joined = {name: value.new_zeros(size, length, *value.shape[1:]) for name, value in first.items()}
+    device = next(iter(joined.values())).device
+    for stage in stages:
+        rows = torch.tensor(stage.rows, device=device)
+        # Generation that ran on behind the longest completion leaves steps that belong to no token.
+        for position, step in enumerate(stage.steps[: length - stage.start], stage.start):
+            for name, whole in joined.items():
+                whole[rows, position] = step.pop(name)
+    return joined
+
+
+def _mean_state(stages: list[_Stage], completion_mask: Tensor) -> Tensor:
+    """Mean state (B, H) of each completion's tokens, float32."""
+    total = stages[0].total.new_zeros(len(completion_mask), stages[0].total.size(1))
+    for stage in stages:
+        total[stage.rows] += stage.total
+    return total / completion_mask.sum(dim=1, keepdim=True).clamp(min=1)

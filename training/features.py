@@ -14,14 +14,19 @@ import torch
 from torch import Tensor
 from trl.models.utils import disable_gradient_checkpointing
 
-from training.buckets import buckets_of, in_order
+from training.buckets import buckets_of
 from training.errors import UserError
 from training.policy import base_of
 from training.sharding import final_states, most_passes, whole_head
 
-TOKEN_FEATURES = frozenset({"hidden", "logps", "self_certainty", "entropy"})
+MEAN_HIDDEN = "mean_hidden"  # the one feature of a completion as a whole, (B, H)
+TOKEN_FEATURES = frozenset({"hidden", MEAN_HIDDEN, "logps", "self_certainty", "entropy"})
 # Of the policy as it was before training -> the feature it is on that policy.
-FROZEN_FEATURES = {"frozen_hidden": "hidden", "frozen_self_certainty": "self_certainty"}
+FROZEN_FEATURES = {
+    "frozen_hidden": "hidden",
+    f"frozen_{MEAN_HIDDEN}": MEAN_HIDDEN,
+    "frozen_self_certainty": "self_certainty",
+}
 CHUNK_TOKENS = 256  # whose logits exist at once on the chunked path
 
 
@@ -34,6 +39,18 @@ def refuse_sharded(bonuses, is_refused: bool) -> None:
             "launch with FSDP 2 (configs/accelerate/fsdp.yaml), which shards as much, or use a bonus on texts and "
             "verdicts."
         )
+
+
+def compute_dtype(states: Tensor) -> torch.dtype:
+    """The type in which a pass computes that gave ``states``: that of autocast where it is on."""
+    kind = states.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
+
+
+def mean_state(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the tokens in ``mask`` (B, T) of ``hidden`` (B, T, H), float32 (B, H); zeros where there is none."""
+    total = (hidden.float() * mask[..., None]).sum(dim=1)  # (B, T, H) -> (B, H)
+    return total / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -98,7 +115,10 @@ class FeaturePass:
         autocast,
         names: Collection[str] = TOKEN_FEATURES,
     ) -> dict[str, Tensor]:
-        """The features of `TOKEN_FEATURES` in ``names``, float32, zero on padding: (B, T), (B, T, H) for "hidden".
+        """The features of `TOKEN_FEATURES` in ``names``, float32, zero on padding: (B, T), or of states as follows.
+
+        "hidden" is (B, T, H) in the type that the pass computes in (`compute_dtype`), "mean_hidden" (B, H) its mean
+        over the completion's tokens, taken in float32 before anything is rounded or put together.
 
         ``prompt_ids`` (B, P) are left padded, ``completion_ids`` (B, T) right padded, masks are bool; ``autocast`` is
         the context manager factory under which the policy runs.
@@ -110,15 +130,16 @@ class FeaturePass:
         ]
         passes = most_passes(self.model, len(buckets), completion_ids.device)
         head = whole_head(self.model) if "self_certainty" in names else None
-        chunks = []
+        found: dict[str, Tensor] = {}
         with disable_gradient_checkpointing(self.model, None):
             # Passes beyond its own a process makes for the others alone, over its shortest completions.
             for rows, longest in buckets + [buckets[0]] * (passes - len(buckets)):
                 completions = completion_ids[rows, :longest], completion_mask[rows, :longest]
                 with autocast():
-                    chunks.append(self._chunk(prompt_ids[rows], prompt_mask[rows], *completions, names, head))
-        length, own = completion_ids.size(1), chunks[: len(buckets)]
-        return {name: in_order([chunk[name] for chunk in own], buckets, length) for name in names}
+                    chunk = self._chunk(prompt_ids[rows], prompt_mask[rows], *completions, names, head)
+                for name in names:
+                    _put(chunk[name], name, rows, completion_ids.shape, found)
+        return found
 
     def _chunk(self, prompt_ids, prompt_mask, completion_ids, completion_mask, names, head) -> dict[str, Tensor]:
         length = completion_ids.size(1)
@@ -127,9 +148,9 @@ class FeaturePass:
         mask = completion_mask.float()
         base = base_of(self.model)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask.long(), "use_cache": False}
-        if set(names) == {"hidden"}:  # no need of the head, which may be a third of the work
+        if set(names) <= {"hidden", MEAN_HIDDEN}:  # no need of the head, which may be a third of the work
             states = final_states(self.model, base.base_model, **inputs)
-            return {"hidden": states[:, -length - 1 : -1].float() * mask[..., None]}
+            return _of_states(states[:, -length - 1 : -1], completion_mask, names)
         labels = input_ids.masked_fill(~attention_mask, -100)
         labels[:, :-length] = -100
         captured = []
@@ -140,9 +161,7 @@ class FeaturePass:
             hook.remove()
         hidden = captured[0][:, -length - 1 : -1].float()
         logps = output.log_probs[:, -length:].float()
-        features = {"logps": logps * mask}
-        if "hidden" in names:
-            features["hidden"] = hidden * mask[..., None]
+        features = {"logps": logps * mask} | _of_states(captured[0][:, -length - 1 : -1], completion_mask, names)
         if "entropy" in names:
             features["entropy"] = output.entropy[:, -length:].float() * mask
         if "self_certainty" in names:
@@ -168,3 +187,27 @@ class FeaturePass:
             logits = self.head.finish(output_head(chunk.to(output_head.weight.dtype))) / self.temperature
             parts.append(logits.logsumexp(dim=-1) - logits.mean(dim=-1) - math.log(logits.size(-1)))
         return torch.cat(parts)
+
+
+def _of_states(states: Tensor, mask: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+    """Those of ``names`` that are made of ``states`` (b, t, H) alone, given the (b, t) mask."""
+    found = {}
+    if "hidden" in names:
+        found["hidden"] = states.to(compute_dtype(states)).masked_fill(~mask[..., None], 0.0)
+    if MEAN_HIDDEN in names:
+        found[MEAN_HIDDEN] = mean_state(states, mask)
+    return found
+
+
+def _put(part: Tensor, name: str, rows: list[int], shape: torch.Size, found: dict[str, Tensor]) -> None:
+    """Write ``part``, the feature ``name`` of ``rows``, into ``found[name]`` of a batch of ``shape`` (B, T).
+
+    (b, t, ...) goes into (B, T, ...), "mean_hidden" (b, H) into (B, H): no second copy of a batch's states is made.
+    """
+    per_token = name != MEAN_HIDDEN
+    if name not in found:
+        found[name] = part.new_zeros(shape[0], *(shape[1:] if per_token else ()), *part.shape[1 + per_token :])
+    if per_token:
+        found[name][rows, : part.size(1)] = part
+    else:
+        found[name][rows] = part

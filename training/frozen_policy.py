@@ -16,7 +16,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from intrinsic.base import Bonus
 from training.errors import UserError
-from training.features import FROZEN_FEATURES, FeaturePass
+from training.features import FROZEN_FEATURES, MEAN_HIDDEN, FeaturePass
 
 
 def check_reference(bonuses: Iterable[Bonus], options, config) -> None:
@@ -94,7 +94,8 @@ class FrozenPolicy:
                     **tokens, autocast=self._autocast, names={FROZEN_FEATURES[name] for name in names}
                 )
         width = tokens["completion_ids"].size(1)
-        return {name: features[FROZEN_FEATURES[name]][:, :width] for name in names}
+        cut = {name: value if name == MEAN_HIDDEN else value[:, :width] for name, value in features.items()}
+        return {name: cut[FROZEN_FEATURES[name]] for name in names}
 
     def _present(self):
         """While open, the pass runs on the initial weights, on the device."""

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -57,9 +57,11 @@ class Rollout:
         prompt_ids, prompt_mask: (B, P) token ids, left padded, and bool mask; None without tokens.
         vocab_size: number of token ids the policy's embedding has; 0 without tokens.
         features: tensors of the shared feature pass by name, only those some bonus `needs`:
-            "hidden" (B, T, H) final-norm output at the position that predicts each token, "logps" (B, T),
-            "self_certainty" (B, T), "entropy" (B, T), and of the policy before training "frozen_hidden" (B, T, H) and
-            "frozen_self_certainty" (B, T).
+            "hidden" (B, T, H) final-norm output at the position that predicts each token, in the type that the policy
+            computes in, "mean_hidden" (B, H) its mean over the completion's tokens, "logps" (B, T), "self_certainty"
+            (B, T), "entropy" (B, T), and of the policy before training "frozen_hidden" (B, T, H),
+            "frozen_mean_hidden" (B, H) and "frozen_self_certainty" (B, T). For a mean alone ask for the mean: the
+            states of all tokens are thousands of times as large.
         decode: token id lists -> texts; None without tokens.
         encode: shared text encoder, list of n texts -> (n, d) float32 on the rollout's device.
     """
@@ -92,6 +94,10 @@ class Rollout:
 
     def __len__(self) -> int:
         return len(self.completions)
+
+    def without_states(self) -> "Rollout":
+        """This rollout without the hidden states of single tokens, its one large part."""
+        return replace(self, features={k: value for k, value in self.features.items() if value.dim() < 3})
 
     @property
     def device(self) -> torch.device:

@@ -128,9 +128,10 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
         self._capture = None
         if self._has_other_sampler or is_sharded(policy):  # what is captured has to meet the head's weights again
             capture_features = False
-        if capture_features and self.bonuses.needs & TOKEN_FEATURES:
-            self._capture = GenerationCapture(policy, self.temperature, keep_hidden="hidden" in self.bonuses.needs)
-        read = frozenset() if self._capture else self.bonuses.needs & TOKEN_FEATURES
+        names = self.bonuses.needs & TOKEN_FEATURES
+        if capture_features and names:
+            self._capture = GenerationCapture(policy, self.temperature, names, self.eos_token_ids)
+        read = frozenset() if self._capture else names
         self._shared_pass = SharedPass(self._feature_pass, read, takes_old_logps(args), self.accelerator.autocast)
         self._frozen = frozen
         if frozen is not None:
@@ -152,7 +153,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
         def generate(rows: Sequence[int], ids: list[list[int]], most: int) -> list[list[int]]:
             self.generation_config.max_new_tokens = most
             try:
-                with capture.capturing(rows) if capture else nullcontext():
+                start = len(ids[0]) - len(prompt_ids[rows[0]])
+                with capture.capturing(rows, start) if capture else nullcontext():
                     return whole(ids, *args, **kwargs)[0]
             finally:
                 self.generation_config.max_new_tokens = longest
@@ -243,12 +245,14 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
         if self._pretrained:
             for bonus in self._pretrained:
                 bonus.update(self._rollout)
+            self._rollout = self._rollout.without_states()
             return output
         self._join_after_normalisation(output)
         self._log_metrics(self.bonuses.update(self._rollout))
         if self.completions_dir is not None and self.accelerator.is_main_process:
             step = self.state.global_step
             write_completions(self.completions_dir, step, self._logs, self._rollout, self._scored)
+        self._rollout = self._rollout.without_states()  # nobody reads them while the policy trains
         return output
 
     def pretrain_bonuses(self) -> None:

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -19,7 +20,7 @@ from trl.trainer.utils import add_fused_lm_head
 from intrinsic.base import Bonus, WeightSchedule
 from training import staged_generation
 from training.capture import GenerationCapture
-from training.features import TOKEN_FEATURES, FeaturePass
+from training.features import TOKEN_FEATURES, FeaturePass, mean_state
 from training.padding import pad_tokens
 from training.policy import load_policy
 
@@ -84,7 +85,7 @@ def generate(model, capture):
 @pytest.mark.parametrize("model_class, config", MODELS.values(), ids=MODELS.keys())
 def test_captured_features_equal_those_of_the_forward_pass(model_class, config, adapter):
     model = build(model_class, config, adapter)
-    capture = GenerationCapture(model, 0.7, keep_hidden=True)
+    capture = GenerationCapture(model, 0.7, end_ids=[1])
     prompts, prompt_mask, tokens, mask = generate(model, capture)
     captured = capture.features(tokens, mask)
     passed = FeaturePass(model, 0.7, batch_size=3)(prompts, prompt_mask, tokens, mask, nullcontext)
@@ -93,9 +94,23 @@ def test_captured_features_equal_those_of_the_forward_pass(model_class, config, 
         torch.testing.assert_close(captured[name], values, atol=1e-4, rtol=1e-4)
 
 
+def test_a_mean_taken_while_sampling_is_that_of_the_completions_tokens_alone():
+    _, _, tokens, _ = generate(model := build(*MODELS["plain"]), GenerationCapture(model, 0.7))
+    end = int(tokens[0, 4])
+    capture = GenerationCapture(model := build(*MODELS["plain"]), 0.7, {"hidden", "mean_hidden"}, end_ids=[end])
+    _, _, again, _ = generate(model, capture)
+    assert torch.equal(tokens, again)
+    ended = (tokens == end).int()
+    mask = ended.cumsum(dim=1) - ended == 0
+    assert mask.sum(dim=1).min() < mask.size(1), "a completion ends early"
+    captured = capture.features(tokens, mask)
+    mean = mean_state(captured["hidden"], mask)
+    torch.testing.assert_close(captured["mean_hidden"], mean, atol=1e-6, rtol=1e-6)
+
+
 def test_hooks_are_gone_and_the_capture_empty_afterwards():
     model = build(*MODELS["plain"])
-    capture = GenerationCapture(model, 0.7, keep_hidden=False)
+    capture = GenerationCapture(model, 0.7, {"logps"})
     _, _, tokens, mask = generate(model, capture)
     assert "hidden" not in capture.features(tokens, mask)
     model(torch.ones(1, 3, dtype=torch.long))
@@ -103,13 +118,64 @@ def test_hooks_are_gone_and_the_capture_empty_afterwards():
         capture.features(tokens, mask)
 
 
-@pytest.mark.parametrize("keep_hidden", [False, True])
-def test_states_are_held_for_one_token_at_a_time_unless_asked_for(keep_hidden):
-    capture = GenerationCapture(build(*MODELS["plain"]), 0.7, keep_hidden)
-    generate(capture.model, capture)
+def held(capture):
+    """Every tensor that ``capture`` holds."""
+    for stage in capture._stages:
+        yield from (value for value in (stage.state, stage.ended, stage.total) if value is not None)
+        for step in stage.steps:
+            yield from step.values()
+
+
+class Operations(TorchDispatchMode):
+    """Names of the operations that run while it is open."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("hidden", set()),
+        ("mean_hidden", set()),
+        ("logps", {"logsumexp"}),
+        ("self_certainty", {"logsumexp", "mean"}),
+        ("entropy", {"logsumexp", "exp", "mul", "sub", "sum", "unsqueeze"}),
+    ],
+)
+def test_only_what_is_asked_for_is_computed_and_no_view_of_the_prompts_states_is_kept(monkeypatch, name, expected):
+    capture = GenerationCapture(build(*MODELS["plain"]), 1.0, {name}, end_ids=[1])
+    statistics, operations = capture._statistics, Operations()
+
+    def watched(logits):
+        with operations:
+            return statistics(logits)
+
+    monkeypatch.setattr(capture, "_statistics", watched)
+    _, _, tokens, mask = generate(capture.model, capture)
+    assert operations.names - {"slice", "alias"} == expected
+    kept = list(held(capture))
+    assert kept and all(value.untyped_storage().nbytes() == value.nbytes for value in kept)
+    assert max(value.numel() for value in kept) == (3 if expected and name != "logps" else 3 * SIZES["hidden_size"])
+    assert capture.features(tokens, mask).keys() == {name} and capture._states is None
+
+
+@pytest.mark.parametrize("names", [{"logps"}, {"logps", "hidden"}], ids=str)
+def test_states_are_held_for_one_token_at_a_time_unless_asked_for(names):
+    capture = GenerationCapture(build(*MODELS["plain"]), 0.7, names)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, _, tokens, mask = generate(capture.model, capture)
     (stage,) = capture._stages
-    assert len(stage.steps) > 2 and "hidden" in stage.steps[-1]
-    assert {"hidden" in step for step in stage.steps[:-1]} == {keep_hidden}
+    assert len(stage.steps) > 2 and stage.state.dtype == torch.float32
+    assert {"hidden" in step for step in stage.steps} == {"hidden" in names}
+    if "hidden" in names:
+        assert capture.features(tokens, mask)["hidden"].dtype == torch.bfloat16
+    assert not any(stage.steps) or "hidden" not in names, "joined states leave the steps"
 
 
 def test_captured_bonuses_cost_no_forward_pass(trainer_factory, random_policy):

@@ -20,7 +20,8 @@ from transformers import (
 )
 from trl.trainer.utils import add_fused_lm_head
 
-from training.features import FeaturePass
+from training.buckets import buckets_of
+from training.features import FeaturePass, mean_state
 from training.padding import pad_tokens
 
 SIZES = {
@@ -50,10 +51,14 @@ def test_self_certainty_is_float32_under_autocast():
     prompts, prompt_mask = pad_tokens([[5, 6, 7], [8]], "left", 0, "cpu")
     tokens, mask = pad_tokens([[9, 10, 11, 12, 13, 14], [15, 16]], "right", 0, "cpu")
     bfloat16 = partial(torch.autocast, "cpu", torch.bfloat16)
+    states = []
+    model.model.register_forward_hook(lambda module, args, output: states.append(output[0][:, 2:-1].float()))
     found = FeaturePass(model, 1.0, batch_size=2)(prompts, prompt_mask, tokens, mask, bfloat16)
     weight = model.lm_head.weight.detach()
-    target = (found["hidden"] * weight[tokens]).sum(-1)
-    expected = target - found["logps"] - found["hidden"] @ weight.mean(0) - torch.log(torch.tensor(97.0))
+    ((rows, _),) = buckets_of(mask, 3)
+    hidden = states[0][torch.tensor(rows).argsort()]
+    target = (hidden * weight[tokens]).sum(-1)
+    expected = target - found["logps"] - hidden @ weight.mean(0) - torch.log(torch.tensor(97.0))
     torch.testing.assert_close(found["self_certainty"][mask], expected[mask], atol=1e-4, rtol=1e-4)
 
 
@@ -84,3 +89,30 @@ def test_features_equal_those_of_full_logits_whatever_the_head(model_class, conf
     for name, values in expected.items():
         torch.testing.assert_close(found[name][mask], values[mask], atol=1e-4, rtol=1e-4)
         assert not found[name][~mask].any()
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+def test_states_are_in_the_type_of_the_pass_and_their_mean_is_that_of_the_unrounded_ones(precision, monkeypatch):
+    monkeypatch.setattr("training.buckets.MIN_TOKENS", {"cpu": 6})
+    set_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
+    add_fused_lm_head(model, outputs=("log_probs", "entropy"))
+    prompts, prompt_mask = pad_tokens([[5, 6, 7], [8], [9]], "left", 0, "cpu")
+    tokens, mask = pad_tokens([[9, 10, 11, 12, 13, 14], [15, 16], []], "right", 0, "cpu")
+    assert len(buckets_of(mask, 3)) > 1
+    autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision == torch.bfloat16)
+    features = FeaturePass(model, 1.0, batch_size=1)
+    seen = {}
+
+    def keep(module, args, output):  # one row at a time, each without the padding behind its bucket
+        seen[len(seen)] = output[0][0, 2:-1].float()
+
+    hook = model.model.register_forward_hook(keep)
+    found = features(prompts, prompt_mask, tokens, mask, autocast, {"hidden", "mean_hidden"})
+    hook.remove()
+    whole = torch.zeros(3, 6, 16)
+    for row, states in zip([row for rows, _ in buckets_of(mask, 3) for row in rows], seen.values(), strict=True):
+        whole[row, : len(states)] = states
+    assert found["hidden"].shape == (3, 6, 16) and found["hidden"].dtype == precision
+    assert torch.equal(found["hidden"], (whole * mask[..., None]).to(precision))
+    assert found["mean_hidden"].dtype == torch.float32 and torch.equal(found["mean_hidden"], mean_state(whole, mask))

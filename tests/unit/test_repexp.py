@@ -11,6 +11,7 @@ from intrinsic.repexp import RepExp, leverage, sparse_projection
 from tests.unit.repexp_cases import PLAIN, X, Y, close, make, random_rows
 from training.bonus_pipeline import BonusPipeline, reward_advantages
 from training.errors import UserError
+from training.features import mean_state
 from training.flags_policy import RepExpFlags
 
 # ---- the quantity
@@ -35,8 +36,9 @@ def test_leverage_is_that_of_the_explicit_matrix():
 
 def test_state_is_the_mean_over_the_tokens_of_a_response():
     rollout = make([X, Y, X])
-    rollout.features["hidden"] = torch.tensor([[X, X, X], [X, Y, Y], [X, Y, [9.0, 9.0]]])
+    hidden = torch.tensor([[X, X, X], [X, Y, Y], [X, Y, [9.0, 9.0]]])
     rollout.completion_mask = torch.tensor([[True] * 3, [True] * 3, [True, True, False]])
+    rollout.features["mean_hidden"] = mean_state(hidden, rollout.completion_mask)
     features, _ = RepExp(features="unit").represent(rollout)
     root = 0.5**0.5
     close(features[0], [X, [0.2**0.5, 0.8**0.5], [root, root]])
@@ -185,7 +187,7 @@ def test_state_that_is_not_finite_reaches_the_guard_and_spoils_no_other(paid):
 
 def test_score_changes_nothing_and_is_float32():
     bonus, rollout = RepExp(use_memory=True, **PLAIN), make([X, X, Y])
-    rollout.features["hidden"] = rollout.features["hidden"].bfloat16().requires_grad_()
+    rollout.features["mean_hidden"] = rollout.features["mean_hidden"].bfloat16().requires_grad_()
     score = bonus.score(rollout)
     assert score.dtype == torch.float32 and not score.requires_grad and bonus.memory is None
 
@@ -195,8 +197,8 @@ def test_score_changes_nothing_and_is_float32():
 
 def test_initial_model_reads_the_states_of_the_frozen_policy():
     bonus = RepExp(model="initial", **PLAIN)
-    assert bonus.needs == {"frozen_hidden"} and RepExp().needs == {"hidden"}
-    close(bonus.score(make([X, X, Y], feature="frozen_hidden")), [1 / 3, 1 / 3, 0.5])
+    assert bonus.needs == {"frozen_mean_hidden"} and RepExp().needs == {"mean_hidden"}
+    close(bonus.score(make([X, X, Y], feature="frozen_mean_hidden")), [1 / 3, 1 / 3, 0.5])
 
 
 def test_built_from_its_flags_and_told_apart_on_resume():

@@ -7,10 +7,11 @@ import torch
 
 from intrinsic import build_bonus
 from intrinsic.error_conditioned import Conditioning
-from intrinsic.rnd import RandomNetworkDistillation, pooled
+from intrinsic.rnd import RandomNetworkDistillation
 from tests.unit.rnd_cases import TEXTS, fixed, reference
 from training.bonus_pipeline import reward_advantages
 from training.errors import UserError
+from training.features import mean_state
 from training.options import IntrinsicOptions
 from training.state_io import load_state, save_state
 
@@ -120,7 +121,7 @@ def patterns(rollout_factory, new_share=0.0):
     familiar = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]) + 0.3 * torch.randn(16, 6, 6, generator=generator)
     if new_share:
         familiar[0] = torch.tensor([-1.0, 0.0, 1.0, 2.0, -2.0, 1.0])
-    rollout.features["frozen_hidden"] = familiar
+    rollout.features["frozen_mean_hidden"] = mean_state(familiar, rollout.completion_mask)
     return rollout
 
 
@@ -139,9 +140,9 @@ def test_a_pattern_seen_often_loses_its_bonus_and_a_new_one_has_it(rollout_facto
 
 def test_novelty_in_fixed_mode_does_not_depend_on_length_or_padding():
     hidden = torch.ones(1, 4, 3)
-    short = pooled(hidden, torch.tensor([[True, True, False, False]]))
-    torch.testing.assert_close(short, pooled(hidden, torch.ones(1, 4, dtype=torch.bool)))
-    assert pooled(hidden, torch.zeros(1, 4, dtype=torch.bool)).tolist() == [[0.0] * 3]
+    short = mean_state(hidden, torch.tensor([[True, True, False, False]]))
+    torch.testing.assert_close(short, mean_state(hidden, torch.ones(1, 4, dtype=torch.bool)))
+    assert mean_state(hidden, torch.zeros(1, 4, dtype=torch.bool)).tolist() == [[0.0] * 3]
 
 
 @pytest.mark.parametrize("make", [reference, fixed])
@@ -163,7 +164,7 @@ def test_edge_cases(make, rollout_factory):
     same = rollout_factory(["12"] * 4, [0] * 4)
     same.completion_ids = same.completion_ids[:1].expand(4, -1)
     same.prompt_ids = same.prompt_ids[:1].expand(4, -1)
-    same.features["frozen_hidden"] = same.features["frozen_hidden"][:1].expand(4, -1, -1)
+    same.features["frozen_mean_hidden"] = same.features["frozen_mean_hidden"][:1].expand(4, -1)
     assert bonus.score(same).tolist() == [0.0] * 4
     empty = rollout_factory([""] * 4, [0] * 4)
     bonus.update(empty)
@@ -173,7 +174,7 @@ def test_edge_cases(make, rollout_factory):
 def test_a_broken_hidden_state_spoils_neither_the_network_nor_other_rows(rollout_factory):
     bonus, rollout = fixed(), rollout_factory(TEXTS, [0] * 4)
     bonus.update(rollout_factory(TEXTS, [0] * 4))
-    rollout.features["frozen_hidden"][2, 0, 0] = math.inf
+    rollout.features["frozen_mean_hidden"][2, 0] = math.inf
     assert bonus.score(rollout).isfinite().tolist() == [True, True, False, True]
     bonus.update(rollout)
     assert all(parameter.isfinite().all() for parameter in bonus.networks.predictor.parameters())
@@ -227,7 +228,7 @@ def test_flags_reach_the_bonus():
     bonus = build_bonus("rnd", options)
     assert bonus.conditioning == Conditioning("reference", 3.0, 40.0, True, 1024) and bonus.lr == 0.5
     assert bonus.identity()["center"] is True
-    assert bonus.needs == frozenset() and build_bonus("rnd", IntrinsicOptions()).needs == {"frozen_hidden"}
+    assert bonus.needs == frozenset() and build_bonus("rnd", IntrinsicOptions()).needs == {"frozen_mean_hidden"}
 
 
 def test_without_features_the_way_out_is_named(rollout_factory):

@@ -10,6 +10,7 @@ from trl.trainer.utils import RepeatSampler
 from analysis.completions import read_completions
 from intrinsic.base import Bonus, WeightSchedule
 from training.errors import RunError, UserError
+from training.features import mean_state
 from training.policy import load_policy, load_tokenizer
 from training.sampler import EpochSampler
 
@@ -174,6 +175,16 @@ def test_features_match_full_logits(trainer_factory, random_policy, capture):
     torch.testing.assert_close(rollout.features["hidden"][keep], hidden[keep], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("pretrain", [False, True])
+def test_states_of_single_tokens_are_not_held_while_the_policy_trains(trainer_factory, monkeypatch, pretrain):
+    bonus = RecordingBonus(needs={"hidden", "frozen_hidden", "mean_hidden", "logps"})
+    trainer = trainer_factory([bonus], [WeightSchedule(1.0)])
+    monkeypatch.setattr(trainer, "_pretrained", [bonus] if pretrain else [])
+    one_batch(trainer)
+    assert pretrain or bonus.rollouts[0].features.keys() == bonus.needs
+    assert trainer._rollout.features.keys() == {"mean_hidden", "logps"}
+
+
 @pytest.mark.parametrize(("settings", "taken"), [({}, False), ({"num_iterations": 2}, True)], ids=str)
 def test_old_log_probs_are_taken_where_plain_grpo_takes_them_whatever_the_bonus(settings, taken, trainer_factory):
     """Else the ratio is exactly 1 with and without a bonus; taken, they come from the pass that serves the bonus."""
@@ -326,16 +337,20 @@ def test_the_penaltys_pass_over_the_reference_serves_the_bonuses_and_the_penalty
         trainer.train()
         return policy, len(passes), bonus
 
-    (plain, plain_passes, _), (served, served_passes, bonus) = trained(set()), trained({"frozen_hidden"})
+    needs = {"frozen_hidden", "frozen_mean_hidden"}
+    (plain, plain_passes, _), (served, served_passes, bonus) = trained(set()), trained(needs)
     assert served_passes == plain_passes > 0
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), served.parameters(), strict=True))
-    assert bonus.rollouts[0].features["frozen_hidden"].abs().max() > 0
+    features = bonus.rollouts[0].features
+    mean = mean_state(features["frozen_hidden"], bonus.rollouts[0].completion_mask)
+    assert torch.equal(features["frozen_mean_hidden"], mean) and mean.abs().max() > 0
 
 
 @pytest.mark.fault("F11")
 def test_rows_that_training_masks_still_have_frozen_features(trainer_factory):
     settings = {"beta": 0.1, "mask_truncated_completions": True, "max_completion_length": 4}
-    bonus = RecordingBonus(needs={"frozen_hidden", "hidden"})
+    bonus = RecordingBonus(needs={"frozen_hidden", "hidden", "frozen_mean_hidden", "mean_hidden"})
     trainer_factory([bonus], [WeightSchedule()], policy=load_policy("tiny"), **settings).train()
     features = bonus.rollouts[0].features
-    torch.testing.assert_close(features["frozen_hidden"], features["hidden"], atol=1e-3, rtol=1e-3)
+    for name in ("hidden", "mean_hidden"):
+        torch.testing.assert_close(features[f"frozen_{name}"], features[name], atol=1e-3, rtol=1e-3)
