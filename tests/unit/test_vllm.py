@@ -14,6 +14,7 @@ from tests.equivalence.compare import assert_same_bits
 from tests.equivalence.scripted import build, weights_of
 from tests.vllm_stub import Client, engine_of, own_environment, standing_in
 from training.errors import UserError
+from training.features import FROZEN_FEATURES
 from training.policy import load_policy, load_tokenizer
 
 LORA = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -79,7 +80,7 @@ def test_every_bonus_trains_on_one_pass_per_batch(name, layout, tmp_path):
     assert engine_of(trainer).syncs == len(batches) == 2
     assert any(not torch.equal(before[key], value) for key, value in weights_of(trainer).items())
     # With an adapter a bonus that reads the initial policy has a pass of it besides, with the adapter off.
-    initial = layout[1] and bool(trainer.bonuses.needs & {"frozen_hidden", "frozen_self_certainty"})
+    initial = layout[1] and bool(trainer.bonuses.needs & FROZEN_FEATURES.keys())
     assert passes == [1 + initial] * 2
     for batch in batches:
         assert batch["advantages"].isfinite().all()
