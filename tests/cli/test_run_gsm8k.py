@@ -105,7 +105,7 @@ def test_two_processes_share_the_evaluation(problems, tmp_path):
     report = json.loads((tmp_path / "eval" / "step_000001.json").read_text())
     sampled = [record["id"] for record in report["records"] if record["pass"] == "sampled"]
     assert sampled == [0, 1, 2, 3] and report["metrics"]["accuracy"]["n"] == 4
-    assert result.stdout.count("before training") == 1 and (tmp_path / "best" / "held_out.json").exists()
+    assert result.stdout.count("validation at step 0") == 1 and (tmp_path / "best" / "held_out.json").exists()
     completions = pd.read_parquet(next((tmp_path / "completions").glob("*.parquet")))
     assert len(completions) == 2 * 2 * 4  # processes x prompts x generations
 
