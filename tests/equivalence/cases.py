@@ -1,7 +1,6 @@
 """The runs whose equivalences are tested: every registered bonus, other ways some of them work, compositions."""
 
-from intrinsic import REGISTRY, bonus_class
-from intrinsic.count_objective import CountObjective
+from intrinsic import REGISTRY
 
 # Small networks, warm-ups that end with the first of the few batches of a test, a clip that leaves entropies alone, and
 # a partition by which two right answers of a group differ.
@@ -30,6 +29,13 @@ MODES = {
     "knn+,cfn token,rnd": {"use_ir": "knn+,cfn,rnd", "ir_weight": "1,0.5,0.5", "cfn_level": "token"},
     "maxrl,entropy-adv, mass matched": {"use_ir": "maxrl,entropy-adv", "match_mass": True},
 }
-# Objectives of the group's count have no state and differ in two numbers per group: one stands for all.
-APART = [name for name in REGISTRY if name == "passk" or not issubclass(bonus_class(name), CountObjective)]
-CASES = {name: FAST | flags for name, flags in ({name: {"use_ir": name} for name in APART} | MODES).items()}
+
+# Bonuses without state that go the same way through trainer and checkpoint as another case -> that case.
+STANDS_FOR = {
+    **dict.fromkeys(("maxrl", "nsr", "risk"), "passk"),
+    "unlikely": "smooth",
+    "majority": "outcome batch",
+    "certain": "entropy-adv",
+}
+ALONE = {name: {"use_ir": name} for name in REGISTRY if name not in STANDS_FOR}
+CASES = {name: FAST | flags for name, flags in (ALONE | MODES).items()}
