@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from intrinsic import build_bonuses
+from intrinsic import REGISTRY, build_bonuses
 from tests.conftest import make_rollout, stub_encode
 from tests.device_tags import CUDA, DeviceTags, claim, claimed
 from tests.equivalence.cases import CASES, FAST
@@ -19,20 +19,24 @@ CORRECT = [1, 0, 0, 1, 0, 0, 1, 0]
 QUESTIONS = ["first"] * 4 + ["second"] * 4
 ANSWERS = ["3", "6", "4", None, "8", None, "3", "16"]
 GROUP = 4
-WAYS = CASES | {
-    name: FAST | flags
-    for name, flags in {
-        "cfn pretrained": {"use_ir": "cfn", "cfn_pretrain": 1},
-        "knn+ legacy": {"use_ir": "knn+", "memory_legacy": True},
-        "rnd reference, whole groups": {"use_ir": "rnd", "rnd_mode": "reference", "rnd_center": False},
-        "outcome constant": {"use_ir": "outcome", "outcome_baseline": "constant"},
-        "repexp projected": {"use_ir": "repexp", "repexp_dim": 4, "repexp_features": "centered"},
-        "ltree of trees": {"use_ir": "ltree", "ltree_form": "tree"},
-        "entropy of all": {"use_ir": "entropy", "entropy_mode": "total"},
-        "shuffle:cfn": {"use_ir": "shuffle:cfn"},
-        "shuffle:rnd": {"use_ir": "shuffle:rnd"},
-    }.items()
-}
+WAYS = (
+    {name: FAST | {"use_ir": name} for name in REGISTRY}
+    | CASES
+    | {
+        name: FAST | flags
+        for name, flags in {
+            "cfn pretrained": {"use_ir": "cfn", "cfn_pretrain": 1},
+            "knn+ legacy": {"use_ir": "knn+", "memory_legacy": True},
+            "rnd reference, whole groups": {"use_ir": "rnd", "rnd_mode": "reference", "rnd_center": False},
+            "outcome constant": {"use_ir": "outcome", "outcome_baseline": "constant"},
+            "repexp projected": {"use_ir": "repexp", "repexp_dim": 4, "repexp_features": "centered"},
+            "ltree of trees": {"use_ir": "ltree", "ltree_form": "tree"},
+            "entropy of all": {"use_ir": "entropy", "entropy_mode": "total"},
+            "shuffle:cfn": {"use_ir": "shuffle:cfn"},
+            "shuffle:rnd": {"use_ir": "shuffle:rnd"},
+        }.items()
+    }
+)
 
 
 def rollout_on_gpu(step):
