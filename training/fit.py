@@ -47,7 +47,8 @@ def report(run, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[s
     yield f"{'free now':<44} {free / GIB:8.2f} GiB"
     flop = 8.0 * expected.parameters * work.generation_batch * (work.prompt + work.completion)
     if expected.peak > free:
-        yield f"should not fit; take less by, in this order, each on top of those before: {advice(run.options, work)}"
+        flags = advice(run.options, work, free)
+        yield f"should not fit; take less by, in this order, each on top of those before: {flags}"
     if device.type == "cpu" and (expected.peak > free or flop > MOST_CPU_FLOP):
         yield f"no step was tried: this CPU would be short of memory, or busy too long ({flop:.0e} operations a step)"
         return

@@ -129,6 +129,12 @@ RULES = (
         "vLLM samples (--use_vllm)",
     ),
     Rule(
+        "sampling_batch",
+        lambda run: run.config.use_vllm or run.config.use_transformers_continuous_batching,
+        "another sampler than Hugging Face's generate takes completions as they fit (--use_vllm, "
+        "--use_transformers_continuous_batching)",
+    ),
+    Rule(
         "entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target",
         lambda run: not run.config.use_adaptive_entropy,
         "the entropy coefficient is constant (--use_adaptive_entropy)",

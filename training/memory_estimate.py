@@ -4,11 +4,15 @@ The policy is built and run on fake tensors, which have shapes and no data. What
 pass is counted tensor by tensor, so attention, autocast, adapters and checkpointing need no formulas of their own.
 """
 
+import copy
+import json
 import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from peft import get_peft_model
@@ -47,6 +51,10 @@ class Work:
         initial_copy: whether bonuses hold a copy of the initial policy, see `training.frozen_policy`.
         encoder: bytes of a text encoder on the same device.
         memories: bytes that bonuses hold in main memory when their memories are full.
+        sampling_batch: completions that one call of ``generate`` samples; 0: the whole generation batch.
+        captured_states, frozen_states: how many features hold a state of width H of every token, read off the
+            generation or of the initial policy.
+        mean_states: how many features hold one float32 state of every completion.
     """
 
     micro_batch: int
@@ -62,11 +70,19 @@ class Work:
     initial_copy: bool = False
     encoder: int = 0
     memories: int = 0
+    sampling_batch: int = 0
+    captured_states: int = 0
+    frozen_states: int = 0
+    mean_states: int = 0
+
+    @property
+    def sampled_at_once(self) -> int:
+        return min(self.sampling_batch or self.generation_batch, self.generation_batch)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes by item: what is always held, what training adds, what generation adds; and the policy's parameters.
+    """Bytes by item: what is always held, what training, generation and scoring add; and the policy's parameters.
 
     ``main_memory`` is apart from the device's where there is an accelerator.
     """
@@ -77,128 +93,207 @@ class Estimate:
     main_memory: dict[str, int]
     parameters: int
     device: str
+    scoring: dict[str, int] = field(default_factory=dict)
 
     @property
     def peak(self) -> int:
-        """Most bytes of the device at once: training and generation take turns."""
-        phases = max(sum(self.training.values()), sum(self.generation.values()))
+        """Most bytes of the device at once: training, generation and the bonuses' scores take turns."""
+        phases = max(sum(phase.values()) for phase in (self.training, self.generation, self.scoring))
         shared = sum(self.main_memory.values()) if self.device == "cpu" else 0
         return sum(self.held.values()) + phases + shared
 
     def lines(self) -> Iterator[str]:
         """One line per item, then the peak."""
-        phases = {"training: ": self.training, "generation: ": self.generation, "main memory: ": self.main_memory}
-        for phase, items in {"": self.held, **phases}.items():
+        phases = {"training: ": self.training, "generation: ": self.generation, "scoring: ": self.scoring}
+        for phase, items in {"": self.held, **phases, "main memory: ": self.main_memory}.items():
             for name, size in items.items():
                 yield f"{phase + name:<44} {size / GIB:8.2f} GiB"
         yield f"{'at most at once':<44} {self.peak / GIB:8.2f} GiB"
 
 
+class _Traced(NamedTuple):
+    """Bytes that depend on the shapes of the pass: see `_trace`."""
+
+    kept: int
+    recomputed: int
+    cache: int
+    prefill: int
+
+
+class _Weights(NamedTuple):
+    """Bytes of weights, see `_weights`, and whether all layers are alike."""
+
+    all: int
+    trained: int
+    trained_casts: int
+    casts: int
+    initial_copy: int
+    parameters: int
+    layers_alike: bool
+
+
 def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) -> Estimate:
     """Memory of training a policy of that ``architecture``.
 
-    The micro-batch is taken as full: every prompt and every completion as long as they may be. The two phases count
-    their own temporaries; the allocator's fragmentation is not counted.
+    The micro-batch is taken as full: every prompt and every completion as long as they may be. The phases count their
+    own temporaries; the allocator's fragmentation is not counted.
     """
-    width, ids = architecture.get_text_config().hidden_size, architecture.get_text_config().vocab_size
-    with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        model = _build(architecture, policy, work.attention)
-        weights = sum(_weight_bytes(name, value, policy) for name, value in model.named_parameters())
-        parameters = sum(value.numel() for value in model.parameters())
-        trained = sum(value.nbytes for value in model.parameters() if value.requires_grad)
-        copy_bytes = _copy_bytes(model, work.bfloat16) if work.initial_copy else 0
-        tokens = work.prompt + work.completion
-        kept = _kept_for_backward(model, work.micro_batch, tokens, work.bfloat16)
-        layers = architecture.get_text_config().num_hidden_layers
-        if work.checkpointing:
-            _checkpoint(model)
-            # While one layer is computed again, its own tensors are there too.
-            kept = _kept_for_backward(model, work.micro_batch, tokens, work.bfloat16) + kept // layers
-        cache, prefill = _generation(model, work.prompt, work.bfloat16)
+    text = architecture.get_text_config()
+    width, ids, layers = text.hidden_size, text.vocab_size, text.num_hidden_layers
+    key = type(architecture), json.dumps(architecture.to_dict(), sort_keys=True, default=str), _Key(architecture)
+    settings = tuple((item.name, getattr(policy, item.name)) for item in fields(PolicyOptions))
+    weights = _weights(key, settings, work.attention, work.bfloat16)
+    tokens = work.prompt + work.completion
+    shape = work.micro_batch, tokens, work.prompt, work.bfloat16, work.checkpointing
+    if weights.layers_alike and layers > 2:
+        traced = _extended(*(_trace(key, settings, work.attention, *shape, count) for count in (1, 2)), layers)
+    else:
+        traced = _trace(key, settings, work.attention, *shape, layers)
+    kept = traced.kept
+    if work.checkpointing:
+        # At the end of the forward pass autocast holds the casts of all weights; later, while one layer is computed
+        # again, its own tensors are there, casts included.
+        kept = traced.recomputed + max(weights.trained_casts, traced.kept // layers)
     tile = min(TILE_TOKENS, work.micro_batch * work.completion) * min(TILE_IDS, ids)
     head_gradient = 0 if policy.lora else ids * width * torch.float32.itemsize
+    rows = work.sampled_at_once
+    state = width * (torch.bfloat16.itemsize if work.bfloat16 else policy.weight_dtype().itemsize)
+    states = work.generation_batch * work.completion * state
+    on_device = weights.initial_copy if work.initial_copy and work.device != "cpu" else 0
     held = {
-        "weights": weights,
-        "gradients": trained,
-        "AdamW": ADAMW_MOMENTS * trained,
-        "reference model": work.reference * weights,
+        "weights": weights.all,
+        "gradients": weights.trained,
+        "AdamW": ADAMW_MOMENTS * weights.trained,
+        "reference model": work.reference * weights.all,
         "text encoder": work.encoder,
     }
-    main_memory = {"memories of the bonuses, when full": work.memories, "copy of the initial policy": copy_bytes}
-    rows = work.generation_batch
+    generation = {
+        f"keys and values of {rows} x {tokens} tokens": math.ceil(rows * tokens * traced.cache * (1 + 1 / layers)),
+        "prompts": rows * work.prompt * traced.prefill,
+        "scores of the next token": rows * ids * SAMPLING_COPIES * torch.float32.itemsize,
+        "weights in the compute type": weights.casts,
+        "states for the bonuses": work.captured_states * states,
+    }
+    scoring = {
+        # What was read off the generation is put together from single steps: twice.
+        "states for the bonuses": (2 * work.captured_states + work.frozen_states) * states
+        + work.mean_states * work.generation_batch * width * torch.float32.itemsize,
+        "copy of the initial policy": on_device,
+    }
+    main_memory = {
+        "memories of the bonuses, when full": work.memories,
+        "copy of the initial policy": weights.initial_copy if work.initial_copy else 0,
+    }
     return Estimate(
-        held={name: size for name, size in held.items() if size},
+        held=_present(held),
         training={
             f"activations of {work.micro_batch} x {tokens} tokens": kept,
             "tiles of the output head": tile * TILE_ENTRY_BYTES.get(work.device, TILE_ENTRY_BYTES_OTHER)
             + head_gradient,
         },
-        generation={
-            f"keys and values of {rows} x {tokens} tokens": math.ceil(rows * tokens * cache * (1 + 1 / layers)),
-            "prompts": rows * work.prompt * prefill,
-            "scores of the next token": rows * ids * SAMPLING_COPIES * torch.float32.itemsize,
-        },
-        main_memory={name: size for name, size in main_memory.items() if size},
-        parameters=parameters,
+        generation=_present(generation),
+        main_memory=_present(main_memory),
+        parameters=weights.parameters,
         device=work.device,
+        scoring=_present(scoring),
     )
 
 
-def savings(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) -> list[tuple[str, int]]:
-    """(flag, peak bytes with it and those before it), what changes the experiment least first; none that saves nothing.
-
-    The first three leave the update as it is; the third lets bonuses see half as many completions at a time.
-    """
-    found, peak = [], estimate(architecture, policy, work).peak
-    for choose in (_smaller_micro_batch, _checkpointing, _smaller_generation, _adapter, _shorter):
-        choice = choose(policy, work)
-        if choice is None:
-            continue
-        flag, *changed = choice
-        after = estimate(architecture, *changed).peak
-        if after < peak:
-            found.append((flag, after))
-            policy, work = changed
-            peak = after
-    return found
+def _present(items: dict[str, int]) -> dict[str, int]:
+    return {name: size for name, size in items.items() if size}
 
 
-def _smaller_micro_batch(policy: PolicyOptions, work: Work):
-    smaller = _half(work.micro_batch)
-    return (f"--micro_batch {smaller}", policy, replace(work, micro_batch=smaller)) if smaller else None
+class _Key:
+    """An architecture beside its JSON in the key of a cache, itself equal to every other."""
+
+    def __init__(self, architecture: PretrainedConfig):
+        self.architecture = architecture
+
+    def __eq__(self, other):
+        return isinstance(other, _Key)
+
+    def __hash__(self):
+        return 0
 
 
-def _checkpointing(policy: PolicyOptions, work: Work):
-    if work.checkpointing:
-        return None
-    return "--gradient_checkpointing true", policy, replace(work, checkpointing=True)
+@contextmanager
+def _fake_mode() -> Iterator[None]:
+    with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
-def _smaller_generation(policy: PolicyOptions, work: Work):
-    smaller = work.generation_batch // 2
-    if smaller % work.micro_batch or smaller % work.num_generations:
-        return None
-    steps = smaller // work.micro_batch
-    return f"--steps_per_generation {steps}", policy, replace(work, generation_batch=smaller)
+@lru_cache(maxsize=64)
+def _weights(key, settings, attention: str | None, bfloat16: bool) -> _Weights:
+    """Bytes of the weights: all, trained; casts that autocast makes of trained and of all; the initial copy."""
+    policy = PolicyOptions(**dict(settings))
+    with _fake_mode():
+        model = _build(key[-1].architecture, policy, attention)
+        linear = {
+            id(value): value
+            for module in model.modules()
+            if isinstance(module, torch.nn.Linear)
+            for value in module.parameters(recurse=False)
+        }
+        cast = [
+            value
+            for name, value in model.named_parameters()
+            if id(value) in linear and value.dtype == torch.float32 and not _is_quantised(name, value, policy)
+        ]
+        head = model.get_output_embeddings().weight
+        if bfloat16 and all(value is not head for value in cast) and head.dtype == torch.float32:
+            cast.append(head)
+        casts = [(value.numel() * torch.bfloat16.itemsize * bfloat16, value.requires_grad) for value in cast]
+        return _Weights(
+            all=sum(_weight_bytes(name, value, policy) for name, value in model.named_parameters()),
+            trained=sum(value.nbytes for value in model.parameters() if value.requires_grad),
+            trained_casts=sum(size for size, is_trained in casts if is_trained),
+            casts=sum(size for size, _ in casts),
+            initial_copy=_copy_bytes(model, bfloat16),
+            parameters=sum(value.numel() for value in model.parameters()),
+            layers_alike=_layers_alike(model),
+        )
 
 
-def _adapter(policy: PolicyOptions, work: Work):
-    return (
-        None
-        if policy.lora
-        else ("--lora", replace(policy, lora=True), replace(work, reference=False, initial_copy=False))
-    )
+def _layers_alike(model) -> bool:
+    """Whether each layer has the modules and shapes of the first, and attends as the first does."""
+    text = model.config.get_text_config()
+    layers = getattr(_backbone(model), "layers", None)
+    kinds = getattr(text, "layer_types", None) or [None]
+    if layers is None or len(layers) != text.num_hidden_layers or len(set(kinds)) > 1:
+        return False
+    looks = {
+        (
+            tuple((name, type(module)) for name, module in layer.named_modules()),
+            tuple((name, value.shape, value.dtype, value.requires_grad) for name, value in layer.named_parameters()),
+        )
+        for layer in layers
+    }
+    return len(looks) == 1
 
 
-def _shorter(policy: PolicyOptions, work: Work):
-    shorter = work.completion // 2
-    return (f"--L {shorter}", policy, replace(work, completion=shorter)) if shorter else None
+@lru_cache(maxsize=256)
+def _trace(key, settings, attention, rows, tokens, prompt, bfloat16, checkpointing, layers: int) -> _Traced:
+    """What a pass over the first ``layers`` layers keeps for backward, whole and recomputed, and generation holds."""
+    architecture = copy.deepcopy(key[-1].architecture)
+    text = architecture.get_text_config()
+    if layers != text.num_hidden_layers:
+        text.num_hidden_layers = layers
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[:layers]
+    with _fake_mode():
+        model = _build(architecture, PolicyOptions(**dict(settings)), attention)
+        kept, recomputed = _kept_for_backward(model, rows, tokens, bfloat16), 0
+        if checkpointing:
+            _checkpoint(model)
+            recomputed = _kept_for_backward(model, rows, tokens, bfloat16)
+        return _Traced(kept, recomputed, *_generation(model, prompt, bfloat16))
 
 
-def _half(count: int) -> int:
-    """The largest divisor of ``count`` that is at most half of it; 0 for 1."""
-    return next((part for part in range(count // 2, 0, -1) if count % part == 0), 0)
+def _extended(one: _Traced, two: _Traced, layers: int) -> _Traced:
+    """What ``layers`` equal layers take, from what one and two of them do."""
+    whole = (first + (layers - 1) * (second - first) for first, second in zip(one, two, strict=True))
+    return _Traced(*whole)
 
 
 def _build(architecture: PretrainedConfig, policy: PolicyOptions, attention: str | None):
@@ -223,11 +318,13 @@ def _fake(value: torch.Tensor) -> torch.Tensor:
     return torch.nn.Parameter(empty, value.requires_grad) if isinstance(value, torch.nn.Parameter) else empty
 
 
+def _is_quantised(name: str, value: torch.Tensor, policy: PolicyOptions) -> bool:
+    is_frozen_matrix = policy.load_in_4bit and value.dim() == 2 and not value.requires_grad
+    return is_frozen_matrix and "embed" not in name and "lm_head" not in name
+
+
 def _weight_bytes(name: str, value: torch.Tensor, policy: PolicyOptions) -> int:
-    is_quantised = policy.load_in_4bit and value.dim() == 2 and not value.requires_grad
-    if is_quantised and "embed" not in name and "lm_head" not in name:
-        return math.ceil(value.numel() * FOUR_BITS)
-    return value.nbytes
+    return math.ceil(value.numel() * FOUR_BITS) if _is_quantised(name, value, policy) else value.nbytes
 
 
 def _copy_bytes(model, bfloat16: bool) -> int:

@@ -10,8 +10,9 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 from intrinsic.base import Bonus
 from training.errors import RunError
-from training.features import FROZEN_FEATURES
-from training.memory_estimate import GIB, Work, savings
+from training.features import FROZEN_FEATURES, MEAN_HIDDEN
+from training.memory_estimate import GIB, Work
+from training.memory_savings import savings
 from training.policy import architecture_of, attention_of, resolve
 from training.run_options import RunConfig, RunOptions
 
@@ -22,7 +23,8 @@ def work_of(options: RunOptions, config: RunConfig, bonuses: list[Bonus], encode
     width = architecture_of(options.model_name).get_text_config().hidden_size
     if encoder_model is not None:
         width = encoder_model.get_embedding_dimension()
-    needs_copy = any(bonus.needs & FROZEN_FEATURES.keys() for bonus in bonuses)
+    needs = frozenset().union(*(bonus.needs for bonus in bonuses))
+    needs_copy = bool(needs & FROZEN_FEATURES.keys())
     return Work(
         micro_batch=config.per_device_train_batch_size,
         generation_batch=config.per_device_train_batch_size * config.steps_per_generation,
@@ -37,6 +39,10 @@ def work_of(options: RunOptions, config: RunConfig, bonuses: list[Bonus], encode
         initial_copy=needs_copy and not (config.beta > 0 or options.lora),
         encoder=sum(value.nbytes for value in encoder_model.parameters()) if encoder_model is not None else 0,
         memories=sum(bonus.capacity_bytes(width) for bonus in bonuses),
+        sampling_batch=config.sampling_batch,
+        captured_states=int("hidden" in needs),
+        frozen_states=int("frozen_hidden" in needs),
+        mean_states=len(needs & {MEAN_HIDDEN, f"frozen_{MEAN_HIDDEN}"}),
     )
 
 
@@ -57,9 +63,12 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def advice(options: RunOptions, work: Work) -> str:
-    """Flags that take less memory, least change to the experiment first, with the estimated peak after each."""
-    found = savings(architecture_of(options.model_name), options, work)
+def advice(options: RunOptions, work: Work, limit: int | None = None) -> str:
+    """Flags that take less memory, least change to the experiment first, with the estimated peak after each.
+
+    As many as it takes to stay within ``limit`` bytes; without a limit each flag once.
+    """
+    found = savings(architecture_of(options.model_name), options, work, limit)
     return "; ".join(f"{flag} (about {peak / GIB:.2f} GiB)" for flag, peak in found)
 
 

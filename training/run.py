@@ -158,6 +158,7 @@ class Run:
             identity=self.identity,
             completions_dir=self.path / "completions",
             keep_checkpoints=self.options.keep_checkpoints or None,
+            sampling_batch=config.sampling_batch,
             callbacks=list(callbacks),
         )
 

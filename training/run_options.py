@@ -102,6 +102,11 @@ class RunConfig(TrackedConfig, GRPOConfig):
         "Completions per forward and backward pass, for less memory; 0: bs * num_generations. Same update either way, "
         "but with --loss_type bnpo or --top_entropy_quantile below 1, which look at the tokens of one pass.",
     )
+    sampling_batch: int = _flag(
+        0,
+        "Completions that each process samples at once with Hugging Face's generate, for less memory; 0: all of a "
+        "generation batch. The completions that a seed draws depend on it; their distribution does not.",
+    )
     bf16: bool | None = _flag(
         None,
         "Compute in bfloat16 by autocast; unset: where the device is fast in it, else float16 on a GPU and float32 on "
@@ -120,6 +125,8 @@ class RunConfig(TrackedConfig, GRPOConfig):
                 raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
         if self.num_generations < 2:
             raise UserError(f"--num_generations={self.num_generations}: GRPO compares completions; use at least 2.")
+        if self.sampling_batch < 0:
+            raise UserError(f"--sampling_batch={self.sampling_batch} must be 0 (all at once) or more.")
         self._set_batch()
         self.max_completion_length = self.L
         self.num_train_epochs = self.nepochs

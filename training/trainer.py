@@ -43,6 +43,7 @@ from training.sampler import EpochSampler
 from training.sharded_training import ShardedTraining
 from training.sharding import is_sharded, shard, whole_weights
 from training.shared_pass import SharedPass, takes_old_logps
+from training.sliced_generation import in_slices
 from training.staged_generation import allows_stages, in_stages
 from training.vllm_engine import adapter_weights, prepare_engine
 from training.watchdogs import text_metrics
@@ -65,6 +66,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
             of the bonuses.
         completions_dir: folder that gets one parquet per generation batch, one row per completion; None for none.
         keep_checkpoints: how many complete checkpoints to keep; None for all.
+        sampling_batch: completions of a process that one call of Hugging Face's ``generate`` samples; 0: all of a
+            generation batch.
         capture_features: read token features off the generation where Hugging Face generates; else, and with vLLM,
             they take a forward pass, see training/shared_pass.py.
         Everything else goes to `GRPOTrainer`; ``args.reward_weights`` are those of ``reward_funcs`` alone.
@@ -83,6 +86,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
         identity: dict | None = None,
         completions_dir: Path | None = None,
         keep_checkpoints: int | None = None,
+        sampling_batch: int = 0,
         capture_features: bool = True,
         **trainer_kwargs,
     ):
@@ -92,6 +96,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
         self.identity = identity or {bonus.name: bonus.identity() for bonus in self.bonuses.bonuses}
         self.completions_dir = completions_dir
         self.keep_checkpoints = keep_checkpoints
+        self.sampling_batch = sampling_batch
         self.num_extrinsic = len(reward_funcs)
         columns = [BonusColumn(bonus, part) for bonus, part in self.bonuses.reward_columns]
         if args.reward_weights is not None:
@@ -159,9 +164,10 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
             finally:
                 self.generation_config.max_new_tokens = longest
 
+        generate = in_slices(generate, self.sampling_batch)
         if self._samples_in_stages:
             return in_stages(generate, prompt_ids, longest, self.eos_token_ids), None
-        if capture:
+        if capture or self.sampling_batch:
             return generate(range(len(prompt_ids)), prompt_ids, longest), None
         return whole(prompt_ids, *args, **kwargs)
 

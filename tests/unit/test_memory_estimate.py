@@ -7,8 +7,10 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
+from training import memory_estimate
 from training.frozen_policy import FrozenPolicy
-from training.memory_estimate import FOUR_BITS, GIB, SAMPLING_COPIES, Work, estimate, savings
+from training.memory_estimate import FOUR_BITS, GIB, SAMPLING_COPIES, Work, estimate
+from training.memory_savings import savings
 from training.policy import EMBEDDED, PolicyOptions, load_policy
 
 WORK = Work(
@@ -144,21 +146,23 @@ def test_copy_of_the_initial_policy_is_counted_in_main_memory_as_it_is_held(arch
 
 def test_advice_comes_in_order_and_each_flag_takes_less(architecture):
     found = savings(architecture, PolicyOptions(), WORK)
-    first = ["--micro_batch 2", "--gradient_checkpointing true", "--steps_per_generation 2"]
+    first = ["--micro_batch 2", "--gradient_checkpointing true", "--sampling_batch 4"]
     assert [flag for flag, _ in found] == [*first, "--lora", "--L 11"]
     peaks = [estimate(architecture, PolicyOptions(), WORK).peak, *[peak for _, peak in found]]
     assert peaks == sorted(set(peaks), reverse=True)
-    adapter = replace(WORK, micro_batch=2, checkpointing=True, generation_batch=4, reference=False)
+    adapter = replace(WORK, micro_batch=2, checkpointing=True, sampling_batch=4, reference=False)
     assert dict(found)["--lora"] == estimate(architecture, PolicyOptions(lora=True), adapter).peak
     with_all = replace(WORK, micro_batch=1, checkpointing=True)
     left = [flag for flag, _ in savings(architecture, PolicyOptions(lora=True), with_all)]
-    assert left == ["--steps_per_generation 4", "--L 11"]
+    assert left == ["--sampling_batch 4", "--L 11"]
 
 
 def test_where_generation_is_the_peak_it_is_what_the_advice_is_about(architecture):
     work = replace(WORK, micro_batch=1, generation_batch=64, checkpointing=True)
     flags = [flag for flag, _ in savings(architecture, PolicyOptions(), work)]
-    assert flags[0] == "--steps_per_generation 32"
+    assert flags[0] == "--sampling_batch 32"
+    states = replace(work, captured_states=1)
+    assert "--steps_per_generation 32" in [flag for flag, _ in savings(architecture, PolicyOptions(), states)]
     odd_groups = replace(work, generation_batch=6, num_generations=6)
     assert not any("per_generation" in flag for flag, _ in savings(architecture, PolicyOptions(), odd_groups))
 
@@ -176,3 +180,82 @@ def test_no_weight_is_allocated_for_a_large_policy():
         parameters = AutoModelForCausalLM.from_config(shape).num_parameters()
     found = estimate(shape, PolicyOptions(), replace(WORK, attention=None))
     assert found.parameters == parameters and found.held["weights"] == 4 * parameters > 16 * 2**30
+
+
+def test_advice_goes_on_until_the_peak_is_within_the_limit(architecture):
+    work = replace(WORK, generation_batch=64, completion=118, checkpointing=False)
+    least = replace(work, micro_batch=1, checkpointing=True, sampling_batch=1)
+    limit = estimate(architecture, PolicyOptions(), least).peak
+    found = savings(architecture, PolicyOptions(), work, limit)
+    flags = [flag.split()[0] for flag, _ in found]
+    assert found[-1][1] <= limit < found[-2][1]
+    assert flags.count("--sampling_batch") > 1 and not {"--lora", "--L", "--steps_per_generation"} & set(flags)
+    once = savings(architecture, PolicyOptions(), work)
+    assert savings(architecture, PolicyOptions(), work, once[0][1]) == once[:1]
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_what_one_and_two_layers_take_is_extended_to_what_all_of_them_do(lora, checkpointing, monkeypatch):
+    shape = Qwen2Config(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    work = replace(WORK, bfloat16=True, checkpointing=checkpointing, attention="sdpa")
+    extended = estimate(shape, PolicyOptions(lora=lora), work)
+    weights = memory_estimate._weights
+    monkeypatch.setattr(memory_estimate, "_weights", lambda *key: weights(*key)._replace(layers_alike=False))
+    assert estimate(shape, PolicyOptions(lora=lora), work) == extended
+
+
+def test_layers_that_differ_are_traced_one_by_one():
+    shape = Qwen2Config(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        layer_types=["full_attention", "full_attention", "full_attention", "sliding_attention"],
+        use_sliding_window=True,
+        sliding_window=8,
+    )
+    with torch.device("meta"):
+        assert not memory_estimate._layers_alike(AutoModelForCausalLM.from_config(shape))
+
+
+def test_casts_of_autocast_count_in_generation_and_with_recomputation(architecture):
+    policy = load_policy("tiny")
+    linear = [module.weight for module in policy.modules() if isinstance(module, torch.nn.Linear)]
+    work = replace(WORK, bfloat16=True)
+    found = estimate(architecture, PolicyOptions(), work)
+    assert found.generation["weights in the compute type"] == 2 * sum(weight.numel() for weight in linear)
+    assert "weights in the compute type" not in estimate(architecture, PolicyOptions(), WORK).generation
+    short = replace(work, checkpointing=True, micro_batch=1, prompt=1, completion=1)
+    assert next(iter(estimate(architecture, PolicyOptions(), short).training.values())) > 2 * sum(
+        weight.numel() for weight in linear
+    )
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_states_and_the_copy_of_the_initial_policy_count_while_bonuses_are_scored(architecture, bfloat16):
+    work = replace(WORK, device="cuda", bfloat16=bfloat16, frozen_states=1, mean_states=1, initial_copy=True)
+    found = estimate(architecture, PolicyOptions(), work)
+    states = torch.empty(8, 22, architecture.hidden_size, dtype=torch.bfloat16 if bfloat16 else torch.float32)
+    assert found.scoring == {
+        "states for the bonuses": states.nbytes + 4 * 8 * architecture.hidden_size,
+        "copy of the initial policy": found.main_memory["copy of the initial policy"],
+    }
+    read_off = estimate(architecture, PolicyOptions(), replace(WORK, bfloat16=bfloat16, captured_states=1))
+    assert read_off.generation["states for the bonuses"] == states.nbytes
+
+
+def test_keys_values_and_scores_are_those_of_the_completions_sampled_at_once(architecture):
+    whole, sliced = (
+        estimate(architecture, PolicyOptions(), replace(WORK, sampling_batch=n)).generation for n in (0, 2)
+    )
+    assert list(whole.values()) == pytest.approx([4 * size for size in sliced.values()], rel=1e-3)

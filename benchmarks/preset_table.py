@@ -1,0 +1,133 @@
+"""Which GPU each preset is for, and its estimated peak there with and without its memory settings; nothing measured.
+
+python -m benchmarks.preset_table [--output outputs/preset_table]
+
+The peak is that of completions and prompts that are all as long as they may be, with the text encoder and the frozen
+copy of the policy where the bonus takes one, under bfloat16 autocast. A card is counted with what it offers torch.
+"""
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import yaml
+from transformers import PretrainedConfig, Qwen3Config
+
+from benchmarks.machine import publish
+from benchmarks.shapes import architecture
+from intrinsic import build_bonuses
+from run_countdown import CountdownOptions
+from tasks.igsm_options import IGSMOptions
+from tasks.math_options import GSM8KOptions, MathIntrinsicOptions, NuminaOptions
+from training.errors import run_cli
+from training.features import FROZEN_FEATURES, MEAN_HIDDEN
+from training.flags import parse_one
+from training.memory_estimate import GIB, Work, estimate
+from training.policy import PolicyOptions
+from training.presets import PRESETS
+from training.run_options import parse_options
+
+OPTIONS = {
+    "run_gsm8k.py": (GSM8KOptions, MathIntrinsicOptions),
+    "run_math.py": (NuminaOptions, MathIntrinsicOptions),
+    "run_countdown.py": (CountdownOptions,),
+    "run_igsm.py": (IGSMOptions,),
+}
+# What is left to torch of a card's memory: GiB by the size in its name, which presets with the ending _24gb are for.
+OFFERED = {24: 22.0, 80: 79.0}
+MEMORY_SETTINGS = ("micro_batch", "gradient_checkpointing", "sampling_batch")
+ENCODER_BYTES = 4 * 22_713_216  # all-MiniLM-L6-v2 in float32
+QWEN3_4B = {
+    "vocab_size": 151_936,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 32_768,
+}
+
+
+@dataclass
+class Options:
+    """Where the table goes."""
+
+    output: str = field(default="outputs/preset_table", metadata={"help": "Path of the results, without extension."})
+
+
+def card_of(file: Path) -> int:
+    """The size in the name of the card, GB, that the preset ``file`` is for."""
+    return 24 if file.stem.endswith("_24gb") else 80
+
+
+def shape_of(model_name: str) -> PretrainedConfig:
+    """The published shape of a recipe's model, without the hub."""
+    if model_name == "Qwen/Qwen3-4B-Base":
+        return Qwen3Config(**QWEN3_4B)
+    return architecture(model_name.split("/")[1].lower().replace("-math", "").removesuffix("-instruct"))
+
+
+def shapes_of(file: Path) -> tuple[PretrainedConfig, PolicyOptions, Work]:
+    """What `estimate` takes, of the preset ``file`` on one GPU."""
+    preset = yaml.safe_load(file.read_text(encoding="utf-8"))
+    script, given = preset["script"], sys.argv
+    sys.argv = [script, "--config", str(file)]
+    try:
+        _, intrinsic, options, config = parse_options(script[4:-3], *OPTIONS[script])
+    finally:
+        sys.argv = given
+    bonuses = build_bonuses(intrinsic)
+    needs = frozenset().union(*(bonus.needs for bonus in bonuses))
+    settings = {name: getattr(options, name) for name in PolicyOptions.__dataclass_fields__}
+    policy = PolicyOptions(**settings | {"dtype": "bfloat16" if options.lora else "float32"})
+    reference = config.beta > 0 and not options.lora
+    work = Work(
+        micro_batch=config.per_device_train_batch_size,
+        generation_batch=config.per_device_train_batch_size * config.steps_per_generation,
+        num_generations=config.num_generations,
+        prompt=options.max_prompt_length,
+        completion=config.L,
+        bfloat16=True,
+        checkpointing=preset.get("gradient_checkpointing", True),
+        device="cuda",
+        attention="sdpa",
+        reference=reference,
+        initial_copy=bool(needs & FROZEN_FEATURES.keys()) and not (reference or options.lora),
+        encoder=ENCODER_BYTES * ("text_embedding" in needs),
+        sampling_batch=config.sampling_batch,
+        captured_states=int("hidden" in needs),
+        frozen_states=int("frozen_hidden" in needs),
+        mean_states=len(needs & {MEAN_HIDDEN, f"frozen_{MEAN_HIDDEN}"}),
+    )
+    return shape_of(options.model_name), policy, work
+
+
+def row(file: Path) -> tuple[str, int, int]:
+    """The line of the preset ``file``, and its peak bytes without and with its memory settings."""
+    preset = yaml.safe_load(file.read_text(encoding="utf-8"))
+    shape, policy, work = shapes_of(file)
+    step = preset["bs"] * preset["num_generations"]
+    unset = replace(work, micro_batch=step, checkpointing=False, sampling_batch=0)
+    before, after = (estimate(shape, policy, item).peak for item in (unset, work))
+    flags = ", ".join(f"{name} {str(preset[name]).lower()}" for name in MEMORY_SETTINGS if name in preset)
+    trained = "LoRA" if policy.lora else "all"
+    model = preset["model_name"].split("/")[1]
+    cells = file.stem, model, trained, f"{before / GIB:.1f}", f"{after / GIB:.1f}", f"{card_of(file)} GB", flags
+    return f"| {' | '.join(cells)} |", before, after
+
+
+def main() -> None:
+    options = parse_one(Options)
+    heads = "preset", "policy", "trained", "without, GiB", "peak, GiB", "card", "memory settings"
+    lines, peaks = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"], {}
+    for file in sorted(PRESETS.glob("*.yaml")):
+        line, before, after = row(file)
+        lines.append(line)
+        peaks[file.stem] = {"without": before, "peak": after}
+    publish(options.output, "\n".join(lines), {"offered GiB": OFFERED, "bytes": peaks})
+
+
+if __name__ == "__main__":
+    run_cli(main)
