@@ -79,7 +79,7 @@ def sample_batches(
         prompt_ids = tokenizer([rendered[index] for index in indices], add_special_tokens=are_texts)["input_ids"]
         prompt_ids = [ids for ids in prompt_ids for _ in range(decoding.samples)]
         with cast_once(model, autocast):
-            tokens = _completions(model, prompt_ids, decoding, eos_ids, tokenizer.pad_token_id, seed + number)
+            tokens = _completions(model, prompt_ids, decoding, eos_ids, tokenizer, seed + number, batch_size)
         opened = [opened_thinking(rendered[index]) for index in indices for _ in range(decoding.samples)]
         samples = [_sample(row, tokenizer, eos_ids, prefill) for row, prefill in zip(tokens, opened, strict=True)]
         count = decoding.samples
@@ -90,9 +90,10 @@ def sample_batches(
 
 @torch.no_grad()
 def _completions(
-    model, prompt_ids: list[list[int]], decoding: Decoding, eos_ids: set[int], pad_token_id: int, seed: int
+    model, prompt_ids: list[list[int]], decoding: Decoding, eos_ids: set[int], tokenizer, seed: int, at_once: int
 ) -> list[list[int]]:
-    """A completion of each prompt, up to its end token."""
+    """A completion of each prompt, up to its end token; ``at_once`` of them, which one problem's samples may exceed."""
+    pad_token_id = tokenizer.pad_token_id
 
     def generate(rows: Sequence[int], ids: list[list[int]], most: int) -> list[list[int]]:
         input_ids, mask = pad_tokens(ids, "left", pad_token_id, model.device)
@@ -113,9 +114,14 @@ def _completions(
     try:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            if model.device.type == "cpu" and allows_stages(model.generation_config):
-                return in_stages(generate, prompt_ids, decoding.max_new_tokens, eos_ids)
-            return generate(range(len(prompt_ids)), prompt_ids, decoding.max_new_tokens)
+            found = []
+            for start in range(0, len(prompt_ids), at_once):
+                part = prompt_ids[start : start + at_once]
+                if model.device.type == "cpu" and allows_stages(model.generation_config):
+                    found += in_stages(generate, part, decoding.max_new_tokens, eos_ids)
+                else:
+                    found += generate(range(len(part)), part, decoding.max_new_tokens)
+            return found
     finally:
         model.train(was_training)
 

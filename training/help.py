@@ -31,7 +31,7 @@ _NAMED = {
     "optim adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm beta epsilon epsilon_high loss_type "
     "importance_sampling_level entropy_coef use_adaptive_entropy entropy_target top_entropy_quantile bf16 fp16 "
     "gradient_checkpointing seed",
-    "evaluation": "do_eval eval_steps eval_problems eval_samples eval_temperature eval_greedy",
+    "evaluation": "do_eval eval_steps eval_problems eval_samples eval_batch_size eval_temperature eval_greedy",
     "logging and checkpoints": "output_dir run_name project report_to logging_steps log_completions save_strategy "
     "save_steps keep_checkpoints resume stop_on_collapse dry_run",
 }

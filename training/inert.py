@@ -166,6 +166,11 @@ RULES = (
         lambda run: True,
         "evaluations are this project's own (--do_eval, --eval_steps)",
     ),
+    Rule(
+        "eval_problems eval_samples eval_batch_size eval_temperature",
+        lambda run: not run.config.do_eval,
+        "nothing is evaluated (--do_eval)",
+    ),
     Rule("ir_weight", lambda run: run.intrinsic.use_ir == "no", "there is no bonus (--use_ir)"),
     Rule("ir_schedule ir_warmup_steps ir_clip match_mass", lambda run: not run.bonuses, "there is no bonus (--use_ir)"),
     Rule(

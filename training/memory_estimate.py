@@ -55,6 +55,7 @@ class Work:
         captured_states, frozen_states: how many features hold a state of width H of every token, read off the
             generation or of the initial policy.
         mean_states: how many features hold one float32 state of every completion.
+        evaluation_batch: completions that held-out evaluations sample at once; 0: there are none.
     """
 
     micro_batch: int
@@ -74,6 +75,7 @@ class Work:
     captured_states: int = 0
     frozen_states: int = 0
     mean_states: int = 0
+    evaluation_batch: int = 0
 
     @property
     def sampled_at_once(self) -> int:
@@ -82,7 +84,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes by item: what is always held, what training, generation and scoring add; and the policy's parameters.
+    """Bytes by item: what is always held, what each phase adds to it; and the policy's parameters.
 
     ``main_memory`` is apart from the device's where there is an accelerator.
     """
@@ -94,18 +96,20 @@ class Estimate:
     parameters: int
     device: str
     scoring: dict[str, int] = field(default_factory=dict)
+    evaluation: dict[str, int] = field(default_factory=dict)
 
     @property
     def peak(self) -> int:
-        """Most bytes of the device at once: training, generation and the bonuses' scores take turns."""
-        phases = max(sum(phase.values()) for phase in (self.training, self.generation, self.scoring))
+        """Most bytes of the device at once: training, generation, the bonuses' scores and evaluation take turns."""
+        phases = max(sum(phase.values()) for phase in (self.training, self.generation, self.scoring, self.evaluation))
         shared = sum(self.main_memory.values()) if self.device == "cpu" else 0
         return sum(self.held.values()) + phases + shared
 
     def lines(self) -> Iterator[str]:
         """One line per item, then the peak."""
-        phases = {"training: ": self.training, "generation: ": self.generation, "scoring: ": self.scoring}
-        for phase, items in {"": self.held, **phases, "main memory: ": self.main_memory}.items():
+        phases = {"training": self.training, "generation": self.generation, "scoring": self.scoring}
+        phases |= {"evaluation": self.evaluation, "main memory": self.main_memory}
+        for phase, items in {"": self.held, **{f"{name}: ": items for name, items in phases.items()}}.items():
             for name, size in items.items():
                 yield f"{phase + name:<44} {size / GIB:8.2f} GiB"
         yield f"{'at most at once':<44} {self.peak / GIB:8.2f} GiB"
@@ -156,7 +160,6 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
         kept = traced.recomputed + max(weights.trained_casts, traced.kept // layers)
     tile = min(TILE_TOKENS, work.micro_batch * work.completion) * min(TILE_IDS, ids)
     head_gradient = 0 if policy.lora else ids * width * torch.float32.itemsize
-    rows = work.sampled_at_once
     state = width * (torch.bfloat16.itemsize if work.bfloat16 else policy.weight_dtype().itemsize)
     states = work.generation_batch * work.completion * state
     on_device = weights.initial_copy if work.initial_copy and work.device != "cpu" else 0
@@ -167,13 +170,16 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
         "reference model": work.reference * weights.all,
         "text encoder": work.encoder,
     }
-    generation = {
-        f"keys and values of {rows} x {tokens} tokens": math.ceil(rows * tokens * traced.cache * (1 + 1 / layers)),
-        "prompts": rows * work.prompt * traced.prefill,
-        "scores of the next token": rows * ids * SAMPLING_COPIES * torch.float32.itemsize,
-        "weights in the compute type": weights.casts,
-        "states for the bonuses": work.captured_states * states,
-    }
+
+    def sampling(rows: int) -> dict[str, int]:
+        return {
+            f"keys and values of {rows} x {tokens} tokens": math.ceil(rows * tokens * traced.cache * (1 + 1 / layers)),
+            "prompts": rows * work.prompt * traced.prefill,
+            "scores of the next token": rows * ids * SAMPLING_COPIES * torch.float32.itemsize,
+            "weights in the compute type": weights.casts,
+        }
+
+    generation = sampling(work.sampled_at_once) | {"states for the bonuses": work.captured_states * states}
     scoring = {
         # What was read off the generation is put together from single steps: twice.
         "states for the bonuses": (2 * work.captured_states + work.frozen_states) * states
@@ -196,6 +202,7 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
         parameters=weights.parameters,
         device=work.device,
         scoring=_present(scoring),
+        evaluation=_present(sampling(work.evaluation_batch)) if work.evaluation_batch else {},
     )
 
 

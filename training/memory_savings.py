@@ -54,6 +54,11 @@ def _smaller_sampling(policy: PolicyOptions, work: Work):
     return (f"--sampling_batch {smaller}", policy, replace(work, sampling_batch=smaller)) if smaller else None
 
 
+def _smaller_evaluation(policy: PolicyOptions, work: Work):
+    smaller = work.evaluation_batch // 2
+    return (f"--eval_batch_size {smaller}", policy, replace(work, evaluation_batch=smaller)) if smaller else None
+
+
 def _smaller_generation(policy: PolicyOptions, work: Work):
     smaller = work.generation_batch // 2
     if smaller % work.micro_batch or smaller % work.num_generations:
@@ -81,5 +86,8 @@ def _half(count: int) -> int:
 
 
 # The first `NEUTRAL` leave the update as it is; the one after them lets bonuses see half as many completions at a time.
-CHOICES = (_smaller_micro_batch, _checkpointing, _smaller_sampling, _smaller_generation, _adapter, _shorter)
-NEUTRAL = 3
+CHOICES = (
+    *(_smaller_micro_batch, _checkpointing, _smaller_sampling, _smaller_evaluation),
+    *(_smaller_generation, _adapter, _shorter),
+)
+NEUTRAL = 4

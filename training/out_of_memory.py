@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psutil
 import torch
@@ -10,6 +11,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 from intrinsic.base import Bonus
 from training.errors import RunError
+from training.evaluation_memory import evaluation_batch
 from training.features import FROZEN_FEATURES, MEAN_HIDDEN
 from training.memory_estimate import GIB, Work
 from training.memory_savings import savings
@@ -25,7 +27,7 @@ def work_of(options: RunOptions, config: RunConfig, bonuses: list[Bonus], encode
         width = encoder_model.get_embedding_dimension()
     needs = frozenset().union(*(bonus.needs for bonus in bonuses))
     needs_copy = bool(needs & FROZEN_FEATURES.keys())
-    return Work(
+    work = Work(
         micro_batch=config.per_device_train_batch_size,
         generation_batch=config.per_device_train_batch_size * config.steps_per_generation,
         num_generations=config.num_generations,
@@ -44,6 +46,7 @@ def work_of(options: RunOptions, config: RunConfig, bonuses: list[Bonus], encode
         frozen_states=int("frozen_hidden" in needs),
         mean_states=len(needs & {MEAN_HIDDEN, f"frozen_{MEAN_HIDDEN}"}),
     )
+    return replace(work, evaluation_batch=evaluation_batch(options, config, work))
 
 
 def available_bytes(device: torch.device) -> int:

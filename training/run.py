@@ -186,7 +186,10 @@ class Run:
         passes = [Pass("sampled", Decoding(options.eval_samples, options.eval_temperature, longest))]
         if options.eval_greedy and options.eval_temperature > 0:
             passes.append(Pass("greedy", Decoding(1, 0.0, longest)))
-        return HeldOut(self.task, rows, grade, self.path / "eval", passes, self.config.seed)
+        work = work_of(options, self.config, self.bonuses, self.encoder, longest_prompt(options, self.config))
+        return HeldOut(
+            self.task, rows, grade, self.path / "eval", passes, self.config.seed, batch_size=work.evaluation_batch
+        )
 
     def train(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut | None) -> None:
         """Evaluate, train, evaluate again, save the policy, and write plots, report and the closing table.

@@ -57,6 +57,11 @@ class RunOptions(PolicyOptions):
     keep_checkpoints: int = _flag(2, "Complete checkpoints to keep; older ones are deleted. 0 keeps all.")
     eval_problems: int = _flag(512, "Validation problems of each evaluation during training.")
     eval_samples: int = _flag(1, "Sampled completions per validation problem.")
+    eval_batch_size: int = _flag(
+        0,
+        "Completions that evaluations sample at once. 0: 256 on a CPU; on a GPU as many, up to 256, as take no more "
+        "memory than training by the estimate. Sampled completions depend on it, greedy ones do not.",
+    )
     eval_temperature: float = _flag(1.0, "Sampling temperature of evaluations; 0 is greedy.")
     stop_on_collapse: bool | None = _flag(
         None,
@@ -76,8 +81,9 @@ class RunOptions(PolicyOptions):
         for flag in ("eval_problems", "eval_samples", "max_prompt_length"):
             if getattr(self, flag) < 1:
                 raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
-        if self.keep_checkpoints < 0:
-            raise UserError(f"--keep_checkpoints={self.keep_checkpoints} must be 0 or more.")
+        for flag in ("keep_checkpoints", "eval_batch_size"):
+            if getattr(self, flag) < 0:
+                raise UserError(f"--{flag}={getattr(self, flag)} must be 0 or more.")
 
 
 @dataclass

@@ -72,6 +72,22 @@ def test_evaluation_leaves_random_states_and_mode_as_they_were(policy, tmp_path)
     assert states[1:] == (random.getstate(), np.random.get_state()[1].tolist())
 
 
+def test_a_problem_with_more_samples_than_a_batch_is_sampled_in_parts(policy, monkeypatch):
+    model, tokenizer = policy
+    sizes, generate = [], type(model).generate
+    monkeypatch.setattr(
+        type(model),
+        "generate",
+        lambda self, input_ids, **asked: sizes.append(len(input_ids)) or generate(self, input_ids, **asked),
+    )
+    prompts = rows_of(2)["prompt"]
+    parts = sample_completions(model, tokenizer, prompts, Decoding(5, 1.0, 6), batch_size=2)
+    assert max(sizes) == 2 and [len(samples) for samples in parts] == [5, 5]
+    assert len({sample.text for sample in parts[0]}) > 1
+    greedy = [sample_completions(model, tokenizer, prompts, Decoding(5, 0.0, 6), batch_size=size) for size in (2, 256)]
+    assert greedy[0] == greedy[1]
+
+
 def test_same_seed_gives_the_same_samples_and_another_seed_others(policy):
     prompts = rows_of(6)["prompt"]
     first, again, other = (sample_completions(*policy, prompts, SAMPLED, seed=seed) for seed in (0, 0, 1))

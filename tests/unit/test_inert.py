@@ -54,6 +54,7 @@ NO_EFFECT = [
         "sum by the batch",
     ),
     ({"options": {"lora_r": 8}}, "--lora_r 8", "--lora"),
+    ({"do_eval": False, "options": {"eval_batch_size": 8}}, "--eval_batch_size 8", "nothing is evaluated"),
     ({"intrinsic": {"ir_weight": "2"}}, "--ir_weight 2", "no bonus"),
     ({"intrinsic": {"use_ir": "rnd", "ir_min_std": 0.1}}, "--ir_min_std 0.1", "no bonus is paid in the reward"),
     ({"intrinsic": {"use_ir": "rnd", "ir_warmup_steps": 100}}, "--ir_warmup_steps 100", "before the weight has risen"),
