@@ -38,6 +38,7 @@ from training.policy import adapter_base, check_lora_targets, load_policy, lora_
 from training.precision import Precision
 from training.problems import longest_prompt
 from training.publish import CARD, model_card, push_final
+from training.room import room_warning
 from training.run_folder import RUN_FILE, create_run_folder, refuse_used, take_recorded_threads
 from training.run_name import default_output_dir, run_name
 from training.run_options import RunConfig, RunOptions
@@ -124,6 +125,8 @@ class Run:
         callbacks: Sequence = (),
     ) -> IntrinsicGRPOTrainer:
         """Load the policy, build the trainer on it, and make the run folder, which a failed start leaves alone."""
+        if warning := room_warning(self.options, self.config, self.bonuses, self.encoder):
+            self._print(warning)
         base = lora_base(self.options, self.path / "base", resumes=self.checkpoint is not None)
         policy = load_policy(base, self.options)
         self.setup = setup_of(policy, self.config.device, str(Precision.of(self.config)), sampler_of(self.config))
