@@ -1,4 +1,4 @@
-"""Which GPU each preset is for, and its estimated peak there with and without its memory settings; nothing measured.
+"""Which GPU each preset is for, and its estimated peak, its slices of generation left out and in; nothing measured.
 
 python -m benchmarks.preset_table [--output outputs/preset_table]
 
@@ -105,12 +105,10 @@ def shapes_of(file: Path) -> tuple[PretrainedConfig, PolicyOptions, Work]:
 
 
 def row(file: Path) -> tuple[str, int, int]:
-    """The line of the preset ``file``, and its peak bytes without and with its memory settings."""
+    """The line of the preset ``file``, and its peak bytes with all completions sampled at once and as it is."""
     preset = yaml.safe_load(file.read_text(encoding="utf-8"))
     shape, policy, work = shapes_of(file)
-    step = preset["bs"] * preset["num_generations"]
-    unset = replace(work, micro_batch=step, checkpointing=False, sampling_batch=0)
-    before, after = (estimate(shape, policy, item).peak for item in (unset, work))
+    before, after = (estimate(shape, policy, item).peak for item in (replace(work, sampling_batch=0), work))
     flags = ", ".join(f"{name} {str(preset[name]).lower()}" for name in MEMORY_SETTINGS if name in preset)
     trained = "LoRA" if policy.lora else "all"
     model = preset["model_name"].split("/")[1]
@@ -120,12 +118,12 @@ def row(file: Path) -> tuple[str, int, int]:
 
 def main() -> None:
     options = parse_one(Options)
-    heads = "preset", "policy", "trained", "without, GiB", "peak, GiB", "card", "memory settings"
+    heads = "preset", "policy", "trained", "all sampled at once, GiB", "as it is, GiB", "card", "memory settings"
     lines, peaks = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"], {}
     for file in sorted(PRESETS.glob("*.yaml")):
         line, before, after = row(file)
         lines.append(line)
-        peaks[file.stem] = {"without": before, "peak": after}
+        peaks[file.stem] = {"all at once": before, "as it is": after}
     publish(options.output, "\n".join(lines), {"offered GiB": OFFERED, "bytes": peaks})
 
 
