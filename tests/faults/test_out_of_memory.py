@@ -43,7 +43,7 @@ def test_out_of_memory_names_peak_and_flags_and_leaves_the_last_checkpoint(tmp_p
     message = printed.splitlines()[-1]
     assert code == 1 and re.match(r"error: out of memory at a peak of \d+\.\d\d GiB \(.*can't allocate memory", message)
     flags = re.findall(r"(--\w+)[ \w]*\(about", message)
-    assert flags == ["--micro_batch", "--gradient_checkpointing", "--steps_per_generation", "--lora", "--L"]
+    assert flags == ["--micro_batch", "--gradient_checkpointing", "--sampling_batch", "--lora", "--L"]
     checkpoint = find_checkpoint(folder, "auto")
     assert checkpoint.name == "checkpoint-2" and f"{checkpoint} is complete" in message and "--resume auto" in message
 
