@@ -17,12 +17,13 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModelForCausalLM, DynamicCache, HfArgumentParser
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, architecture
 from training.decoding import ComputeTypeCache
 from training.errors import UserError, run_cli
+from training.flags import parse_one
 
 # Kernels that read as many bytes of their first argument as they return, and not all of it.
 GATHERS = ("embedding", "index_select", "gather")
@@ -143,7 +144,7 @@ def table(found: dict[str, dict[str, int]], rows: int, tokens: int) -> str:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    options = parse_one(Options)
     found = count(options)
     publish(options.output, table(found, options.rows, options.tokens), {"options": asdict(options), "bytes": found})
 

@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass, field
 from functools import wraps
 
 import torch
-from transformers import HfArgumentParser, set_seed
+from transformers import set_seed
 
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from training.decoding import cast_once
 from training.errors import UserError, run_cli
 from training.fit import now
+from training.flags import parse_one
 from training.policy import load_tokenizer
 from training.precision import NAMES, Precision, half_type
 
@@ -102,7 +103,7 @@ def table(result: dict, options: Options) -> str:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    options = parse_one(Options)
     result = measure(options)
     publish(options.output, table(result, options), {"options": asdict(options), **result})
 

@@ -9,8 +9,6 @@ The flags of the objectives are those of training. Advantages are those that rea
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from transformers import HfArgumentParser
-
 from intrinsic.count_objective import grpo_advantages
 from intrinsic.focal import Focal, focal_factor
 from intrinsic.maxrl import MEAN, MaxRL
@@ -18,6 +16,7 @@ from intrinsic.nsr import NegativeSamples
 from intrinsic.pass_at_k import PassAtK
 from intrinsic.risk import Risk
 from training.errors import UserError, run_cli
+from training.flags import parse_one
 from training.flags_objective import ObjectiveFlags
 
 VERDICTS = ("right", "wrong")  # in the order of the pairs
@@ -87,7 +86,7 @@ def table(options: Options, verdict: str) -> str:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(Options, allow_abbrev=False).parse_args_into_dataclasses()
+    options = parse_one(Options)
     tables = [f"Advantage of a {verdict} answer:\n\n{table(options, verdict)}" for verdict in VERDICTS]
     print("\n\n".join(tables))
 

@@ -13,11 +13,10 @@ import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from transformers import HfArgumentParser
-
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, save_llama
 from training.errors import RunError, UserError, run_cli
+from training.flags import parse_one
 
 ROOT = Path(__file__).parent.parent
 WAYS = {
@@ -79,7 +78,7 @@ def table(runs: dict[str, dict[str, dict]]) -> str:
 
 
 def main() -> None:
-    (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
+    options = parse_one(Options)
     runs = {}
     for shape in options.shapes.split(","):
         with tempfile.TemporaryDirectory() as folder:
