@@ -13,6 +13,7 @@ from training.chat import render
 from training.decoding import cast_once
 from training.end_tokens import end_token_ids
 from training.padding import pad_tokens
+from training.sliced_generation import in_slices
 from training.staged_generation import allows_stages, in_stages
 
 
@@ -79,7 +80,8 @@ def sample_batches(
         prompt_ids = tokenizer([rendered[index] for index in indices], add_special_tokens=are_texts)["input_ids"]
         prompt_ids = [ids for ids in prompt_ids for _ in range(decoding.samples)]
         with cast_once(model, autocast):
-            tokens = _completions(model, prompt_ids, decoding, eos_ids, tokenizer, seed + number, batch_size)
+            padding, own_seed = tokenizer.pad_token_id, seed + number
+            tokens = _completions(model, prompt_ids, decoding, eos_ids, padding, own_seed, batch_size)
         opened = [opened_thinking(rendered[index]) for index in indices for _ in range(decoding.samples)]
         samples = [_sample(row, tokenizer, eos_ids, prefill) for row, prefill in zip(tokens, opened, strict=True)]
         count = decoding.samples
@@ -90,10 +92,9 @@ def sample_batches(
 
 @torch.no_grad()
 def _completions(
-    model, prompt_ids: list[list[int]], decoding: Decoding, eos_ids: set[int], tokenizer, seed: int, at_once: int
+    model, prompt_ids: list[list[int]], decoding: Decoding, eos_ids: set[int], pad_token_id: int, seed: int, size: int
 ) -> list[list[int]]:
-    """A completion of each prompt, up to its end token; ``at_once`` of them, which one problem's samples may exceed."""
-    pad_token_id = tokenizer.pad_token_id
+    """A completion of each prompt, up to its end token; ``size`` at once, which one problem's samples may exceed."""
 
     def generate(rows: Sequence[int], ids: list[list[int]], most: int) -> list[list[int]]:
         input_ids, mask = pad_tokens(ids, "left", pad_token_id, model.device)
@@ -108,20 +109,16 @@ def _completions(
         )
         return [_until_end(row, eos_ids) for row in output[:, input_ids.size(1) :].tolist()]
 
+    generate = in_slices(generate, size)
     was_training = model.training
     model.eval()
     devices = [model.device] if model.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            found = []
-            for start in range(0, len(prompt_ids), at_once):
-                part = prompt_ids[start : start + at_once]
-                if model.device.type == "cpu" and allows_stages(model.generation_config):
-                    found += in_stages(generate, part, decoding.max_new_tokens, eos_ids)
-                else:
-                    found += generate(range(len(part)), part, decoding.max_new_tokens)
-            return found
+            if model.device.type == "cpu" and allows_stages(model.generation_config):
+                return in_stages(generate, prompt_ids, decoding.max_new_tokens, eos_ids)
+            return generate(range(len(prompt_ids)), prompt_ids, decoding.max_new_tokens)
     finally:
         model.train(was_training)
 
