@@ -10,10 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from training.run_folder import MetricsFile
+from training.watchdogs import print_line
 
 LENGTH_KEY = "completions/mean_length"
 
@@ -106,7 +106,7 @@ class BarProgress(ProgressCallback):
 
     def __init__(self, keys: dict[str, str]):
         super().__init__()
-        self._lines = PlainProgress(keys, out=tqdm.write)
+        self._lines = PlainProgress(keys, out=print_line)
 
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from accelerate import PartialState
 from datasets import Dataset
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from analysis.report import write_report
@@ -47,7 +46,7 @@ from training.state_io import read_json
 from training.threads import choose_threads
 from training.trackers import shield_trackers, track_evaluation
 from training.trainer import STATE_NAME, IntrinsicGRPOTrainer
-from training.watchdogs import WatchdogCallback, judged
+from training.watchdogs import WatchdogCallback, judged, print_line
 
 PROGRESS = {"train accuracy": "rewards/correctness/mean", "reward": "reward", "entropy": "entropy"}
 
@@ -294,7 +293,7 @@ class Run:
             track_evaluation(trainer, report["metrics"])
             shown = ("accuracy", "false_claims", "mean_length")
             values = (f"{name} {format_metric(name, report['metrics'][name])}" for name in shown)
-            tqdm.write(f"validation at step {report['step']}: {', '.join(values)}")
+            print_line(f"validation at step {report['step']}: {', '.join(values)}")
 
     def _print_resume(self) -> None:
         if self.checkpoint is None or not self._is_main:
