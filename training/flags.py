@@ -45,7 +45,7 @@ def parse_command(*kinds: type, **defaults: Any) -> tuple:
     parser = CommandParser(kinds, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML file of flags, which the command line wins over.")
     known = flags_of(kinds)
-    path = _config_file(sys.argv[1:])
+    path = typed_value("config", sys.argv[1:], "")
     from_file = read_config(path, Path(sys.argv[0]).name) if path else {}
     check_keys(from_file, known, {}, path)
     defaults |= as_defaults(from_file, known, path)
@@ -71,7 +71,8 @@ def parse_flags(parser: OneSentence, arguments: list[str], known: Collection[str
     return tuple(parsed)
 
 
-def _config_file(arguments: list[str]) -> str:
+def typed_value(flag: str, arguments: list[str], default: str) -> str:
+    """The value of one flag in ``arguments``, before the others are parsed, which it decides over; else ``default``."""
     parser = CommandParser((), allow_abbrev=False, add_help=False)
-    parser.add_argument("--config", default="")
-    return parser.parse_known_args(arguments)[0].config
+    parser.add_argument(f"--{flag}", f"--{flag.replace('_', '-')}", default=default)
+    return getattr(parser.parse_known_args(arguments)[0], flag)

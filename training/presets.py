@@ -79,16 +79,21 @@ def did_you_mean(name: str, known: Collection[str], prefix: str = "") -> str:
     return f" (did you mean {prefix}{close[0]}?)" if close else ""
 
 
-def overridden(parser: ArgumentParser, arguments: Sequence[str], flags: Mapping[str, Any], path: str) -> list[str]:
-    """One line for each key of the file ``path`` whose value a different one in ``arguments`` takes the place of.
+def changed_flags(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """Flag -> (default of ``parser``, value) of the ``arguments`` that differ from it, in the parser's order."""
+    defaults = vars(parser.parse_known_args([])[0])
+    typed, _ = parser.parse_known_args(list(arguments), Namespace(**dict.fromkeys(defaults, _ABSENT)))
+    return {
+        flag: (defaults[flag], value)
+        for flag, value in vars(typed).items()
+        if value is not _ABSENT and value != defaults[flag]
+    }
 
-    ``parser`` holds the file's values as defaults.
-    """
-    in_file, _ = parser.parse_known_args([])
-    typed, _ = parser.parse_known_args(list(arguments), Namespace(**dict.fromkeys(vars(in_file), _ABSENT)))
-    lines = []
-    for key in flags:
-        value, flag = getattr(in_file, key), getattr(typed, key)
-        if flag is not _ABSENT and flag != value:
-            lines.append(f"{key}: {path} says {value}, the command line {flag}; the command line wins")
-    return lines
+
+def overridden(changed: Mapping[str, tuple[Any, Any]], flags: Mapping[str, Any], path: str) -> list[str]:
+    """One line for each key of the file ``path`` that is among the `changed_flags`; the file's values are defaults."""
+    return [
+        f"{key}: {path} says {changed[key][0]}, the command line {changed[key][1]}; the command line wins"
+        for key in flags
+        if key in changed
+    ]

@@ -2,8 +2,7 @@
 
 import hashlib
 import re
-from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ _OF_A_RUN = re.compile(r"final|best|adapter|base|checkpoint-[0-9]+")  # folders 
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+_-]+")
 _LONGEST_PART = 80
 _LONGEST = 200  # characters of a name; file systems take 255
-_ABSENT = object()
 
 
 def run_name(model: str, bonus: str, seed: int, *extra: str) -> str:
@@ -52,17 +50,6 @@ def _policy_name(model: str) -> str:
 def default_output_dir(task: str, name: str, root: str = "outputs") -> Path:
     """``<root>/<task>/<run name>``, see `run_name`."""
     return Path(root) / task / name
-
-
-def changed_flags(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
-    """Flag -> value of the ``arguments`` that differ from the defaults of ``parser``, in the parser's order."""
-    defaults, _ = parser.parse_known_args([])
-    typed, _ = parser.parse_known_args(list(arguments), Namespace(**dict.fromkeys(vars(defaults), _ABSENT)))
-    return {
-        flag: value
-        for flag, value in vars(typed).items()
-        if value is not _ABSENT and value != getattr(defaults, flag, _ABSENT)
-    }
 
 
 def name_parts(flags: Mapping[str, Any]) -> list[str]:

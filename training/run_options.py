@@ -3,7 +3,6 @@
 import sys
 import warnings
 from argparse import Namespace
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,14 +13,14 @@ from trl import GRPOConfig, TrlParser
 
 from intrinsic import ALIASES
 from training.errors import UserError
-from training.flags import OneSentence, parse_flags
+from training.flags import OneSentence, parse_flags, typed_value
 from training.help import help_text
 from training.launch import check_gpus
 from training.options import IntrinsicOptions
 from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded
 from training.precision import check_dtype, choose_compute_type
-from training.presets import check_keys, overridden, read_config
-from training.run_name import NAME_RULE, changed_flags, name_parts
+from training.presets import changed_flags, check_keys, overridden, read_config
+from training.run_name import NAME_RULE, name_parts
 from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers
 from training.vllm_checks import check_vllm
 from training.yaml_flags import as_defaults, flags_of, read_mapping
@@ -196,15 +195,13 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
     known = flags_of(types)
     check_keys(file_flags, known, SHADOWED, script.config)
     from_file = as_defaults(file_flags, known, script.config)
-    own = (
-        CONFIGS
-        / f"{task}{'_tiny' if is_embedded(_typed('model_name', arguments, from_file, EMBEDDED_NAME)) else ''}.yaml"
-    )
+    policy = typed_value("model_name", arguments, from_file.get("model_name", EMBEDDED_NAME))
+    own = CONFIGS / f"{task}{'_tiny' if is_embedded(policy) else ''}.yaml"
     defaults = as_defaults(read_mapping(own), known, own) | from_file
     parser.set_defaults_with_config(**defaults)
     if script.help or script.help_all:
         hidden = {flag.removeprefix("--") for flag in SHADOWED}
-        asked = _typed("use_ir", arguments, defaults, "no")
+        asked = typed_value("use_ir", arguments, defaults.get("use_ir", "no"))
         bonuses = {ALIASES.get(name, name) for part in asked.split(",") for name in part.strip().split(":")}
         print(help_text(f"run_{task}.py", types, defaults, script.help_all, hidden, bonuses))
         sys.exit(0)
@@ -212,9 +209,10 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
     parsed[1].check_task(task)
     options, config = parsed[2:]
     options.config_file = script.config or ""
-    options.name_parts = name_parts(changed_flags(parser, arguments))
+    changed = changed_flags(parser, arguments)
+    options.name_parts = name_parts({flag: value for flag, (_, value) in changed.items()})
     if config.process_index == 0:
-        for line in overridden(parser, arguments, file_flags, script.config):
+        for line in overridden(changed, file_flags, script.config):
             print(line)
     return parsed
 
@@ -232,13 +230,6 @@ def script_flags(arguments: list[str]) -> tuple[Namespace, list[str]]:
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--help_all", "--help-all", action="store_true")
     return parser.parse_known_args(arguments)
-
-
-def _typed(flag: str, arguments: list[str], defaults: Mapping[str, str], default: str) -> str:
-    """The value of a flag that decides over defaults or help, before the flags are parsed for real."""
-    parser = FlagParser(allow_abbrev=False, add_help=False)
-    parser.add_argument(f"--{flag}", f"--{flag.replace('_', '-')}", default=defaults.get(flag, default))
-    return getattr(parser.parse_known_args(arguments)[0], flag)
 
 
 def quiet_libraries() -> None:

@@ -18,8 +18,8 @@ from training.help import help_text
 from training.launch import check_gpus
 from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy, lora_base
 from training.precision import adapters_in_float32, check_dtype, choose_compute_type
-from training.presets import check_keys, read_config
-from training.run_name import changed_flags, default_output_dir, name_parts, run_name
+from training.presets import changed_flags, check_keys, read_config
+from training.run_name import default_output_dir, name_parts, run_name
 from training.run_options import FlagParser, quiet_libraries, refuse_shadowed_flags, script_flags
 from training.state_io import read_json, write_json
 from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers, shield_trackers
@@ -200,7 +200,7 @@ def parse_sft_options(script: str) -> tuple[SFTOptions, SFTRunConfig]:
         sys.exit(0)
     options, config = parse_flags(parser, arguments, known)
     if config.output_dir is None:
-        changed = {flag: value for flag, value in changed_flags(parser, arguments).items() if flag != "data"}
+        changed = {flag: value for flag, (_, value) in changed_flags(parser, arguments).items() if flag != "data"}
         extra = [Path(flags.config or "").stem, *name_parts(changed)]
         name = run_name(options.model_name, Path(options.data).stem, config.seed, *extra)
         config.output_dir = str(default_output_dir("sft", name))
