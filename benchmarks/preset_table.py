@@ -20,9 +20,9 @@ from run_countdown import CountdownOptions
 from tasks.igsm_options import IGSMOptions
 from tasks.math_options import GSM8KOptions, MathIntrinsicOptions, NuminaOptions
 from training.errors import run_cli
-from training.features import FROZEN_FEATURES, MEAN_HIDDEN
 from training.flags import parse_one
 from training.memory_estimate import GIB, Work, estimate
+from training.out_of_memory import shapes_of
 from training.policy import PolicyOptions
 from training.presets import PRESETS
 from training.run_options import parse_options
@@ -69,7 +69,7 @@ def shape_of(model_name: str) -> PretrainedConfig:
     return architecture(model_name.split("/")[1].lower().replace("-math", "").removesuffix("-instruct"))
 
 
-def shapes_of(file: Path) -> tuple[PretrainedConfig, PolicyOptions, Work]:
+def recipe(file: Path) -> tuple[PretrainedConfig, PolicyOptions, Work]:
     """What `estimate` takes, of the preset ``file`` on one GPU."""
     preset = yaml.safe_load(file.read_text(encoding="utf-8"))
     script, given = preset["script"], sys.argv
@@ -79,27 +79,16 @@ def shapes_of(file: Path) -> tuple[PretrainedConfig, PolicyOptions, Work]:
     finally:
         sys.argv = given
     bonuses = build_bonuses(intrinsic)
-    needs = frozenset().union(*(bonus.needs for bonus in bonuses))
     settings = {name: getattr(options, name) for name in PolicyOptions.__dataclass_fields__}
     policy = PolicyOptions(**settings | {"dtype": "bfloat16" if options.lora else "float32"})
-    reference = config.beta > 0 and not options.lora
     work = Work(
-        micro_batch=config.per_device_train_batch_size,
-        generation_batch=config.per_device_train_batch_size * config.steps_per_generation,
-        num_generations=config.num_generations,
+        **shapes_of(options, config, bonuses),
         prompt=options.max_prompt_length,
-        completion=config.L,
         bfloat16=True,
         checkpointing=preset.get("gradient_checkpointing", True),
         device="cuda",
         attention="sdpa",
-        reference=reference,
-        initial_copy=bool(needs & FROZEN_FEATURES.keys()) and not (reference or options.lora),
-        encoder=ENCODER_BYTES * ("text_embedding" in needs),
-        sampling_batch=config.sampling_batch,
-        captured_states=int("hidden" in needs),
-        frozen_states=int("frozen_hidden" in needs),
-        mean_states=len(needs & {MEAN_HIDDEN, f"frozen_{MEAN_HIDDEN}"}),
+        encoder=ENCODER_BYTES * any("text_embedding" in bonus.needs for bonus in bonuses),
     )
     return shape_of(options.model_name), policy, work
 
@@ -107,7 +96,7 @@ def shapes_of(file: Path) -> tuple[PretrainedConfig, PolicyOptions, Work]:
 def row(file: Path) -> tuple[str, int, int]:
     """The line of the preset ``file``, and its peak bytes with all completions sampled at once and as it is."""
     preset = yaml.safe_load(file.read_text(encoding="utf-8"))
-    shape, policy, work = shapes_of(file)
+    shape, policy, work = recipe(file)
     before, after = (estimate(shape, policy, item).peak for item in (replace(work, sampling_batch=0), work))
     flags = ", ".join(f"{name} {str(preset[name]).lower()}" for name in MEMORY_SETTINGS if name in preset)
     trained = "LoRA" if policy.lora else "all"

@@ -25,28 +25,35 @@ def work_of(options: RunOptions, config: RunConfig, bonuses: list[Bonus], encode
     width = architecture_of(options.model_name).get_text_config().hidden_size
     if encoder_model is not None:
         width = encoder_model.get_embedding_dimension()
-    needs = frozenset().union(*(bonus.needs for bonus in bonuses))
-    needs_copy = bool(needs & FROZEN_FEATURES.keys())
     work = Work(
-        micro_batch=config.per_device_train_batch_size,
-        generation_batch=config.per_device_train_batch_size * config.steps_per_generation,
-        num_generations=config.num_generations,
+        **shapes_of(options, config, bonuses),
         prompt=prompt,
-        completion=config.L,
         bfloat16=config.bf16 or config.fp16,
         checkpointing=bool(config.activation_checkpointing),
         device=config.device.type,
         attention=attention_of(resolve(options.model_name), options.attn_implementation),
-        reference=config.beta > 0 and not options.lora,
-        initial_copy=needs_copy and not (config.beta > 0 or options.lora),
         encoder=sum(value.nbytes for value in encoder_model.parameters()) if encoder_model is not None else 0,
         memories=sum(bonus.capacity_bytes(width) for bonus in bonuses),
-        sampling_batch=config.sampling_batch,
-        captured_states=int("hidden" in needs),
-        frozen_states=int("frozen_hidden" in needs),
-        mean_states=len(needs & {MEAN_HIDDEN, f"frozen_{MEAN_HIDDEN}"}),
     )
     return replace(work, evaluation_batch=evaluation_batch(options, config, work))
+
+
+def shapes_of(options: RunOptions, config: RunConfig, bonuses: list[Bonus]) -> dict[str, int | bool]:
+    """The fields of `Work` that flags and bonuses decide, whatever the policy, its prompts and the device."""
+    needs = frozenset().union(*(bonus.needs for bonus in bonuses))
+    has_reference = config.beta > 0 and not options.lora
+    return {
+        "micro_batch": config.per_device_train_batch_size,
+        "generation_batch": config.per_device_train_batch_size * config.steps_per_generation,
+        "num_generations": config.num_generations,
+        "completion": config.L,
+        "sampling_batch": config.sampling_batch,
+        "reference": has_reference,
+        "initial_copy": bool(needs & FROZEN_FEATURES.keys()) and not (has_reference or options.lora),
+        "captured_states": int("hidden" in needs),
+        "frozen_states": int("frozen_hidden" in needs),
+        "mean_states": len(needs & {MEAN_HIDDEN, f"frozen_{MEAN_HIDDEN}"}),
+    }
 
 
 def available_bytes(device: torch.device) -> int:

@@ -165,7 +165,7 @@ def test_only_what_is_asked_for_is_computed_and_no_view_of_the_prompts_states_is
     assert capture.features(tokens, mask).keys() == {name} and capture._states is None
 
 
-@pytest.mark.parametrize("names", [{"logps"}, {"logps", "hidden"}], ids=str)
+@pytest.mark.parametrize("names", [{"logps"}, {"logps", "hidden"}], ids=len)
 def test_states_are_held_for_one_token_at_a_time_unless_asked_for(names):
     capture = GenerationCapture(build(*MODELS["plain"]), 0.7, names)
     with torch.autocast("cpu", torch.bfloat16):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.preset_table import OFFERED, OPTIONS, card_of, shapes_of
+from benchmarks.preset_table import OFFERED, OPTIONS, card_of, recipe
 from intrinsic import build_bonuses
 from run_countdown import CountdownOptions
 from training.errors import UserError
@@ -109,16 +109,16 @@ def test_every_preset_is_valid_at_its_own_size(file, monkeypatch):
 def test_every_preset_fits_its_gpu_at_full_length_by_the_estimate(file):
     # The recipe of the smallest policy and shortest completions is for both.
     card = 24 if file.stem == "memory_r_countdown" else card_of(file)
-    assert estimate(*shapes_of(file)).peak <= OFFERED[card] * GIB
+    assert estimate(*recipe(file)).peak <= OFFERED[card] * GIB
 
 
 @pytest.mark.parametrize("name", sorted(ON_24GB))
 def test_the_variant_for_24_gb_is_the_recipe_but_for_memory_and_lora(name):
-    recipe, variant = (yaml.safe_load((PRESETS / f"{name}{end}.yaml").read_text()) for end in ("", "_24gb"))
-    changed = {key for key in recipe.keys() | variant.keys() if recipe.get(key) != variant.get(key)}
+    whole, variant = (yaml.safe_load((PRESETS / f"{name}{end}.yaml").read_text()) for end in ("", "_24gb"))
+    changed = {key for key in whole.keys() | variant.keys() if whole.get(key) != variant.get(key)}
     lora = {"lora", "lora_r", "lora_alpha", "learning_rate"} if "lora" in changed else set()
     # Half of an accumulation step, which the loss bnpo of these two notices, as their comments say.
-    halves = {"micro_batch"} if recipe["loss_type"] == "bnpo" else set()
+    halves = {"micro_batch"} if whole["loss_type"] == "bnpo" else set()
     assert changed == {"sampling_batch"} | lora | halves
 
 
