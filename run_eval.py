@@ -3,21 +3,22 @@
 python run_eval.py --task=gsm8k --model_name=path/to/model/
 """
 
-from training.threads import choose_threads
+from common.threads import choose_threads
 
 choose_threads()  # before torch is imported
 
 from pathlib import Path
 
-from analysis.table import format_metric, interval_note
+from common.errors import run_cli
+from common.flags import parse_one
 from evaluation.compare import compare, compare_table, read_report, regrade
-from evaluation.evaluate import TIERS, save_report
+from evaluation.evaluate import save_report
 from evaluation.options import EvalOptions
+from evaluation.table import format_metric, interval_note
 from evaluation.tasks import eval_task
-from training.errors import run_cli
-from training.flags import parse_one
-from training.policy import resolve
-from training.setup_line import unseen_gpu
+from policy.load import resolve
+from policy.setup_line import unseen_gpu
+from rewards.grade import TIERS
 
 
 def print_report(report: dict, path: Path, tier: str) -> None:

@@ -3,23 +3,24 @@
 python run_igsm.py --model_name=outputs/sft/Qwen2.5-1.5B_injected_seed0/final --use_ir=no
 """
 
-from training.threads import choose_threads
+from common.threads import choose_threads
 
 choose_threads()  # before torch is imported
 
 from functools import partial
 
-from evaluation.graders import GRADERS
+from analysis.report import write_report
+from cli.dry_run import dry_run
+from cli.parse import parse_options
+from common.errors import run_cli
+from policy.load import load_tokenizer
+from rewards.graders import GRADERS
 from rewards.igsm import igsm_rewards
 from tasks.igsm.dataset import worked_example
+from tasks.igsm.options import IGSMOptions, load_problems
 from tasks.igsm.solution import approach
-from tasks.igsm_options import IGSMOptions, load_problems
-from training.dry_run import dry_run
-from training.errors import run_cli
-from training.policy import load_tokenizer
 from training.problems import check_batch, fitting_rows
 from training.run import Run
-from training.run_options import parse_options
 from training.self_check import Scoring, check_scoring
 
 
@@ -52,7 +53,7 @@ def main() -> None:
     trainer = run.build_trainer(train_rows, scores.columns, scores.weights, tokenizer)
 
     # ---- evaluate, train, evaluate, save
-    run.train(trainer, run.held_out(validation_rows, GRADERS["igsm"]))
+    run.train(trainer, run.held_out(validation_rows, GRADERS["igsm"]), write_report)
 
 
 if __name__ == "__main__":

@@ -3,23 +3,26 @@
 python run_math.py --model_name=Qwen/Qwen2.5-0.5B-Instruct --use_ir=knn+ --k=20 --seed 0
 """
 
-from training.threads import choose_threads
+from common.threads import choose_threads
 
 choose_threads()  # before torch is imported
 
 from functools import partial
 
-from evaluation.graders import GRADERS
-from rewards.gsm8k import math_rewards
-from tasks.math import load_math
-from tasks.math_options import MathIntrinsicOptions, NuminaOptions, load_problems, weights_of, worked_example
-from tasks.math_prompts import place_of
-from training.dry_run import dry_run
-from training.errors import run_cli
-from training.policy import load_tokenizer
+from analysis.report import write_report
+from cli.dry_run import dry_run
+from cli.parse import parse_options
+from common.errors import run_cli
+from intrinsic.options import MathIntrinsicOptions
+from policy.load import load_tokenizer
+from rewards.graders import GRADERS
+from rewards.gsm8k import math_rewards, weights_of
+from tasks.math.options import NuminaOptions, load_problems, worked_example
+from tasks.math.problems import load_math
+from tasks.math.prompts import place_of
 from training.problems import check_batch, fitting_rows
 from training.run import Run
-from training.run_options import RunConfig, parse_options
+from training.run_options import RunConfig
 from training.self_check import Scoring, check_scoring
 
 
@@ -28,13 +31,19 @@ def scoring(task: NuminaOptions, intrinsic: MathIntrinsicOptions, config: RunCon
     place = place_of(task.prompt_type)
     rewards = math_rewards(GRADERS["latex"], "cosine" in intrinsic.reward_weights, config.L, place)
     row, answer = worked_example(task)
-    return Scoring(rewards, weights_of(rewards, task, intrinsic), row, answer, f"--prompt_type={task.prompt_type}")
+    return Scoring(
+        rewards,
+        weights_of(rewards, task.format_weight, intrinsic.reward_weights),
+        row,
+        answer,
+        f"--prompt_type={task.prompt_type}",
+    )
 
 
 def main() -> None:
     # ---- flags
     flags = task, intrinsic, options, config = parse_options("math", NuminaOptions, MathIntrinsicOptions)
-    load = partial(load_problems, task, options, load_math, config.do_eval, config.seed)
+    load = partial(load_problems, task, options.eval_problems, load_math, config.do_eval, config.seed)
     scores = scoring(task, intrinsic, config)
     if options.dry_run:
         dry_run("math", flags, load, scores)
@@ -52,7 +61,7 @@ def main() -> None:
     trainer = run.build_trainer(train_rows, scores.columns, scores.weights, tokenizer)
 
     # ---- evaluate, train, evaluate, save
-    run.train(trainer, run.held_out(validation_rows, GRADERS["latex"]))
+    run.train(trainer, run.held_out(validation_rows, GRADERS["latex"]), write_report)
 
 
 if __name__ == "__main__":

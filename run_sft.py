@@ -3,7 +3,7 @@
 python run_sft.py --data data/injected.jsonl --model_name=Qwen/Qwen2.5-1.5B
 """
 
-from training.threads import choose_threads
+from common.threads import choose_threads
 
 choose_threads()  # before torch is imported
 
@@ -14,27 +14,20 @@ from pathlib import Path
 from accelerate import PartialState
 from datasets import Dataset
 
+from cli.parse_sft import parse_sft_options
+from common.errors import UserError, run_cli
+from policy.chat_checks import check_conversations
+from policy.end_tokens import described_end_tokens, end_tokens_differ
+from policy.load import check_lora_targets, generation_config_of, is_embedded, load_tokenizer, resolve, save_merged
+from policy.options import EMBEDDED_NAME, PolicyOptions
+from policy.precision import Precision
+from policy.setup_line import setup_of, unseen_gpu
+from tasks.traces import fitting_traces, load_traces
 from training.callbacks import install_progress
-from training.chat_checks import check_conversations
-from training.end_tokens import described_end_tokens, end_tokens_differ
-from training.errors import UserError, run_cli
 from training.identity import sft_settings
 from training.new_policy import NewPolicyOptions, build, spells
-from training.policy import (
-    EMBEDDED_NAME,
-    PolicyOptions,
-    check_lora_targets,
-    generation_config_of,
-    is_embedded,
-    load_tokenizer,
-    resolve,
-    save_merged,
-)
-from training.precision import Precision
 from training.run_folder import create_run_folder, refuse_used, take_recorded_threads
-from training.setup_line import setup_of, unseen_gpu
-from training.sft import SFTOptions, build_trainer, checkpoint_to_resume, longest_trace, parse_sft_options
-from training.traces import fitting_traces, load_traces
+from training.sft import SFTOptions, build_trainer, checkpoint_to_resume, longest_trace
 
 
 def main() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from common.errors import UserError
+from common.files import read_json
 from evaluation.compare import IDENTITY, first_pass, read_report
 from evaluation.evaluate import KS
 from evaluation.metrics import pass_at_k
 from rewards.grade import is_false_claim
-from training.errors import UserError
-from training.state_io import read_json
 
 BEST_RECORD = Path("best", "held_out.json")  # which evaluation the policy in best/ was chosen by
 NEEDED = ("id", "medium", "verdict", "length", "truncated")  # of every record

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from analysis.arms import EvaluatedRun, Unfinished, check_same_problems, group_arms, read_evaluated
 from analysis.comparison import choose_baseline, compare_arms, comparison_table
-from training.errors import UserError, run_cli
+from common.errors import UserError, run_cli
 
 SUFFIXES = (".md", ".json")
 

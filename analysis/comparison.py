@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from analysis.arms import Arm
 from analysis.statistics import crossed_difference, holm, interquartile_mean
-from training.errors import UserError
+from common.errors import UserError
 
 FEW_SEEDS = 5  # below it a spread over seeds is itself hardly known
 HEADER = ("arm", "seeds", "mean", "IQM", "difference", "95 % interval", "p", "Holm p", "detectable")

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from common.errors import UserError
 from evaluation.tasks import GENERATED_PROMPTS
-from tasks import countdown, math_prompts
-from training.errors import UserError
+from tasks.countdown import problems as countdown
+from tasks.math import prompts as math_prompts
 
 
 @dataclass(frozen=True)

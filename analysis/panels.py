@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from analysis import style
 from analysis.runs import Run
 from analysis.style import Line, Panel, line_panel
-from analysis.table import point
+from evaluation.table import point
 
 # Colour by kind of verdict, in the order of the stack from the bottom; kinds not named here come before the last three.
 VERDICT_COLORS = {

@@ -14,7 +14,7 @@ from analysis import style
 from analysis.panels import TOPICS, draw_held_out, held_out, training_accuracy
 from analysis.runs import Run, read_run
 from analysis.style import Line, Panel, line_panel, smoothing_span
-from training.errors import UserError, run_cli
+from common.errors import UserError, run_cli
 
 OVERVIEW = (
     "accuracy",

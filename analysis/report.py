@@ -13,8 +13,8 @@ from jinja2 import Environment
 
 from analysis.plots import plot_run
 from analysis.runs import Run, read_run
-from analysis.table import comparison_rows, interval_note
-from training.errors import UserError, run_cli
+from common.errors import UserError, run_cli
+from evaluation.table import comparison_rows, interval_note
 
 NUM_SAMPLES = 10
 MAX_TEXT = 6000
@@ -135,7 +135,7 @@ def write_report(run_folder: str | Path) -> Path:
 
 
 def _read_warnings(path: Path) -> list[tuple] | None:
-    """(step, watchdog, message, advice) of every line that `training.watchdogs` wrote; None where it never looked."""
+    """(step, watchdog, message, advice) of every line that the watchdogs wrote; None where none ever looked."""
     if not path.exists():
         return None
     warnings, columns = [], ("step", "watchdog", "message", "advice")

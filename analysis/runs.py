@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from training.errors import UserError
+from common.errors import UserError
 
 logger = logging.getLogger(__name__)
 

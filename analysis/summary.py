@@ -13,8 +13,8 @@ from pathlib import Path
 from analysis.arms import RunSettings, arm_labels, read_settings
 from analysis.runs import Run, read_run
 from analysis.statistics import mean_t_interval
-from analysis.table import format_metric, point
-from training.errors import UserError, run_cli
+from common.errors import UserError, run_cli
+from evaluation.table import format_metric, point
 
 RUNS = "| run | steps | minutes | before | after | factor | false claims |\n|---|---|---|---|---|---|---|"
 ARMS = "| arm | seeds | before | after | gain |\n|---|---|---|---|---|"

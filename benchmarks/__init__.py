@@ -1,5 +1,5 @@
 """What a reader can run to get our figures again; threads are chosen before any benchmark imports torch."""
 
-from training.threads import choose_threads
+from common.threads import choose_threads
 
 choose_threads()

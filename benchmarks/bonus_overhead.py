@@ -20,17 +20,17 @@ from transformers import TrainerCallback, set_seed
 
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
+from common.errors import RunError, UserError, run_cli
+from common.flags import parse_one
 from intrinsic import build_bonuses
-from intrinsic.encoder import build_encoder
-from tasks.countdown import add_prompts, generate
-from training.bonus_pipeline import BonusPipeline
-from training.errors import RunError, UserError, run_cli
-from training.fit import correctness, now
-from training.flags import parse_one
-from training.options import IntrinsicOptions
-from training.out_of_memory import peak_bytes
-from training.policy import load_policy, load_tokenizer
-from training.precision import Precision
+from intrinsic.options import IntrinsicOptions
+from intrinsic.parts.encoder import build_encoder
+from intrinsic.pipeline import BonusPipeline
+from policy.load import load_policy, load_tokenizer
+from policy.precision import Precision
+from tasks.countdown.problems import add_prompts, generate
+from training.fit.out_of_memory import peak_bytes
+from training.fit.report import correctness, now
 from training.run_options import RunConfig
 from training.tiny_policy import SPACE
 from training.trainer import IntrinsicGRPOTrainer
@@ -133,7 +133,7 @@ def measure(options: Options, bonus: str) -> dict[str, float]:
         encode = None
         if "text_embedding" in bonuses.needs:
             autocast = Precision.of(config).autocast
-            encode = build_encoder(intrinsic.encoder, policy, tokenizer, config.device, autocast)
+            encode = build_encoder(intrinsic.parts.encoder, policy, tokenizer, config.device, autocast)
         trainer = IntrinsicGRPOTrainer(
             policy,
             args=config,

@@ -2,9 +2,9 @@
 
 python -m benchmarks.bridge [--seeds 3] [--rl_steps 60] [--jobs 2]
 
-For every seed and style: traces of the same problems (tasks/countdown_bridge.py), a supervised start on them
+For every seed and style: traces of the same problems (tasks/countdown/bridge.py), a supervised start on them
 (run_sft.py), held-out accuracy, GRPO (run_countdown.py), held-out accuracy again, and the co-influence of the policy
-before GRPO (analysis/influence.py). Every step is the script that a user runs; what is finished is not run again.
+before GRPO (analysis/influence). Every step is the script that a user runs; what is finished is not run again.
 """
 
 import json
@@ -21,9 +21,9 @@ from scipy import stats
 
 from analysis.style import SERIES, STYLE
 from benchmarks.machine import publish
-from tasks.countdown_bridge import STYLES
-from training.errors import RunError, UserError, run_cli
-from training.flags import parse_one
+from common.errors import RunError, UserError, run_cli
+from common.flags import parse_one
+from tasks.countdown.bridge import STYLES
 
 CONFIG = "configs/countdown_tiny.yaml"
 STAGES = {"after SFT": "before", "after GRPO": "after"}  # name of a stage -> of the evaluation in GRPO's run folder
@@ -60,7 +60,7 @@ def run_arm(options: Options, style: str, seed: int) -> None:
     data, sft, rl = folder / "traces.jsonl", folder / "sft", folder / "grpo"
     folder.mkdir(parents=True, exist_ok=True)
     traces = ["--style", style, "--n", options.traces, "--seed", 100 + seed, "--output", data]
-    _step("traces", data, folder, "-m", "tasks.countdown_bridge", *traces)
+    _step("traces", data, folder, "-m", "tasks.countdown.bridge", *traces)
     training = ["--per_device_train_batch_size", 64, "--num_train_epochs", options.sft_epochs, "--warmup_steps", 10]
     training += ["--learning_rate", options.sft_learning_rate, "--lr_scheduler_type", "cosine"]
     saving = ["--save_strategy", "no", "--seed", seed, "--output_dir", sft]

@@ -21,9 +21,9 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, architecture
-from training.decoding import ComputeTypeCache
-from training.errors import UserError, run_cli
-from training.flags import parse_one
+from common.errors import UserError, run_cli
+from common.flags import parse_one
+from policy.decoding import ComputeTypeCache
 
 # Kernels that read as many bytes of their first argument as they return, and not all of it.
 GATHERS = ("embedding", "index_select", "gather")

@@ -16,12 +16,12 @@ from transformers import set_seed
 
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
-from training.decoding import cast_once
-from training.errors import UserError, run_cli
-from training.fit import now
-from training.flags import parse_one
-from training.policy import load_tokenizer
-from training.precision import NAMES, Precision, half_type
+from common.errors import UserError, run_cli
+from common.flags import parse_one
+from policy.decoding import cast_once
+from policy.load import load_tokenizer
+from policy.precision import NAMES, Precision, half_type
+from training.fit.report import now
 
 EACH, ONE = "autocast around each pass", "one autocast, cache in its type"
 

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, architecture
-from training.errors import run_cli
-from training.flags import parse_one
-from training.memory_estimate import GIB, Work, estimate
-from training.policy import PolicyOptions
+from common.errors import run_cli
+from common.flags import parse_one
+from policy.options import PolicyOptions
+from training.fit.estimate import GIB, Work, estimate
 
 SIZES = [name for name in SHAPES if name.startswith("qwen2.5")]
 # What is trained -> flags of the policy, and whether the KL penalty takes a reference model.

@@ -26,17 +26,18 @@ from trl.import_utils import is_vllm_available
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from benchmarks.step_split import SECTIONS, StepSplit
+from common.devices import has_bfloat16
+from common.errors import UserError, run_cli
+from common.flags import parse_one
 from intrinsic import build_bonuses
-from intrinsic.encoder import build_encoder
-from tasks.countdown import add_prompts, generate
-from training.bonus_pipeline import BonusPipeline
-from training.devices import has_bfloat16
-from training.errors import UserError, run_cli
-from training.fit import correctness, now
-from training.flags import parse_one
-from training.options import IntrinsicOptions
-from training.out_of_memory import peak_bytes
-from training.policy import PolicyOptions, load_tokenizer
+from intrinsic.options import IntrinsicOptions
+from intrinsic.parts.encoder import build_encoder
+from intrinsic.pipeline import BonusPipeline
+from policy.load import load_tokenizer
+from policy.options import PolicyOptions
+from tasks.countdown.problems import add_prompts, generate
+from training.fit.out_of_memory import peak_bytes
+from training.fit.report import correctness, now
 from training.run_options import RunConfig
 from training.tiny_policy import SPACE
 from training.trainer import IntrinsicGRPOTrainer
@@ -165,7 +166,7 @@ def measure(options: Options, sampler: str) -> dict[str, float]:
             processing_class=tokenizer,
             peft_config=policy_options.lora_config(),
             bonuses=bonuses,
-            encode=build_encoder(intrinsic.encoder) if "text_embedding" in bonuses.needs else None,
+            encode=build_encoder(intrinsic.parts.encoder) if "text_embedding" in bonuses.needs else None,
             callbacks=[split],
         )
         split.watch(trainer)

@@ -21,16 +21,16 @@ from torch import Tensor
 from benchmarks.known_truth_env import LENGTH, TOKENS, Policy, World, fitted_policy
 from benchmarks.known_truth_records import Records, Row, curves_by_row, rows_of
 from benchmarks.known_truth_report import plot, report
+from common.errors import UserError, run_cli
+from common.flags import parse_command
 from intrinsic import REGISTRY, build_bonuses
 from intrinsic.base import LEVELS
-from intrinsic.encoder import build_encoder
-from training.bonus_pipeline import BonusPipeline, reward_advantages
-from training.errors import UserError, run_cli
-from training.features import mean_state
-from training.flags import parse_command
-from training.match_mass import match_mass, plain_advantages, trained_tokens
-from training.options import IntrinsicOptions
-from training.rollout import Rollout
+from intrinsic.match_mass import match_mass, plain_advantages, trained_tokens
+from intrinsic.options import IntrinsicOptions
+from intrinsic.parts.encoder import build_encoder
+from intrinsic.pipeline import BonusPipeline, reward_advantages
+from intrinsic.rollout import Rollout
+from policy.features import mean_state
 
 SHUFFLED = ("rnd", "repexp", "outcome", "knn+")
 EVERY = 10  # steps between two exact measurements
@@ -232,7 +232,7 @@ def run_trials(options: Options, intrinsic: IntrinsicOptions, records: Records) 
 
     Returns how many trials are still without a record.
     """
-    world, encode = None, CachedEncoder(intrinsic.encoder)
+    world, encode = None, CachedEncoder(intrinsic.parts.encoder)
     for seed in range(options.seeds):
         with records.claim(seed) as is_ours:
             rows = [row for row in options.rows if is_ours and not records.has(row, seed)]

@@ -9,11 +9,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from benchmarks.machine import describe
+from common.errors import UserError
+from common.files import read_json, write_json
 from intrinsic import NO_BONUS, REGISTRY, SHUFFLE, bonus_class, parse_names
 from intrinsic.base import LEVELS
-from training.errors import UserError
 from training.run_folder import plain
-from training.state_io import read_json, write_json
 
 Curve = list[dict[str, float]]
 FIELDS = ("bonus", "level", "seed", "commit", "settings", "curve")  # of a record

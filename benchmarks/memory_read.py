@@ -27,15 +27,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import publish
+from common.errors import UserError, run_cli
+from common.flags import parse_one
 from evaluation.metrics import mean_interval
 from intrinsic import build_bonus
-from intrinsic.encoder import build_encoder
 from intrinsic.knn_memory import READS, MemoryRPlus
+from intrinsic.options import IntrinsicOptions
+from intrinsic.parts.encoder import build_encoder
 from intrinsic.parts.groups import right_above_wrong
-from training.errors import UserError, run_cli
-from training.flags import parse_one
-from training.options import IntrinsicOptions
-from training.rollout import Rollout
+from intrinsic.rollout import Rollout
 
 BONUSES = ("knn+", "knn-sent")  # those with both rewards
 

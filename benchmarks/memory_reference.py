@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from intrinsic.episodic_memory import EpisodicMemory
 from intrinsic.knn_memory import PARTS
-from intrinsic.memory_read import Reward
-from training.rollout import Rollout
+from intrinsic.parts.episodic_memory import EpisodicMemory
+from intrinsic.parts.memory_read import Reward
+from intrinsic.rollout import Rollout
 
 Encode = Callable[[list[str]], Tensor]
 

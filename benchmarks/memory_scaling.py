@@ -26,13 +26,13 @@ from torch import Tensor
 from analysis.style import SERIES, STYLE
 from benchmarks.machine import publish
 from benchmarks.memory_reference import Contents, Encode, ReferenceMemory, reference_batch
-from intrinsic.encoder import build_encoder
-from intrinsic.episodic_memory import EpisodicMemory
+from common.errors import UserError, run_cli
+from common.flags import parse_one
 from intrinsic.knn_memory import PARTS, MemoryRPlus
-from intrinsic.memory_read import MemoryBatch, explore_reward, look_up
-from training.errors import UserError, run_cli
-from training.flags import parse_one
-from training.rollout import Rollout
+from intrinsic.parts.encoder import build_encoder
+from intrinsic.parts.episodic_memory import EpisodicMemory
+from intrinsic.parts.memory_read import MemoryBatch, explore_reward, look_up
+from intrinsic.rollout import Rollout
 
 QUESTION = (
     "Natalia sells clips to her friends. Every week she makes some clips, sells a part of them and puts the rest into "

@@ -9,15 +9,15 @@ The flags of the objectives are those of training. Advantages are those that rea
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from intrinsic.count_objective import grpo_advantages
+from common.errors import UserError, run_cli
+from common.flags import parse_one
+from intrinsic.flags.objective import ObjectiveFlags
 from intrinsic.focal import Focal, focal_factor
 from intrinsic.maxrl import MEAN, MaxRL
 from intrinsic.nsr import NegativeSamples
+from intrinsic.parts.count_objective import grpo_advantages
 from intrinsic.pass_at_k import PassAtK
 from intrinsic.risk import Risk
-from training.errors import UserError, run_cli
-from training.flags import parse_one
-from training.flags_objective import ObjectiveFlags
 
 VERDICTS = ("right", "wrong")  # in the order of the pairs
 

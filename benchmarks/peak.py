@@ -15,8 +15,8 @@ from pathlib import Path
 
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, save_llama
-from training.errors import RunError, UserError, run_cli
-from training.flags import parse_one
+from common.errors import RunError, UserError, run_cli
+from common.flags import parse_one
 
 ROOT = Path(__file__).parent.parent
 WAYS = {

@@ -15,17 +15,18 @@ from transformers import PretrainedConfig, Qwen3Config
 
 from benchmarks.machine import publish
 from benchmarks.shapes import architecture
+from cli.parse import parse_options
+from common.config_file import PRESETS
+from common.errors import run_cli
+from common.flags import parse_one
 from intrinsic import build_bonuses
-from run_countdown import CountdownOptions
-from tasks.igsm_options import IGSMOptions
-from tasks.math_options import GSM8KOptions, MathIntrinsicOptions, NuminaOptions
-from training.errors import run_cli
-from training.flags import parse_one
-from training.memory_estimate import GIB, Work, estimate
-from training.out_of_memory import shapes_of
-from training.policy import PolicyOptions
-from training.presets import PRESETS
-from training.run_options import parse_options
+from intrinsic.options import MathIntrinsicOptions
+from policy.options import PolicyOptions
+from tasks.countdown.options import CountdownOptions
+from tasks.igsm.options import IGSMOptions
+from tasks.math.options import GSM8KOptions, NuminaOptions
+from training.fit.estimate import GIB, Work, estimate
+from training.fit.out_of_memory import shapes_of
 
 OPTIONS = {
     "run_gsm8k.py": (GSM8KOptions, MathIntrinsicOptions),

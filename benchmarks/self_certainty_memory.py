@@ -19,10 +19,10 @@ from transformers import set_seed
 
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
-from training.errors import run_cli
-from training.features import FeaturePass
-from training.flags import parse_one
-from training.policy import load_tokenizer
+from common.errors import run_cli
+from common.flags import parse_one
+from policy.features import FeaturePass
+from policy.load import load_tokenizer
 
 SHAPE = "qwen2.5-0.5b"
 WAYS = ("identity", "logits")

@@ -17,8 +17,9 @@ from transformers import (
     set_seed,
 )
 
-from training.errors import UserError, run_cli
-from training.policy import EMBEDDED_NAME, load_tokenizer
+from common.errors import UserError, run_cli
+from policy.load import load_tokenizer
+from policy.options import EMBEDDED_NAME
 
 
 class Shape(NamedTuple):

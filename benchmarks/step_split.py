@@ -4,7 +4,7 @@ import functools
 
 from transformers import TrainerCallback
 
-from training.fit import now
+from training.fit.report import now
 from training.trainer import IntrinsicGRPOTrainer
 
 SECTIONS = ("generation", "rewards", "forward", "backward", "optimiser")

@@ -20,12 +20,12 @@ from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.bonus_overhead import StepTimes
 from benchmarks.machine import publish
-from tasks.countdown import add_prompts, generate
-from training.errors import run_cli
-from training.fit import correctness
-from training.flags import parse_one
-from training.out_of_memory import peak_bytes
-from training.policy import load_policy, load_tokenizer
+from common.errors import run_cli
+from common.flags import parse_one
+from policy.load import load_policy, load_tokenizer
+from tasks.countdown.problems import add_prompts, generate
+from training.fit.out_of_memory import peak_bytes
+from training.fit.report import correctness
 from training.run_options import RunConfig
 from training.tiny_policy import SPACE
 from training.trainer import IntrinsicGRPOTrainer

@@ -11,17 +11,18 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from common.errors import UserError
+from common.files import parse_json
 from evaluation.evaluate import record_of, save_report, summarize_records
 from evaluation.generate import Decoding, sample_batches
+from policy.chat import render
+from policy.chat_checks import check_chat_template
+from policy.end_tokens import described_end_tokens, end_tokens_differ
+from policy.load import context_length, load_policy, load_tokenizer, resolve
+from policy.options import PolicyOptions
+from policy.precision import DTYPES, NAMES, Precision, half_type
+from policy.setup_line import GENERATE, setup_of
 from rewards.grade import Grade
-from training.chat import render
-from training.chat_checks import check_chat_template
-from training.end_tokens import described_end_tokens, end_tokens_differ
-from training.errors import UserError
-from training.policy import PolicyOptions, context_length, load_policy, load_tokenizer, resolve
-from training.precision import DTYPES, NAMES, Precision, half_type
-from training.setup_line import GENERATE, setup_of
-from training.state_io import parse_json
 
 PASS = "main"
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from evaluation.evaluate import TIERS, record_summary, summarize_records
+from common.errors import UserError
+from common.files import read_json
+from evaluation.evaluate import record_summary, summarize_records
 from evaluation.metrics import CONFIDENCE, NUM_RESAMPLES, SEED
 from evaluation.tasks import eval_task
-from training.errors import UserError
-from training.state_io import read_json
+from rewards.grade import TIERS
 
 IDENTITY = ("question", "gold", "numbers", "target")
 COMPLETION = ("id", "completion", "length", "truncated")

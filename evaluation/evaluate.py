@@ -13,15 +13,14 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+from common.files import read_json
+from common.sharding import whole_weights
 from evaluation.generate import Decoding, Sample, sample_completions
 from evaluation.metrics import mean_interval, summarize
+from policy.chat import message_text
 from rewards.answer import Verdict
-from rewards.grade import Grade, is_false_claim
-from training.rollout import message_text
-from training.sharding import whole_weights
-from training.state_io import read_json
+from rewards.grade import TIERS, Grade, is_false_claim
 
-TIERS = ("strict", "medium", "loose")
 KS = (1, 4, 8, 16, 32, 64)  # of pass@k and maj@k, beside the number of samples itself
 SEEDS_PER_PROCESS = 1_000_000  # more than a process ever has batches
 

@@ -8,13 +8,13 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rewards.format import opened_thinking
-from training.chat import render
-from training.decoding import cast_once
-from training.end_tokens import end_token_ids
-from training.padding import pad_tokens
-from training.sliced_generation import in_slices
-from training.staged_generation import allows_stages, in_stages
+from common.thinking import opened_thinking
+from policy.chat import render
+from policy.decoding import cast_once
+from policy.end_tokens import end_token_ids
+from policy.padding import pad_tokens
+from policy.slices import in_slices
+from policy.stages import allows_stages, in_stages
 
 
 @dataclass(frozen=True)

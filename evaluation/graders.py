@@ -1,4 +1,4 @@
-"""The graders of all tasks by name, and the command that measures them on labelled cases.
+"""The command that measures the graders on labelled cases.
 
 python -m evaluation.graders --cases tests/cases/gsm8k_answer_cases.jsonl --show
 
@@ -18,24 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from common.errors import UserError, run_cli
+from common.flags import parse_one
 from rewards.answer import find_answer, grade_number, has_latex
 from rewards.countdown import grade_countdown
-from rewards.format import AnswerPlace
-from rewards.grade import Grade
-from rewards.igsm import grade_igsm, read_integer
+from rewards.grade import TIERS, Grade
+from rewards.graders import GRADERS
 from rewards.latex import LATEX_FINDERS, canonical_latex, grade_latex
 from rewards.latex_worker import Reading
 from rewards.number import parse_number
-from training.errors import UserError, run_cli
-from training.flags import parse_one
 
-GRADERS: dict[str, Callable[[str, dict], Grade]] = {
-    "number": lambda completion, row: grade_number(completion, row["gold"], place=AnswerPlace.of_row(row)),
-    "latex": lambda completion, row: grade_latex(completion, row["gold"], place=AnswerPlace.of_row(row)),
-    "countdown": lambda completion, row: grade_countdown(completion, row["numbers"], row["target"]),
-    "igsm": lambda completion, row: grade_igsm(completion, _integer(row["gold"])),
-}
-TIERS = ("strict", "medium", "loose")
 SHOWN = 160  # characters of a completion
 
 _PLAIN_GOLD = re.compile(r"\$?-?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)\$?")
@@ -50,13 +42,6 @@ _ANSWER_WORDS = re.compile(
 _BORDERS = re.compile(
     r"(?<=[\u3040-\u30ff\u3400-\u9fff])(?=[0-9A-Za-z(\\$-])|(?<=[0-9A-Za-z)$])(?=[\u3040-\u30ff\u3400-\u9fff])"
 )
-
-
-def _integer(gold: str) -> int:
-    value = read_integer(gold)
-    if value is None:
-        raise UserError(f"the gold answer {gold[:80]!r} is no integer; mend the row.")
-    return value
 
 
 class Case(NamedTuple):

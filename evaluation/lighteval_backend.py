@@ -15,15 +15,15 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
+from common.errors import RunError, UserError
+from policy.chat import render
+from policy.chat_checks import check_chat_template
+from policy.end_tokens import reply_end_id
+from policy.load import adapter_base, context_length, load_policy, load_tokenizer, resolve
 from rewards.format import PLACE
 from tasks.load import load_rows
-from tasks.math import GSM8K, load_gsm8k
-from tasks.math_prompts import add_prompts, check_prompt
-from training.chat import render
-from training.chat_checks import check_chat_template
-from training.end_tokens import reply_end_id
-from training.errors import RunError, UserError
-from training.policy import adapter_base, context_length, load_policy, load_tokenizer, resolve
+from tasks.math.problems import GSM8K, load_gsm8k
+from tasks.math.prompts import add_prompts, check_prompt
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAY = Path(sys.prefix) / "lighteval"
@@ -89,7 +89,7 @@ def run_lighteval(
             ``#### <number>``); None is GSM8K's test split from the hub.
         num_shots: worked examples before each question: our own exemplars in our task, rows of the train split in the
             built-in one.
-        prompt_type, seed: prompt of our task and draw of its exemplars, as in `tasks.math_prompts`.
+        prompt_type, seed: prompt of our task and draw of its exemplars, as in `tasks.math.prompts`.
 
     Returns:
         "<task>/<metric>" -> share of rows in [0, 1], with "<task>/<metric>_stderr" for two rows or more.

@@ -25,13 +25,14 @@ from lighteval.tasks.registry import Registry
 from lighteval.tasks.requests import Doc, SamplingMethod
 from lighteval.tasks.tasks.gsm8k import gsm8k as BUILTIN
 
+from common.thinking import opened_thinking
 from evaluation.lighteval_backend import Request
+from policy.setup_line import setup_of
 from rewards.answer import grade_number
-from rewards.format import PLACE, AnswerPlace, opened_thinking
-from training.setup_line import setup_of
+from rewards.format import PLACE, AnswerPlace
+from rewards.grade import TIERS
 
 NAME = "gsm8k_tiers"
-TIERS = ("strict", "medium", "loose")
 METRICS = (*TIERS, "format")
 
 

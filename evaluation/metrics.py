@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from scipy import stats
 
-from training.errors import UserError
+from common.errors import UserError
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9999

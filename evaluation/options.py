@@ -4,56 +4,53 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.errors import UserError
-from training.policy import EMBEDDED_NAME
-from training.precision import DTYPES, check_dtype
-
-
-def _flag(default, help):
-    return field(default=default, metadata={"help": help})
+from common.errors import UserError
+from common.flags import flag
+from policy.options import EMBEDDED_NAME
+from policy.precision import DTYPES, check_dtype
 
 
 @dataclass
 class EvalOptions:
     """What is evaluated, how it is asked, and what to do with finished evaluations."""
 
-    task: str = _flag(
+    task: str = flag(
         "gsm8k", "gsm8k, math500, svamp, countdown, igsm or math (NuminaMath-TIR, or any questions and answers)."
     )
-    model_name: str = _flag(EMBEDDED_NAME, "Hub name, folder of a model or LoRA adapter, or tiny (embedded policy).")
-    data: str = _flag(
+    model_name: str = flag(EMBEDDED_NAME, "Hub name, folder of a model or LoRA adapter, or tiny (embedded policy).")
+    data: str = flag(
         "", "Other rows for the task: hub name, folder, jsonl, parquet, csv or tsv file. Unset: the task's own."
     )
-    split: str = _flag(
+    split: str = flag(
         "",
         "Split of a hub dataset or folder; of igsm a range of operations, such as 21-25; of countdown tiny (3 numbers "
         "up to 15, as the embedded policy is trained) or full (3 or 4 up to 99, as others are). Unset: the task's own; "
         "of countdown tiny, and of a file of --data the test part, which run_countdown.py does not see.",
     )
-    limit: int = _flag(0, "Evaluate the first this many problems; 0 evaluates all.")
-    num_shots: int = _flag(0, "Worked examples before each question, 0 to 9.")
-    prompt_type: str = _flag(
+    limit: int = flag(0, "Evaluate the first this many problems; 0 evaluates all.")
+    num_shots: int = flag(0, "Worked examples before each question, 0 to 9.")
+    prompt_type: str = flag(
         "reasoning",
         "Where the answer is asked for and looked for: reasoning or think (tags), qwen25-math-cot (a box), plain (tags "
         "of reasoning, for a policy without chat template).",
     )
-    n: int = _flag(1, "Samples per problem; pass@k and maj@k need several and a temperature above 0.")
-    temperature: float = _flag(0.0, "Sampling temperature; 0 is greedy.")
-    top_p: float = _flag(1.0, "Nucleus sampling: share of probability to sample from, in (0, 1].")
-    max_new_tokens: int = _flag(0, "Most tokens of a completion; 0 takes the task's own.")
-    batch_size: int = _flag(64, "Completions generated at once.")
-    seed: int = _flag(0, "Seed of samples and worked examples.")
-    dtype: str = _flag(
+    n: int = flag(1, "Samples per problem; pass@k and maj@k need several and a temperature above 0.")
+    temperature: float = flag(0.0, "Sampling temperature; 0 is greedy.")
+    top_p: float = flag(1.0, "Nucleus sampling: share of probability to sample from, in (0, 1].")
+    max_new_tokens: int = flag(0, "Most tokens of a completion; 0 takes the task's own.")
+    batch_size: int = flag(64, "Completions generated at once.")
+    seed: int = flag(0, "Seed of samples and worked examples.")
+    dtype: str = flag(
         "auto",
         f"Precision of weights and products: {', '.join(DTYPES)}, or auto: bfloat16 on a GPU, float16 on one "
         "without it, float32 on a CPU.",
     )
-    output: str = _flag(
+    output: str = flag(
         "", "JSON file to write, or folder for <settings>.json. Unset: outputs/eval/<task>/<model>/<settings>.json."
     )
-    tier: str = _flag("", "Print this tier alone: strict, medium or loose. Unset: all, side by side.")
-    backend: str = _flag("native", "native, or lighteval: LightEval's pipeline, our task and its own gsm8k.")
-    regrade: str = _flag("", "Judge the records of this JSON file again, without a model.")
+    tier: str = flag("", "Print this tier alone: strict, medium or loose. Unset: all, side by side.")
+    backend: str = flag("native", "native, or lighteval: LightEval's pipeline, our task and its own gsm8k.")
+    regrade: str = flag("", "Judge the records of this JSON file again, without a model.")
     compare: list[str] = field(
         default_factory=list, metadata={"help": "Two JSON files A B: paired difference B - A with its interval."}
     )
@@ -64,15 +61,15 @@ class EvalOptions:
             "backend": ("native", "lighteval"),
             "dtype": ("auto", *DTYPES),
         }
-        for flag, known in choices.items():
-            if getattr(self, flag) not in known:
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
                 raise UserError(
-                    f"--{flag}={getattr(self, flag)!r} is unknown; use one of {', '.join(filter(None, known))}."
+                    f"--{name}={getattr(self, name)!r} is unknown; use one of {', '.join(filter(None, known))}."
                 )
         check_dtype(self.dtype, trained=False)
-        for flag, least in (("n", 1), ("batch_size", 1), ("limit", 0), ("max_new_tokens", 0), ("temperature", 0)):
-            if getattr(self, flag) < least:
-                raise UserError(f"--{flag}={getattr(self, flag)} must be at least {least}.")
+        for name, least in (("n", 1), ("batch_size", 1), ("limit", 0), ("max_new_tokens", 0), ("temperature", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
         if self.n > 1 and not self.temperature:
             raise UserError(f"--n={self.n} greedy completions would all be the same; add --temperature=1.0.")
         if not 0 < self.top_p <= 1:

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 
-from evaluation.graders import GRADERS
+from common.errors import UserError
 from rewards.grade import Grade
-from tasks import countdown, math
+from rewards.graders import GRADERS
+from tasks.countdown import problems as countdown
+from tasks.countdown.problems import load_countdown
 from tasks.igsm import dataset as igsm
 from tasks.igsm.space import ProblemSpace
-from tasks.load import load_countdown
-from tasks.math_prompts import add_prompts, check_prompt
-from training.errors import UserError
+from tasks.math import problems as math
+from tasks.math.prompts import add_prompts, check_prompt
 
 GENERATED_PROMPTS = {"reasoning": "chat", "plain": "base"}
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from importlib import import_module
 
+from common.errors import UserError
 from intrinsic.base import LEVELS, Bonus
-from training.errors import UserError
 
 REGISTRY = {
     "knn": "intrinsic.knn_memory:MemoryR",
@@ -79,8 +79,9 @@ def build_bonus(name: str, options, level: str = LEVELS[0], beside: Bonus | None
     if name.startswith(SHUFFLE):
         wrapped = build_bonus(name.removeprefix(SHUFFLE), options, level)
         return _load("intrinsic.shuffle:Shuffle")(wrapped, options.shuffle_seed, options.shuffle_within)
-    if name == NOISE and beside is not None:
-        return bonus_class(name)(beside, options.rnd_seed, learns=False)
+    if name == NOISE:
+        bonus = beside or build_bonus("rnd", options)
+        return bonus_class(name)(bonus, options.rnd_seed, learns=beside is None)
     return bonus_class(name).from_options(options).at_level(level)
 
 

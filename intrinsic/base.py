@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from training.errors import RunError
-from training.rollout import Rollout
+from common.errors import RunError
+from intrinsic.rollout import Rollout
 
 Placement = Literal["reward", "advantage", "token"]
 LEVELS = ("advantage", "reward")  # of a bonus whose paper pays it in the reward

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from intrinsic.base import Bonus
-from intrinsic.cfn_advantage import clipped_advantage, positive_zscore, trajectory_uncertainty
-from intrinsic.cfn_filters import FILTERS, contiguous_runs, repeated_ngrams, text_noise, top_share
-from intrinsic.cfn_linear import EllipticalCounts
-from intrinsic.cfn_network import CoinFlipCounts
-from intrinsic.cfn_states import StateScale, TokenStates
-from training.errors import UserError
-from training.rollout import Rollout
+from intrinsic.parts.coin_flip import CoinFlipCounts
+from intrinsic.parts.elliptical import EllipticalCounts
+from intrinsic.parts.fusion import clipped_advantage, positive_zscore, trajectory_uncertainty
+from intrinsic.parts.states import StateScale, TokenStates
+from intrinsic.parts.token_filters import FILTERS, contiguous_runs, repeated_ngrams, text_noise, top_share
+from intrinsic.rollout import Rollout
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from intrinsic.base import Bonus
-from training.bonus_pipeline import sequence_mean
-from training.errors import UserError
-from training.rollout import Rollout
+from intrinsic.parts.groups import sequence_mean
+from intrinsic.rollout import Rollout
 
 
 class EntropyAdvantage(Bonus):

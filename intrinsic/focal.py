@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from intrinsic.base import Bonus
-from intrinsic.count_objective import right_counts
-from training.errors import UserError
-from training.rollout import Rollout
+from intrinsic.parts.count_objective import right_counts
+from intrinsic.rollout import Rollout
 
 
 def focal_factor(n: int, c: int, gamma: float) -> float:

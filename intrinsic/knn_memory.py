@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from common.errors import UserError
 from intrinsic.base import Bonus
-from intrinsic.episodic_memory import EpisodicMemory
-from intrinsic.memory_read import (
+from intrinsic.parts.episodic_memory import EpisodicMemory
+from intrinsic.parts.memory_read import (
     MemoryBatch,
     Raw,
     Reward,
@@ -31,9 +32,8 @@ from intrinsic.memory_read import (
     look_up,
     look_up_leaving_one_out,
 )
-from intrinsic.normalize import WindowMinMax
-from training.errors import UserError
-from training.rollout import Rollout, text_id
+from intrinsic.parts.normalize import WindowMinMax
+from intrinsic.rollout import Rollout, text_id
 
 RAW_RESOLUTION = 1e-6  # float32 rounding moves a raw by about 1e-7; min-max would blow that up to [0, 1]
 READS = ("past", "leave_one_out")

@@ -21,10 +21,10 @@ from apted import APTED, Config
 from apted.helpers import Tree
 from torch import Tensor
 
+from common.errors import UserError
 from intrinsic.base import Bonus
-from intrinsic.normalize import WindowMinMax
-from training.errors import UserError
-from training.rollout import Rollout, text_id
+from intrinsic.parts.normalize import WindowMinMax
+from intrinsic.rollout import Rollout, text_id
 
 RAW_RESOLUTION = 1e-6  # float32 rounding of a mean of shares
 KEPT_DISTANCES = 65_536  # `update` asks again for what `score` computed; a batch of 256 with a window of 50 has 12,800

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from intrinsic.base import Bonus
 from intrinsic.parts.groups import group_standardize
-from training.errors import UserError
-from training.rollout import Rollout
+from intrinsic.rollout import Rollout
 
 
 def majority_votes(answers: list[str | None]) -> list[float]:

@@ -10,8 +10,8 @@ there are two, the one that its experiments run and the series without baselines
 
 from typing import Any
 
-from intrinsic.count_objective import CountObjective
-from training.errors import UserError
+from common.errors import UserError
+from intrinsic.parts.count_objective import CountObjective
 
 MEAN = 0  # the order that stands for (r - m) / m
 

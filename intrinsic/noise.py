@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from intrinsic import build_bonus
+from common.errors import UserError
 from intrinsic.base import Bonus
 from intrinsic.parts.groups import group_centred, group_generator
-from training.errors import UserError
-from training.rollout import Rollout
+from intrinsic.rollout import Rollout
 
 
 class Noise(Bonus):
@@ -43,10 +42,6 @@ class Noise(Bonus):
         self.batches = 0
         self.placement, self.centred, self.clipped = bonus.placement, bonus.centred, bonus.clipped
         self.needs = bonus.needs
-
-    @classmethod
-    def from_options(cls, options) -> "Noise":
-        return cls(build_bonus("rnd", options), options.rnd_seed)
 
     @property
     def pretrain_batches(self) -> int:

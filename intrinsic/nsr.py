@@ -8,8 +8,8 @@ ways alive; 0.1 is the authors' weighted form, 1 is REINFORCE on +1 and -1.
 import math
 from typing import Any
 
-from intrinsic.count_objective import CountObjective
-from training.errors import UserError
+from common.errors import UserError
+from intrinsic.parts.count_objective import CountObjective
 
 
 class NegativeSamples(CountObjective):

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from intrinsic.base import Bonus
-from training.errors import UserError
-from training.rollout import Rollout, text_id
+from intrinsic.rollout import Rollout, text_id
 
 MODES = ("historical", "batch")
 BASELINES = ("group", "constant")

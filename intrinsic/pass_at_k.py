@@ -11,9 +11,9 @@ reward that is neither 0 nor 1 in place as its own advantage; groups without a s
 import math
 from typing import Any
 
-from intrinsic.count_objective import CountObjective, right_counts
-from training.errors import UserError
-from training.rollout import Rollout
+from common.errors import UserError
+from intrinsic.parts.count_objective import CountObjective, right_counts
+from intrinsic.rollout import Rollout
 
 EPSILON = 1e-6  # what the authors' program adds to the standard deviation
 

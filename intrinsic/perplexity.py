@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from intrinsic.base import Bonus
-from intrinsic.parts.groups import right_above_wrong
-from training.bonus_pipeline import sequence_mean
-from training.errors import UserError
-from training.rollout import Rollout
+from intrinsic.parts.groups import right_above_wrong, sequence_mean
+from intrinsic.rollout import Rollout
 
 DECAYS = ("staircase", "cosine", "linear")
 

@@ -16,19 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from intrinsic.base import Bonus
-from intrinsic.parts.approaches import (
-    NONE,
-    bigram_distances,
-    clusters,
-    cosine_distances,
-    numbered,
-    partition_figures,
-)
+from intrinsic.parts.approaches import NONE, bigram_distances, clusters, cosine_distances, numbered, partition_figures
 from intrinsic.parts.groups import group_generator
 from intrinsic.parts.likelihood import mean_logp
-from training.errors import UserError
-from training.rollout import Rollout
+from intrinsic.rollout import Rollout
 
 PARTITIONS = ("exact", "answer", "bigram", "embedding", "likelihood", "random")
 RULES = ("redistribute", "uarl", "darling", "ips")

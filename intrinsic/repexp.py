@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from common.errors import RunError, UserError
 from intrinsic.base import Bonus
 from intrinsic.parts.groups import group_generator
-from training.errors import RunError, UserError
-from training.rollout import Rollout
+from intrinsic.rollout import Rollout
 
 FEATURES = ("unit", "centered")
 MODELS = {"current": "mean_hidden", "initial": "frozen_mean_hidden"}  # whose states -> the feature that holds them

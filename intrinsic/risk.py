@@ -10,8 +10,8 @@ undefined name.
 import math
 from typing import Any
 
-from intrinsic.count_objective import CountObjective
-from training.errors import UserError
+from common.errors import UserError
+from intrinsic.parts.count_objective import CountObjective
 
 
 def risk_advantages(n: int, c: int, beta: float) -> tuple[float, float]:

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from intrinsic.error_conditioned import Conditioning, ErrorConditionedBonus
-from intrinsic.rnd_network import HiddenDistillation, TokenDistillation
-from training.errors import UserError
-from training.rollout import Rollout
+from common.errors import UserError
+from intrinsic.parts.distillation import HiddenDistillation, TokenDistillation
+from intrinsic.parts.error_conditioned import Conditioning, ErrorConditionedBonus
+from intrinsic.rollout import Rollout
 
 
 def fixed_layout(rollout: Rollout, prompt_length: int, response_length: int) -> Tensor:

@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from intrinsic.base import Bonus
-from intrinsic.parts.groups import group_standardize
-from training.bonus_pipeline import sequence_mean
-from training.errors import UserError
-from training.rollout import Rollout
+from intrinsic.parts.groups import group_standardize, sequence_mean
+from intrinsic.rollout import Rollout
 
 # Who judges: the policy as it is, or as it was before training -> the feature with that judgement.
 ANNOTATORS = {"online": "self_certainty", "offline": "frozen_self_certainty"}

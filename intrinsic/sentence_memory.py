@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from intrinsic.episodic_memory import EpisodicMemory
+from common.errors import UserError
 from intrinsic.knn_memory import MemoryRPlus
-from intrinsic.memory_read import MemoryBatch, Raw
-from training.errors import UserError
-from training.rollout import Rollout, text_id
+from intrinsic.parts.episodic_memory import EpisodicMemory
+from intrinsic.parts.memory_read import MemoryBatch, Raw
+from intrinsic.rollout import Rollout, text_id
 
 # A sentence ends at . ! or ? before a space, but not behind the number of a list item that starts the line.
 _SENTENCE_END = re.compile(r"(?<!^\d\.)(?<!^\d\d\.)(?<=[.!?])\s+")

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from intrinsic.base import SHUFFLE_WITHIN, Bonus
 from intrinsic.parts.groups import group_generator
-from training.errors import UserError
-from training.rollout import KINDS, Rollout
+from intrinsic.rollout import KINDS, Rollout
 
 PREFIX = "shuffle:"
 

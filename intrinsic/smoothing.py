@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from intrinsic.base import Bonus
 from intrinsic.parts.likelihood import mean_logp
-from training.errors import UserError
-from training.rollout import Rollout
+from intrinsic.rollout import Rollout
 
 
 class DifferentialSmoothing(Bonus):

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from intrinsic.base import Bonus
-from intrinsic.normalize import WindowMinMax
-from training.errors import UserError
-from training.rollout import Rollout
+from intrinsic.parts.normalize import WindowMinMax
+from intrinsic.rollout import Rollout
 
 MODES = ("gain", "total")
 RAW_RESOLUTION = 1e-6  # bits; raws are computed in float64 and kept in float32

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from intrinsic.base import Bonus
-from intrinsic.parts.groups import group_standardize
-from training.bonus_pipeline import sequence_mean
-from training.rollout import Rollout
+from intrinsic.parts.groups import group_standardize, sequence_mean
+from intrinsic.rollout import Rollout
 
 
 class TokenCertainty(Bonus):

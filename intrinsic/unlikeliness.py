@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from intrinsic.base import Bonus
 from intrinsic.parts.approaches import numbered
 from intrinsic.parts.likelihood import mean_logp
-from training.errors import UserError
-from training.rollout import Rollout
+from intrinsic.rollout import Rollout
 
 
 def mean_ranks(values: Tensor, present: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
+from common.errors import UserError
 from rewards.boxes import boxed_contents, last_box
 from rewards.format import CUT, AnswerPlace, cut_thinking, is_well_formed, last_answer, placed_answer
 from rewards.grade import Grade
@@ -23,7 +24,6 @@ from rewards.number import (
     plain_numbers,
 )
 from rewards.quantity_words import CHANGE_BEHIND, FACTOR_BEFORE_CURRENCY, FACTOR_OF_MONEY, FACTORS_BEHIND, unit_factor
-from training.errors import UserError
 
 MAX_STATEMENTS = 8  # of the form "the answer is ...", counted from the end
 TAIL_LENGTH = 2_000  # final characters in which the loose tier looks for a number without any mark

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from enum import StrEnum
 from fractions import Fraction
 
+from common.errors import UserError
 from rewards.countdown_notation import normalize_answer
 from rewards.expression import ExpressionError, ZeroDivisorError, evaluate_expression, normal_form
 from rewards.format import ANSWER_CLOSE, ANSWER_OPEN, completion_text, cut_thinking, is_well_formed, last_answer
 from rewards.grade import Grade
-from training.errors import UserError
 
 REFERENCE_TOLERANCE = Fraction(1, 100_000)
 REFERENCE_FORMAT_CREDIT = 0.1

@@ -6,13 +6,13 @@ Every function takes linear time in the text and raises on none: only `str.find`
 from enum import StrEnum
 from typing import NamedTuple
 
+from common.errors import UserError
+from common.thinking import THINKING
 from rewards.boxes import last_outer_box, outer_boxes
-from training.errors import UserError
 
 PLACE = "answer_place"  # column of rows with prompts: where each prompt asks for the answer
 SHAPE_REWARD = 0.5
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
-THINKING = (("<think>", "</think>"), ("<reasoning>", "</reasoning>"))
 # Stands where a thinking block was, so that the texts around it never join into a new tag or expression.
 CUT = "\0"
 # What may stand on the lines below the box: the end of the formula that holds it.
@@ -86,15 +86,6 @@ def placed_answer(completion: str, place: AnswerPlace) -> Answer | None:
         return None
     inner = [inside for start, end, inside in outer_boxes(content) if (start, end) == (0, len(content))]
     return Answer(*(inner or [content]), repeated=False)
-
-
-def opened_thinking(prompt: str) -> str:
-    """The opening thinking tag that ``prompt``, as the policy reads it, ends in, with the white space after it.
-
-    A completion continues that thinking, so scorers read this text and the completion as one; "" where there is none.
-    """
-    end = prompt.rstrip()
-    return next((prompt[len(end) - len(tag) :] for tag, _ in THINKING if end.endswith(tag)), "")
 
 
 def is_well_formed(text: str, place: AnswerPlace = AnswerPlace.TAGS) -> bool:

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+TIERS = ("strict", "medium", "loose")
+
 
 class Grade(NamedTuple):
     """What a grader says of one completion; ``strict`` implies ``medium``, and ``medium`` implies ``loose``.

@@ -5,25 +5,22 @@ Against the reference: numbers are compared as numbers, regexes see past a line 
 the cosine counts tokens and is clamped. `rewards.legacy` has the reference's arithmetic.
 """
 
-import math
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from rewards.answer import Verdict
+from common.thinking import THINKING
+from rewards.correctness import CorrectnessReward, GradeFunction, place_of_each
+from rewards.cosine import CosineReward
 from rewards.format import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
-    PLACE,
     SHAPE_REWARD,
-    THINKING,
     AnswerPlace,
     BoxFormatReward,
     completion_text,
     is_well_formed,
     placed_answer,
 )
-from rewards.grade import Grade
 
 TAG_REWARD = 0.125
 TAIL_PENALTY = 0.001  # per character after the last closing tag
@@ -31,64 +28,6 @@ STEPS_WANTED = 3
 
 _INTEGER = re.compile(r"[+-]?(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)")
 _STEP = re.compile(r"^(?:step \d+|\d+[.)]|[-*•])[ :.]|\b(?:first|second|third|next|then|finally)(?:ly)?,", re.I | re.M)
-
-GradeFunction = Callable[[str, dict], Grade]
-
-
-class CorrectnessReward:
-    """1.0 where the answer is right under the medium tier, else 0.0; logs verdicts, answers and the other tiers.
-
-    Args:
-        grade: (completion text, {"gold": ..., "answer_place": ...}) -> `Grade`, by which the answer is looked for where
-            the row's prompt asks for it. Its exceptions pass through, with the question named.
-    """
-
-    __name__ = "correctness"
-    full = 1.0
-
-    def __init__(self, grade: GradeFunction):
-        self.grade = grade
-
-    def __call__(
-        self, prompts, completions, gold, answer_place=None, log_extra=None, log_metric=None, **kwargs
-    ) -> list[float]:
-        grades = graded(self.grade, prompts, completions, gold, answer_place)
-        if log_extra is not None:
-            log_extra("verdict", [grade.verdict for grade in grades])
-            log_extra("answer", [grade.answer or "" for grade in grades])
-        if log_metric is not None and grades:
-            for tier in ("strict", "medium", "loose"):
-                log_metric(f"accuracy/{tier}", sum(getattr(grade, tier) for grade in grades) / len(grades))
-            counts = Counter(grade.verdict for grade in grades)
-            # All of them, always: processes gather their metrics name by name and must agree on the names.
-            for verdict in Verdict:
-                log_metric(f"verdict/{verdict}", counts[verdict] / len(grades))
-        return [float(grade.medium) for grade in grades]
-
-
-def graded(
-    grade: GradeFunction,
-    prompts: Sequence,
-    completions: Sequence,
-    gold: Sequence[str],
-    places: Sequence[str] | None = None,
-) -> list[Grade]:
-    """The grade of each completion; what a grader raises is raised with the prompt it happened at.
-
-    ``places``: column `PLACE` of the rows; None where they have none.
-    """
-    grades = []
-    for prompt, completion, answer, place in zip(prompts, completions, gold, _each(places, prompts), strict=True):
-        try:
-            grades.append(grade(completion_text(completion), {"gold": answer, PLACE: place}))
-        except Exception as error:
-            error.add_note(f"while grading an answer to {prompt!r} with gold {answer!r}")
-            raise
-    return grades
-
-
-def _each(places: Sequence[str] | None, prompts: Sequence) -> Sequence[str]:
-    return [AnswerPlace.TAGS] * len(prompts) if places is None else places
 
 
 class IntegerReward:
@@ -99,7 +38,7 @@ class IntegerReward:
     def __call__(self, prompts, completions, answer_place=None, **kwargs) -> list[float]:
         answers = [
             placed_answer(completion_text(completion), AnswerPlace(place))
-            for completion, place in zip(completions, _each(answer_place, prompts), strict=True)
+            for completion, place in zip(completions, place_of_each(answer_place, prompts), strict=True)
         ]
         return [
             SHAPE_REWARD * bool(answer and not answer.repeated and _INTEGER.fullmatch(answer.text.strip()))
@@ -172,30 +111,6 @@ def _xml_count(text: str) -> float:
     return max(0.0, reward - TAIL_PENALTY * len(tail))
 
 
-class CosineReward:
-    """Right answers from 1.0 (no tokens) to 0.5 (``max_length`` tokens) by half a cosine, wrong ones the negative.
-
-    The length-aware reward of Yeo et al. (arXiv:2502.03373) with Memory-R's constants; progress is clamped to [0, 1].
-    """
-
-    __name__ = "cosine"
-    full = 1.0
-
-    def __init__(self, grade: GradeFunction, max_length: int):
-        self.grade, self.max_length = grade, max_length
-
-    def __call__(self, prompts, completions, gold, completion_ids, answer_place=None, **kwargs) -> list[float]:
-        grades = graded(self.grade, prompts, completions, gold, answer_place)
-        lengths = [min(1.0, len(tokens) / self.max_length) for tokens in completion_ids]
-        return [cosine(progress, grade.medium) for progress, grade in zip(lengths, grades, strict=True)]
-
-
-def cosine(progress: float, correct: bool) -> float:
-    """0.5 + 0.25 (1 + cos(pi * progress)), negated for a wrong answer."""
-    value = 0.5 + 0.25 * (1.0 + math.cos(math.pi * progress))
-    return value if correct else -value
-
-
 class StepsReward:
     """min(1, markers / 3) for numbered, listed or named steps, like open-r1's reasoning-steps reward."""
 
@@ -231,3 +146,9 @@ def math_rewards(grade: GradeFunction, cosine: bool, max_length: int, place: Ans
     """The reward columns of the second data set (section 4.2): shape and steps, no integer reward."""
     columns = [*shape_rewards(place), StepsReward(), CorrectnessReward(grade)]
     return [*columns, *([CosineReward(grade, max_length)] if cosine else [])]
+
+
+def weights_of(rewards: Sequence[Callable], format_weight: float, extra: Mapping[str, float]) -> list[float]:
+    """One weight per reward column: correctness 1, those that ``extra`` names as it says, shape ``format_weight``."""
+    fixed = {"correctness": 1.0, **extra}
+    return [fixed.get(reward.__name__, format_weight) for reward in rewards]

@@ -7,13 +7,8 @@ can hang it or run as code there.
 import re
 from fractions import Fraction
 
-from rewards.answer import (
-    grade_answer,
-    last_block,
-    last_hashes,
-    last_number,
-    stated_answer,
-)
+from common.errors import UserError
+from rewards.answer import grade_answer, last_block, last_hashes, last_number, stated_answer
 from rewards.boxes import boxed_contents
 from rewards.format import AnswerPlace
 from rewards.grade import Grade
@@ -31,7 +26,6 @@ from rewards.latex_reading import (
 from rewards.latex_worker import Reading, is_equal
 from rewards.number import STATEMENT
 from rewards.quantity_words import changing_words
-from training.errors import UserError
 
 ROUNDED_PLACES = 12  # a decimal with so many says the fraction that it rounds
 

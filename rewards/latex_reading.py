@@ -7,14 +7,7 @@ Numbers are read by `rewards.number`, with two cautions that mathematics needs: 
 import re
 from fractions import Fraction
 
-from rewards.number import (
-    TEXT_COMMAND,
-    parse_number,
-    plain_characters,
-    plain_numbers,
-    strip_markup,
-    strip_statement,
-)
+from rewards.number import TEXT_COMMAND, parse_number, plain_characters, plain_numbers, strip_markup, strip_statement
 from rewards.quantity_words import NUMERALS
 
 MAX_LENGTH = 512  # characters of an answer

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from training.errors import RunError
+from common.errors import RunError
 
 PARSE_SECONDS = VERIFY_SECONDS = 2  # math-verify's own alarms, whole seconds
 DEADLINE = 6.0  # seconds until the process is killed

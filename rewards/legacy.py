@@ -6,8 +6,8 @@ whole text where no line break follows the last tag, and the cosine has a period
 
 import re
 
+from rewards.cosine import cosine
 from rewards.format import completion_text
-from rewards.gsm8k import cosine
 
 _STRICT = re.compile(r"^<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$")
 _SOFT = re.compile(r"<reasoning>.*?</reasoning>\s*<answer>.*?</answer>")

@@ -2,7 +2,6 @@
 
 import atexit
 import csv
-import re
 import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,12 +12,10 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, Features, Value, config, load_dataset
 from datasets.exceptions import DatasetsError
 
-from tasks.countdown import problem_key
-from training.errors import UserError
+from common.errors import UserError
 
 FILE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_WRITTEN_LIST = re.compile(r"\[?\s*([0-9]+(?:(?:\s*,\s*|\s+)[0-9]+)*)\s*\]?")
 LARGEST_EXACT = 2**53  # integers up to here are exact in a float
 
 
@@ -80,37 +77,6 @@ def _line_of(path: Path, index: int) -> int | None:
         return next(islice(rows, index, None), None)
 
 
-def load_countdown(source: str | Path, split: str | None = None) -> Dataset:
-    """Distinct Countdown problems of ``source``: columns numbers (list of int) and target (int), in file order.
-
-    The numbers may also be in a column "nums", as in TinyZero's hub datasets, and written out, as "3 5 8" or
-    "[3, 5, 8]", in a csv file. Problems with equal sorted numbers and
-    target are the same; later ones are dropped and their count printed. Raises `UserError` with the row index when
-    numbers are not integers of 0 or more (the scorer reads no signed numbers), or the target is not an integer.
-    """
-    rows = load_rows(source, split)
-    column = "nums" if "nums" in rows.column_names and "numbers" not in rows.column_names else "numbers"
-    require_columns(rows, [column, "target"])
-    is_text = Path(source).suffix.lower() in SEPARATORS
-    problems: dict[str, dict] = {}
-    for index, (raw_numbers, raw_target) in enumerate(zip(rows[column], rows["target"], strict=True)):
-        if is_text:
-            numbers, targets = _written_integers(raw_numbers), _written_integers(raw_target) or []
-            target = targets[0] if len(targets) == 1 else None
-        else:
-            numbers, target = _integers(raw_numbers), whole_number(raw_target)
-        if not numbers or min(numbers) < 0:
-            raise UserError(
-                f"{row_place(source, split, index)} has {column}={raw_numbers!r}; they must be a list of integers >= 0."
-            )
-        if target is None:
-            raise UserError(f"{row_place(source, split, index)} has target={raw_target!r}; it must be an integer.")
-        problems.setdefault(problem_key(numbers, target), {"numbers": numbers, "target": target})
-    if len(problems) < len(rows):
-        print(f"dropped {len(rows) - len(problems)} of {len(rows)} Countdown problems that repeat an earlier one")
-    return Dataset.from_list(list(problems.values()))
-
-
 def whole_number(value) -> int | None:
     """``value`` as int if it is a whole number, else None (a column that mixes 3 and 2.5 is loaded as 3.0 and 2.5).
 
@@ -127,20 +93,6 @@ def exact_number(value) -> str | None:
     if whole is not None:
         return str(whole)
     return str(value) if isinstance(value, float) and isfinite(value) and not value.is_integer() else None
-
-
-def _integers(values) -> list[int] | None:
-    """``values`` as a list of ints, or None if it is not a list of whole numbers."""
-    if not isinstance(values, list):
-        return None
-    integers = [whole_number(value) for value in values]
-    return None if None in integers else integers
-
-
-def _written_integers(text: str) -> list[int] | None:
-    """The integers of a cell such as "3 5 8" or "[3, 5, 8]", or None."""
-    written = _WRITTEN_LIST.fullmatch(text.strip())
-    return [int(digits) for digits in re.findall("[0-9]+", written[1])] if written else None
 
 
 def _refuse_folder_of_cells(folder: Path) -> None:

@@ -9,7 +9,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from training.threads import choose_threads
+from common.threads import choose_threads
 
 choose_threads()  # before torch is imported
 
@@ -18,7 +18,7 @@ import torch
 from datasets import Dataset
 from transformers import set_seed
 
-from training.rollout import Rollout
+from intrinsic.rollout import Rollout
 
 
 def pytest_addoption(parser):
@@ -97,7 +97,8 @@ def run_here(monkeypatch):
         for place in (training.run, module):
             if hasattr(place, "create_run_folder"):
                 monkeypatch.setattr(place, "create_run_folder", create)
-        monkeypatch.setattr(training.run, "write_report", lambda folder: folder / "report.html")
+        if hasattr(module, "write_report"):
+            monkeypatch.setattr(module, "write_report", lambda folder: folder / "report.html")
         monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, flags)])
         try:
             module.main()
@@ -133,7 +134,7 @@ def trainer_factory(tokenizer, random_policy, tmp_path):
     """Builds an `IntrinsicGRPOTrainer` on the random policy: 2 prompts x 4 completions of up to 8 tokens a step."""
     from trl import GRPOConfig
 
-    from training.bonus_pipeline import BonusPipeline
+    from intrinsic.pipeline import BonusPipeline
     from training.trainer import IntrinsicGRPOTrainer
 
     def length_reward(completions, **kwargs):

@@ -20,8 +20,8 @@ import torch
 from transformers import AutoModelForCausalLM
 from trl.generation import vllm_generation
 
-from training.padding import pad_tokens
-from training.policy import EMBEDDED
+from policy.load import EMBEDDED
+from policy.padding import pad_tokens
 
 
 @dataclass

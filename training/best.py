@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from training.errors import UserError
-from training.state_io import read_json, write_json
+from common.errors import UserError
+from common.files import read_json, write_json
 
 RECORD = "held_out.json"
 

@@ -13,7 +13,7 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from training.run_folder import MetricsFile
-from training.watchdogs import print_line
+from training.watchdogs.callback import print_line
 
 LENGTH_KEY = "completions/mean_length"
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from training.errors import RunError, UserError
-from training.state_io import TEMPORARY_PREFIX, flush_to_disk, load_state, save_state, write_json
+from common.errors import RunError, UserError
+from common.files import TEMPORARY_PREFIX, flush_to_disk, load_state, save_state, write_json
 
 __all__ = [
     "abandon_after",

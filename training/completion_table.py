@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from training.bonus_pipeline import ScoredBonus, sequence_mean
-from training.rollout import Rollout
+from intrinsic.parts.groups import sequence_mean
+from intrinsic.pipeline import ScoredBonus
+from intrinsic.rollout import Rollout
 
 
 class BonusColumn:

@@ -5,8 +5,8 @@ import logging
 import torch
 from transformers import TrainerCallback
 
-from training.errors import RunError
-from training.sharding import local
+from common.errors import RunError
+from common.sharding import local
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import TrainingArguments
 
 from intrinsic.base import Bonus
-from training.options import IntrinsicOptions
+from intrinsic.options import IntrinsicOptions
 from training.run_folder import plain
 
 # Flags that a resumed run may set anew, by why they leave every update as it is.

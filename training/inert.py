@@ -5,8 +5,8 @@ from dataclasses import MISSING, Field, dataclass, fields
 
 from intrinsic import SHUFFLE
 from intrinsic.base import Bonus
-from training.bonus_flags import is_for, owners
-from training.options import BonusFlags, IntrinsicOptions
+from intrinsic.flags.owners import is_for, owners
+from intrinsic.options import BonusFlags, IntrinsicOptions
 
 CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
 

@@ -7,7 +7,7 @@ from accelerate import FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import CPUOffloadPolicy, StateDictType
 from transformers import TrainingArguments
 
-from training.errors import UserError
+from common.errors import UserError
 
 FSDP_FILE = "configs/accelerate/fsdp.yaml"
 

@@ -19,10 +19,10 @@ from transformers import (
     set_seed,
 )
 
-from training.errors import UserError, run_cli
-from training.flags import parse_one
+from common.errors import UserError, run_cli
+from common.flags import parse_one
+from tasks.traces import load_traces
 from training.tiny_policy import CHAT_TEMPLATE
-from training.traces import load_traces
 
 SAMPLE = 32  # rows that show whether a tokenizer has words for them
 SPECIAL = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>")

@@ -3,10 +3,10 @@
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from training.chat import render
-from training.chat_checks import check_chat_template
-from training.errors import UserError
-from training.policy import context_length
+from common.errors import UserError
+from policy.chat import render
+from policy.chat_checks import check_chat_template
+from policy.load import context_length
 from training.run_options import RunConfig, RunOptions
 
 

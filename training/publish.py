@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from analysis.table import closing_table
+from evaluation.table import closing_table
 from intrinsic.base import Bonus
 
 CARD = "README.md"

@@ -11,42 +11,40 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from analysis.report import write_report
-from analysis.table import closing_table, format_metric
+from common.errors import UserError
+from common.files import read_json
+from common.threads import choose_threads
 from evaluation.evaluate import HeldOut, HeldOutCallback, Pass
 from evaluation.generate import Decoding
+from evaluation.table import closing_table, format_metric
 from intrinsic import build_bonuses
-from intrinsic.encoder import POLICY, build_encoder
+from intrinsic.options import IntrinsicOptions
+from intrinsic.parts.encoder import POLICY, build_encoder
+from intrinsic.pipeline import BonusPipeline
+from policy.end_tokens import described_end_tokens, end_tokens_differ
+from policy.load import adapter_base, check_lora_targets, load_policy, lora_base, resolve, save_merged
+from policy.precision import Precision
+from policy.setup_line import sampler_of, setup_of, unseen_gpu
 from rewards.grade import Grade
 from training.best import BestPolicy
-from training.bonus_pipeline import BonusPipeline
 from training.callbacks import InterruptCallback, MetricsCallback, install_progress
 from training.checkpoint import abandon_after, check_identity, find_checkpoint, load_state, step_of
-from training.collapse import EXIT_CODE, CollapseCallback, stops_on_collapse
-from training.end_tokens import described_end_tokens, end_tokens_differ
-from training.errors import UserError
 from training.finite_updates import FiniteUpdates
-from training.fit import total_steps
-from training.frozen_policy import check_reference
+from training.fit.out_of_memory import out_of_memory_advice, work_of
+from training.fit.room import room_warning
 from training.identity import grpo_settings
 from training.inert import Settings, inert_settings
 from training.launch import check_fsdp
-from training.options import IntrinsicOptions
-from training.out_of_memory import out_of_memory_advice, work_of
-from training.policy import adapter_base, check_lora_targets, load_policy, lora_base, resolve, save_merged
-from training.precision import Precision
 from training.problems import longest_prompt
 from training.publish import CARD, model_card, push_final
-from training.room import room_warning
+from training.reference import check_reference
 from training.run_folder import RUN_FILE, create_run_folder, refuse_used, take_recorded_threads
 from training.run_name import default_output_dir, run_name
-from training.run_options import RunConfig, RunOptions
-from training.setup_line import sampler_of, setup_of, unseen_gpu
-from training.state_io import read_json
-from training.threads import choose_threads
+from training.run_options import RunConfig, RunOptions, total_steps
 from training.trackers import shield_trackers, track_evaluation
 from training.trainer import STATE_NAME, IntrinsicGRPOTrainer
-from training.watchdogs import WatchdogCallback, judged, print_line
+from training.watchdogs.callback import WatchdogCallback, judged, print_line
+from training.watchdogs.collapse import EXIT_CODE, CollapseCallback, stops_on_collapse
 
 PROGRESS = {"train accuracy": "rewards/correctness/mean", "reward": "reward", "entropy": "entropy"}
 
@@ -193,17 +191,20 @@ class Run:
             self.task, rows, grade, self.path / "eval", passes, self.config.seed, batch_size=work.evaluation_batch
         )
 
-    def train(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut | None) -> None:
+    def train(
+        self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut | None, write_report: Callable[[Path], Path]
+    ) -> None:
         """Evaluate, train, evaluate again, save the policy, and write plots, report and the closing table.
 
         The policy with the best validation accuracy is kept in ``best/``, the last one in ``final/``; with LoRA,
         ``final/`` holds the merged model and ``adapter/`` the adapter. Without ``held_out`` nothing is evaluated.
-        Raises `RunError` with advice when memory runs out.
+        ``write_report`` makes the report of the run folder and returns its path. Raises `RunError` with advice when
+        memory runs out.
         """
         prompt = longest_prompt(self.options, self.config)
         work = partial(work_of, self.options, self.config, self.bonuses, self.encoder, prompt)
         with out_of_memory_advice(self.options, work, self._where_to_go_on):
-            self._train(trainer, held_out)
+            self._train(trainer, held_out, write_report)
 
     def _where_to_go_on(self) -> str:
         checkpoint = find_checkpoint(self.path, "auto", report=lambda line: None)
@@ -211,7 +212,9 @@ class Run:
             return "No checkpoint had been written."
         return f"{checkpoint} is complete: the same command with --resume auto goes on from it."
 
-    def _train(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut | None) -> None:
+    def _train(
+        self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut | None, write_report: Callable[[Path], Path]
+    ) -> None:
         best = BestPolicy(self.path / "best", trainer.save_model, self._is_main)
         before = self._evaluate_before(trainer, held_out, best) if held_out else None
         interrupt = InterruptCallback(self.updates_per_generation)
@@ -240,7 +243,7 @@ class Run:
             self._print(collapse.message)
             sys.exit(EXIT_CODE)
         try:
-            self._close(trainer, held_out, before, best)
+            self._close(trainer, held_out, before, best, write_report)
         except KeyboardInterrupt:
             self._print(f"stopped after training, before all was evaluated and saved. {self._where_to_go_on()}")
             sys.exit(128 + signal.SIGINT)
@@ -255,7 +258,12 @@ class Run:
             trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
 
     def _close(
-        self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut | None, before: dict | None, best: BestPolicy
+        self,
+        trainer: IntrinsicGRPOTrainer,
+        held_out: HeldOut | None,
+        before: dict | None,
+        best: BestPolicy,
+        write_report: Callable[[Path], Path],
     ) -> None:
         after = self._evaluate(trainer, held_out, "after", best) if held_out else None
         self._save_final(trainer)

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from common.errors import UserError
+from common.files import parse_json, read_json, write_atomically, write_json
+from common.threads import choose_threads
 from training.checkpoint import list_checkpoints
-from training.errors import UserError
-from training.state_io import parse_json, read_json, write_atomically, write_json
-from training.threads import choose_threads
 
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
@@ -73,7 +73,7 @@ def create_run_folder(
     """Make and lock the folder of a run, and write ``run.json``; to be called by the main process only.
 
     ``options_by_group``: group of flags -> flag -> value. ``setup``: what the policy is run with, see
-    `training.setup_line.Setup`. A resumed run keeps the first record and appends its own
+    `policy.setup_line.Setup`. A resumed run keeps the first record and appends its own
     to the list ``resumed``. Raises `UserError` when a live run holds the folder, or when it already holds a run and
     ``resume`` is false. What a run that trained no step left there makes way for the new one.
     """

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.errors import UserError
+from common.errors import UserError
 from training.identity import FREE
 
 NAME_RULE = (

@@ -1,74 +1,49 @@
 """Flags of a training run, and how flags, ``--config`` and a script's defaults come together."""
 
-import sys
-import warnings
-from argparse import Namespace
+import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import datasets
 import torch
-import transformers
-from trl import GRPOConfig, TrlParser
+from trl import GRPOConfig
 
-from intrinsic import ALIASES
-from training.errors import UserError
-from training.flags import OneSentence, parse_flags, typed_value
-from training.help import help_text
+from common.errors import UserError
+from common.flags import flag
+from policy.options import EMBEDDED_NAME, PolicyOptions
+from policy.precision import check_dtype, choose_compute_type
 from training.launch import check_gpus
-from training.options import IntrinsicOptions
-from training.policy import EMBEDDED_NAME, PolicyOptions, is_embedded
-from training.precision import check_dtype, choose_compute_type
-from training.presets import changed_flags, check_keys, overridden, read_config
-from training.run_name import NAME_RULE, name_parts
+from training.run_name import NAME_RULE
 from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers
 from training.vllm_checks import check_vllm
-from training.yaml_flags import as_defaults, flags_of, read_mapping
-
-CONFIGS = Path(__file__).parent.parent / "configs"
-SHADOWED = {
-    "--per_device_train_batch_size": "--bs (prompts)",
-    "--gradient_accumulation_steps": "--gc",
-    "--max_completion_length": "--L",
-    "--num_train_epochs": "--nepochs",
-    "--eval_strategy": "--do_eval and --eval_steps",
-    "--reward_weights": "--format_weight and --ir_weight",
-    "--resume_from_checkpoint": "--resume",
-}
-
-
-def _flag(default, help):
-    return field(default=default, metadata={"help": help})
 
 
 @dataclass
 class RunOptions(PolicyOptions):
     """What is trained, evaluated and kept."""
 
-    model_name: str = _flag(EMBEDDED_NAME, "Policy: tiny (embedded), hub name or local folder.")
-    max_prompt_length: int = _flag(512, "Problems whose rendered prompt has more tokens are dropped, with a count.")
-    resume: str = _flag(
+    model_name: str = flag(EMBEDDED_NAME, "Policy: tiny (embedded), hub name or local folder.")
+    max_prompt_length: int = flag(512, "Problems whose rendered prompt has more tokens are dropped, with a count.")
+    resume: str = flag(
         "",
         "Continue a run: auto (newest complete checkpoint of the run folder) or a checkpoint path. Flags that change "
         "training must be the checkpoint's; evaluation, logging, saving and layout may change, and max_steps where no "
         "schedule ends with it.",
     )
-    keep_checkpoints: int = _flag(2, "Complete checkpoints to keep; older ones are deleted. 0 keeps all.")
-    eval_problems: int = _flag(512, "Validation problems of each evaluation during training.")
-    eval_samples: int = _flag(1, "Sampled completions per validation problem.")
-    eval_batch_size: int = _flag(
+    keep_checkpoints: int = flag(2, "Complete checkpoints to keep; older ones are deleted. 0 keeps all.")
+    eval_problems: int = flag(512, "Validation problems of each evaluation during training.")
+    eval_samples: int = flag(1, "Sampled completions per validation problem.")
+    eval_batch_size: int = flag(
         0,
         "Completions that evaluations sample at once. 0: 256 on a CPU; on a GPU as many, up to 256, as take no more "
         "memory than training by the estimate. Sampled completions depend on it, greedy ones do not.",
     )
-    eval_temperature: float = _flag(1.0, "Sampling temperature of evaluations; 0 is greedy.")
-    stop_on_collapse: bool | None = _flag(
+    eval_temperature: float = flag(1.0, "Sampling temperature of evaluations; 0 is greedy.")
+    stop_on_collapse: bool | None = flag(
         None,
         "Stop, with a checkpoint and exit code 3, when length, repetition, KL or accuracy collapse; unset: "
         "only with sc, majority or certain.",
     )
-    eval_greedy: bool = _flag(True, "Evaluate by greedy decoding too, one completion per problem.")
-    dry_run: bool = _flag(
+    eval_greedy: bool = flag(True, "Evaluate by greedy decoding too, one completion per problem.")
+    dry_run: bool = flag(
         False, "Check flags, packages, device, model, data, bonuses and run folder, print every setting, and end."
     )
     config_file: str = field(default="", init=False)  # the value of --config, which is no flag of a dataclass
@@ -77,57 +52,57 @@ class RunOptions(PolicyOptions):
     def __post_init__(self):
         super().__post_init__()
         check_dtype(self.dtype, trained=not self.lora)
-        for flag in ("eval_problems", "eval_samples", "max_prompt_length"):
-            if getattr(self, flag) < 1:
-                raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
-        for flag in ("keep_checkpoints", "eval_batch_size"):
-            if getattr(self, flag) < 0:
-                raise UserError(f"--{flag}={getattr(self, flag)} must be 0 or more.")
+        for name in ("eval_problems", "eval_samples", "max_prompt_length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
+        for name in ("keep_checkpoints", "eval_batch_size"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name}={getattr(self, name)} must be 0 or more.")
 
 
 @dataclass
 class RunConfig(TrackedConfig, GRPOConfig):
     """`trl.GRPOConfig` with the papers' batch flags; every field of it stays a flag of its own."""
 
-    output_dir: str | None = _flag(None, "Run folder; unset: outputs/<task>/<run name>.")
-    run_name: str | None = _flag(None, f"Name of the run; unset: {NAME_RULE}.")
-    project: str = _flag(PROJECT, PROJECT_HELP)
+    output_dir: str | None = flag(None, "Run folder; unset: outputs/<task>/<run name>.")
+    run_name: str | None = flag(None, f"Name of the run; unset: {NAME_RULE}.")
+    project: str = flag(PROJECT, PROJECT_HELP)
     report_to: list[str] = field(
         default_factory=lambda: ["none"],
         metadata={
             "help": "Experiment trackers, separated by blanks or commas: none, all, wandb, tensorboard or others."
         },
     )
-    do_eval: bool = _flag(True, "Evaluate on validation problems before and after training, and keep the best policy.")
-    eval_steps: int | None = _flag(None, "Also evaluate every this many optimiser steps; unset or 0 does not.")
-    bs: int = _flag(24, "Prompts per accumulation step; each gets num_generations completions.")
-    gc: int = _flag(1, "Gradient accumulation: an update sees bs * gc prompts.")
-    micro_batch: int = _flag(
+    do_eval: bool = flag(True, "Evaluate on validation problems before and after training, and keep the best policy.")
+    eval_steps: int | None = flag(None, "Also evaluate every this many optimiser steps; unset or 0 does not.")
+    bs: int = flag(24, "Prompts per accumulation step; each gets num_generations completions.")
+    gc: int = flag(1, "Gradient accumulation: an update sees bs * gc prompts.")
+    micro_batch: int = flag(
         0,
         "Completions per forward and backward pass, for less memory; 0: bs * num_generations. Same update either way, "
         "but with --loss_type bnpo or --top_entropy_quantile below 1, which look at the tokens of one pass.",
     )
-    sampling_batch: int = _flag(
+    sampling_batch: int = flag(
         0,
         "Completions that each process samples at once with Hugging Face's generate, for less memory; 0: all of a "
         "generation batch. The completions that a seed draws depend on it; their distribution does not.",
     )
-    bf16: bool | None = _flag(
+    bf16: bool | None = flag(
         None,
         "Compute in bfloat16 by autocast; unset: where the device is fast in it, else float16 on a GPU and float32 on "
         "a CPU. false: float32.",
     )
-    fp16: bool = _flag(False, "Compute in float16 by autocast with scaled gradients, on a GPU; see --bf16.")
-    gradient_checkpointing: bool | None = _flag(
+    fp16: bool = flag(False, "Compute in float16 by autocast with scaled gradients, on a GPU; see --bf16.")
+    gradient_checkpointing: bool | None = flag(
         None, "Recompute activations in the backward pass, for less memory; unset: on an accelerator only."
     )
-    L: int = _flag(256, "Most tokens of a completion.")
-    nepochs: float = _flag(1.0, "Passes over the training problems, unless max_steps is set.")
+    L: int = flag(256, "Most tokens of a completion.")
+    nepochs: float = flag(1.0, "Passes over the training problems, unless max_steps is set.")
 
     def __post_init__(self):
-        for flag in ("bs", "gc", "L"):
-            if getattr(self, flag) < 1:
-                raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
+        for name in ("bs", "gc", "L"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
         if self.num_generations < 2:
             raise UserError(f"--num_generations={self.num_generations}: GRPO compares completions; use at least 2.")
         if self.sampling_batch < 0:
@@ -180,69 +155,11 @@ class RunConfig(TrackedConfig, GRPOConfig):
             )
 
 
-def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOptions] = IntrinsicOptions) -> tuple:
-    """(task options, intrinsic options, `RunOptions`, `RunConfig`) from the command line.
-
-    Flags win over ``--config FILE``, and say so; it wins over the script's own defaults, ``configs/<task>_tiny.yaml``
-    (embedded policy) or ``configs/<task>.yaml`` (any other). ``--help`` and ``--help_all`` print and exit.
-    """
-    quiet_libraries()
-    script, arguments = script_flags(sys.argv[1:])
-    refuse_shadowed_flags(arguments, SHADOWED)
-    types = (task_options, intrinsic, RunOptions, RunConfig)
-    file_flags = read_config(script.config, f"run_{task}.py") if script.config else {}
-    parser = FlagParser(types, allow_abbrev=False, add_help=False)
-    known = flags_of(types)
-    check_keys(file_flags, known, SHADOWED, script.config)
-    from_file = as_defaults(file_flags, known, script.config)
-    policy = typed_value("model_name", arguments, from_file.get("model_name", EMBEDDED_NAME))
-    own = CONFIGS / f"{task}{'_tiny' if is_embedded(policy) else ''}.yaml"
-    defaults = as_defaults(read_mapping(own), known, own) | from_file
-    parser.set_defaults_with_config(**defaults)
-    if script.help or script.help_all:
-        hidden = {flag.removeprefix("--") for flag in SHADOWED}
-        asked = typed_value("use_ir", arguments, defaults.get("use_ir", "no"))
-        bonuses = {ALIASES.get(name, name) for part in asked.split(",") for name in part.strip().split(":")}
-        print(help_text(f"run_{task}.py", types, defaults, script.help_all, hidden, bonuses))
-        sys.exit(0)
-    parsed = parse_flags(parser, arguments, known)
-    parsed[1].check_task(task)
-    options, config = parsed[2:]
-    options.config_file = script.config or ""
-    changed = changed_flags(parser, arguments)
-    options.name_parts = name_parts({flag: value for flag, (_, value) in changed.items()})
-    if config.process_index == 0:
-        for line in overridden(changed, file_flags, script.config):
-            print(line)
-    return parsed
-
-
-class FlagParser(OneSentence, TrlParser):
-    """`trl.TrlParser` that complains in one sentence."""
-
-    listing = "--help_all"
-
-
-def script_flags(arguments: list[str]) -> tuple[Namespace, list[str]]:
-    """The flags that are no field of any options (config, help, help_all), and the other arguments."""
-    parser = FlagParser(allow_abbrev=False, add_help=False)
-    parser.add_argument("--config")
-    parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--help_all", "--help-all", action="store_true")
-    return parser.parse_known_args(arguments)
-
-
-def quiet_libraries() -> None:
-    """Bars of data loading only on a terminal; no notes on transformers' own internals that a user cannot act on."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
-        transformers.utils.logging.disable_progress_bar()
-
-
-def refuse_shadowed_flags(arguments: list[str], shadowed: dict[str, str]) -> None:
-    """Raise `UserError` for a flag of TRL that ``shadowed`` says one of ours sets."""
-    for flag in arguments:
-        ours = shadowed.get("--" + flag.split("=")[0].removeprefix("--").replace("-", "_"))
-        if ours:
-            raise UserError(f"{flag!r} is set through {ours} here; use {ours}.")
+def total_steps(rows: int, config: RunConfig) -> int:
+    """Optimiser steps of the whole run over that many training problems."""
+    if config.max_steps > 0:
+        return config.max_steps
+    # The sampler leaves out what does not fill a generation batch, epoch by epoch.
+    batches = rows // (config.generation_batch_size // config.num_generations)
+    passes = batches * config.steps_per_generation * config.num_iterations
+    return math.ceil(config.nepochs * math.ceil(passes / config.gradient_accumulation_steps))

@@ -10,9 +10,10 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig
 
-from rewards.format import THINKING, completion_text, opened_thinking
-from training.chat import render, with_prefill
-from training.errors import UserError
+from common.errors import UserError
+from common.thinking import THINKING, opened_thinking
+from policy.chat import render, with_prefill
+from rewards.format import completion_text
 
 CORRECTNESS = "correctness"
 

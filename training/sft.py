@@ -1,6 +1,5 @@
 """Supervised warm start: flags, policy and trainer."""
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,48 +8,38 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from common.errors import UserError
+from common.files import read_json, write_json
+from common.flags import flag
+from policy.end_tokens import set_end_tokens, with_end_token
+from policy.load import architecture_of, context_length, load_policy, lora_base
+from policy.options import EMBEDDED_NAME, PolicyOptions
+from policy.precision import adapters_in_float32, check_dtype, choose_compute_type
 from training.callbacks import MetricsCallback
 from training.checkpoint import check_identity, find_checkpoint, saving
-from training.end_tokens import set_end_tokens, with_end_token
-from training.errors import UserError
-from training.flags import parse_flags
-from training.help import help_text
 from training.launch import check_gpus
-from training.policy import EMBEDDED_NAME, PolicyOptions, architecture_of, context_length, load_policy, lora_base
-from training.precision import adapters_in_float32, check_dtype, choose_compute_type
-from training.presets import changed_flags, check_keys, read_config
-from training.run_name import default_output_dir, name_parts, run_name
-from training.run_options import FlagParser, quiet_libraries, refuse_shadowed_flags, script_flags
-from training.state_io import read_json, write_json
 from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers, shield_trackers
-from training.yaml_flags import as_defaults, flags_of
 
 LOSSES = ("completion", "all")
 SETTINGS = "settings.json"
-# TRL's flag -> ours, which sets it.
-SHADOWED = {"--completion_only_loss": "--loss_on", "--assistant_only_loss": "--loss_on"}
-
-
-def _flag(default, help):
-    return field(default=default, metadata={"help": help})
 
 
 @dataclass
 class SFTOptions(PolicyOptions):
     """What is learnt, by which policy."""
 
-    data: str = _flag("", "Traces: jsonl, parquet, csv or tsv file, folder or hub name, see the README. Needed.")
-    split: str = _flag("train", "Split of a hub dataset or folder.")
-    model_name: str = _flag(
+    data: str = flag("", "Traces: jsonl, parquet, csv or tsv file, folder or hub name, see the README. Needed.")
+    split: str = flag("train", "Split of a hub dataset or folder.")
+    model_name: str = flag(
         EMBEDDED_NAME,
         "Hub name, folder of a model or adapter, or tiny: the embedded policy, and for traces that it has no words for "
         "a new one of some five million parameters, with random weights and a tokenizer trained on the traces.",
     )
-    from_scratch: bool = _flag(False, "Begin with random weights of the same architecture, drawn from --seed.")
-    loss_on: str = _flag(
+    from_scratch: bool = flag(False, "Begin with random weights of the same architecture, drawn from --seed.")
+    loss_on: str = flag(
         "completion", "Tokens that are learnt: completion, or all (prompt too, as in BRIDGE's program)."
     )
-    resume: str = _flag(
+    resume: str = flag(
         "",
         "auto: go on from the newest complete checkpoint of the run folder, or the folder of one. Flags that change "
         "training must be the checkpoint's.",
@@ -60,7 +49,7 @@ class SFTOptions(PolicyOptions):
         super().__post_init__()
         check_dtype(self.dtype, trained=not self.lora)
         if not self.data:
-            raise UserError("--data is needed: a file of traces, for example from python -m tasks.countdown_bridge.")
+            raise UserError("--data is needed: a file of traces, for example from python -m tasks.countdown.bridge.")
         if self.loss_on not in LOSSES:
             raise UserError(f"--loss_on={self.loss_on!r} is unknown; use one of {', '.join(LOSSES)}.")
         if self.from_scratch and self.lora:
@@ -71,29 +60,29 @@ class SFTOptions(PolicyOptions):
 class SFTRunConfig(TrackedConfig, SFTConfig):
     """`trl.SFTConfig` with defaults by device and the project's run folders."""
 
-    output_dir: str | None = _flag(
+    output_dir: str | None = flag(
         None, "Run folder; unset: outputs/sft/<run name>, the name of the data in the place of a bonus."
     )
-    bf16: bool | None = _flag(
+    bf16: bool | None = flag(
         None,
         "Compute in bfloat16 by autocast; unset: where the device is fast in it, else float16 on a GPU and float32 on "
         "a CPU. false: float32.",
     )
-    fp16: bool = _flag(False, "Compute in float16 by autocast with scaled gradients, on a GPU; see --bf16.")
-    learning_rate: float = _flag(5e-6, "Peak learning rate.")
-    num_train_epochs: float = _flag(5.0, "Passes over the traces, unless --max_steps is set.")
-    per_device_train_batch_size: int = _flag(16, "Traces per forward pass and device.")
-    gradient_accumulation_steps: int = _flag(1, "Forward passes per update.")
-    max_length: int | None = _flag(2048, "Most tokens of prompt and completion; longer rows are dropped, and said so.")
-    logging_steps: float = _flag(10, "Updates between two lines of the log.")
+    fp16: bool = flag(False, "Compute in float16 by autocast with scaled gradients, on a GPU; see --bf16.")
+    learning_rate: float = flag(5e-6, "Peak learning rate.")
+    num_train_epochs: float = flag(5.0, "Passes over the traces, unless --max_steps is set.")
+    per_device_train_batch_size: int = flag(16, "Traces per forward pass and device.")
+    gradient_accumulation_steps: int = flag(1, "Forward passes per update.")
+    max_length: int | None = flag(2048, "Most tokens of prompt and completion; longer rows are dropped, and said so.")
+    logging_steps: float = flag(10, "Updates between two lines of the log.")
     report_to: list[str] = field(
         default_factory=lambda: ["none"],
         metadata={
             "help": "Experiment trackers, separated by blanks or commas: none, all, wandb, tensorboard or others."
         },
     )
-    run_name: str | None = _flag(None, "Name of the run in the trackers; unset: the last part of the run folder.")
-    project: str = _flag(PROJECT, PROJECT_HELP)
+    run_name: str | None = flag(None, "Name of the run in the trackers; unset: the last part of the run folder.")
+    project: str = flag(PROJECT, PROJECT_HELP)
 
     def __post_init__(self):
         self.report_to = chosen_trackers(self.report_to)
@@ -180,29 +169,3 @@ def build_trainer(
     )
     shield_trackers(trainer)
     return trainer
-
-
-def parse_sft_options(script: str) -> tuple[SFTOptions, SFTRunConfig]:
-    """The options from the command line and ``--config``; ``--help`` and ``--help_all`` print and exit."""
-    quiet_libraries()
-    flags, arguments = script_flags(sys.argv[1:])
-    refuse_shadowed_flags(arguments, SHADOWED)
-    types = (SFTOptions, SFTRunConfig)
-    known = flags_of(types)
-    file_flags = read_config(flags.config, script) if flags.config else {}
-    check_keys(file_flags, known, SHADOWED, flags.config)
-    defaults = as_defaults(file_flags, known, flags.config)
-    parser = FlagParser(types, allow_abbrev=False, add_help=False)
-    parser.set_defaults_with_config(**defaults)
-    if flags.help or flags.help_all:
-        hidden = {flag.removeprefix("--") for flag in SHADOWED}
-        print(help_text(script, types, defaults, flags.help_all, hidden))
-        sys.exit(0)
-    options, config = parse_flags(parser, arguments, known)
-    if config.output_dir is None:
-        changed = {flag: value for flag, (_, value) in changed_flags(parser, arguments).items() if flag != "data"}
-        extra = [Path(flags.config or "").stem, *name_parts(changed)]
-        name = run_name(options.model_name, Path(options.data).stem, config.seed, *extra)
-        config.output_dir = str(default_output_dir("sft", name))
-    config.run_name = config.run_name or Path(config.output_dir).name
-    return options, config

@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 from transformers import Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from training.errors import UserError
-from training.sharding import is_sharded, reshard, shared_out, whole
+from common.errors import UserError
+from common.sharding import is_sharded, reshard, shared_out, whole
 
 
 class ShardedTraining(Trainer):

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from training.features import FeaturePass
+from policy.features import FeaturePass
 
 
 def takes_old_logps(args) -> bool:

@@ -1,7 +1,7 @@
 """The embedded policy: a Llama-type model of 1.2 million parameters, its tokenizer, and its supervised warm start.
 
 It exists so that every experiment runs on two CPU cores in minutes. The warm start teaches skills, not a search
-habit (see tasks/countdown_traces.py), so reinforcement learning has something to find. ``python -m
+habit (see tasks/countdown/warm_start.py), so reinforcement learning has something to find. ``python -m
 training.tiny_policy`` trains it again from nothing; same data, steps and seed give the same bits on one machine.
 """
 
@@ -17,11 +17,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from tasks.countdown import SYSTEM_PROMPT, ProblemSpace
-from tasks.countdown_traces import traces
-from training.errors import run_cli
-from training.flags import parse_one
-from training.policy import EMBEDDED
+from common.errors import run_cli
+from common.flags import parse_one
+from policy.load import EMBEDDED
+from tasks.countdown.problems import SYSTEM_PROMPT, ProblemSpace
+from tasks.countdown.warm_start import traces
 
 SPACE = ProblemSpace(min_numbers=3, max_numbers=3, max_number=15, min_target=10, max_target=99, max_value=99)
 TAGS = ("<think>", "</think>", "<reasoning>", "</reasoning>", "<answer>", "</answer>")

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import Trainer, TrainerCallback
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
-from training.errors import UserError
+from common.errors import UserError
 
 TRACKERS = "transformers.integrations"
 PROJECT = "intrinsic-motivation"

@@ -7,7 +7,7 @@ Plain GRPO scores a group with reward functions and normalises; this trainer als
 2. pays bonuses of placement "reward" as reward columns, before the group normalisation,
 3. adds bonuses of placement "advantage" (B,) and "token" (B, T) to the advantages, after it,
 4. then lets every bonus learn from the batch, and logs every part apart.
-Evaluation runs none of this. Training is the same as plain GRPO's but for speed: see training/buckets.py.
+Evaluation runs none of this. Training is the same as plain GRPO's but for speed: see policy/buckets.py.
 """
 
 import logging
@@ -23,30 +23,31 @@ from transformers import PreTrainedModel, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import GRPOTrainer
 
+from common.sharding import is_sharded, shard, whole_weights
 from intrinsic.base import Bonus
-from training.bonus_metrics import advantage_metrics, score_metrics, share_metrics
-from training.bonus_pipeline import BonusPipeline, ScoredBonus, reward_advantages, sequence_mean
-from training.buckets import by_length, idle_rows
-from training.capture import GenerationCapture
-from training.chat import with_prefill
+from intrinsic.match_mass import match_mass, plain_advantages, trained_tokens
+from intrinsic.metrics import advantage_metrics, score_metrics, share_metrics
+from intrinsic.parts.groups import sequence_mean
+from intrinsic.pipeline import BonusPipeline, ScoredBonus, reward_advantages
+from intrinsic.rollout import Rollout
+from policy.buckets import by_length, idle_rows
+from policy.capture import GenerationCapture
+from policy.chat import message_text, with_prefill
+from policy.decoding import cast_once
+from policy.end_tokens import set_end_tokens
+from policy.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, refuse_sharded
+from policy.frozen import FrozenPolicy
+from policy.padding import pad_tokens
+from policy.precision import Precision, adapters_in_float32
+from policy.slices import in_slices
+from policy.stages import allows_stages, in_stages
 from training.checkpoint import check_identity, load_state, rotate, save_state, saving
 from training.completion_table import BonusColumn, write_completions
-from training.decoding import cast_once
-from training.end_tokens import set_end_tokens
-from training.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, refuse_sharded
-from training.frozen_policy import FrozenPolicy
-from training.match_mass import match_mass, plain_advantages, trained_tokens
-from training.padding import pad_tokens
-from training.precision import Precision, adapters_in_float32
-from training.rollout import Rollout, message_text
 from training.sampler import EpochSampler
 from training.sharded_training import ShardedTraining
-from training.sharding import is_sharded, shard, whole_weights
 from training.shared_pass import SharedPass, takes_old_logps
-from training.sliced_generation import in_slices
-from training.staged_generation import allows_stages, in_stages
 from training.vllm_engine import adapter_weights, prepare_engine
-from training.watchdogs import text_metrics
+from training.watchdogs.callback import text_metrics
 
 STATE_NAME = "intrinsic_state"
 
@@ -61,7 +62,7 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
         bonuses: the bonuses with their schedules.
         encode: shared text encoder for bonuses that need "text_embedding".
         correctness: name of the reward function whose column above 0.5 means a right answer.
-        match_mass: whether the advantages get plain GRPO's total size, see training/match_mass.py.
+        match_mass: whether the advantages get plain GRPO's total size, see intrinsic/match_mass.py.
         identity: settings that a resumed run must share with the checkpoint; differences are refused. By default those
             of the bonuses.
         completions_dir: folder that gets one parquet per generation batch, one row per completion; None for none.

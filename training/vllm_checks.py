@@ -7,7 +7,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from training.errors import UserError
+from common.errors import UserError
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements-vllm.txt"
 BUILT_FOR = ("torch", "transformers")  # packages of which vLLM takes some versions alone

@@ -19,7 +19,7 @@ from torch import Tensor
 from trl.distributed import DistributedBackend
 from trl.generation.vllm_generation import VLLMGeneration
 
-from training.errors import UserError
+from common.errors import UserError
 
 
 def prepare_engine(generation: VLLMGeneration, end_tokens: Iterable[int], seed: int) -> None:

@@ -53,3 +53,10 @@ def right_above_wrong(values: Tensor, correct: Tensor, present: Tensor, num_gene
     pairs = right[:, :, None] & wrong[:, None, :]
     difference = (groups[:, :, None] - groups[:, None, :])[pairs]
     return ((difference > 0).float() + 0.5 * (difference == 0).float()).mean().item()
+
+
+def sequence_mean(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """(B,) scores as they are; (B, T) scores averaged over completion tokens."""
+    if scores.dim() == 1:
+        return scores
+    return (scores * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from training.bonus_pipeline import sequence_mean
-from training.rollout import Rollout
+from intrinsic.parts.groups import sequence_mean
+from intrinsic.rollout import Rollout
 
 
 def mean_logp(rollout: Rollout) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
+from common.errors import RunError, run_cli
+from common.flags import parse_one
 from tasks.igsm.dataset import Item, draw_items
 from tasks.igsm.reader import UnreadableProblemError, read_answer
 from tasks.igsm.space import ProblemSpace
 from tasks.igsm.splits import SPLITS
-from training.errors import RunError, run_cli
-from training.flags import parse_one
 
 
 @dataclass

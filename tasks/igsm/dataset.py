@@ -8,12 +8,12 @@ from random import Random
 
 from datasets import Dataset
 
+from common.errors import UserError
 from rewards.igsm import MAX_DIGITS, read_integer
 from tasks.igsm.problem import Problem, draw_problem, template
 from tasks.igsm.space import LARGEST_ANSWER, ProblemSpace
 from tasks.igsm.splits import SPLITS, check_split, template_bin
 from tasks.load import load_rows, require_columns, row_place, whole_number
-from training.errors import UserError
 
 PROMPT_STYLES = ("chat", "base")
 SYSTEM_PROMPT = (

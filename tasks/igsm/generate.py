@@ -5,26 +5,22 @@ python -m tasks.igsm.generate --output data/igsm_bridge.jsonl --n 2000 --seed 10
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
 from tqdm import tqdm
 
+from common.errors import UserError, run_cli
+from common.flags import flag, parse_one
 from tasks.igsm.dataset import PROMPT_STYLES, THINKING_OPENED, Item, describe, draw_items, prompt
 from tasks.igsm.row_file import RowFile, read_column
 from tasks.igsm.space import ProblemSpace
 from tasks.igsm.splits import SPLITS, check_leak, check_split
 from tasks.igsm.trace import KINDS, PLAIN, Behaviours, Trace, random_order, solve
-from training.errors import UserError, run_cli
-from training.flags import parse_one
 
 TRACES = ("none", "plain", "injected")
 AUGMENTATIONS = ("none", "answer", "query")
-
-
-def _flag(default, help: str):
-    return field(default=default, metadata={"help": help})
 
 
 @dataclass
@@ -36,27 +32,25 @@ class GenerateOptions:
         behaviours: what is injected into the traces.
     """
 
-    output: str = _flag("", "File to write, .jsonl or .parquet. Needed.")
-    n: int = _flag(2000, "Problems, all different, 1 or more.")
-    split: str = _flag("train", f"Templates to take: {', '.join(SPLITS)} (all is no split).")
-    seed: int = _flag(100, "Seed; the same problems come with every kind of traces.")
-    min_op: int = _flag(15, "Fewest operations of a solution, 1 or more.")
-    max_op: int = _flag(20, "Most operations of a solution, at most twice --max_edges.")
-    op_distribution: str = _flag(
-        "uniform", "Operations: uniform, or light (small ones oftener, as in iGSM and BRIDGE)."
-    )
-    max_edges: int = _flag(20, "Most edges of the structure graph, 12 to 28; iGSM-med has 20, iGSM-hard 28.")
-    modulus: int = _flag(0, "0: exact integers, answers within 999 either way (BRIDGE); 23: modulo 23 (iGSM).")
-    zero_drop: float = _flag(0.0, "Share of the problems with answer 0 that is left out, in [0, 1].")
-    traces: str = _flag("none", "Worked solutions: none, plain, or injected (with the behaviours below).")
-    p_reflect: float = _flag(0.1, "injected: chance of an attempt ahead of its turn before a step, in [0, 1].")
-    analysis_level: int = _flag(2, "injected: how often conditions are restated, 0 (never) to 4 (always).")
-    stepwise: bool = _flag(True, "injected: write the arithmetic out one operation at a time.")
-    augment: str = _flag("none", "Copies: none, answer (other orders and wordings), query (conditions shuffled).")
-    copies: int = _flag(4, "Rows per problem with --augment, 1 or more.")
-    prompt_style: str = _flag("chat", "Prompt: chat (conversation) or base (transcript that opens the thinking).")
-    disjoint_from: str = _flag("", "Files of problems, separated by commas, whose templates must not come up again.")
-    overwrite: bool = _flag(False, "Write the file anew, whatever there is.")
+    output: str = flag("", "File to write, .jsonl or .parquet. Needed.")
+    n: int = flag(2000, "Problems, all different, 1 or more.")
+    split: str = flag("train", f"Templates to take: {', '.join(SPLITS)} (all is no split).")
+    seed: int = flag(100, "Seed; the same problems come with every kind of traces.")
+    min_op: int = flag(15, "Fewest operations of a solution, 1 or more.")
+    max_op: int = flag(20, "Most operations of a solution, at most twice --max_edges.")
+    op_distribution: str = flag("uniform", "Operations: uniform, or light (small ones oftener, as in iGSM and BRIDGE).")
+    max_edges: int = flag(20, "Most edges of the structure graph, 12 to 28; iGSM-med has 20, iGSM-hard 28.")
+    modulus: int = flag(0, "0: exact integers, answers within 999 either way (BRIDGE); 23: modulo 23 (iGSM).")
+    zero_drop: float = flag(0.0, "Share of the problems with answer 0 that is left out, in [0, 1].")
+    traces: str = flag("none", "Worked solutions: none, plain, or injected (with the behaviours below).")
+    p_reflect: float = flag(0.1, "injected: chance of an attempt ahead of its turn before a step, in [0, 1].")
+    analysis_level: int = flag(2, "injected: how often conditions are restated, 0 (never) to 4 (always).")
+    stepwise: bool = flag(True, "injected: write the arithmetic out one operation at a time.")
+    augment: str = flag("none", "Copies: none, answer (other orders and wordings), query (conditions shuffled).")
+    copies: int = flag(4, "Rows per problem with --augment, 1 or more.")
+    prompt_style: str = flag("chat", "Prompt: chat (conversation) or base (transcript that opens the thinking).")
+    disjoint_from: str = flag("", "Files of problems, separated by commas, whose templates must not come up again.")
+    overwrite: bool = flag(False, "Write the file anew, whatever there is.")
 
     def __post_init__(self):
         if not self.output:

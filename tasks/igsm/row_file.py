@@ -15,8 +15,8 @@ import pyarrow
 import pyarrow.parquet
 from filelock import FileLock, Timeout
 
-from training.errors import UserError
-from training.state_io import parse_json, read_json, write_atomically, write_json
+from common.errors import UserError
+from common.files import parse_json, read_json, write_atomically, write_json
 
 FORMATS = (".jsonl", ".parquet")
 RESTART = "remove it, or give --overwrite true"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from training.errors import UserError
+from common.errors import UserError
 
 OP_DISTRIBUTIONS = ("uniform", "light")
 # Four layers of four things have 12 edges at least; 28 edges, with 24 categories to count, use up the 52 letters.

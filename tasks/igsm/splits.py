@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from training.errors import UserError
+from common.errors import UserError
 
 BINS = 23
 SPLITS = {"train": range(0, 16), "validation": range(16, 19), "test": range(19, 23), "all": range(0, 23)}

@@ -13,9 +13,9 @@ import string
 from dataclasses import dataclass
 from random import Random
 
+from common.errors import UserError
 from tasks.igsm.dependency import Quantity
 from tasks.igsm.problem import Problem, listed
-from training.errors import UserError
 
 KINDS = ("exploration", "computation", "analysis")
 CONTENT = ("name", "equation", "value")

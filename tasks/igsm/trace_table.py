@@ -8,11 +8,11 @@ from random import Random
 
 from tqdm import tqdm
 
+from common.errors import UserError, run_cli
+from common.flags import parse_one
 from tasks.igsm.dataset import draw_items
 from tasks.igsm.space import ProblemSpace
 from tasks.igsm.trace import Behaviours, Trace, solve
-from training.errors import UserError, run_cli
-from training.flags import parse_one
 
 # BRIDGE's program, measured at op 15-20, analysis level 2, 500 problems: rate -> steps and reflections per trace, and
 # share of the traces with a reflection.

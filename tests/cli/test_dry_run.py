@@ -9,14 +9,14 @@ import pytest
 
 import run_countdown
 import run_gsm8k
-from tasks.countdown import ProblemSpace, add_prompts, generate
+from cli.dry_run import packages
+from cli.help import GROUPS
+from common.config_file import PRESETS
+from common.errors import run_cli
+from policy.chat import render
+from policy.load import EMBEDDED, load_policy, load_tokenizer
+from tasks.countdown.problems import ProblemSpace, add_prompts, generate
 from tests.processes import ROOT, run_python
-from training.chat import render
-from training.dry_run import packages
-from training.errors import run_cli
-from training.help import GROUPS
-from training.policy import EMBEDDED, load_policy, load_tokenizer
-from training.presets import PRESETS
 
 CHECKS = ["flags", "packages", "device", "model", "data", "rewards", "end", "bonuses", "run folder", "memory"]
 TOY = ["--train_problems", "64", "--eval_problems", "8", "--bs", "2", "--num_generations", "4", "--L", "12"]
@@ -31,7 +31,7 @@ def dry_run(monkeypatch, capsys, tmp_path):
 
     def dry_run(*flags, script=run_countdown, tries_step=False):
         if not tries_step:
-            monkeypatch.setattr("training.dry_run.report", lambda *args: ["not tried"])
+            monkeypatch.setattr("cli.dry_run.report", lambda *args: ["not tried"])
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", "--dry_run", *flags])
         code = 0
@@ -97,7 +97,7 @@ def test_memory_and_time_are_those_of_the_longest_prompts_and_completions(dry_ru
         lengths.extend(map(len, completion_ids))
         return [1.0, 0.0] * (len(prompts) // 2)
 
-    monkeypatch.setattr("training.fit.correctness", correctness)
+    monkeypatch.setattr("training.fit.report.correctness", correctness)
     code, output, _ = dry_run(*TOY, "--max_steps=50", tries_step=True)
     assert code == 0 and rows == [8, 8] and set(lengths) == {12}
     prompt = int(re.search(r"activations of 8 x (\d+) tokens", output)[1]) - 12
@@ -108,8 +108,8 @@ def test_memory_and_time_are_those_of_the_longest_prompts_and_completions(dry_ru
 
 
 def test_what_is_too_much_for_this_machine_is_said_and_not_tried(dry_run, monkeypatch):
-    monkeypatch.setattr("training.fit.available_bytes", lambda device: 10**6)
-    monkeypatch.setattr("training.fit.worst_step", lambda *args: pytest.fail("a step was tried"))
+    monkeypatch.setattr("training.fit.report.available_bytes", lambda device: 10**6)
+    monkeypatch.setattr("training.fit.report.worst_step", lambda *args: pytest.fail("a step was tried"))
     code, output, _ = dry_run(*TOY, tries_step=True)
     assert code == 0 and "should not fit; take less by" in output and "--micro_batch 4" in output
     assert "no step was tried" in output
@@ -197,7 +197,7 @@ def test_versions_other_than_the_pinned_ones_are_named(monkeypatch, tmp_path):
     assert packages().startswith("torch ") and "tested with" not in packages()
     pins = (ROOT / "requirements.txt").read_text()
     (tmp_path / "requirements.txt").write_text(re.sub(r"\btrl==\S+", "trl==0.14.0", pins))
-    monkeypatch.setattr("training.dry_run.REQUIREMENTS", tmp_path / "requirements.txt")
+    monkeypatch.setattr("cli.dry_run.REQUIREMENTS", tmp_path / "requirements.txt")
     assert re.search(r"trl \S+ \(tested with ==0.14.0\), accelerate [\d.]+,", packages())
 
 

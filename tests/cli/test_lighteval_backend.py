@@ -9,9 +9,9 @@ import torch
 from transformers import set_seed
 
 from evaluation.lighteval_backend import OVERLAY, run_lighteval
-from tasks.math_prompts import draw_shots, prompt
-from training.chat import render
-from training.policy import EMBEDDED, load_policy, load_tokenizer
+from policy.chat import render
+from policy.load import EMBEDDED, load_policy, load_tokenizer
+from tasks.math.prompts import draw_shots, prompt
 from training.tiny_policy import build_model
 
 pytestmark = pytest.mark.skipif(

@@ -118,7 +118,7 @@ def test_policy_encoder_needs_no_other_model(tmp_path):
 
 
 def test_local_problems_file(tmp_path):
-    from tasks.countdown import generate
+    from tasks.countdown.problems import generate
 
     rows = generate(60, "train", 0).to_list() + generate(10, "validation", 0).to_list()
     path = tmp_path / "problems.jsonl"

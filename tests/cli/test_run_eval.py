@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from policy.load import EMBEDDED
 from tests.processes import ENVIRONMENT, ROOT, run_python, run_script
-from training.policy import EMBEDDED
 
 SHARED = ROOT.parent / "shared" / "data"
 TINY = ["--model_name=tiny", "--max_new_tokens", "8"]

@@ -7,9 +7,10 @@ import sys
 import pandas as pd
 import pytest
 
-from tasks.math_options import GSM8KOptions, MathIntrinsicOptions
+from cli.parse import parse_options
+from intrinsic.options import MathIntrinsicOptions
+from tasks.math.options import GSM8KOptions
 from tests.processes import ROOT, run_python, run_script
-from training.run_options import parse_options
 
 SEED_README = ROOT.parent / "shared" / "seeds" / "memory_r.txt"
 REAL = ROOT.parent / "shared" / "data" / "gsm8k"
@@ -87,7 +88,7 @@ def test_best_policy_is_kept_with_the_step_it_comes_from(lora_run):
 def test_lora_run_ends_with_adapter_and_merged_model(lora_run):
     import torch
 
-    from training.policy import load_policy
+    from policy.load import load_policy
 
     folder, _ = lora_run
     assert (folder / "adapter" / "adapter_model.safetensors").exists()
@@ -186,7 +187,7 @@ def test_unreadable_gold_is_refused_with_its_row(row, words, tmp_path):
 
 @pytest.mark.fault("F19")
 def test_policy_without_chat_template_is_told_of_the_plain_prompt(problems, tmp_path):
-    from training.policy import load_policy, load_tokenizer
+    from policy.load import load_policy, load_tokenizer
 
     load_policy("tiny").save_pretrained(tmp_path / "base")
     tokenizer = load_tokenizer("tiny")

@@ -13,7 +13,7 @@ TOY = ["--per_device_train_batch_size", "4", "--learning_rate", "1e-3", "--seed"
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "injected.jsonl"
-    run_python("-m", "tasks.countdown_bridge", "--n", 16, "--output", path)
+    run_python("-m", "tasks.countdown.bridge", "--n", 16, "--output", path)
     return path
 
 

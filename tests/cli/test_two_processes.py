@@ -12,17 +12,18 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from trl.distributed import DistributedBackend
 
+from cli.parse import parse_options
+from common.errors import UserError
 from evaluation.options import EvalOptions
 from intrinsic import bonus_class
 from intrinsic.base import WeightSchedule
-from run_countdown import CountdownOptions, load_problems
-from tasks.math_options import GSM8KOptions
+from intrinsic.options import IntrinsicOptions
+from tasks.countdown.options import CountdownOptions, load_problems
+from tasks.math.options import GSM8KOptions
 from tests.processes import ROOT, run_python, run_script
 from training.checkpoint import is_complete
-from training.errors import UserError
-from training.options import IntrinsicOptions
 from training.run import Run
-from training.run_options import RunConfig, RunOptions, parse_options
+from training.run_options import RunConfig, RunOptions
 
 FILES = {"ddp": "MULTI_GPU", "fsdp": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
 TOY = ["--gc", "1", "--num_generations", "4", "--L", "12", "--train_problems", "64", "--logging_steps", "1"]
@@ -67,7 +68,7 @@ def test_resuming_with_other_prompts_per_update_is_refused(launched, monkeypatch
     """The same flags on one process would make updates of half the size."""
     monkeypatch.setattr(sys, "argv", ["run_countdown.py", *resuming(launched[0], prompts=1)])
     flags = parse_options("countdown", CountdownOptions)
-    rows, _ = load_problems(flags[0], flags[2], flags[3].seed)
+    rows, _ = load_problems(flags[0], flags[2].eval_problems, flags[3].seed)
     with pytest.raises(UserError, match=r"batch.prompts +\| 2 +\| 1"):
         Run("countdown", *flags, rows)
 

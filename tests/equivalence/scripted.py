@@ -16,14 +16,14 @@ from accelerate import PartialState
 from datasets import Dataset
 from trl import GRPOConfig
 
+from common.files import save_state
+from common.sharding import whole
 from intrinsic import build_bonuses
+from intrinsic.options import IntrinsicOptions
+from intrinsic.pipeline import BonusPipeline
+from policy.load import load_policy, load_tokenizer
 from tests.conftest import stub_encode
 from tests.equivalence.cases import CASES
-from training.bonus_pipeline import BonusPipeline
-from training.options import IntrinsicOptions
-from training.policy import load_policy, load_tokenizer
-from training.sharding import whole
-from training.state_io import save_state
 from training.trainer import IntrinsicGRPOTrainer
 
 GROUP, PROMPTS, LENGTH, STEPS = 4, 3, 8, 2

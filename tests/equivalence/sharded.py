@@ -14,16 +14,16 @@ import torch
 from accelerate import PartialState
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
+from common.files import save_state
+from common.sharding import local, shard, whole_head
+from policy.features import FeaturePass
+from policy.load import load_policy
+from policy.padding import pad_tokens
 from tests.equivalence.cases import FAST
 from tests.equivalence.scripted import ScriptedTrainer, build, forget_imports, run_case, weights_of
 from tests.processes import ROOT
 from tests.sharding_on_cpu import shard_on_cpu
-from training.features import FeaturePass
 from training.finite_updates import FiniteUpdates
-from training.padding import pad_tokens
-from training.policy import load_policy
-from training.sharding import local, shard, whole_head
-from training.state_io import save_state
 
 # All features of the policy and all of the initial policy; states alone, for which the head has nothing to do.
 SHARDED = {

@@ -6,9 +6,9 @@ import torch
 import transformers
 from peft import LoraConfig
 
-import training.buckets
+import policy.buckets
 from evaluation.generate import Decoding, sample_completions
-from intrinsic.encoder import POLICY, SentenceEncoder, build_encoder
+from intrinsic.parts.encoder import POLICY, SentenceEncoder, build_encoder
 from tests.device_tags import CUDA, DeviceTags, claimed
 from tests.equivalence.cases import FAST
 from tests.equivalence.scripted import GROUP, PROMPTS, build, weights_of
@@ -38,7 +38,7 @@ def tags(monkeypatch):
     """`DeviceTags`, not yet open, with trainers that take cuda:0 for their device and cut batches as on a GPU."""
     monkeypatch.setattr(transformers.TrainingArguments, "device", property(lambda self: self._setup_devices and CUDA))
     monkeypatch.setattr(accelerate.Accelerator, "device", property(lambda self: CUDA))
-    monkeypatch.setattr(training.buckets, "MIN_TOKENS_ACCELERATOR", 100)
+    monkeypatch.setattr(policy.buckets, "MIN_TOKENS_ACCELERATOR", 100)
     # What TRL asks a GPU for, and the random state that evaluations keep of it.
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *device: "a GPU")
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from common.files import load_state
 from tests.equivalence.cases import CASES
 from tests.equivalence.compare import assert_close, assert_same_bits
 from tests.equivalence.scripted import STEPS, rank_folder, run_case
-from training.state_io import load_state
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,13 +9,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from transformers.trainer import OPTIMIZER_NAME
 
+from common.files import load_state
 from tests.equivalence.compare import assert_close, assert_same_bits
 from tests.equivalence.scripted import build_scripted, rank_folder, run_case, weights_of
 from tests.equivalence.sharded import COMPLETIONS, SHARDED, adam_trainer, features_of
 from tests.equivalence.test_layouts import assert_same_run, digest
 from tests.processes import run_python, run_script
 from training.checkpoint import is_complete
-from training.state_io import load_state
 
 TOY = ["--gc", "1", "--num_generations", "4", "--L", "64", "--train_problems", "64", "--logging_steps", "1"]
 TOY += ["--seed", "3", "--eval_problems", "3", "--eval_greedy", "0", "--save_steps", "1", "--use_ir=knn+,sc,rnd"]

@@ -5,14 +5,15 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 
+from common.errors import UserError
 from evaluation.evaluate import HeldOut, HeldOutCallback, Pass
 from evaluation.generate import Decoding
+from policy.load import load_policy
+from policy.options import PolicyOptions
 from rewards.grade import Grade
 from tests.equivalence.cases import CASES, MODES
 from tests.equivalence.compare import assert_close, assert_same_bits
 from tests.equivalence.scripted import LENGTH, build, weights_of
-from training.errors import UserError
-from training.policy import PolicyOptions, load_policy
 
 ADAPTER = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.errors import RunError, UserError
 from training.checkpoint import find_checkpoint, is_complete, load_state, mark_complete, save_state, saving
-from training.errors import RunError, UserError
 
 STATE = {"memory": {"keys": torch.arange(600_000.0), "texts": ["a", "b"]}, "step": 3}
 

@@ -9,8 +9,8 @@ import pytest
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
+from common.errors import RunError
 from tests.processes import PATIENCE, ROOT, TOY
-from training.errors import RunError
 from training.trackers import ShieldedTracker, shield_trackers
 
 NOWHERE = "http://127.0.0.1:9"  # nothing listens on the discard port

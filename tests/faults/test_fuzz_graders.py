@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from evaluation.graders import GRADERS
 from rewards import latex
 from rewards.countdown import CountdownReward
 from rewards.format import FormatReward
 from rewards.grade import Grade
+from rewards.graders import GRADERS
 from rewards.gsm8k import StepsReward, gsm8k_rewards, math_rewards
 from rewards.igsm import IgsmReward, grade_igsm, igsm_rewards
 

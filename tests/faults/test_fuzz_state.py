@@ -16,19 +16,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analysis.runs import read_run
+from common.config_file import read_config
+from common.errors import RunError, UserError
+from common.files import write_json
 from evaluation.checkpoint import PartialRecords
 from evaluation.compare import first_pass, read_report
 from evaluation.evaluate import HeldOut
 from evaluation.graders import read_rows
+from policy.load import resolve
 from tasks.igsm.row_file import RowFile, read_column
 from training import run_folder
 from training.best import RECORD, BestPolicy
 from training.checkpoint import find_checkpoint, load_state, mark_complete, save_state
-from training.errors import RunError, UserError
-from training.policy import resolve
-from training.presets import read_config
 from training.run_folder import MetricsFile, create_run_folder
-from training.state_io import write_json
 
 MAX_SECONDS = 0.05  # of processor time, which other jobs on the machine do not add to
 MAX_SECONDS_OF = {"preset": 2.0}  # PyYAML is Python; a preset is what the user names, not state that a run reads

@@ -11,19 +11,19 @@ import pytest
 import torch
 from datasets import Dataset
 
-from evaluation.graders import GRADERS
+from common.errors import RunError, UserError
 from intrinsic.base import Bonus, WeightSchedule
 from intrinsic.knn_memory import MemoryRPlus
+from intrinsic.options import IntrinsicOptions
+from policy.load import EMBEDDED, load_tokenizer
+from rewards.correctness import CorrectnessReward
 from rewards.countdown import CountdownReward
-from rewards.gsm8k import CorrectnessReward
+from rewards.graders import GRADERS
 from rewards.igsm import IgsmReward
 from tests.processes import train
 from training.callbacks import MetricsCallback
 from training.checkpoint import find_checkpoint
-from training.errors import RunError, UserError
 from training.finite_updates import FiniteUpdates
-from training.options import IntrinsicOptions
-from training.policy import EMBEDDED, load_tokenizer
 from training.problems import fitting_rows
 from training.run_options import RunConfig, RunOptions
 

@@ -11,12 +11,13 @@ from trl import GRPOConfig, GRPOTrainer
 from benchmarks.shapes import Shape
 from intrinsic import build_bonuses
 from intrinsic.base import Bonus, WeightSchedule
-from intrinsic.encoder import POLICY, build_encoder
+from intrinsic.options import IntrinsicOptions
+from intrinsic.parts.encoder import POLICY, build_encoder
+from intrinsic.pipeline import BonusPipeline
+from policy.load import load_policy, load_tokenizer
+from policy.options import PolicyOptions
 from tests.equivalence.cases import FAST
 from tests.equivalence.scripted import ScriptedTrainer, correctness
-from training.bonus_pipeline import BonusPipeline
-from training.options import IntrinsicOptions
-from training.policy import PolicyOptions, load_policy, load_tokenizer
 from training.trainer import IntrinsicGRPOTrainer
 
 PROMPTS, GROUP = 3, 4

@@ -9,7 +9,7 @@ from trl import GRPOTrainer
 
 from tests.equivalence.scripted import ScriptedTrainer
 from tests.gpu.machine import DESCENT, ScriptedTRL, build, weights_of
-from training.fit import now
+from training.fit.report import now
 
 # The allocator keeps less than this beside what tensors take; an estimate above twice the peak refuses what would fit.
 ABOVE, BELOW = 1.10, 0.50

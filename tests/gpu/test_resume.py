@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
+from common.errors import RunError
 from tests.device_tags import tensors_in
 from tests.equivalence.scripted import ScriptedTrainer
 from tests.gpu.machine import DESCENT, build, weights_of
-from training.errors import RunError
 from training.trainer import IntrinsicGRPOTrainer
 
 SAVED = {"save_strategy": "steps", "save_steps": 1}

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from intrinsic import REGISTRY
+from policy.options import PolicyOptions
 from tests.equivalence.scripted import ScriptedTrainer
 from tests.gpu.machine import DESCENT, assert_learnt, build, weights_of
 from tests.processes import ROOT, run_python
-from training.policy import PolicyOptions
 
 TOY = ["--train_problems", "64", "--do_eval", "0", "--seed", "0", "--encoder", "policy", "--max_steps", "2"]
 LOSSES = {

@@ -5,15 +5,16 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-import training.buckets
+import policy.buckets
 from evaluation.evaluate import HeldOut, Pass
 from evaluation.generate import Decoding
+from policy.features import TOKEN_FEATURES
+from policy.load import load_policy
+from policy.options import PolicyOptions
 from rewards.grade import Grade
 from tests.equivalence.scripted import ScriptedTrainer
 from tests.gpu.machine import DESCENT, Recorder, build, trained, weights_of
-from training.features import TOKEN_FEATURES
-from training.fit import now
-from training.policy import PolicyOptions, load_policy
+from training.fit.report import now
 from training.trainer import IntrinsicGRPOTrainer
 
 
@@ -108,8 +109,8 @@ def test_the_initial_policy_is_the_same_as_copy_reference_and_adapter_off(way, m
     trainer = trained(machine, tmp_path, recorder=recorder, policy_options=options, **settings)
     rollout = recorder.seen[-1]
     hidden = {}
-    for name, policy in {"initial": load_policy(machine.policy, PolicyOptions(dtype="float32")), "now": None}.items():
-        policy = (policy or trainer.accelerator.unwrap_model(trainer.model)).to(machine.device).eval()
+    for name, loaded in {"initial": load_policy(machine.policy, PolicyOptions(dtype="float32")), "now": None}.items():
+        policy = (loaded or trainer.accelerator.unwrap_model(trainer.model)).to(machine.device).eval()
         ids = torch.cat([rollout.prompt_ids, rollout.completion_ids], dim=1)
         mask = torch.cat([rollout.prompt_mask, rollout.completion_mask], dim=1).long()
         with torch.no_grad(), trainer.accelerator.autocast():
@@ -173,8 +174,8 @@ def test_recomputed_activations_give_the_same_update(machine, tmp_path):
 def test_buckets_and_idle_rows_leave_the_update_as_it_is(machine, tmp_path, monkeypatch):
     """Groups of equal rewards have no advantage, so there are idle rows."""
     shared = scripted_updates(machine, tmp_path)
-    monkeypatch.setattr(training.buckets, "MIN_TOKENS", {"cpu": 1})
-    monkeypatch.setattr(training.buckets, "MIN_TOKENS_ACCELERATOR", 1)
+    monkeypatch.setattr(policy.buckets, "MIN_TOKENS", {"cpu": 1})
+    monkeypatch.setattr(policy.buckets, "MIN_TOKENS_ACCELERATOR", 1)
     split = scripted_updates(machine, tmp_path)
     monkeypatch.setattr(IntrinsicGRPOTrainer, "_rows_without_gradient", lambda self, inputs: None)
     whole = scripted_updates(machine, tmp_path)

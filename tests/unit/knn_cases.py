@@ -5,7 +5,7 @@ import math
 import torch
 
 from intrinsic.knn_memory import MemoryRPlus
-from training.rollout import Rollout, text_id
+from intrinsic.rollout import Rollout, text_id
 
 VECTORS = {
     "qA": (1.0, 0.0),

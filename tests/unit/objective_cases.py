@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import comb
 
 from intrinsic.base import WeightSchedule
-from training.bonus_pipeline import BonusPipeline, reward_advantages
+from intrinsic.pipeline import BonusPipeline, reward_advantages
 
 GROUP = [1, 1, 1, 0, 0, 0, 0, 0]
 

@@ -2,8 +2,8 @@
 
 import torch
 
+from policy.features import mean_state
 from tests.conftest import make_rollout
-from training.features import mean_state
 
 PLAIN = {"beta": 1.0, "ridge": 1.0, "paid": "all"}
 

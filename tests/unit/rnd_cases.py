@@ -1,6 +1,6 @@
 """i-MENTOR's bonus in its two modes, at the size of the tests."""
 
-from intrinsic.error_conditioned import Conditioning
+from intrinsic.parts.error_conditioned import Conditioning
 from intrinsic.rnd import RandomNetworkDistillation
 
 TEXTS = ["1+2=3", "2*3=6", "5-4=1", "7-3=4"]

@@ -9,12 +9,12 @@ import pytest
 import torch
 from datasets import Dataset
 
-from run_countdown import CountdownOptions, load_problems
+from cli.parse import parse_options
+from common.errors import UserError
+from policy.load import load_policy, load_tokenizer, resolve
 from run_sft import save_policy
-from training.errors import UserError
-from training.policy import load_policy, load_tokenizer, resolve
+from tasks.countdown.options import CountdownOptions, load_problems
 from training.run import Run
-from training.run_options import parse_options
 from training.sft import SFTOptions, SFTRunConfig, build_trainer
 
 PAIR = {
@@ -50,7 +50,7 @@ def by_grpo(start: str, folder: Path, monkeypatch) -> torch.Tensor:
     monkeypatch.setattr(sys, "argv", ["run_countdown.py", "--model_name", start, *flags.split()])
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--output_dir", str(folder)])
     task, intrinsic, options, config = parse_options("countdown", CountdownOptions)
-    rows, _ = load_problems(task, options, config.seed)
+    rows, _ = load_problems(task, options.eval_problems, config.seed)
     run = Run("countdown", task, intrinsic, options, config, rows)
 
     def reward(completions, **kwargs):

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import UserError
 from rewards.answer import Verdict, find_answer, grade_number, has_latex
 from rewards.boxes import boxed_contents
 from rewards.number import MAX_LENGTH, parse_number
-from training.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 # Authored for this project and released as CC0-1.0.

@@ -3,14 +3,18 @@
 import pytest
 from datasets import Dataset
 
+from common.errors import UserError
+from common.thinking import opened_thinking
 from evaluation.compare import regrade
 from evaluation.evaluate import record_of, summarize_records
 from evaluation.generate import Sample
-from evaluation.graders import GRADERS, judge_row
-from rewards.format import AnswerPlace, is_well_formed, opened_thinking, placed_answer
-from rewards.gsm8k import CorrectnessReward, CosineReward, IntegerReward, gsm8k_rewards, math_rewards
-from tasks.math_prompts import PROMPT_TYPES, add_prompts, place_of
-from training.errors import UserError
+from evaluation.graders import judge_row
+from rewards.correctness import CorrectnessReward
+from rewards.cosine import CosineReward
+from rewards.format import AnswerPlace, is_well_formed, placed_answer
+from rewards.graders import GRADERS
+from rewards.gsm8k import IntegerReward, gsm8k_rewards, math_rewards
+from tasks.math.prompts import PROMPT_TYPES, add_prompts, place_of
 
 BOX, TAGS = AnswerPlace.BOX, AnswerPlace.TAGS
 BOXED, TAGGED = r"So the sum is \boxed{5}.", "<think>\n2+3\n</think>\n<answer>\n5\n</answer>"

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from training.errors import UserError
-from training.policy import load_policy
+from common.errors import UserError
+from policy.load import load_policy
 from training.run_options import RunConfig
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks import bonus_overhead, fit_table, machine, step_time
 from benchmarks.machine import caption, describe, publish
-from training.memory_estimate import GIB
+from training.fit.estimate import GIB
 
 
 def test_step_times_are_medians_over_all_rounds_and_ratios_to_ours():

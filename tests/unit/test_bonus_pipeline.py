@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
+from common.errors import RunError, UserError
 from intrinsic import REGISTRY, bonus_class, build_bonuses
 from intrinsic.base import Bonus, FiniteGuard, WeightSchedule
+from intrinsic.metrics import advantage_metrics, score_metrics, share_metrics
+from intrinsic.options import IntrinsicOptions
+from intrinsic.pipeline import BonusPipeline, reward_advantages
 from tests.conftest import make_rollout
-from training.bonus_metrics import advantage_metrics, score_metrics, share_metrics
-from training.bonus_pipeline import BonusPipeline, reward_advantages
-from training.errors import RunError, UserError
-from training.options import IntrinsicOptions
 
 
 class Fixed(Bonus):

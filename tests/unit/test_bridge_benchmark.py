@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.bridge import INFLUENCE, Options, collect, mean_interval, plot, run_arm, table
-from training.errors import RunError
+from common.errors import RunError
 
 BEFORE, AFTER = {"plain": (0.20, 0.22), "injected": (0.15, 0.35)}, {"plain": (0.21, 0.24), "injected": (0.40, 0.44)}
 

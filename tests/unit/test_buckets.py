@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from training import buckets
-from training.buckets import buckets_of, by_length, completion_lengths, idle_rows, length_buckets
-from training.policy import load_policy
+from policy import buckets
+from policy.buckets import buckets_of, by_length, completion_lengths, idle_rows, length_buckets
+from policy.load import load_policy
 
 
 def test_buckets_hold_every_row_once_by_length_and_enough_tokens():

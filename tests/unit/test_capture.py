@@ -18,11 +18,11 @@ from transformers import (
 from trl.trainer.utils import add_fused_lm_head
 
 from intrinsic.base import Bonus, WeightSchedule
-from training import staged_generation
-from training.capture import GenerationCapture
-from training.features import TOKEN_FEATURES, FeaturePass, mean_state
-from training.padding import pad_tokens
-from training.policy import load_policy
+from policy import stages as staged_generation
+from policy.capture import GenerationCapture
+from policy.features import TOKEN_FEATURES, FeaturePass, mean_state
+from policy.load import load_policy
+from policy.padding import pad_tokens
 
 SIZES = {
     "vocab_size": 97,

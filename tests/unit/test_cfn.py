@@ -10,11 +10,11 @@ from dataclasses import asdict
 import pytest
 import torch
 
+from common.errors import UserError
+from common.files import load_state, save_state
 from intrinsic.cfn import Merci, MerciSettings
-from intrinsic.cfn_advantage import trajectory_uncertainty
-from training.errors import UserError
-from training.options import IntrinsicOptions
-from training.state_io import load_state, save_state
+from intrinsic.options import IntrinsicOptions
+from intrinsic.parts.fusion import trajectory_uncertainty
 
 TEXTS = ["<think>\n1+2=3\n</think>", "<think>\n2*3=6\n</think>", "4", "5-4=1", "(7-3)*2=8", "", "9/3=3", "8+8=16"]
 QUESTIONS = ["first"] * 4 + ["second"] * 4

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from intrinsic.cfn_advantage import clipped_advantage, positive_zscore, trajectory_uncertainty
+from intrinsic.parts.fusion import clipped_advantage, positive_zscore, trajectory_uncertainty
 
 
 def close(actual, expected, atol=1e-6):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from intrinsic.cfn_filters import contiguous_runs, repeated_ngrams, text_noise, top_share
+from intrinsic.parts.token_filters import contiguous_runs, repeated_ngrams, text_noise, top_share
 
 UP_DOWN = [0.1, 0.9, 0.8, 0.7, 0.2, 0.95, 0.1, 0.3]
 ALTERNATING = [0.9, 0.1, 0.8, 0.2, 0.7, 0.3, 0.6, 0.4]

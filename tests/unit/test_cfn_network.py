@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from intrinsic.cfn_linear import EllipticalCounts
-from intrinsic.cfn_network import (
+from intrinsic.parts.coin_flip import (
     MOMENTS_VARIANCE,
     CoinFlipCounts,
     RunningMoments,
@@ -15,8 +14,9 @@ from intrinsic.cfn_network import (
     rademacher,
     replay_priority,
 )
-from intrinsic.cfn_states import StateScale, TokenStates
-from intrinsic.networks import mlp
+from intrinsic.parts.elliptical import EllipticalCounts
+from intrinsic.parts.networks import mlp
+from intrinsic.parts.states import StateScale, TokenStates
 
 VISITS = [1, 2, 4, 8, 16, 32, 64]
 

@@ -3,12 +3,11 @@
 import pytest
 from datasets import Dataset
 
-from tasks.math_prompts import EXEMPLARS, prompt
-from training.chat import render, take_system_turns, with_prefill
-from training.chat_checks import check_chat_template, check_conversations
-from training.errors import UserError
-from training.policy import load_tokenizer
-from training.rollout import message_text
+from common.errors import UserError
+from policy.chat import message_text, render, take_system_turns, with_prefill
+from policy.chat_checks import check_chat_template, check_conversations
+from policy.load import load_tokenizer
+from tasks.math.prompts import EXEMPLARS, prompt
 
 TURNS = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"

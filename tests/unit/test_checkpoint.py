@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import UserError
 from training.checkpoint import (
     abandon_after,
     check_identity,
@@ -24,7 +25,6 @@ from training.checkpoint import (
     saving,
     unmark,
 )
-from training.errors import UserError
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool)
 

@@ -9,10 +9,17 @@ from transformers import AutoModelForCausalLM, TrainerControl
 from intrinsic.base import WeightSchedule
 from intrinsic.self_certainty import SelfCertainty
 from training.checkpoint import is_complete
-from training.collapse import COLLAPSING, EXIT_CODE, CollapseCallback, CollapseLimits, collapse, stops_on_collapse
-from training.history import History
-from training.watchdog_checks import REPETITION, training_checks
-from training.watchdogs import Watchdog, WatchdogCallback
+from training.watchdogs.callback import Watchdog, WatchdogCallback
+from training.watchdogs.checks import REPETITION, training_checks
+from training.watchdogs.collapse import (
+    COLLAPSING,
+    EXIT_CODE,
+    CollapseCallback,
+    CollapseLimits,
+    collapse,
+    stops_on_collapse,
+)
+from training.watchdogs.history import History
 
 LIMITS = CollapseLimits()
 ACCURACY, LENGTH, CLIPPED, KL = "rewards/correctness/mean", "completions/mean_length", "completions/clipped_ratio", "kl"

@@ -6,10 +6,10 @@ import types
 import pytest
 
 from intrinsic import LABEL_FREE
-from training.collapse_step import collapse_step
-from training.history import History
-from training.watchdog_checks import MEASURED, Thresholds
-from training.watchdogs import WARNINGS_FILE, WatchdogCallback
+from training.watchdogs.callback import WARNINGS_FILE, WatchdogCallback
+from training.watchdogs.checks import MEASURED, Thresholds
+from training.watchdogs.collapse_step import collapse_step
+from training.watchdogs.history import History
 
 RISES = [1.0 + 0.01 * step for step in range(1, 41)]
 ACCURACY = {0: 0.20, 10: 0.30, 20: 0.27, 30: 0.24, 40: 0.10}

@@ -10,13 +10,13 @@ from itertools import combinations, combinations_with_replacement, cycle
 import pytest
 import torch
 
+from common.errors import UserError
+from common.files import load_state, save_state
 from intrinsic import REGISTRY, bonus_class, build_bonus, build_bonuses
 from intrinsic.base import Bonus
-from training.bonus_metrics import score_metrics, share_metrics
-from training.bonus_pipeline import BonusPipeline, reward_advantages
-from training.errors import UserError
-from training.options import IntrinsicOptions
-from training.state_io import load_state, save_state
+from intrinsic.metrics import score_metrics, share_metrics
+from intrinsic.options import IntrinsicOptions
+from intrinsic.pipeline import BonusPipeline, reward_advantages
 
 TEXTS = ["<think>\n1+2=3\n</think>", "<think>\n2*3=6\n</think>", "4", "5-4=1", "(7-3)*2=8", "", "9/3=3", "8+8=16"]
 CORRECT = [1, 0, 0, 1, 0, 0, 1, 0]

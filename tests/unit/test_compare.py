@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from common.errors import UserError
 from evaluation.compare import compare, compare_table, paired_difference, read_report, regrade
-from evaluation.evaluate import TIERS, record_summary
+from evaluation.evaluate import record_summary
 from evaluation.tasks import TASKS, eval_task
 from rewards.answer import grade_number
-from training.errors import UserError
+from rewards.grade import TIERS
 
 PERFECT = "<reasoning>\nx\n</reasoning>\n<answer>\n{}\n</answer>"
 

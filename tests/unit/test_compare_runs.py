@@ -9,7 +9,7 @@ from analysis import compare_runs
 from analysis.arms import check_same_problems, group_arms, read_evaluated
 from analysis.comparison import choose_baseline, compare_arms, comparison_table
 from analysis.statistics import crossed_difference
-from training.errors import UserError
+from common.errors import UserError
 
 SAMPLES = 2
 WORDS = {True: "correct", False: "wrong_value", None: "no_answer"}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from training.bonus_pipeline import ScoredBonus
+from intrinsic.pipeline import ScoredBonus
 from training.completion_table import BonusColumn, write_completions
 
 PROMPTS = [[{"role": "user", "content": f"question {number}"}] for number in range(3)]

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from analysis.completions import Completion, read_completions
-from tasks import countdown, math_prompts
-from training.errors import UserError
+from common.errors import UserError
+from tasks.countdown import problems as countdown
+from tasks.math import prompts as math_prompts
 
 QUESTION = countdown.question([5, 1, 4], 15)
 RIGHT = "<think>\n(4-1)*5=15 hit\n</think>\n<answer>(4-1)*5</answer>"

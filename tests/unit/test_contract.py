@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from intrinsic import ALIASES, REGISTRY, bonus_class
+from common.files import load_state, save_state
+from intrinsic import ALIASES, REGISTRY, build_bonus
 from intrinsic.base import FEATURES
-from training.options import IntrinsicOptions
-from training.state_io import load_state, save_state
+from intrinsic.options import IntrinsicOptions
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["<think>\n1+2=3\n</think>", "<think>\n2*3=6\n</think>", "4", "5-4=1", "(7-3)*2=8", "", "9/3=3", "8+8=16"]
@@ -21,9 +21,13 @@ ANSWERS = ["3", "6", "4", None, "8", None, "3", "16"]
 OF_TRL = {"--entropy_coef", "--use_adaptive_entropy", "--top_entropy_quantile"}
 
 
+def as_in_its_paper(name):
+    return build_bonus(name, IntrinsicOptions(use_ir=name), level="reward")
+
+
 @pytest.fixture(params=sorted(REGISTRY))
 def bonus(request):
-    return bonus_class(request.param).from_options(IntrinsicOptions(use_ir=request.param))
+    return as_in_its_paper(request.param)
 
 
 @pytest.fixture
@@ -141,7 +145,7 @@ def test_saved_and_loaded_state_scores_the_same(bonus, batches, tmp_path):
     past, present = batches
     learn(bonus, past)
     save_state(bonus.state_dict(), tmp_path, "state")
-    fresh = bonus_class(bonus.name).from_options(IntrinsicOptions(use_ir=bonus.name))
+    fresh = as_in_its_paper(bonus.name)
     fresh.load_state_dict(load_state(tmp_path, "state"))
     assert torch.equal(fresh.score(present), bonus.score(present))
     learn(bonus, present), learn(fresh, present)
@@ -150,7 +154,7 @@ def test_saved_and_loaded_state_scores_the_same(bonus, batches, tmp_path):
 
 def test_same_past_gives_the_same_score(bonus, batches):
     past, present = batches
-    twin = bonus_class(bonus.name).from_options(IntrinsicOptions(use_ir=bonus.name))
+    twin = as_in_its_paper(bonus.name)
     learn(bonus, past), learn(twin, past)
     assert torch.equal(bonus.score(present), twin.score(present))
 
@@ -160,7 +164,7 @@ def test_weight_zero_trains_like_no_bonus(name, trainer_factory, random_policy):
     plain, weightless = copy.deepcopy(random_policy), copy.deepcopy(random_policy)
     trainer_factory(policy=plain).train()
     options = IntrinsicOptions(use_ir=name, ir_weight="0")
-    bonus = bonus_class(name).from_options(options)
+    bonus = build_bonus(name, options, level="reward")
     trainer_factory([bonus], options.schedules(), policy=weightless).train()
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), weightless.parameters(), strict=True))
 
@@ -169,7 +173,7 @@ def test_weight_zero_trains_like_no_bonus(name, trainer_factory, random_policy):
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_evaluation_does_not_touch_the_bonus(name, trainer_factory):
     options = IntrinsicOptions(use_ir=name)
-    bonus = bonus_class(name).from_options(options)
+    bonus = build_bonus(name, options, level="reward")
     before = snapshot(bonus)
     trainer_factory([bonus], options.schedules(), per_device_eval_batch_size=8).evaluate()
     assert_same_state(before, bonus.state_dict())

@@ -9,9 +9,10 @@ from random import Random
 
 import pytest
 
+from common.errors import UserError
 from rewards.countdown import Verdict, judge
 from rewards.expression import evaluate_expression
-from tasks.countdown import (
+from tasks.countdown.problems import (
     SPLITS,
     ProblemSpace,
     add_prompts,
@@ -22,8 +23,7 @@ from tasks.countdown import (
     prompt,
     split_of,
 )
-from tasks.countdown_traces import traces
-from training.errors import UserError
+from tasks.countdown.warm_start import traces
 from training.tiny_policy import SPACE
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,10 @@ def test_problems_are_distinct():
 
 
 def test_same_seed_gives_the_same_problems_in_another_process():
-    code = "from tasks.countdown import generate; import json; print(json.dumps(generate(20, 'train', 5).to_list()))"
+    code = (
+        "from tasks.countdown.problems import generate; import json; "
+        "print(json.dumps(generate(20, 'train', 5).to_list()))"
+    )
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={"PYTHONHASHSEED": "77"}, check=True
     )

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from common.errors import UserError
+from policy.load import load_tokenizer
 from rewards.countdown import Verdict, judge
 from rewards.expression import evaluate_expression
-from tasks.countdown import split_of
-from tasks.countdown_bridge import BridgeOptions, main, misses, rows
-from training.errors import UserError
-from training.policy import load_tokenizer
+from tasks.countdown.bridge import BridgeOptions, main, misses, rows
+from tasks.countdown.problems import split_of
 
 INJECTED = BridgeOptions(n=300, p_analysis=0.3)
 PLAIN = replace(INJECTED, style="plain")
@@ -115,6 +115,6 @@ def test_bad_flags_are_refused(flags):
 
 
 def test_more_problems_than_exist_are_refused(monkeypatch):
-    monkeypatch.setattr("tasks.countdown_bridge._FRUITLESS", 200)
+    monkeypatch.setattr("tasks.countdown.bridge._FRUITLESS", 200)
     with pytest.raises(UserError, match="--n=100000: only"):
         list(rows(BridgeOptions(n=100_000, max_number=3)))

@@ -8,15 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.countdown import (
-    CountdownReward,
-    Verdict,
-    _reference_answer,
-    judge,
-    judge_reference,
-)
+from common.errors import UserError
+from rewards.countdown import CountdownReward, Verdict, _reference_answer, judge, judge_reference
 from tests.unit.countdown_cases import REPEATABLE, answered
-from training.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 

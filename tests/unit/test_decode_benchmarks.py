@@ -6,7 +6,7 @@ import torch
 from benchmarks import decode_bytes, decode_speed
 from benchmarks.decode_bytes import WAYS, BytesMoved, bytes_of_step, policy_without_data
 from benchmarks.shapes import random_policy
-from training.errors import UserError
+from common.errors import UserError
 
 ROWS, TOKENS = 3, 9
 

@@ -23,10 +23,10 @@ from transformers import (
     set_seed,
 )
 
-from training import decoding
-from training.decoding import ComputeTypeCache, cast_once, compute_type_cache
-from training.padding import pad_tokens
-from training.precision import Precision
+from policy import decoding
+from policy.decoding import ComputeTypeCache, cast_once, compute_type_cache
+from policy.padding import pad_tokens
+from policy.precision import Precision
 
 SIZES = {
     "vocab_size": 97,

@@ -4,11 +4,11 @@ import httpx
 import pytest
 import torch
 
-from intrinsic import encoder as encoder_module
-from intrinsic.encoder import PolicyEncoder, SentenceEncoder, batch_size, build_encoder
+from common.errors import UserError
 from intrinsic.knn_memory import MemoryRPlus
-from training.errors import UserError
-from training.rollout import Rollout
+from intrinsic.parts import encoder as encoder_module
+from intrinsic.parts.encoder import PolicyEncoder, SentenceEncoder, batch_size, build_encoder
+from intrinsic.rollout import Rollout
 
 QUESTION = (
     "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. "

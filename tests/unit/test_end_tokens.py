@@ -5,7 +5,7 @@ from datasets import Dataset
 from transformers import GenerationConfig
 
 from evaluation.generate import Decoding, sample_completions
-from training.end_tokens import (
+from policy.end_tokens import (
     described_end_tokens,
     end_token_ids,
     end_tokens_differ,
@@ -14,7 +14,7 @@ from training.end_tokens import (
     turn_end_id,
     with_end_token,
 )
-from training.policy import load_policy, load_tokenizer
+from policy.load import load_policy, load_tokenizer
 
 TURNS = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}END{% endfor %}"
 

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common.errors import UserError
 from intrinsic.base import WeightSchedule
 from intrinsic.entropy_advantage import EntropyAdvantage
-from training.bonus_pipeline import BonusPipeline
-from training.errors import UserError
-from training.flags_policy import EntropyAdvantageFlags
+from intrinsic.flags.policy import EntropyAdvantageFlags
+from intrinsic.pipeline import BonusPipeline
 
 
 @pytest.fixture

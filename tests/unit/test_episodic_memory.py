@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from intrinsic.episodic_memory import EpisodicMemory
-from training.errors import UserError
+from common.errors import UserError
+from intrinsic.parts.episodic_memory import EpisodicMemory
 
 Q_A, Q_B, Q_C, Q_D = (torch.tensor(key) for key in ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)))
 

@@ -11,17 +11,17 @@ import yaml
 from datasets import Dataset
 from tokenizers.processors import TemplateProcessing
 
+from cli.parse import CONFIGS
+from common.errors import UserError
 from evaluation.checkpoint import PartialRecords, count_beyond_context, evaluate_checkpoint, weights_digest
 from evaluation.evaluate import HeldOut, HeldOutCallback, Pass, summarize_records
 from evaluation.generate import Decoding, sample_batches, sample_completions
 from evaluation.options import EvalOptions
 from evaluation.tasks import COUNTDOWN_SPACES, eval_task
+from policy.load import load_policy, load_tokenizer
 from rewards import answer as number
 from rewards import countdown
 from rewards.grade import Grade, is_false_claim
-from training.errors import UserError
-from training.policy import load_policy, load_tokenizer
-from training.run_options import CONFIGS
 
 SAMPLED, GREEDY = Decoding(2, 1.0, 6), Decoding(1, 0.0, 6)
 

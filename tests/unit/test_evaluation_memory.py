@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 from transformers import Qwen2Config
 
-from training import evaluation_memory
-from training.evaluation_memory import MOST, evaluation_batch, largest_batch
-from training.memory_estimate import SAMPLING_COPIES, Work, estimate
-from training.memory_savings import savings
-from training.policy import PolicyOptions
+from policy.options import PolicyOptions
+from training.fit import evaluation as evaluation_memory
+from training.fit.estimate import SAMPLING_COPIES, Work, estimate
+from training.fit.evaluation import MOST, evaluation_batch, largest_batch
+from training.fit.savings import savings
 
 SHAPE = Qwen2Config(
     hidden_size=32,

@@ -20,9 +20,9 @@ from transformers import (
 )
 from trl.trainer.utils import add_fused_lm_head
 
-from training.buckets import buckets_of
-from training.features import FeaturePass, mean_state
-from training.padding import pad_tokens
+from policy.buckets import buckets_of
+from policy.features import FeaturePass, mean_state
+from policy.padding import pad_tokens
 
 SIZES = {
     "vocab_size": 97,
@@ -64,7 +64,7 @@ def test_self_certainty_is_float32_under_autocast():
 
 @pytest.mark.parametrize("model_class, config", HEADS.values(), ids=HEADS.keys())
 def test_features_equal_those_of_full_logits_whatever_the_head(model_class, config, monkeypatch):
-    monkeypatch.setattr("training.features.CHUNK_TOKENS", 4)
+    monkeypatch.setattr("policy.features.CHUNK_TOKENS", 4)
     set_seed(0)
     model = model_class(config).eval()
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_features_equal_those_of_full_logits_whatever_the_head(model_class, conf
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
 def test_states_are_in_the_type_of_the_pass_and_their_mean_is_that_of_the_unrounded_ones(precision, monkeypatch):
-    monkeypatch.setattr("training.buckets.MIN_TOKENS", {"cpu": 6})
+    monkeypatch.setattr("policy.buckets.MIN_TOKENS", {"cpu": 6})
     set_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
     add_fused_lm_head(model, outputs=("log_probs", "entropy"))

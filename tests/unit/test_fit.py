@@ -10,13 +10,15 @@ import torch
 from datasets import Dataset
 from trl import GRPOTrainer
 
+from cli import dry_run
+from common.errors import RunError
 from intrinsic.base import Bonus
-from training import dry_run, fit, out_of_memory
-from training.errors import RunError
-from training.fit import Measured, correctness, longest_first, report, total_steps, worst_config, worst_step
-from training.memory_estimate import GIB, Estimate
-from training.out_of_memory import available_bytes, out_of_memory_advice, peak_bytes, work_of
-from training.run_options import RunConfig, RunOptions
+from training.fit import out_of_memory
+from training.fit import report as fit
+from training.fit.estimate import GIB, Estimate
+from training.fit.out_of_memory import available_bytes, out_of_memory_advice, peak_bytes, work_of
+from training.fit.report import Measured, correctness, longest_first, report, worst_config, worst_step
+from training.run_options import RunConfig, RunOptions, total_steps
 
 BATCH = {"bs": 2, "num_generations": 4, "L": 12, "bf16": False, "use_cpu": True}
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from common.errors import UserError
+from common.flags import parse_command, parse_one
 from tests.processes import ROOT, run_python
-from training.errors import UserError
-from training.flags import parse_command, parse_one
 
 
 @dataclass

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
+from common.errors import UserError
 from intrinsic import build_bonuses
 from intrinsic.base import Bonus, WeightSchedule
+from intrinsic.flags.objective import FocalFlags
 from intrinsic.focal import Focal
+from intrinsic.options import IntrinsicOptions
+from intrinsic.pipeline import BonusPipeline
 from tests.unit.objective_cases import GROUP, paid
-from training.bonus_pipeline import BonusPipeline
-from training.errors import UserError
-from training.flags_objective import FocalFlags
-from training.options import IntrinsicOptions
 
 HALF, Z = math.sqrt(5 / 8), (1.207381, -0.724429)  # factor at gamma .5, and TRL's z, of `GROUP`
 

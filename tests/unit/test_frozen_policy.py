@@ -5,11 +5,11 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from training.features import FeaturePass
-from training.frozen_policy import FrozenPolicy, inner_linear_layers, weights_on
-from training.padding import pad_tokens
-from training.policy import load_policy
-from training.precision import Precision
+from policy.features import FeaturePass
+from policy.frozen import FrozenPolicy, inner_linear_layers, weights_on
+from policy.load import load_policy
+from policy.padding import pad_tokens
+from policy.precision import Precision
 
 FLOAT32, BFLOAT16 = Precision(torch.float32, "cpu"), Precision(torch.bfloat16, "cpu")
 

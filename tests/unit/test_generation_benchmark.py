@@ -22,7 +22,7 @@ from benchmarks.generation import (
 )
 from benchmarks.shapes import random_policy
 from benchmarks.step_split import SECTIONS, StepSplit
-from training.errors import UserError
+from common.errors import UserError
 from training.run_options import RunConfig
 
 TOY = {"shape": "toy", "prompts": 1, "generations": 4, "length": 6, "steps": 2, "copy_megabytes": 4}

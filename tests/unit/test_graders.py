@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.graders import GRADERS, TIERS, Case, disagreements, judge_row, read_rows, summary
-from training.errors import UserError
+from common.errors import UserError
+from evaluation.graders import Case, disagreements, judge_row, read_rows, summary
+from rewards.grade import TIERS
+from rewards.graders import GRADERS
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = ROOT / "tests" / "cases"

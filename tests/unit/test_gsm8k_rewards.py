@@ -3,9 +3,9 @@
 import pytest
 
 from rewards.answer import grade_number
+from rewards.correctness import CorrectnessReward
+from rewards.cosine import CosineReward
 from rewards.gsm8k import (
-    CorrectnessReward,
-    CosineReward,
     IntegerReward,
     SoftFormatReward,
     StepsReward,

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, fields
 import pytest
 from trl import GRPOConfig
 
-from run_countdown import CountdownOptions
-from tasks.math_options import GSM8KOptions, MathIntrinsicOptions, NuminaOptions
-from training.bonus_flags import owners
-from training.help import _GROUP_OF, GROUPS, OTHER, grouped, help_text, shown
-from training.options import BonusFlags, IntrinsicOptions
-from training.presets import PRESETS, preset_names
-from training.run_options import SHADOWED, RunConfig, RunOptions, parse_options
+from cli.help import _GROUP_OF, GROUPS, OTHER, grouped, help_text, shown
+from cli.parse import SHADOWED, parse_options
+from common.config_file import PRESETS, preset_names
+from intrinsic.flags.owners import owners
+from intrinsic.options import BonusFlags, IntrinsicOptions, MathIntrinsicOptions
+from tasks.countdown.options import CountdownOptions
+from tasks.math.options import GSM8KOptions, NuminaOptions
+from training.run_options import RunConfig, RunOptions
 
 SCRIPTS = {
     "countdown": (CountdownOptions, IntrinsicOptions),

@@ -7,9 +7,10 @@ import pytest
 from datasets import Dataset
 
 from intrinsic import build_bonuses
-from run_countdown import CountdownOptions
-from tasks.igsm_options import IGSMOptions
-from tasks.math_options import GSM8KOptions, MathIntrinsicOptions, NuminaOptions
+from intrinsic.options import MathIntrinsicOptions
+from tasks.countdown.options import CountdownOptions
+from tasks.igsm.options import IGSMOptions
+from tasks.math.options import GSM8KOptions, NuminaOptions
 from training.identity import DERIVED, FREE, grpo_settings, sft_settings
 from training.run_options import RunConfig, RunOptions
 from training.sft import SFTOptions, SFTRunConfig

@@ -7,12 +7,12 @@ import pytest
 from filelock import FileLock
 
 import tasks.igsm.generate
+from common.errors import UserError
 from rewards.igsm import grade_igsm
 from tasks.igsm.generate import GenerateOptions, answer_floor, write_rows
 from tasks.igsm.reader import read_answer
 from tasks.igsm.row_file import RowFile, read_column
-from training.errors import UserError
-from training.traces import load_traces
+from tasks.traces import load_traces
 
 
 def options(path, **settings):

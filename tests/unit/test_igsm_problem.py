@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 import tasks.igsm.dataset
+from common.errors import UserError
 from tasks.igsm.check import faults
 from tasks.igsm.dataset import add_prompts, draw_item, draw_items, generate, load_igsm, problem_key
 from tasks.igsm.dependency import abstract_parents, instances, operations
@@ -20,7 +21,6 @@ from tasks.igsm.space import MOST_EDGES, ProblemSpace
 from tasks.igsm.splits import SPLITS, check_disjoint, check_leak, template_bin
 from tasks.igsm.structure import Shape, draw_structure
 from tasks.igsm.vocabulary import WORLDS
-from training.errors import UserError
 
 
 def drawn(op, count, seed=0, space=ProblemSpace(1, 40)):

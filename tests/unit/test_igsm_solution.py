@@ -4,18 +4,18 @@ from random import Random
 
 import pytest
 
-from evaluation.graders import GRADERS
+from intrinsic.flags.rarity import APPROACH_TASKS
 from rewards.countdown import CountdownReward
+from rewards.graders import GRADERS
 from rewards.gsm8k import gsm8k_rewards, math_rewards
 from rewards.igsm import igsm_rewards
 from run_igsm import scoring
 from tasks.igsm.dataset import draw_items, prompt, question_of
+from tasks.igsm.options import IGSMOptions
 from tasks.igsm.reader import read_problem
 from tasks.igsm.solution import accepted_steps, approach
 from tasks.igsm.space import ProblemSpace
 from tasks.igsm.trace import PLAIN, Behaviours, random_order, solve
-from tasks.igsm_options import IGSMOptions
-from training.flags_rarity import APPROACH_TASKS
 
 ITEMS = [
     *draw_items(15, ProblemSpace(10, 20), "all", 11),

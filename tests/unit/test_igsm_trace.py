@@ -7,6 +7,7 @@ from statistics import mean, stdev
 
 import pytest
 
+from common.errors import UserError
 from rewards.igsm import grade_igsm
 from tasks.igsm.dataset import draw_items
 from tasks.igsm.dependency import DependencyGraph, Quantity
@@ -14,17 +15,8 @@ from tasks.igsm.formula import Formula
 from tasks.igsm.problem import Problem
 from tasks.igsm.space import ProblemSpace
 from tasks.igsm.structure import StructureGraph
-from tasks.igsm.trace import (
-    ANALYSIS_LEVELS,
-    CONTENT,
-    KINDS,
-    PLAIN,
-    Behaviours,
-    random_order,
-    solve,
-)
+from tasks.igsm.trace import ANALYSIS_LEVELS, CONTENT, KINDS, PLAIN, Behaviours, random_order, solve
 from tasks.igsm.trace_table import MEASURED, MEASURED_ANALYSES, draw_traces, summary
-from training.errors import UserError
 
 MEASURED_COUNT = 500
 ITEMS = list(draw_items(60, ProblemSpace(10, 20), "all", 11))

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from intrinsic import build_bonuses
-from tasks.math_options import MathIntrinsicOptions
+from intrinsic.options import MathIntrinsicOptions
 from tests.processes import ROOT
 from training.inert import RULES, Settings, inert_settings
 from training.run_options import RunConfig, RunOptions

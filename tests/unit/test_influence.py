@@ -7,23 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import influence
-from analysis.influence import InfluenceOptions, Subset, analyse, halves
-from analysis.influence_gradients import (
-    contrast,
-    inner_products,
-    last_layers_pattern,
-    outline,
-    select_names,
-)
-from analysis.influence_statistics import (
+from analysis.influence import measure as influence
+from analysis.influence.gradients import contrast, inner_products, last_layers_pattern, outline, select_names
+from analysis.influence.measure import InfluenceOptions, Subset, analyse, halves
+from analysis.influence.statistics import (
     accuracy_statistics,
     cosines,
     influence_statistics,
     jackknife,
     off_diagonal_mean,
 )
-from training.errors import UserError
+from common.errors import UserError
 
 # ---- halves
 

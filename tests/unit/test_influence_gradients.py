@@ -8,19 +8,10 @@ import torch
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
-from analysis.influence import draw_rows, measure, summarise
-from analysis.influence_gradients import (
-    CompletionGradient,
-    CountSketch,
-    contrast,
-    inner_products,
-    select_names,
-)
-from analysis.influence_statistics import (
-    accuracy_factor,
-    influences,
-)
-from training.errors import UserError
+from analysis.influence.gradients import CompletionGradient, CountSketch, contrast, inner_products, select_names
+from analysis.influence.measure import draw_rows, measure, summarise
+from analysis.influence.statistics import accuracy_factor, influences
+from common.errors import UserError
 
 VOCABULARY = 8
 
@@ -196,7 +187,7 @@ def test_sketched_rows_have_the_width_of_the_sketch(policy):
 
 
 def test_inner_products_in_parts_are_whole(monkeypatch):
-    monkeypatch.setattr("analysis.influence_gradients.CHUNK", 7)
+    monkeypatch.setattr("analysis.influence.gradients.CHUNK", 7)
     rows = torch.randn(3, 50, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(inner_products(rows), rows.double() @ rows.double().T)
 

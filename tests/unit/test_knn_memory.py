@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common.errors import UserError
 from intrinsic import build_bonuses
 from intrinsic.knn_memory import MemoryR, MemoryRPlus
-from intrinsic.normalize import WindowMinMax
+from intrinsic.options import IntrinsicOptions
+from intrinsic.parts.normalize import WindowMinMax
 from intrinsic.shuffle import Shuffle
 from tests.unit.knn_cases import (
     M8,
@@ -24,8 +26,6 @@ from tests.unit.knn_cases import (
     state_equal,
     take,
 )
-from training.errors import UserError
-from training.options import IntrinsicOptions
 
 
 def test_m1_exploit_is_minus_the_distance_to_the_centroid():
@@ -282,7 +282,7 @@ def test_bad_settings_are_user_errors(name, flags, message):
 @pytest.mark.fault("X5")
 def test_importing_the_bonus_imports_neither_faiss_nor_sentence_transformers():
     code = (
-        "import sys, intrinsic.knn_memory, intrinsic.encoder\n"
+        "import sys, intrinsic.knn_memory, intrinsic.parts.encoder\n"
         "sys.exit(any(name in sys.modules for name in ('faiss', 'sentence_transformers', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

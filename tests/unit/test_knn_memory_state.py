@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from intrinsic.knn_memory import MemoryR, MemoryRPlus
+from intrinsic.rollout import text_id
 from tests.unit.knn_cases import (
     M8,
     close,
@@ -16,7 +17,6 @@ from tests.unit.knn_cases import (
     rollout,
     state_equal,
 )
-from training.rollout import text_id
 
 
 @pytest.mark.fault("F5")

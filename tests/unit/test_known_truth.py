@@ -19,11 +19,11 @@ from benchmarks.known_truth_env import (
     strategies,
 )
 from benchmarks.known_truth_records import Records, Row, curves_by_row, rows_of
+from common.errors import UserError
 from intrinsic import REGISTRY
 from intrinsic.base import LEVELS
-from training.errors import UserError
-from training.options import IntrinsicOptions
-from training.rollout import Rollout
+from intrinsic.options import IntrinsicOptions
+from intrinsic.rollout import Rollout
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def trial(world, policy, name="no", seed=0, level=LEVELS[0], **settings):
     options = Options(problems=2, **{"steps": 5, "seeds": 2, "bonuses": name} | settings)
     intrinsic = IntrinsicOptions(**SETTINGS)
     bonuses = pipeline_of(Row(name, level), intrinsic)
-    return Trial(world, policy, bonuses, options, seed, CachedEncoder(intrinsic.encoder))
+    return Trial(world, policy, bonuses, options, seed, CachedEncoder(intrinsic.parts.encoder))
 
 
 def test_every_problem_has_exactly_two_strategies():

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import RunError, UserError
 from rewards import latex_worker
 from rewards.latex import canonical_latex, grade_latex, last_boxes
 from rewards.latex_reading import MAX_LENGTH
-from training.errors import RunError, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 MATH_500 = ROOT / ".." / "shared" / "data" / "math500" / "test.jsonl"

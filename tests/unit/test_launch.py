@@ -7,11 +7,11 @@ import pytest
 import torch
 import yaml
 
-from run_countdown import CountdownOptions
+from cli.parse import parse_options
+from common.errors import UserError
+from tasks.countdown.options import CountdownOptions
 from tests.processes import ROOT
-from training.errors import UserError
 from training.launch import check_fsdp, check_gpus
-from training.run_options import parse_options
 from training.sft import SFTRunConfig
 
 NEITHER = SimpleNamespace(fsdp_plugin_args=None)

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import UserError
+from common.files import load_state, save_state
 from intrinsic.lexical_novelty import LexicalNovelty, jaccard_distance, line_words, tree_distance, words
 from intrinsic.shuffle import Shuffle
-from training.errors import UserError
-from training.state_io import load_state, save_state
 
 
 def close(actual, expected):

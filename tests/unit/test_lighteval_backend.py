@@ -8,10 +8,11 @@ import pytest
 import torch
 from peft import get_peft_model
 
+from common.errors import RunError, UserError
 from evaluation import lighteval_backend
 from evaluation.lighteval_backend import run_lighteval
-from training.errors import RunError, UserError
-from training.policy import EMBEDDED, PolicyOptions, load_policy
+from policy.load import EMBEDDED, load_policy
+from policy.options import PolicyOptions
 
 ROW = {"question": "Ada has 2 pens and buys 3. How many has she?", "answer": "2 + 3 = 5\n#### 5"}
 

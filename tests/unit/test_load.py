@@ -6,8 +6,9 @@ import datasets
 import pytest
 from datasets import Dataset
 
-from tasks.load import load_countdown, load_rows, require_columns
-from training.errors import UserError
+from common.errors import UserError
+from tasks.countdown.problems import load_countdown
+from tasks.load import load_rows, require_columns
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from common.errors import UserError
 from intrinsic.majority import Majority, majority_votes
-from training.errors import UserError
-from training.options import IntrinsicOptions
+from intrinsic.options import IntrinsicOptions
 
 ANSWERS = ["5", "5", "7", None, "5", "9", "7", None]
 

@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 
+from common.errors import UserError
 from intrinsic import build_bonuses
 from intrinsic.base import Bonus, WeightSchedule
+from intrinsic.match_mass import mass, match_mass, trained_tokens
 from intrinsic.maxrl import MaxRL
-from training.bonus_pipeline import reward_advantages
-from training.errors import UserError
-from training.match_mass import mass, match_mass, trained_tokens
-from training.options import IntrinsicOptions
+from intrinsic.options import IntrinsicOptions
+from intrinsic.pipeline import reward_advantages
 
 TOKENS = torch.tensor([[True, True, False], [True, True, True]])
 

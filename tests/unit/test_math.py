@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
+from common.errors import UserError
 from evaluation.tasks import eval_task
-from tasks.math import load_gsm8k, load_math, load_svamp
-from training.errors import UserError
+from tasks.math.problems import load_gsm8k, load_math, load_svamp
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the shared data folder is not here")

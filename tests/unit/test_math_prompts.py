@@ -3,13 +3,12 @@
 import pytest
 from datasets import Dataset
 
+from common.errors import UserError
+from policy.chat import message_text
 from rewards.answer import grade_number
 from rewards.format import is_well_formed
-from tasks.math_options import GSM8KOptions, load_problems
-from tasks.math_prompts import EXEMPLARS, PROMPT_TYPES, add_prompts, place_of, prompt, solution
-from training.errors import UserError
-from training.rollout import message_text
-from training.run_options import RunOptions
+from tasks.math.options import GSM8KOptions, load_problems
+from tasks.math.prompts import EXEMPLARS, PROMPT_TYPES, add_prompts, place_of, prompt, solution
 
 
 @pytest.mark.parametrize("exemplar", EXEMPLARS, ids=lambda exemplar: exemplar.answer)
@@ -51,7 +50,7 @@ def rows_of(count: int) -> Dataset:
 
 
 def split(options: GSM8KOptions, rows: Dataset, held_out: bool = True, seed: int = 0, eval_problems: int = 10):
-    return load_problems(options, RunOptions(eval_problems=eval_problems), lambda *_: rows, held_out, seed)
+    return load_problems(options, eval_problems, lambda *_: rows, held_out, seed)
 
 
 def test_held_out_problems_are_never_trained_on_and_the_same_for_every_seed():
@@ -73,10 +72,10 @@ def test_without_evaluation_everything_is_trained_on():
 def test_a_held_out_split_takes_its_questions_out_of_training():
     options = GSM8KOptions(eval_split="validation")
     loads = {"train": rows_of(30), "validation": rows_of(12)}
-    train, test = load_problems(options, RunOptions(eval_problems=99), lambda _, split: loads[split], True, 0)
+    train, test = load_problems(options, 99, lambda _, split: loads[split], True, 0)
     assert len(test) == 12 and len(train) == 18
     with pytest.raises(UserError, match="validation problems too"):
-        load_problems(options, RunOptions(eval_problems=99), lambda *_: rows_of(5), True, 0)
+        load_problems(options, 99, lambda *_: rows_of(5), True, 0)
 
 
 def test_training_and_evaluation_have_the_same_number_of_shots():

@@ -5,10 +5,10 @@ from functools import partial
 import pytest
 import torch
 
+from common.errors import UserError
+from intrinsic.flags.objective import MaxRLFlags
 from intrinsic.maxrl import MaxRL, maxrl_advantages, series_advantages
 from tests.unit.objective_cases import GROUP, gradient_weight, paid
-from training.errors import UserError
-from training.flags_objective import MaxRLFlags
 
 
 @pytest.mark.parametrize(

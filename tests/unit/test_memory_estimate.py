@@ -7,11 +7,12 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
-from training import memory_estimate
-from training.frozen_policy import FrozenPolicy
-from training.memory_estimate import FOUR_BITS, GIB, SAMPLING_COPIES, Work, estimate
-from training.memory_savings import savings
-from training.policy import EMBEDDED, PolicyOptions, load_policy
+from policy.frozen import FrozenPolicy
+from policy.load import EMBEDDED, load_policy
+from policy.options import PolicyOptions
+from training.fit import estimate as memory_estimate
+from training.fit.estimate import FOUR_BITS, GIB, SAMPLING_COPIES, Work, estimate
+from training.fit.savings import savings
 
 WORK = Work(
     micro_batch=4,

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from intrinsic import build_bonuses
-from intrinsic.episodic_memory import EpisodicMemory
 from intrinsic.knn_memory import PARTS, MemoryRPlus
-from intrinsic.memory_read import look_up
+from intrinsic.options import IntrinsicOptions
+from intrinsic.parts.episodic_memory import EpisodicMemory
+from intrinsic.parts.memory_read import look_up
+from intrinsic.rollout import Rollout, text_id
 from intrinsic.sentence_memory import SentenceMemory
 from tests.unit.knn_cases import close, memory_bonus, random_rollout, raws, rollout, state_equal, take
-from training.options import IntrinsicOptions
-from training.rollout import Rollout, text_id
 
 LEFT_OUT = {"read": "leave_one_out", "explore_warmup": 0}
 

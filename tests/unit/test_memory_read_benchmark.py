@@ -5,8 +5,8 @@ import json
 import pytest
 
 from benchmarks.memory_read import Options, cached, measure, read_groups, table
+from common.errors import UserError
 from tests.conftest import stub_encode
-from training.errors import UserError
 
 
 def rows_of(questions, answers):

@@ -10,10 +10,10 @@ from benchmarks import memory_scaling
 from benchmarks.machine import caption, describe
 from benchmarks.memory_reference import Contents, ReferenceMemory
 from benchmarks.memory_scaling import Options, measure, plot, precisions, prompt_batch, table
-from intrinsic.episodic_memory import EpisodicMemory
-from intrinsic.memory_read import MemoryBatch, exploit_reward, explore_reward, look_up
+from common.errors import UserError
+from intrinsic.parts.episodic_memory import EpisodicMemory
+from intrinsic.parts.memory_read import MemoryBatch, exploit_reward, explore_reward, look_up
 from tests.conftest import stub_encode
-from training.errors import UserError
 
 
 def toy(**settings):

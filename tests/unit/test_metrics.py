@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.table import closing_table
+from common.errors import UserError
 from evaluation.metrics import maj_at_k, mean_interval, pass_at_k, summarize
-from training.errors import UserError
+from evaluation.table import closing_table
 
 
 def brute_force_pass_at_k(verdicts, k):

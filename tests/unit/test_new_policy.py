@@ -6,10 +6,10 @@ import pytest
 import torch
 from datasets import Dataset
 
+from common.errors import UserError
+from policy.load import load_policy, load_tokenizer
 from training import new_policy
-from training.errors import UserError
 from training.new_policy import NewPolicyOptions
-from training.policy import load_policy, load_tokenizer
 
 ROWS = [
     {

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from common.errors import UserError
 from intrinsic import build_bonuses
 from intrinsic.base import Bonus, WeightSchedule
 from intrinsic.noise import Noise
-from training.bonus_pipeline import BonusPipeline
-from training.errors import UserError
-from training.options import IntrinsicOptions
+from intrinsic.options import IntrinsicOptions
+from intrinsic.pipeline import BonusPipeline
 
 
 class Gated(Bonus):

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from common.errors import UserError
+from intrinsic.flags.objective import NegativeSampleFlags
 from intrinsic.nsr import NegativeSamples
 from tests.unit.objective_cases import GROUP, gradient_weight, paid
-from training.errors import UserError
-from training.flags_objective import NegativeSampleFlags
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 
 from benchmarks import objectives_table
 from benchmarks.objectives_table import Options, table
-from intrinsic.count_objective import grpo_advantages
-from training.errors import UserError
+from common.errors import UserError
+from intrinsic.parts.count_objective import grpo_advantages
 
 PUBLISHED = """
 | 1 | 2.474 | 7.000 | 1.554 | 2.314 | 1.732 | .1 |

@@ -6,14 +6,14 @@ import math
 import pytest
 import torch
 
+from common.errors import UserError
+from common.files import load_state, save_state
 from intrinsic.base import WeightSchedule
+from intrinsic.flags.outcome import OutcomeFlags
 from intrinsic.outcome import AnswerCounts, Outcome, count_entropy
+from intrinsic.pipeline import BonusPipeline
+from intrinsic.rollout import text_id
 from rewards.countdown import CountdownReward
-from training.bonus_pipeline import BonusPipeline
-from training.errors import UserError
-from training.flags_outcome import OutcomeFlags
-from training.rollout import text_id
-from training.state_io import load_state, save_state
 
 
 @pytest.fixture

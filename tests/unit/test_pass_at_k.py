@@ -7,10 +7,10 @@ from itertools import combinations
 import pytest
 import torch
 
+from common.errors import UserError
 from intrinsic.base import WeightSchedule
 from intrinsic.pass_at_k import PassAtK, passk_advantages, share_without
-from training.bonus_pipeline import BonusPipeline, reward_advantages
-from training.errors import UserError
+from intrinsic.pipeline import BonusPipeline, reward_advantages
 
 
 def by_enumeration(n, c, k):
@@ -160,7 +160,7 @@ def test_settings_are_part_of_the_identity():
 
 
 def test_flag_arrives():
-    from training.flags_objective import PassAtKFlags
+    from intrinsic.flags.objective import PassAtKFlags
 
     assert PassAtK.from_options(PassAtKFlags(passk_k=5)).k == 5
     assert PassAtK.from_options(PassAtKFlags()).identity() == PassAtK().identity()

@@ -5,7 +5,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.peak import read, table
 from benchmarks.shapes import Shape, save_llama
-from training.policy import load_tokenizer
+from policy.load import load_tokenizer
 
 ESTIMATE = "weights                  1.84 GiB\nat most at once                                     12.50 GiB\n"
 PEAK = "measured peak on the worst batch                    11.25 GiB"

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common.errors import UserError
 from intrinsic.base import WeightSchedule
+from intrinsic.flags.policy import PerplexityFlags
 from intrinsic.perplexity import Perplexity, omega
-from training.bonus_pipeline import BonusPipeline
-from training.errors import UserError
-from training.flags_policy import PerplexityFlags
+from intrinsic.pipeline import BonusPipeline
 
 FULL = {"decay": "staircase", "until": 0.9}  # omega is 1 at the fixture's step 10 of 20
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from analysis.panels import TOPICS, held_out, verdict_panels
 from analysis.plots import main, plot_comparison, plot_run
 from analysis.runs import read_run
-from training.errors import UserError
+from common.errors import UserError
 
 
 def record(step, steps=20):

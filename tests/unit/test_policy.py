@@ -7,17 +7,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from training.errors import UserError
-from training.policy import (
-    EMBEDDED,
-    EMBEDDED_NAME,
-    PolicyOptions,
-    check_lora_targets,
-    context_length,
-    load_policy,
-    load_tokenizer,
-    resolve,
-)
+from common.errors import UserError
+from policy.load import EMBEDDED, check_lora_targets, context_length, load_policy, load_tokenizer, resolve
+from policy.options import EMBEDDED_NAME, PolicyOptions
 
 
 @pytest.fixture

@@ -8,16 +8,17 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 
+from common.errors import UserError
 from evaluation.checkpoint import evaluate_checkpoint
 from evaluation.evaluate import HeldOut, HeldOutCallback, Pass
 from evaluation.generate import Decoding
 from evaluation.options import EvalOptions
 from intrinsic.base import Bonus, WeightSchedule
-from intrinsic.encoder import build_encoder
+from intrinsic.parts.encoder import build_encoder
+from policy.load import base_of, load_policy, save_merged
+from policy.options import PolicyOptions
+from policy.precision import Precision, adapters_in_float32, check_dtype, compute_type, half_type
 from rewards.grade import Grade
-from training.errors import UserError
-from training.policy import PolicyOptions, base_of, load_policy, save_merged
-from training.precision import Precision, adapters_in_float32, check_dtype, compute_type, half_type
 from training.run_options import RunConfig, RunOptions
 from training.sft import SFTOptions, SFTRunConfig
 from training.sft import build_trainer as build_sft_trainer
@@ -166,7 +167,7 @@ def test_a_gpu_without_bfloat16_computes_in_float16_and_says_so(monkeypatch):
     assert half_type() is torch.float16
     assert PolicyOptions(lora=True).weight_dtype() is torch.float16
     assert PolicyOptions().weight_dtype() is torch.float32
-    monkeypatch.setattr("training.policy.is_bitsandbytes_available", lambda: True)
+    monkeypatch.setattr("policy.load.is_bitsandbytes_available", lambda: True)
     assert PolicyOptions(lora=True, load_in_4bit=True).quantization().bnb_4bit_compute_dtype is torch.float16
 
 
@@ -177,7 +178,7 @@ def test_a_gpu_with_bfloat16_computes_in_it_unless_told_otherwise(monkeypatch):
     assert compute_type(None, True, "cuda") is torch.float16
     assert PolicyOptions(lora=True).weight_dtype() is torch.bfloat16
     assert str(Precision(torch.float16, "cuda")) == "float16 autocast with scaled gradients"
-    monkeypatch.setattr("training.precision.cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr("policy.precision.cpu_has_bfloat16", lambda: False)
     assert compute_type(None, False, "cpu") is torch.float32  # --use_cpu
 
 
@@ -197,11 +198,11 @@ def test_bfloat16_that_the_gpu_lacks_is_refused(build, said, monkeypatch):
 
 
 def test_a_script_asked_for_bfloat16_that_is_not_there_ends_with_exit_code_2(monkeypatch, capsys):
+    from common.errors import run_cli
     from run_countdown import main
-    from training.errors import run_cli
 
     gpu(monkeypatch, has_bfloat16=False)
-    monkeypatch.setattr("training.policy.AutoModelForCausalLM.from_pretrained", lambda *args, **kwargs: pytest.fail())
+    monkeypatch.setattr("policy.load.AutoModelForCausalLM.from_pretrained", lambda *args, **kwargs: pytest.fail())
     monkeypatch.setattr(sys, "argv", ["run_countdown.py", "--bf16", "true"])
     with pytest.raises(SystemExit) as end:
         run_cli(main)
@@ -230,7 +231,7 @@ def test_frozen_weights_may_be_float16():
 
 def test_the_choice_reaches_the_trainers_arguments(monkeypatch):
     for chosen in (torch.float16, torch.bfloat16, torch.float32):
-        monkeypatch.setattr("training.precision.compute_type", lambda *asked, chosen=chosen: chosen)
+        monkeypatch.setattr("policy.precision.compute_type", lambda *asked, chosen=chosen: chosen)
         for config in (RunConfig(use_cpu=True), SFTRunConfig(use_cpu=True)):
             assert (config.bf16, config.fp16) == (chosen is torch.bfloat16, chosen is torch.float16)
             assert Precision.of(config).compute is chosen
@@ -297,7 +298,7 @@ def test_an_exported_adapter_is_merged_in_the_type_of_the_weights(dtype, tmp_pat
     policy.save_pretrained(tmp_path / "adapter")
     loaded = []
     monkeypatch.setattr(
-        "training.policy.load_policy", lambda name, options: loaded.append(options.dtype) or load_policy(name, options)
+        "policy.load.load_policy", lambda name, options: loaded.append(options.dtype) or load_policy(name, options)
     )
     monkeypatch.setattr(PolicyOptions, "weight_dtype", lambda self: dtype if self.lora else _weights_of(self))
     save_merged(str(tmp_path / "adapter"), tmp_path / "final", PolicyOptions(lora=True))

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from benchmarks.preset_table import OFFERED, OPTIONS, card_of, recipe
+from cli.parse import parse_options
+from common.config_file import PRESETS, did_you_mean, preset_names, read_config
+from common.errors import UserError
 from intrinsic import build_bonuses
-from run_countdown import CountdownOptions
-from training.errors import UserError
-from training.memory_estimate import GIB, estimate
-from training.presets import PRESETS, did_you_mean, preset_names, read_config
-from training.run_options import parse_options
+from tasks.countdown.options import CountdownOptions
+from training.fit.estimate import GIB, estimate
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(PRESETS.glob("*.yaml"))
@@ -54,9 +54,10 @@ EASY = {"min_op": 4, "max_op": 4, "ood_min_op": 5, "ood_max_op": 5, "max_edges":
 
 def train(script, monkeypatch, *flags):
     """Run the entry script in this process, but for its plots, which take longer than the rest."""
-    monkeypatch.setattr("training.run.write_report", lambda folder: folder)
+    module = importlib.import_module(script.removesuffix(".py"))
+    monkeypatch.setattr(module, "write_report", lambda folder: folder)
     monkeypatch.setattr(sys, "argv", [str(ROOT / script), *flags])
-    importlib.import_module(script.removesuffix(".py")).main()
+    module.main()
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)

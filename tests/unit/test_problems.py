@@ -5,7 +5,7 @@ import copy
 import pytest
 from datasets import Dataset
 
-from training.errors import UserError
+from common.errors import UserError
 from training.problems import check_batch, fitting_rows, longest_prompt
 from training.run_options import RunConfig, RunOptions
 

@@ -5,15 +5,15 @@ import copy
 import pytest
 import torch
 
+from common.errors import UserError
 from intrinsic import build_bonuses
 from intrinsic.base import WeightSchedule
+from intrinsic.flags.rarity import APPROACH_TASKS, RarityFlags
+from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.approaches import bigram_distances, clusters, numbered
+from intrinsic.pipeline import BonusPipeline, reward_advantages
 from intrinsic.rarity import PARTITIONS, Rarity
 from rewards.countdown import final_answer
-from training.bonus_pipeline import BonusPipeline, reward_advantages
-from training.errors import UserError
-from training.flags_rarity import APPROACH_TASKS, RarityFlags
-from training.options import IntrinsicOptions
 
 RIGHT = [1, 1, 1, 0, 0, 0, 0, 0]
 LOGPS = [-0.9, -0.2, -0.5, -0.3, -0.6, -1.2, -0.4, -0.8]

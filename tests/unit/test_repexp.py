@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common.errors import UserError
 from intrinsic.base import WeightSchedule
+from intrinsic.flags.policy import RepExpFlags
+from intrinsic.pipeline import BonusPipeline, reward_advantages
 from intrinsic.repexp import RepExp, leverage, sparse_projection
+from policy.features import mean_state
 from tests.unit.repexp_cases import PLAIN, X, Y, close, make, random_rows
-from training.bonus_pipeline import BonusPipeline, reward_advantages
-from training.errors import UserError
-from training.features import mean_state
-from training.flags_policy import RepExpFlags
 
 # ---- the quantity
 

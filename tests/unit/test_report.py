@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from analysis.report import NUM_SAMPLES, write_report
-from training.errors import UserError
+from common.errors import UserError
 
 HOSTILE = "<script>alert('x')</script></pre><img src=x onerror=alert(1)>{{ 7 * 7 }} & \x00\x1b \ud800 \u202e end"
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from common.errors import UserError
+from intrinsic.flags.objective import RiskFlags
 from intrinsic.risk import Risk, risk_advantages
 from tests.unit.objective_cases import GROUP, paid
-from training.errors import UserError
-from training.flags_objective import RiskFlags
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 
+from common.errors import UserError
+from common.files import load_state, save_state
 from intrinsic import build_bonus
-from intrinsic.error_conditioned import Conditioning
+from intrinsic.options import IntrinsicOptions
+from intrinsic.parts.error_conditioned import Conditioning
+from intrinsic.pipeline import reward_advantages
 from intrinsic.rnd import RandomNetworkDistillation
+from policy.features import mean_state
 from tests.unit.rnd_cases import TEXTS, fixed, reference
-from training.bonus_pipeline import reward_advantages
-from training.errors import UserError
-from training.features import mean_state
-from training.options import IntrinsicOptions
-from training.state_io import load_state, save_state
 
 
 class GivenNovelty(RandomNetworkDistillation):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from intrinsic.error_conditioned import Conditioning, batch_scale, window_scale
+from common.errors import UserError
+from intrinsic.parts.distillation import TokenDistillation, TokenRND
+from intrinsic.parts.error_conditioned import Conditioning, batch_scale, window_scale
 from intrinsic.rnd import RandomNetworkDistillation, fixed_layout
-from intrinsic.rnd_network import TokenDistillation, TokenRND
 from tests.unit.rnd_cases import TEXTS, fixed, reference
-from training.errors import UserError
 
 
 def parameters(network):

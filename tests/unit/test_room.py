@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common.errors import UserError
+from policy.options import PolicyOptions
 from tests.unit.test_evaluation_memory import SHAPE, WORK
-from training import out_of_memory, room
-from training.errors import UserError
-from training.memory_estimate import estimate
-from training.policy import PolicyOptions
-from training.room import room_warning
+from training.fit import out_of_memory, room
+from training.fit.estimate import estimate
+from training.fit.room import room_warning
 
 OPTIONS = PolicyOptions()
 OPTIONS.model_name = "toy"

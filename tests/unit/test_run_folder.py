@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers.trainer_utils import IntervalStrategy
 
-from training.errors import UserError
+from common.errors import UserError
 from training.run_folder import MetricsFile, create_run_folder, describe_run, plain
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from run_countdown import CountdownOptions
-from training.errors import UserError
+from cli.parse import parse_options
+from common.errors import UserError
+from tasks.countdown.options import CountdownOptions
 from training.run_name import default_output_dir, name_parts, run_name
-from training.run_options import parse_options
 
 
 @pytest.mark.parametrize(

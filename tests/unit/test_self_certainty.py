@@ -9,15 +9,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
+from common.errors import UserError
 from intrinsic.base import WeightSchedule
+from intrinsic.metrics import score_metrics
 from intrinsic.parts.groups import right_above_wrong
+from intrinsic.pipeline import BonusPipeline, reward_advantages
 from intrinsic.self_certainty import SelfCertainty, group_standardize
 from intrinsic.shuffle import Shuffle
-from training.bonus_metrics import score_metrics
-from training.bonus_pipeline import BonusPipeline, reward_advantages
-from training.errors import UserError
-from training.features import FeaturePass
-from training.padding import pad_tokens
+from policy.features import FeaturePass
+from policy.padding import pad_tokens
 
 # ---- the quantity: KL(uniform || policy) at the position that predicts each token
 

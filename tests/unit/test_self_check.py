@@ -6,11 +6,11 @@ import sys
 import pytest
 import yaml
 
-from tasks.math_options import GSM8KOptions
+from cli.parse import parse_options
+from common.errors import UserError
+from policy.load import load_tokenizer
+from tasks.math.options import GSM8KOptions
 from tests.unit.test_presets import FILES, OPTIONS
-from training.errors import UserError
-from training.policy import load_tokenizer
-from training.run_options import parse_options
 from training.self_check import check_scoring, continued
 
 THINKS = (
@@ -80,7 +80,7 @@ def test_tags_that_the_tokenizer_drops_when_it_decodes_are_refused(check):
 
 def test_a_reward_that_never_pays_is_refused_though_it_only_decides_the_best_policy(check, monkeypatch):
     # Self-certainty alone pays no reward; accuracy is still read from the column.
-    monkeypatch.setattr("tasks.math_options.solution", lambda *args: "<answer>22</answer>")
+    monkeypatch.setattr("tasks.math.options.solution", lambda *args: "<answer>22</answer>")
     preset = next(file for file in FILES if file.stem == "intuitor_math_gsm8k")
     with pytest.raises(UserError, match="qwen25-math-cot gets 0 instead of 1 from the reward correctness"):
         check("run_gsm8k.py", "--config", str(preset))

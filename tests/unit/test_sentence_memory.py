@@ -7,18 +7,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common.errors import UserError
+from common.files import load_state, save_state
 from intrinsic.base import WeightSchedule
+from intrinsic.flags.papers import MemoryFlags
+from intrinsic.flags.text import SentenceMemoryFlags
 from intrinsic.knn_memory import MemoryRPlus
+from intrinsic.pipeline import BonusPipeline
+from intrinsic.rollout import text_id
 from intrinsic.sentence_memory import SentenceMemory, reasoning_steps
 from intrinsic.shuffle import Shuffle
 from tests.unit import knn_cases
 from tests.unit.knn_cases import close, raws
-from training.bonus_flags import MemoryFlags
-from training.bonus_pipeline import BonusPipeline
-from training.errors import UserError
-from training.flags_text import SentenceMemoryFlags
-from training.rollout import text_id
-from training.state_io import load_state, save_state
 
 
 def encode(texts):

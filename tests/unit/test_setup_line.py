@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from training import setup_line
-from training.setup_line import sampler_of, setup_of, unseen_gpu
+from policy import setup_line
+from policy.setup_line import sampler_of, setup_of, unseen_gpu
 
 SHOWN = "| NVIDIA-SMI 535.54.03   Driver Version: {driver}   CUDA Version: {cuda}     |"
 

@@ -6,16 +6,10 @@ import pytest
 import torch
 from transformers import set_seed
 
-from training.errors import UserError
-from training.policy import load_policy, load_tokenizer
-from training.sft import (
-    SFTOptions,
-    SFTRunConfig,
-    build_policy,
-    build_trainer,
-    longest_trace,
-)
-from training.traces import fitting_traces, load_traces, token_count
+from common.errors import UserError
+from policy.load import load_policy, load_tokenizer
+from tasks.traces import fitting_traces, load_traces, token_count
+from training.sft import SFTOptions, SFTRunConfig, build_policy, build_trainer, longest_trace
 
 ROW = {
     "prompt": [{"role": "user", "content": "Numbers: 1 2 3. Target: 6."}],

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from common.errors import UserError
+from common.files import load_state, save_state
 from intrinsic import REGISTRY, bonus_class, build_bonus, build_bonuses, parse_names
 from intrinsic.base import Bonus
+from intrinsic.options import IntrinsicOptions
+from intrinsic.pipeline import BonusPipeline
 from intrinsic.shuffle import Shuffle
-from training.bonus_pipeline import BonusPipeline
-from training.errors import UserError
-from training.options import IntrinsicOptions
-from training.state_io import load_state, save_state
 
 
 class Numbered(Bonus):

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
+from common.errors import UserError
 from intrinsic.base import WeightSchedule
+from policy import stages as staged_generation
+from policy.load import load_policy
+from policy.slices import in_slices
 from tests.unit.test_capture import FeatureReader
 from tests.unit.test_staged_generation import completions_of
-from training import staged_generation
-from training.errors import UserError
-from training.policy import load_policy
 from training.run_options import RunConfig
-from training.sliced_generation import in_slices
 
 
 def test_each_call_gets_the_rows_of_its_slice_in_order():

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from common.errors import UserError
 from intrinsic.base import WeightSchedule
+from intrinsic.flags.rarity import SmoothFlags
+from intrinsic.pipeline import BonusPipeline, reward_advantages
 from intrinsic.smoothing import DifferentialSmoothing
-from training.bonus_pipeline import BonusPipeline, reward_advantages
-from training.errors import UserError
-from training.flags_rarity import SmoothFlags
 
 RIGHT = [1, 1, 1, 0, 0, 0, 0, 0]
 LOGPS = torch.tensor([-0.9, -0.2, -0.5, -0.3, -0.6, -1.2, -0.4, -0.8])

@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
+from common.errors import UserError
 from evaluation.tasks import eval_task
-from run_countdown import CountdownOptions
-from run_countdown import load_problems as load_countdown_problems
-from tasks import igsm_options, math_options
-from tasks.countdown import ProblemSpace, generate, problem_key
-from tasks.math import load_gsm8k, load_math
-from training.errors import UserError
-from training.run_options import RunOptions
+from tasks.countdown.options import CountdownOptions
+from tasks.countdown.options import load_problems as load_countdown_problems
+from tasks.countdown.problems import ProblemSpace, generate, problem_key
+from tasks.igsm import options as igsm_options
+from tasks.math import options as math_options
+from tasks.math.problems import load_gsm8k, load_math
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
 EMBEDDED = {"max_numbers": 3, "max_number": 15, "max_value": 99}
-RUN = RunOptions(eval_problems=512)
+EVAL_PROBLEMS = 512
 
 
 def countdown_keys(rows: Dataset) -> set:
@@ -36,7 +36,7 @@ def countdown_file(tmp_path_factory) -> str:
 
 def countdown_sets(data: str, seed: int, flags: dict, split: str | None):
     options = CountdownOptions(data=data, train_problems=1000, **flags)
-    train, validation = load_countdown_problems(options, RUN, seed)
+    train, validation = load_countdown_problems(options, EVAL_PROBLEMS, seed)
     return [countdown_keys(rows) for rows in (train, validation, eval_task("countdown").load(data, split))]
 
 
@@ -81,7 +81,7 @@ def test_igsm(seed):
 
 
 def question_sets(task: str, data: str, seed: int, load):
-    train, validation = math_options.load_problems(math_options.MathOptions(data=data), RUN, load, True, seed)
+    train, validation = math_options.load_problems(math_options.MathOptions(data=data), EVAL_PROBLEMS, load, True, seed)
     return [set(rows["question"]) for rows in (train, validation, eval_task(task).load(data, "test"))]
 
 
@@ -106,5 +106,5 @@ def test_choosing_on_a_test_split_is_refused(split):
 
 def test_validation_problems_do_not_depend_on_the_seed(countdown_file):
     options = CountdownOptions(data=countdown_file)
-    first, second = (load_countdown_problems(options, RunOptions(eval_problems=20), seed)[1] for seed in (0, 3))
+    first, second = (load_countdown_problems(options, 20, seed)[1] for seed in (0, 3))
     assert first.to_list() == second.to_list()

@@ -6,11 +6,11 @@ from transformers import GenerationConfig
 from trl import GRPOTrainer
 
 from evaluation.generate import Decoding, sample_completions
-from tasks.countdown import add_prompts
-from tasks.countdown import generate as generate_problems
-from training import staged_generation
-from training.policy import load_policy, load_tokenizer
-from training.staged_generation import allows_stages, in_stages, stage_sizes
+from policy import stages as staged_generation
+from policy.load import load_policy, load_tokenizer
+from policy.stages import allows_stages, in_stages, stage_sizes
+from tasks.countdown.problems import add_prompts
+from tasks.countdown.problems import generate as generate_problems
 from training.tiny_policy import SPACE
 
 

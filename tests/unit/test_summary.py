@@ -5,7 +5,7 @@ import json
 import pytest
 
 from analysis import summary
-from training.errors import UserError
+from common.errors import UserError
 
 
 def write_run(root, bonus, seed, before, after, evaluations=("before", "after")):

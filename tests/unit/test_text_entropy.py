@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import UserError
+from common.files import load_state, save_state
+from intrinsic.rollout import Rollout
 from intrinsic.shuffle import Shuffle
 from intrinsic.text_entropy import TextEntropy, character_entropy
-from training.errors import UserError
-from training.rollout import Rollout
-from training.state_io import load_state, save_state
 
 
 def entropy_of(text):

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
+from common import threads
+from common.threads import by_load
 from tests.processes import ROOT, run_python
-from training import threads
 from training.run_folder import take_recorded_threads
-from training.threads import by_load
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_every_script_and_benchmark_chooses_before_torch_is_imported():
         "class Probe(importlib.abc.MetaPathFinder):\n"
         "    def find_spec(self, name, path, target=None):\n"
         "        if name == 'torch':\n"
-        "            from training.threads import choose_threads\n"
+        "            from common.threads import choose_threads\n"
         "            sys.exit(0 if choose_threads.cache_info().currsize else 9)\n"
         "sys.meta_path.insert(0, Probe())\n"
         "sys.path.insert(0, sys.argv[1])\n"

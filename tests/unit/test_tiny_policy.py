@@ -6,8 +6,8 @@ import json
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tasks.countdown import prompt
-from training.policy import EMBEDDED, load_policy, load_tokenizer
+from policy.load import EMBEDDED, load_policy, load_tokenizer
+from tasks.countdown.problems import prompt
 from training.tiny_policy import TAGS, WarmStart, warm_start
 
 

@@ -14,15 +14,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.completions import Completion
-from analysis.token_map import LEVELS, QUANTITIES, Scale, TokenMapOptions, contrast, palette, token_map, write_token_map
-from analysis.token_values import TokenBatch, TokenFeatures, cut_pieces, load_token_bonus, tokenize
+from analysis.token_map.page import (
+    LEVELS,
+    QUANTITIES,
+    Scale,
+    TokenMapOptions,
+    contrast,
+    palette,
+    token_map,
+    write_token_map,
+)
+from analysis.token_map.values import TokenBatch, TokenFeatures, cut_pieces, load_token_bonus, tokenize
+from common.errors import UserError
+from common.files import save_state
 from intrinsic import REGISTRY
 from intrinsic.base import Bonus
-from tasks import countdown
-from training.chat import render
-from training.errors import UserError
-from training.policy import load_policy, load_tokenizer
-from training.state_io import save_state
+from policy.chat import render
+from policy.load import load_policy, load_tokenizer
+from tasks.countdown import problems as countdown
 
 CPU = torch.device("cpu")
 QUESTION = countdown.question([5, 1, 4], 15)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from transformers import TrainerCallback
 
+from common.errors import UserError
 from training import trackers
-from training.errors import UserError
 from training.trackers import ShieldedTracker, chosen_trackers, shield_trackers, track_evaluation
 
 

@@ -8,10 +8,10 @@ from peft import LoraConfig
 from trl.trainer.utils import RepeatSampler
 
 from analysis.completions import read_completions
+from common.errors import RunError, UserError
 from intrinsic.base import Bonus, WeightSchedule
-from training.errors import RunError, UserError
-from training.features import mean_state
-from training.policy import load_policy, load_tokenizer
+from policy.features import mean_state
+from policy.load import load_policy, load_tokenizer
 from training.sampler import EpochSampler
 
 

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
+from common.errors import UserError
 from intrinsic import build_bonuses
 from intrinsic.base import WeightSchedule
+from intrinsic.flags.rarity import UnlikelyFlags
+from intrinsic.options import IntrinsicOptions
+from intrinsic.pipeline import BonusPipeline, reward_advantages
 from intrinsic.unlikeliness import Unlikeliness, mean_ranks
-from training.bonus_pipeline import BonusPipeline, reward_advantages
-from training.errors import UserError
-from training.flags_rarity import UnlikelyFlags
-from training.history import History
-from training.options import IntrinsicOptions
-from training.watchdog_checks import ACCURACY, Thresholds, bonus_against_accuracy
+from training.watchdogs.checks import ACCURACY, Thresholds, bonus_against_accuracy
+from training.watchdogs.history import History
 
 RIGHT = [1, 1, 1, 0, 0, 0, 0, 0]
 LOGPS = [-0.9, -0.2, -0.5, -0.3, -0.6, -1.2, -0.4, -0.8]

@@ -8,14 +8,14 @@ import torch
 from peft import LoraConfig
 from trl.distributed import DistributedBackend
 
+from common.errors import UserError
 from intrinsic import REGISTRY
+from policy.features import FROZEN_FEATURES
+from policy.load import load_policy, load_tokenizer
 from tests.equivalence.cases import CASES
 from tests.equivalence.compare import assert_same_bits
 from tests.equivalence.scripted import build, weights_of
 from tests.vllm_stub import Client, engine_of, own_environment, standing_in
-from training.errors import UserError
-from training.features import FROZEN_FEATURES
-from training.policy import load_policy, load_tokenizer
 
 LORA = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
 LAYOUTS = [("colocate", False), ("server", True), ("colocate", True), ("server", False)]

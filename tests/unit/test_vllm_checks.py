@@ -4,12 +4,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
+from common.errors import UserError
 from intrinsic import build_bonuses
+from intrinsic.options import IntrinsicOptions
 from training import vllm_checks
-from training.errors import UserError
-from training.frozen_policy import check_reference
-from training.options import IntrinsicOptions
 from training.problems import longest_prompt
+from training.reference import check_reference
 from training.run_options import RunConfig, RunOptions
 
 PLAIN = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": "none", "num_generations": 4, "bs": 2}

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from training.history import History, change, highest_window
-from training.thresholds import Thresholds
-from training.watchdog_checks import (
+from training.watchdogs.callback import Watchdog
+from training.watchdogs.checks import (
     IDENTICAL,
     REPETITION,
     bonus_against_accuracy,
@@ -20,7 +19,8 @@ from training.watchdog_checks import (
     reward_mode_collapse,
     training_checks,
 )
-from training.watchdogs import Watchdog
+from training.watchdogs.history import History, change, highest_window
+from training.watchdogs.thresholds import Thresholds
 
 LIMITS = Thresholds()
 ACCURACY, RAW = "rewards/correctness/mean", "ir/knn/raw"

@@ -10,11 +10,9 @@ import torch
 
 from intrinsic.focal import Focal
 from intrinsic.nsr import NegativeSamples
-from training.rollout import Rollout
+from intrinsic.rollout import Rollout
 from training.run_folder import MetricsFile
-from training.thresholds import Thresholds
-from training.watchdog_checks import IDENTICAL, REPETITION
-from training.watchdogs import (
+from training.watchdogs.callback import (
     WARNINGS_FILE,
     Watchdog,
     WatchdogCallback,
@@ -23,6 +21,8 @@ from training.watchdogs import (
     repetition_rate,
     text_metrics,
 )
+from training.watchdogs.checks import IDENTICAL, REPETITION
+from training.watchdogs.thresholds import Thresholds
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 CLIPPED = "completions/clipped_ratio"

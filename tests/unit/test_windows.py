@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from common import files as state_io
 from tests.processes import ROOT
-from training import state_io
 
 POSIX_ONLY = {"crypt", "fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"}
 # Folders of code that runs outside of the tests, which fork.

@@ -1,0 +1,1 @@
+"""Which completions moved the policy, and by how much."""

@@ -1,0 +1,1 @@
+"""What every package may use: errors, files, flags, devices, threads. Imports nothing of the project."""

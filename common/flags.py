@@ -1,0 +1,84 @@
+"""The command line of every command: flags are the fields of dataclasses, complaints are one sentence."""
+
+import sys
+from collections.abc import Collection
+from dataclasses import field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transformers import HfArgumentParser
+
+from common.config_file import check_keys, did_you_mean, read_config
+from common.errors import UserError
+from common.yaml_flags import as_defaults, flags_of
+
+Options = TypeVar("Options")
+
+
+class OneSentence:
+    """Mixin for an argument parser: its complaints are `UserError`s instead of a page of usage.
+
+    ``listing``: the flag that lists all flags.
+    """
+
+    listing = "--help"
+
+    def error(self, message: str):
+        raise UserError(f"{message}; --help explains every flag.")
+
+
+class CommandParser(OneSentence, HfArgumentParser):
+    """`transformers.HfArgumentParser` that complains in one sentence."""
+
+
+def parse_one(kind: type[Options], **defaults: Any) -> Options:
+    """The options of a command that takes the flags of one dataclass, see `parse_command`."""
+    (options,) = parse_command(kind, **defaults)
+    return options
+
+
+def parse_command(*kinds: type, **defaults: Any) -> tuple:
+    """One object of each of the dataclasses ``kinds`` from ``sys.argv``; ``--help`` prints their flags and exits.
+
+    Flags win over ``--config FILE`` (YAML, one "flag: value" a line), it over ``defaults``, they over the dataclasses.
+    Raises `UserError` for a flag that there is not, and for a wrong value.
+    """
+    parser = CommandParser(kinds, allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE", help="YAML file of flags, which the command line wins over.")
+    known = flags_of(kinds)
+    path = typed_value("config", sys.argv[1:], "")
+    from_file = read_config(path, Path(sys.argv[0]).name) if path else {}
+    check_keys(from_file, known, {}, path)
+    defaults |= as_defaults(from_file, known, path)
+    for action in parser._actions:
+        if action.dest in defaults:
+            action.default, action.required = defaults[action.dest], False
+    return parse_flags(parser, sys.argv[1:], known)[: len(kinds)]
+
+
+def parse_flags(parser: OneSentence, arguments: list[str], known: Collection[str]) -> tuple:
+    """The dataclasses of ``parser`` from ``arguments``; raises `UserError` for a flag that is not ``known``."""
+    try:
+        *parsed, unknown = parser.parse_args_into_dataclasses(
+            arguments, return_remaining_strings=True, look_for_args_file=False
+        )
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{error}") from error
+    if unknown:
+        name = unknown[0].lstrip("-").split("=")[0].replace("-", "_")
+        raise UserError(f"{unknown[0]!r} is not a flag{did_you_mean(name, known, '--')}; {parser.listing} lists all.")
+    return tuple(parsed)
+
+
+def typed_value(flag: str, arguments: list[str], default: str) -> str:
+    """The value of one flag in ``arguments``, before the others are parsed, which it decides over; else ``default``."""
+    parser = CommandParser((), allow_abbrev=False, add_help=False)
+    parser.add_argument(f"--{flag}", f"--{flag.replace('_', '-')}", default=default)
+    return getattr(parser.parse_known_args(arguments)[0], flag)
+
+
+def flag(default: Any, help: str) -> Any:
+    """A field of a dataclass of flags, with its help sentence."""
+    return field(default=default, metadata={"help": help})

@@ -1,0 +1,1 @@
+"""Flags of the bonuses, one file for each family."""

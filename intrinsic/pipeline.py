@@ -1,0 +1,172 @@
+"""From raw bonus scores to what reaches the advantage: finite guard, clip, weight, join."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from intrinsic.base import Bonus, FiniteGuard, WeightSchedule
+from intrinsic.parts.groups import group_centred
+from intrinsic.rollout import Rollout
+
+
+@dataclass
+class ScoredBonus:
+    """Scores of one bonus on one rollout.
+
+    Attributes:
+        raw: part name -> finite clipped scores, (B,) or (B, T).
+        weight: the schedule's weight at this step.
+        nonfinite: how many values the guard replaced.
+    """
+
+    bonus: Bonus
+    raw: dict[str, Tensor]
+    weight: float
+    nonfinite: int
+
+    @property
+    def scaled(self) -> dict[str, Tensor]:
+        """Part name -> weighted scores."""
+        return {part: scores * self.weight for part, scores in self.raw.items()}
+
+    @property
+    def total(self) -> Tensor:
+        """Weighted sum of the parts, (B,) or (B, T)."""
+        return torch.stack(list(self.scaled.values())).sum(dim=0)
+
+
+class BonusPipeline:
+    """All bonuses of a run, each with its schedule and guard.
+
+    Args:
+        bonuses, schedules: one schedule per bonus.
+        clip: raw scores are clipped to [-clip, clip], but for a bonus that replaces the advantage or is not
+            ``clipped``.
+        min_std: reward placement only: in a group whose weighted bonus varies less than this, the bonus is set to
+            its group mean and so contributes nothing. Group scaling otherwise turns any difference, however small,
+            into advantages of about 1.
+    """
+
+    def __init__(
+        self, bonuses: Sequence[Bonus], schedules: Sequence[WeightSchedule], clip: float = 5.0, min_std: float = 0.0
+    ):
+        # One that replaces the advantage goes first, then one that multiplies it: the others add to what these make.
+        pairs = sorted(
+            zip(bonuses, schedules, strict=True), key=lambda pair: (not pair[0].replaces, not pair[0].multiplies)
+        )
+        self.bonuses = [bonus for bonus, _ in pairs]
+        self.schedules = [schedule for _, schedule in pairs]
+        self.guards = [FiniteGuard(bonus.name) for bonus in self.bonuses]
+        self.clip = clip
+        self.min_std = min_std
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Union of what the bonuses need."""
+        return frozenset().union(*(bonus.needs for bonus in self.bonuses))
+
+    @property
+    def reward_columns(self) -> list[tuple[str, str]]:
+        """(bonus name, part name) of every part that is paid as a reward column."""
+        return [
+            (bonus.name, part)
+            for bonus in self.bonuses
+            if bonus.placement == "reward"
+            for part in bonus.part_names or (bonus.name,)
+        ]
+
+    def score(self, rollout: Rollout) -> list[ScoredBonus]:
+        """Guarded, clipped and weighted scores of every bonus; raises `RunError` through the guard."""
+        scored = []
+        for bonus, schedule, guard in zip(self.bonuses, self.schedules, self.guards, strict=True):
+            parts = {name: score.float() for name, score in bonus.score_parts(rollout).items()}
+            finite, nonfinite = guard(torch.stack(list(parts.values()), dim=1), rollout)
+            # What replaces the advantage is no bonus beside it: its size is the method's own.
+            bounded = finite.clamp(-self.clip, self.clip) if bonus.clipped and not bonus.replaces else finite
+            raw = dict(zip(parts, bounded.unbind(dim=1), strict=True))
+            scored.append(ScoredBonus(bonus, raw, schedule(rollout.step, rollout.max_steps), nonfinite))
+        return scored
+
+    def reward_values(self, scored: list[ScoredBonus], num_generations: int) -> list[Tensor]:
+        """The (B,) reward columns, in the order of `reward_columns`."""
+        columns = []
+        for item in scored:
+            if item.bonus.placement != "reward":
+                continue
+            quiet = self._quiet_groups(item.total, num_generations)
+            for scores in item.scaled.values():
+                groups = scores.view(-1, num_generations)
+                mean = groups.mean(dim=1, keepdim=True).expand_as(groups)
+                columns.append(torch.where(quiet, mean, groups).flatten())
+        return columns
+
+    def _quiet_groups(self, total: Tensor, num_generations: int) -> Tensor:
+        return total.view(-1, num_generations).std(dim=1, keepdim=True) < self.min_std
+
+    def join(self, advantages: Tensor, scored: list[ScoredBonus], rollout: Rollout) -> Tensor:
+        """Advantages (B,) with the bonuses placed after normalisation added; (B, T) if any of them is per token.
+
+        Bonuses that their papers pay in the reward come less their group's mean, see `Bonus.at_level`.
+        """
+        for item in scored:
+            if item.bonus.placement == "reward" or item.weight == 0.0:
+                continue
+            scores = self._centred(item, rollout) if item.bonus.centred else item.total
+            if scores.dim() > advantages.dim():
+                advantages = advantages[:, None].expand_as(scores)
+            elif scores.dim() < advantages.dim():
+                scores = scores[:, None].expand_as(advantages)
+            advantages = item.bonus.combine(advantages, scores, rollout)
+        return advantages
+
+    @staticmethod
+    def _centred(item: ScoredBonus, rollout: Rollout) -> Tensor:
+        inside = item.bonus.eligible(rollout).view(-1, rollout.num_generations)
+        return group_centred(item.total.view_as(inside), inside).flatten()
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Let every bonus learn from the rollout; scalars to log as ``ir/<bonus>/<scalar>``."""
+        return {
+            f"ir/{bonus.name}/{key}": float(value)
+            for bonus in self.bonuses
+            for key, value in bonus.update(rollout).items()
+        }
+
+    def state_dict(self) -> dict:
+        """State of bonuses and guards, by bonus name."""
+        return {
+            bonus.name: {"bonus": bonus.state_dict(), "nonfinite_streak": guard.streak}
+            for bonus, guard in zip(self.bonuses, self.guards, strict=True)
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what `state_dict` returned."""
+        for bonus, guard in zip(self.bonuses, self.guards, strict=True):
+            bonus.load_state_dict(state[bonus.name]["bonus"])
+            guard.streak = state[bonus.name]["nonfinite_streak"]
+
+
+def reward_advantages(
+    columns: Tensor, weights: Tensor, num_generations: int, scale: str, aggregation: str = "sum_then_normalize"
+) -> Tensor:
+    """The (B,) advantages that TRL 1.16 makes of (B, K) reward columns, for attributing them to single columns.
+
+    ``scale`` ("group", "batch", "none") applies to "sum_then_normalize"; "normalize_then_sum" scales each column in
+    its group and the weighted sum over the batch. NaN entries count as 0.
+    """
+    columns = torch.nan_to_num(columns)
+    if aggregation == "normalize_then_sum":
+        groups = columns.view(-1, num_generations, columns.size(1))
+        groups = (groups - groups.mean(dim=1, keepdim=True)) / (groups.std(dim=1, keepdim=True) + 1e-4)
+        rewards = groups.view_as(columns) @ weights
+        return (rewards - rewards.mean()) / (rewards.std() + 1e-4)
+    rewards = (columns * weights).sum(dim=1)
+    groups = rewards.view(-1, num_generations)
+    centred = groups - groups.mean(dim=1, keepdim=True)
+    if scale == "group":
+        centred = centred / (groups.std(dim=1, keepdim=True) + 1e-4)
+    elif scale == "batch":
+        centred = centred / (rewards.std() + 1e-4)
+    return centred.flatten()

@@ -1,0 +1,1 @@
+"""The policy: find it, load it, ask it, read it."""

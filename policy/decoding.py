@@ -1,0 +1,126 @@
+"""Sampling in the compute type: each weight is cast once per call of ``generate``, and keys and values are kept cast.
+
+Decoding one token reads every weight and all keys and values, so their bytes are its time. accelerate puts autocast
+around each forward pass, at the end of which autocast forgets its casts: every float32 weight is cast again for every
+token. And rotary embeddings turn keys into float32, with which the values are stored too. One context around the whole
+call and a cache in the compute type leave every token and every logit as it is: the casts are those that the matrix
+products make anyway.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache, wraps
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from policy.load import base_of
+
+# Those whose matrix products autocast casts, whatever type the cache has.
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
+
+logger = logging.getLogger(__name__)
+
+
+class ComputeTypeCache(DynamicCache):
+    """`transformers.DynamicCache` that stores keys and values in the type ``kept``."""
+
+    def __init__(self, config, kept: torch.dtype):
+        super().__init__(config=config)
+        # Not called dtype: by an attribute of this name accelerate tells tensors among the outputs of a policy.
+        self.kept = kept
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args, **kwargs):
+        """Append (B, heads, tokens, width) of one layer; returns all that it holds, in ``kept``."""
+        cast = key_states.to(self.kept), value_states.to(self.kept)
+        return super().update(*cast, layer_idx, *args, **kwargs)
+
+
+def compute_type_cache(model, asked: dict) -> ComputeTypeCache | None:
+    """A cache for one call ``model.generate(**asked)`` under the autocast that is on; None for the model's own.
+
+    Why it is not for a model or a call is said once in the log.
+    """
+    device = model.device.type
+    if "past_key_values" in asked or not torch.is_autocast_enabled(device):
+        return None
+    reason = _reason_for_own_cache(model, asked)
+    if reason is not None:
+        _say_once(reason)
+        return None
+    return ComputeTypeCache(model.config, torch.get_autocast_dtype(device))
+
+
+def _reason_for_own_cache(model, asked: dict) -> str | None:
+    """What speaks against another cache than the one that ``generate`` makes; None where nothing does."""
+    sources = asked.get("generation_config"), model.generation_config
+
+    def setting(name: str):
+        values = [asked.get(name), *(getattr(source, name, None) for source in sources)]
+        return next((value for value in values if value is not None), None)
+
+    if setting("use_cache") is False:
+        return "the policy is sampled without a cache"
+    if setting("cache_implementation"):
+        return f"cache_implementation is {setting('cache_implementation')}"
+    if (setting("num_beams") or 1) > 1:
+        return "beam search"
+    if model.config._attn_implementation not in ATTENTION:
+        return f"attention {model.config._attn_implementation}"
+    if not model._supports_default_dynamic_cache():
+        return f"{model.config.model_type} has a cache of its own"
+    others = {type(layer).__name__ for layer in DynamicCache(config=model.config).layers} - {DynamicLayer.__name__}
+    return f"the policy has {', '.join(sorted(others))}" if others else None
+
+
+@lru_cache
+def _say_once(reason: str) -> None:
+    logger.warning("keys and values are kept in the type that the policy gives them (%s)", reason)
+
+
+@contextmanager
+def cast_once(model, autocast: Callable[[], AbstractContextManager]) -> Iterator[None]:
+    """While open, ``model.generate`` runs under one ``autocast`` with keys and values in its type.
+
+    ``model``: the unwrapped policy, an adapter on it or not. Its weights must not change while this is open, as
+    autocast keeps their casts; at the end these are dropped.
+    """
+    policy = base_of(model)
+    usual, own = policy.generate, vars(policy).get("generate")
+
+    @wraps(usual)
+    def generate(*args, **asked):
+        cache = compute_type_cache(policy, asked)
+        return usual(*args, **asked, **({} if cache is None else {"past_key_values": cache}))
+
+    with autocast(), _casts_kept(policy):
+        policy.generate = generate
+        try:
+            yield
+        finally:
+            del policy.generate
+            if own is not None:
+                policy.generate = own
+
+
+@contextmanager
+def _casts_kept(policy) -> Iterator[None]:
+    """While open, autocast keeps the casts of frozen weights too; it does so for weights with a gradient alone."""
+    frozen = []
+    if torch.is_autocast_enabled(policy.device.type):
+        frozen = [
+            weight
+            for weight in policy.parameters()
+            if type(weight) is torch.nn.Parameter and weight.dtype is torch.float32 and not weight.requires_grad
+        ]
+    for weight in frozen:
+        weight.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
+        torch.clear_autocast_cache()

@@ -1,0 +1,1 @@
+"""Countdown: combine given numbers to reach a target."""

@@ -1,0 +1,180 @@
+"""Behaviour injection on Countdown (BRIDGE, arXiv 2505.18917, section on injection; here with our own traces).
+
+Supervised traces for the same problems and answers in two styles, to be trained on before reinforcement learning:
+"plain" goes straight to the answer; "injected" adds the behaviours that make rollouts teach. All arithmetic is true,
+and every trace ends with the right answer.
+
+- exploration: attempts that miss, each noticed as low or high, before the one that hits;
+- exploitation: every attempt worked out one operation at a time, and now and then the problem restated before it.
+
+python -m tasks.countdown.bridge --style injected --n 2000 --seed 100 --output data/injected.jsonl
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from tqdm import tqdm
+
+from common.errors import UserError, run_cli
+from common.flags import parse_one
+from tasks.countdown.problems import Node, ProblemSpace, draw_expression, draw_problems, problem_key, prompt, question
+
+STYLES = ("plain", "injected")
+KINDS = ("exploration", "computation", "analysis")
+_FRUITLESS = 50_000
+
+
+@dataclass
+class BridgeOptions:
+    """Which traces are written, and where."""
+
+    style: str = field(default="injected", metadata={"help": "plain (straight to the answer) or injected."})
+    n: int = field(default=2000, metadata={"help": "Traces, each for another problem, 1 or more."})
+    seed: int = field(default=100, metadata={"help": "Seed; both styles get the same problems from the same seed."})
+    output: str = field(default="", metadata={"help": "File to write, .jsonl. Needed."})
+    split: str = field(default="train", metadata={"help": "Split of the problems: train, validation or test."})
+    p_explore: float = field(
+        default=0.6, metadata={"help": "injected: chance of one more missed attempt, in [0, 1]; 0 for none."}
+    )
+    max_attempts: int = field(default=6, metadata={"help": "injected: most attempts, the hit included, 1 or more."})
+    stepwise: bool = field(default=True, metadata={"help": "injected: work attempts out one operation at a time."})
+    p_analysis: float = field(
+        default=0.1, metadata={"help": "injected: chance that an attempt begins by restating the problem, in [0, 1]."}
+    )
+    max_number: int = field(default=15, metadata={"help": "Largest given number; 15 and three numbers suit tiny."})
+    min_numbers: int = field(default=3, metadata={"help": "Fewest given numbers, 3 to 6."})
+    max_numbers: int = field(default=3, metadata={"help": "Most given numbers, 3 to 6."})
+    max_value: int = field(default=99, metadata={"help": "Largest intermediate value."})
+
+    def __post_init__(self):
+        if self.style not in STYLES:
+            raise UserError(f"--style={self.style!r} is unknown; use one of {', '.join(STYLES)}.")
+        for name in ("p_explore", "p_analysis"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"--{name}={getattr(self, name)} must lie in [0, 1].")
+        for name in ("n", "max_attempts"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
+
+    @property
+    def space(self) -> ProblemSpace:
+        """The problems that are drawn."""
+        return ProblemSpace(self.min_numbers, self.max_numbers, self.max_number, max_value=self.max_value)
+
+
+class Trace:
+    """A completion in the making: its text, and which spans of it are injected."""
+
+    def __init__(self):
+        self.text = ""
+        self.spans: list[tuple[int, int, str]] = []
+
+    def add(self, text: str, kind: str | None = None) -> None:
+        """Append ``text``; ``kind`` is one of `KINDS` for what a plain trace would not have."""
+        if kind is not None and text:
+            self.spans.append((len(self.text), len(self.text) + len(text), kind))
+        self.text += text
+
+
+def comparison(value: int, target: int) -> str:
+    """hit, low or high: what an attempt turned out to be."""
+    return "hit" if value == target else "low" if value < target else "high"
+
+
+def add_attempt(trace: Trace, expression: Node, target: int, operations: int, stepwise: bool, missed: bool) -> None:
+    """One line: the expression, its value (one operation at a time if ``stepwise``), and the comparison."""
+    kind = "exploration" if missed else None
+    trace.add(expression.render(), kind)
+    if stepwise:
+        for computed in range(1, operations):
+            trace.add(f"={expression.render(computed)}", kind or "computation")
+    trace.add(f"={expression.value} {comparison(expression.value, target)}\n", kind)
+
+
+def misses(numbers: list[int], target: int, count: int, rng: Random, max_value: int) -> list[Node]:
+    """At most ``count`` different expressions over all ``numbers`` that do not give ``target``."""
+    found: dict[str, Node] = {}
+    for _ in range(20 * count):
+        if len(found) == count:
+            break
+        expression = draw_expression(numbers, rng, max_value)
+        if expression is not None and expression.value != target:
+            found.setdefault(expression.render(), expression)
+    return list(found.values())
+
+
+def build_trace(numbers: list[int], witness: Node, options: BridgeOptions, rng: Random) -> Trace:
+    """The trace of one problem in the style of ``options``; the plain one draws nothing from ``rng``."""
+    trace, operations, injected = Trace(), len(numbers) - 1, options.style == "injected"
+    failed = []
+    if injected:
+        count = 0
+        while count < options.max_attempts - 1 and rng.random() < options.p_explore:
+            count += 1
+        failed = misses(numbers, witness.value, count, rng, options.max_value)
+    trace.add("<think>\n")
+    for expression in [*failed, witness]:
+        if injected and rng.random() < options.p_analysis:
+            trace.add(f"{question(numbers, witness.value)}\n", "analysis")
+        add_attempt(
+            trace, expression, witness.value, operations, injected and options.stepwise, expression is not witness
+        )
+    trace.add(f"</think>\n<answer>{witness.render()}</answer>")
+    return trace
+
+
+def rows(options: BridgeOptions) -> Iterator[dict]:
+    """``n`` rows: prompt and completion as conversations, numbers, target, answer, and injected character spans.
+
+    Raises `UserError` when there are not that many different problems.
+    """
+    rng, seen, fruitless = Random(f"{options.seed}-bridge"), set(), 0
+    for numbers, witness in draw_problems(options.space, options.split, rng):
+        key = problem_key(numbers, witness.value)
+        fruitless = fruitless + 1 if key in seen else 0
+        if fruitless > _FRUITLESS:
+            raise UserError(
+                f"--n={options.n}: only {len(seen)} different problems of this kind exist; lower it, or raise "
+                "--max_number or --max_numbers."
+            )
+        if key in seen:
+            continue
+        seen.add(key)
+        # A generator of its own for each trace, so that both styles go on to the same next problem.
+        trace = build_trace(numbers, witness, options, Random(f"{options.seed}-{key}"))
+        yield {
+            "prompt": prompt(numbers, witness.value),
+            "completion": [{"role": "assistant", "content": trace.text}],
+            "numbers": numbers,
+            "target": witness.value,
+            "answer": witness.render(),
+            "spans": trace.spans,
+        }
+        if len(seen) == options.n:
+            return
+
+
+def main() -> None:
+    options = parse_one(BridgeOptions)
+    if Path(options.output).suffix != ".jsonl":
+        raise UserError(f"--output={options.output!r} must be a file that ends in .jsonl.")
+    path = Path(options.output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    counts = dict.fromkeys(KINDS, 0)
+    attempts = 0
+    with path.open("w", encoding="utf-8") as file:
+        for row in tqdm(rows(options), total=options.n, desc="traces", leave=False):
+            file.write(json.dumps(row) + "\n")
+            text = row["completion"][0]["content"]
+            attempts += sum(text.count(f" {word}\n") for word in ("hit", "low", "high"))
+            for start, end, kind in row["spans"]:
+                counts[kind] += end - start
+    share = ", ".join(f"{kind} {count / options.n:.1f}" for kind, count in counts.items())
+    print(f"{options.n} traces in {path}: {attempts / options.n:.2f} attempts each; injected characters each: {share}")
+
+
+if __name__ == "__main__":
+    run_cli(main)

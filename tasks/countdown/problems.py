@@ -1,0 +1,235 @@
+"""Countdown: combine the given numbers, each exactly once, with + - * / to reach the target.
+
+Problems are built from a random expression, so each is solvable. Two problems are the same when their sorted
+numbers and target agree, and a hash of that key decides the split: train, validation and test never overlap,
+whatever the seeds and settings.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from datasets import Dataset
+
+from common.errors import UserError
+from tasks.load import SEPARATORS, load_rows, require_columns, row_place, whole_number
+
+SPLITS = {"train": range(0, 80), "validation": range(80, 90), "test": range(90, 100)}
+PROMPT_STYLES = ("chat", "base")
+SYSTEM_PROMPT = (
+    "You are given some numbers and a target. Write one arithmetic expression that uses every number exactly once, "
+    "with + - * / and brackets, and equals the target. Reason inside <think></think>, then put only the expression "
+    "inside <answer></answer>."
+)
+_WRITTEN_LIST = re.compile(r"\[?\s*([0-9]+(?:(?:\s*,\s*|\s+)[0-9]+)*)\s*\]?")
+_MAX_FRUITLESS_DRAWS = 50_000
+
+
+@dataclass(frozen=True)
+class Node:
+    """An arithmetic expression: a number (``op`` empty) or ``left op right``; ``order`` is when it is computed."""
+
+    value: int
+    op: str = ""
+    left: "Node | None" = None
+    right: "Node | None" = None
+    order: int = 0
+
+    def render(self, computed: int = 0, outermost: bool = True) -> str:
+        """Text of the expression in which the first ``computed`` operations are already replaced by their values."""
+        if not self.op or self.order <= computed:
+            return str(self.value)
+        text = f"{self.left.render(computed, False)}{self.op}{self.right.render(computed, False)}"
+        return text if outermost else f"({text})"
+
+
+@dataclass(frozen=True)
+class ProblemSpace:
+    """Which problems are drawn: how many numbers, their range, the range of target and intermediate values."""
+
+    min_numbers: int = 3
+    max_numbers: int = 4
+    max_number: int = 99
+    min_target: int = 10
+    max_target: int = 99
+    max_value: int = 9999
+
+    def __post_init__(self):
+        if not 3 <= self.min_numbers <= self.max_numbers <= 6:
+            raise UserError(
+                f"--min_numbers={self.min_numbers} --max_numbers={self.max_numbers}: need 3 <= min <= max <= 6."
+            )
+        if not 1 <= self.max_number <= self.max_value:
+            raise UserError(f"--max_number={self.max_number} must lie in 1..{self.max_value}.")
+        if not 1 <= self.min_target <= self.max_target <= self.max_value:
+            raise UserError(
+                f"--min_target={self.min_target} --max_target={self.max_target}: "
+                f"need 1 <= min <= max <= {self.max_value}."
+            )
+
+    def draw_numbers(self, rng: Random) -> list[int]:
+        """A random multiset of numbers in random order."""
+        count = rng.randint(self.min_numbers, self.max_numbers)
+        return [rng.randint(1, self.max_number) for _ in range(count)]
+
+
+def apply(op: str, a: int, b: int) -> int | None:
+    """``a op b`` if the result is a non-negative integer, else None."""
+    if op == "+":
+        return a + b
+    if op == "*":
+        return a * b
+    if op == "-":
+        return a - b if a >= b else None
+    return a // b if b and a % b == 0 else None
+
+
+def draw_expression(numbers: list[int], rng: Random, max_value: int) -> Node | None:
+    """A random expression over all ``numbers`` whose every intermediate value lies in 0..``max_value``.
+
+    Two random entries are joined by a random operation that is legal for them until one is left; None when a
+    pair has no legal operation.
+    """
+    nodes = [Node(number) for number in numbers]
+    for order in range(1, len(numbers)):
+        left = nodes.pop(rng.randrange(len(nodes)))
+        right = nodes.pop(rng.randrange(len(nodes)))
+        values = {op: apply(op, left.value, right.value) for op in "+-*/"}
+        legal = [op for op, value in values.items() if value is not None and value <= max_value]
+        if not legal:
+            return None
+        op = rng.choice(legal)
+        nodes.append(Node(values[op], op, left, right, order))
+    return nodes[0]
+
+
+def problem_key(numbers: list[int], target: int) -> str:
+    """Identity of a problem: sorted numbers and target."""
+    return f"{','.join(map(str, sorted(numbers)))}={target}"
+
+
+def split_of(numbers: list[int], target: int) -> str:
+    """The split a problem belongs to, by the hash of its key."""
+    digest = hashlib.blake2b(problem_key(numbers, target).encode(), digest_size=8).digest()
+    bucket = int.from_bytes(digest, "big") % 100
+    return next(name for name, buckets in SPLITS.items() if bucket in buckets)
+
+
+def of_split(problems: Dataset, split: str) -> Dataset:
+    """The rows of ``problems`` (columns numbers, target) that belong to ``split``, in their order."""
+    rows = enumerate(zip(problems["numbers"], problems["target"], strict=True))
+    return problems.select([index for index, (numbers, target) in rows if split_of(numbers, target) == split])
+
+
+def draw_problems(space: ProblemSpace, split: str, rng: Random) -> Iterator[tuple[list[int], Node]]:
+    """Endless (numbers, witness expression) of one split, repetitions possible."""
+    while True:
+        numbers = space.draw_numbers(rng)
+        witness = draw_expression(numbers, rng, space.max_value)
+        if witness is None or not space.min_target <= witness.value <= space.max_target:
+            continue
+        if split_of(numbers, witness.value) == split:
+            yield numbers, witness
+
+
+def generate(count: int, split: str, seed: int, space: ProblemSpace = ProblemSpace()) -> Dataset:
+    """``count`` distinct problems of ``split`` with columns numbers, target, solution.
+
+    Raises `UserError` when the space does not hold that many distinct problems.
+    """
+    if count < 1:
+        raise UserError(f"asked for {count} Countdown problems of split {split!r}; ask for at least 1.")
+    rows, seen, fruitless = [], set(), 0
+    for numbers, witness in draw_problems(space, split, Random(f"{seed}-{split}")):
+        key = problem_key(numbers, witness.value)
+        fruitless = fruitless + 1 if key in seen else 0
+        if fruitless > _MAX_FRUITLESS_DRAWS:
+            raise UserError(
+                f"asked for {count} Countdown problems of split {split!r}, but only {len(rows)} distinct ones exist "
+                f"in {space}; ask for fewer or widen --max_number or --max_numbers."
+            )
+        if key not in seen:
+            seen.add(key)
+            rows.append({"numbers": numbers, "target": witness.value, "solution": witness.render()})
+        if len(rows) == count:
+            return Dataset.from_list(rows)
+
+
+def question(numbers: list[int], target: int) -> str:
+    """The problem as one line of text."""
+    return f"Numbers: {' '.join(map(str, numbers))}. Target: {target}."
+
+
+def prompt(numbers: list[int], target: int, style: str = "chat") -> list[dict[str, str]] | str:
+    """The prompt of a problem: "chat" is a conversation for an instruct model, "base" a transcript to continue."""
+    if style == "chat":
+        return [
+            {"role": "system", "content": SYSTEM_PROMPT},
+            {"role": "user", "content": question(numbers, target)},
+        ]
+    if style == "base":
+        return f"{SYSTEM_PROMPT}\n\nUser: {question(numbers, target)}\nAssistant: <think>"
+    raise UserError(f"--prompt_style={style!r} is unknown; use one of {', '.join(PROMPT_STYLES)}.")
+
+
+def worked_example(style: str) -> tuple[dict, str]:
+    """(a problem with its prompt, its right answer in the shape asked for), which the check at the start has graded."""
+    numbers, target = [2, 3, 4], 24
+    row = {"prompt": prompt(numbers, target, style), "numbers": numbers, "target": target}
+    return row, "<think>2*3=6 6*4=24</think>\n<answer>2*3*4</answer>"
+
+
+def add_prompts(problems: Dataset, style: str) -> Dataset:
+    """Rows with the columns that training and evaluation read: prompt, numbers, target."""
+    return problems.map(
+        lambda row: {"prompt": prompt(row["numbers"], row["target"], style)},
+        remove_columns=[name for name in problems.column_names if name not in ("numbers", "target")],
+    )
+
+
+def load_countdown(source: str | Path, split: str | None = None) -> Dataset:
+    """Distinct Countdown problems of ``source``: columns numbers (list of int) and target (int), in file order.
+
+    The numbers may also be in a column "nums", as in TinyZero's hub datasets, and written out, as "3 5 8" or
+    "[3, 5, 8]", in a csv file. Problems with equal sorted numbers and
+    target are the same; later ones are dropped and their count printed. Raises `UserError` with the row index when
+    numbers are not integers of 0 or more (the scorer reads no signed numbers), or the target is not an integer.
+    """
+    rows = load_rows(source, split)
+    column = "nums" if "nums" in rows.column_names and "numbers" not in rows.column_names else "numbers"
+    require_columns(rows, [column, "target"])
+    is_text = Path(source).suffix.lower() in SEPARATORS
+    problems: dict[str, dict] = {}
+    for index, (raw_numbers, raw_target) in enumerate(zip(rows[column], rows["target"], strict=True)):
+        if is_text:
+            numbers, targets = _written_integers(raw_numbers), _written_integers(raw_target) or []
+            target = targets[0] if len(targets) == 1 else None
+        else:
+            numbers, target = _integers(raw_numbers), whole_number(raw_target)
+        if not numbers or min(numbers) < 0:
+            raise UserError(
+                f"{row_place(source, split, index)} has {column}={raw_numbers!r}; they must be a list of integers >= 0."
+            )
+        if target is None:
+            raise UserError(f"{row_place(source, split, index)} has target={raw_target!r}; it must be an integer.")
+        problems.setdefault(problem_key(numbers, target), {"numbers": numbers, "target": target})
+    if len(problems) < len(rows):
+        print(f"dropped {len(rows) - len(problems)} of {len(rows)} Countdown problems that repeat an earlier one")
+    return Dataset.from_list(list(problems.values()))
+
+
+def _integers(values) -> list[int] | None:
+    """``values`` as a list of ints, or None if it is not a list of whole numbers."""
+    if not isinstance(values, list):
+        return None
+    integers = [whole_number(value) for value in values]
+    return None if None in integers else integers
+
+
+def _written_integers(text: str) -> list[int] | None:
+    """The integers of a cell such as "3 5 8" or "[3, 5, 8]", or None."""
+    written = _WRITTEN_LIST.fullmatch(text.strip())
+    return [int(digits) for digits in re.findall("[0-9]+", written[1])] if written else None

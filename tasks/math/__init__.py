@@ -1,0 +1,1 @@
+"""GSM8K and mathematics: questions with one final answer."""

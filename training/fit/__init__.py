@@ -1,0 +1,1 @@
+"""Will a run fit into memory: estimate, measured step, advice."""
