@@ -32,8 +32,8 @@ REGISTRY = {
     "noise": "intrinsic.noise:Noise",
 }
 SHUFFLE = "shuffle:"  # before a name of the registry: its control
+_SHUFFLED = "intrinsic.shuffle:Shuffle"
 NO_BONUS = "no"
-LABEL_FREE = ("sc", "majority", "certain")  # that can stand in for the verdict
 NOISE = "noise"
 ALIASES = {"memoryr": "knn", "memoryr+": "knn+", "surprise": "ppl", "r1": NO_BONUS}
 
@@ -66,8 +66,13 @@ def _whole_name(name: str) -> str:
 
 
 def bonus_class(name: str) -> type[Bonus]:
-    """The class behind a registry name; imports its module."""
-    return _load(REGISTRY[name])
+    """The class behind a registry name, or behind ``shuffle:NAME``; imports its module."""
+    return _load(_SHUFFLED if name.startswith(SHUFFLE) else REGISTRY[name])
+
+
+def label_free_names() -> list[str]:
+    """The bonuses that can stand in for the verdict."""
+    return [name for name in REGISTRY if bonus_class(name).label_free]
 
 
 def build_bonus(name: str, options, level: str = LEVELS[0], beside: Bonus | None = None) -> Bonus:
@@ -78,7 +83,7 @@ def build_bonus(name: str, options, level: str = LEVELS[0], beside: Bonus | None
     """
     if name.startswith(SHUFFLE):
         wrapped = build_bonus(name.removeprefix(SHUFFLE), options, level)
-        return _load("intrinsic.shuffle:Shuffle")(wrapped, options.shuffle_seed, options.shuffle_within)
+        return bonus_class(name)(wrapped, options.shuffle_seed, options.shuffle_within)
     if name == NOISE:
         bonus = beside or build_bonus("rnd", options)
         return bonus_class(name)(bonus, options.rnd_seed, learns=beside is None)

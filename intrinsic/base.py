@@ -1,8 +1,9 @@
 """The interface every intrinsic bonus implements, and what all bonuses share: schedule, clip, finite guard."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -36,6 +37,10 @@ class Bonus:
         centred: whether the pipeline subtracts the group's mean before it joins; set by `at_level`.
         clipped: whether the pipeline clips its scores; not where their size is the method's own.
         advantage_weight: default weight at the level "advantage" of a bonus that its paper pays in the reward.
+        label_free: whether it can stand in for the verdict; its runs then have the stop rule unless told otherwise.
+        measured: the metric ``ir/<name>/<measured>`` of what it measures. Another than "raw" where raw is standardised
+            in the group, and so always 0 on average, or is one of right answers alone, and so moves with their number.
+        per_token_flags: flags with which it has one value per token, for a bonus that also has one per completion.
     """
 
     name: str
@@ -49,6 +54,9 @@ class Bonus:
     centred: bool = False
     clipped: bool = True
     advantage_weight: float = 1.0
+    label_free: bool = False
+    measured: str = "raw"
+    per_token_flags: ClassVar[Mapping[str, Any]] = {}
 
     def at_level(self, level: str) -> "Bonus":
         """This bonus, placed at ``level`` if its paper pays it in the reward; others keep their place.

@@ -85,6 +85,8 @@ class Merci(Bonus):
 
     name = "cfn"
     placement = "advantage"
+    measured = "uncertainty"
+    per_token_flags = {"cfn_level": "token"}
     needs = frozenset({"frozen_hidden"})
 
     def __init__(self, settings: MerciSettings | None = None):

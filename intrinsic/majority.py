@@ -30,6 +30,8 @@ class Majority(Bonus):
 
     name = "majority"
     placement = "advantage"
+    label_free = True
+    measured = "agreement"
 
     def check(self, num_generations: int, max_completion_length: int) -> None:
         """Raise `UserError` for a group of two, in which no answer can outvote another."""

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from common.errors import UserError
 from common.flags import flag
-from intrinsic import LABEL_FREE, NOISE, SHUFFLE, default_weight, known_names, parse_names
+from intrinsic import NOISE, SHUFFLE, bonus_class, default_weight, known_names, label_free_names, parse_names
 from intrinsic.base import LEVELS, SHUFFLE_WITHIN, WeightSchedule
 from intrinsic.flags.objective import ObjectiveFlags
 from intrinsic.flags.outcome import OutcomeFlags
@@ -96,9 +96,10 @@ class IntrinsicOptions(BonusFlags):
             raise UserError(f"--shuffle_within={self.shuffle_within!r} is unknown; use {known}.")
         if self.shuffle_seed < 0:
             raise UserError(f"--shuffle_seed={self.shuffle_seed} must be 0 or more.")
-        if self.sc_alone and (len(self.bonus_names) != 1 or self.bonus_names[0] not in LABEL_FREE):
+        if self.sc_alone and (len(self.bonus_names) != 1 or not bonus_class(self.bonus_names[0]).label_free):
             raise UserError(
-                f"--sc_alone goes with one of {', '.join(LABEL_FREE)} by itself, not with --use_ir={self.use_ir!r}."
+                f"--sc_alone goes with one of {', '.join(label_free_names())} by itself, not with "
+                f"--use_ir={self.use_ir!r}."
             )
         if self.sc_alone and self.match_mass:
             raise UserError(

@@ -42,6 +42,8 @@ class SelfCertainty(Bonus):
 
     name = "sc"
     placement = "advantage"
+    label_free = True
+    measured = "self_certainty"
 
     def __init__(self, sc_lambda: float = 1.0, annotator: str = "online", alone: bool = False, truncated: str = "pay"):
         if not math.isfinite(sc_lambda):

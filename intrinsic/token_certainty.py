@@ -20,6 +20,8 @@ class TokenCertainty(Bonus):
 
     name = "certain"
     placement = "advantage"
+    label_free = True
+    measured = "certainty"
     needs = frozenset({"entropy"})
 
     def eligible(self, rollout: Rollout) -> Tensor:

@@ -43,6 +43,7 @@ class Unlikeliness(Bonus):
 
     name = "unlikely"
     placement = "reward"
+    measured = "unlikely_right"
     needs = frozenset({"logps"})
 
     def __init__(self, beta: float = 0.25):

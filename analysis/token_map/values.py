@@ -13,7 +13,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from analysis.completions import Completion
 from common.errors import UserError
-from intrinsic import build_bonus
+from intrinsic import bonus_class, build_bonus, parse_names
 from intrinsic.base import Bonus
 from intrinsic.options import IntrinsicOptions
 from intrinsic.rollout import Rollout
@@ -26,8 +26,6 @@ from training.checkpoint import load_state
 from training.trainer import STATE_NAME
 
 BATCH_SIZE = 8
-# Flags that make a bonus speak per token, whatever the run it was trained in paid.
-PER_TOKEN = {"cfn": {"cfn_level": "token"}}
 
 
 @dataclass(frozen=True)
@@ -136,8 +134,9 @@ def load_token_bonus(name: str, checkpoint: str, saved: dict[str, Any]) -> Bonus
     Raises:
         UserError: unknown bonus, one that has no value per token, or no state of it in ``checkpoint``.
     """
+    per_token = bonus_class(*parse_names(name)).per_token_flags
     known = {key: value for key, value in saved.items() if key in IntrinsicOptions.__dataclass_fields__}
-    changed = {"use_ir": name, "ir_weight": "1.0", **PER_TOKEN.get(name, {})}
+    changed = {"use_ir": name, "ir_weight": "1.0", **per_token}
     options = IntrinsicOptions(**(known | changed))
     bonus = build_bonus(*options.bonus_names, options)
     if bonus.placement != "token":

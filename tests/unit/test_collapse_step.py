@@ -5,9 +5,9 @@ import types
 
 import pytest
 
-from intrinsic import LABEL_FREE
+from intrinsic import bonus_class, label_free_names
 from training.watchdogs.callback import WARNINGS_FILE, WatchdogCallback
-from training.watchdogs.checks import MEASURED, Thresholds
+from training.watchdogs.checks import Thresholds
 from training.watchdogs.collapse_step import collapse_step
 from training.watchdogs.history import History
 
@@ -16,7 +16,7 @@ ACCURACY = {0: 0.20, 10: 0.30, 20: 0.27, 30: 0.24, 40: 0.10}
 
 
 def record(bonus, step, value, weight=1.0):
-    return {"step": step, f"ir/{bonus}/{MEASURED[bonus]}": value, f"ir/{bonus}/weight": weight}
+    return {"step": step, f"ir/{bonus}/{bonus_class(bonus).measured}": value, f"ir/{bonus}/weight": weight}
 
 
 def run(accuracy=ACCURACY, values=RISES, bonus="sc", **fields):
@@ -31,7 +31,7 @@ def run(accuracy=ACCURACY, values=RISES, bonus="sc", **fields):
     return found
 
 
-@pytest.mark.parametrize("bonus", LABEL_FREE)
+@pytest.mark.parametrize("bonus", label_free_names())
 def test_it_is_the_first_evaluation_that_lies_a_set_amount_below_the_best(bonus):
     found = run(bonus=bonus)
     assert [step for step, warning in found.items() if warning] == [30, 40]

@@ -167,7 +167,7 @@ def test_a_gpu_without_bfloat16_computes_in_float16_and_says_so(monkeypatch):
     assert half_type() is torch.float16
     assert PolicyOptions(lora=True).weight_dtype() is torch.float16
     assert PolicyOptions().weight_dtype() is torch.float32
-    monkeypatch.setattr("policy.load.is_bitsandbytes_available", lambda: True)
+    monkeypatch.setattr("policy.options.is_bitsandbytes_available", lambda: True)
     assert PolicyOptions(lora=True, load_in_4bit=True).quantization().bnb_4bit_compute_dtype is torch.float16
 
 

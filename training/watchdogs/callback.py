@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from common.files import read_json
-from intrinsic import LABEL_FREE
+from intrinsic import bonus_class
 from intrinsic.base import Bonus
 from intrinsic.rollout import Rollout
 from training.run_folder import MetricsFile
@@ -148,7 +148,7 @@ class WatchdogCallback(TrainerCallback):
         limits = self.thresholds
         self.history = History()
         self._on_logs = [Watchdog(check, limits.window) for check in training_checks(limits, self.bonuses)]
-        steps = [partial(collapse_step, bonus=bonus) for bonus in self.bonuses if bonus in LABEL_FREE]
+        steps = [partial(collapse_step, bonus=bonus) for bonus in self.bonuses if bonus_class(bonus).label_free]
         checks = [held_out_fall, *steps]
         self._on_evaluations = [Watchdog(partial(check, limits=limits), patience=1) for check in checks]
 

@@ -8,6 +8,7 @@ arXiv:2506.17219. Entropy that runs away while accuracy falls: users of clip-hig
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from intrinsic import bonus_class
 from rewards.gsm8k import SHAPE_REWARD
 from training.watchdogs.history import Change, History, change, highest_window
 from training.watchdogs.thresholds import Thresholds, TrainingWarning
@@ -29,18 +30,6 @@ SHAPE_MAXIMA = {
 # Kinds of wrong completions whose advantages are logged, see `intrinsic.rollout.KINDS`.
 WRONG_KINDS = {"wrong_answer": "completions with a wrong answer", "no_answer": "completions without an answer"}
 FORMATS = ("format", "xml_count", "soft_format", "strict_format", "box_format")
-
-
-# What a bonus measures, where its raw value is standardised in the group and so always 0 on average, or is one of right
-# answers alone and so moves with their number.
-MEASURED = {
-    "sc": "self_certainty",
-    "cfn": "uncertainty",
-    "majority": "agreement",
-    "certain": "certainty",
-    "rarity": "clusters",
-    "unlikely": "unlikely_right",
-}
 
 
 def reward_mode_collapse(history: History, limits: Thresholds) -> TrainingWarning | None:
@@ -212,7 +201,7 @@ def wrong_answers_paid(history: History, limits: Thresholds, kind: str) -> Train
 
 def bonus_against_accuracy(history: History, limits: Thresholds, bonus: str) -> TrainingWarning | None:
     """The bonus rose while accuracy fell, both since accuracy was best; a bonus of weight 0 moves nothing."""
-    measured = f"ir/{bonus}/{MEASURED.get(bonus, 'raw')}"
+    measured = f"ir/{bonus}/{bonus_class(bonus).measured}"
     accuracy, raw, weight = history.columns(ACCURACY, measured, f"ir/{bonus}/weight")
     start = highest_window(accuracy, limits.window)
     right, paid = change(accuracy, limits.window, start), change(raw, limits.window, start)

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from intrinsic import LABEL_FREE
+from intrinsic import bonus_class
 from training.watchdogs.checks import held_out_fall, length_collapse, length_runaway, repetition
 from training.watchdogs.history import History
 from training.watchdogs.thresholds import Thresholds, TrainingWarning
 
 KL = "kl"
-COLLAPSING = frozenset(LABEL_FREE)  # bonuses whose runs have the rule unless told otherwise
 EXIT_CODE = 3  # neither a crash (1) nor bad input (2)
 
 
@@ -88,8 +87,8 @@ def collapse(history: History, limits: CollapseLimits) -> TrainingWarning | None
 
 
 def stops_on_collapse(asked: bool | None, bonuses: Iterable[str]) -> bool:
-    """Whether a run has the rule: as ``asked``, and unset only with a bonus of `COLLAPSING`."""
-    return bool(COLLAPSING & set(bonuses)) if asked is None else asked
+    """Whether a run has the rule: as ``asked``, and unset only with a bonus that is `Bonus.label_free`."""
+    return any(bonus_class(name).label_free for name in bonuses) if asked is None else asked
 
 
 class CollapseCallback(TrainerCallback):

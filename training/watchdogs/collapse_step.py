@@ -4,7 +4,7 @@ Such rewards are known to lift accuracy first and to destroy it later, at a step
 (arXiv:2603.08660, which counts its "model collapse step"; the rule here is ours).
 """
 
-from training.watchdogs.checks import MEASURED
+from intrinsic import bonus_class
 from training.watchdogs.history import History
 from training.watchdogs.thresholds import Thresholds, TrainingWarning
 
@@ -15,7 +15,8 @@ def collapse_step(history: History, limits: Thresholds, bonus: str) -> TrainingW
 
     The first evaluation of a run of which this holds is its step of collapse, the number "collapse_step".
     """
-    steps, measured, weight = history.columns("step", f"ir/{bonus}/{MEASURED[bonus]}", f"ir/{bonus}/weight")
+    paid = f"ir/{bonus}/{bonus_class(bonus).measured}"
+    steps, measured, weight = history.columns("step", paid, f"ir/{bonus}/weight")
     if not history.evaluations or not len(steps) or weight[-1] == 0.0:
         return None
     last, best = history.evaluations[-1], max(history.evaluations, key=lambda report: report["mean"])
