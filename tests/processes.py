@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+ROOMS = sorted(file.parent for file in ROOT.glob("*/__init__.py"))  # the folders of the sources
 PATIENCE = 300  # seconds after which a process counts as hung
 TOY = ["--bs", "2", "--num_generations", "4", "--L", "12", "--train_problems", "64", "--do_eval", "0", "--seed", "3"]
 TOY += ["--use_ir=knn+", "--explore_warmup", "1", "--encoder", "policy", "--eval_problems", "8"]

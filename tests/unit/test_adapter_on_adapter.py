@@ -58,7 +58,7 @@ def by_grpo(start: str, folder: Path, monkeypatch) -> torch.Tensor:
 
     reward.__name__ = "correctness"
     trainer = run.build_trainer(rows, [reward], [1.0], load_tokenizer(start))
-    run.train(trainer, None)
+    run.train(trainer, None, lambda folder: folder)
     return logits(trainer.model)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.errors import RunError, UserError
-from intrinsic import REGISTRY, bonus_class, build_bonuses
+from intrinsic import REGISTRY, bonus_class, build_bonus, build_bonuses
 from intrinsic.base import Bonus, FiniteGuard, WeightSchedule
 from intrinsic.metrics import advantage_metrics, score_metrics, share_metrics
 from intrinsic.options import IntrinsicOptions
@@ -186,7 +186,7 @@ def test_the_mean_is_that_of_the_eligible_and_others_get_nothing(rollout_factory
 
 def test_every_bonus_paid_in_the_reward_has_both_levels_and_the_others_keep_their_place():
     for name in REGISTRY:
-        paper = bonus_class(name).from_options(IntrinsicOptions(use_ir=name)).placement
+        paper = build_bonus(name, IntrinsicOptions(use_ir=name), level="reward").placement
         placed = build_bonuses(IntrinsicOptions(use_ir=name))[0]
         assert placed.centred == (paper == "reward") and placed.placement == ("advantage" if placed.centred else paper)
         if paper == "reward":

@@ -75,7 +75,7 @@ def test_every_step_gets_the_seed_and_its_own_flags(tmp_path, monkeypatch):
 
 def test_a_step_that_fails_ends_the_arm_and_names_its_log(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.bridge.subprocess.run", lambda *args, **kwargs: SimpleNamespace(returncode=1))
-    with pytest.raises(RunError, match=r"countdown_bridge .* exit code 1.*traces\.log"):
+    with pytest.raises(RunError, match=r"countdown.bridge .* exit code 1.*traces\.log"):
         run_arm(Options(output=str(tmp_path)), "plain", 0)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.processes import ROOMS, ROOT
+
 MAY_IMPORT = {
     "common": set(),
     "policy": {"common"},
@@ -64,8 +65,7 @@ def test_no_room_imports_one_above_it(room):
 
 
 def test_every_room_of_the_top_folder_is_in_the_table():
-    rooms = {file.parent.name for file in ROOT.glob("*/__init__.py")}
-    assert rooms == MAY_IMPORT.keys()
+    assert {room.name for room in ROOMS} == MAY_IMPORT.keys()
 
 
 def test_a_bonus_is_made_of_parts_and_not_of_another_bonus():

@@ -10,12 +10,11 @@ import psutil
 import pytest
 
 from common import files as state_io
-from tests.processes import ROOT
+from tests.processes import ROOMS, ROOT
 
 POSIX_ONLY = {"crypt", "fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"}
-# Folders of code that runs outside of the tests, which fork.
-FOLDERS = ("analysis", "benchmarks", "evaluation", "intrinsic", "rewards", "tasks", "training")
-FILES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))])
+# The code that runs outside of the tests, which fork.
+FILES = sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in room.rglob("*.py"))])
 
 
 def test_no_module_imports_what_only_posix_has():
