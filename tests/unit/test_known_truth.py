@@ -40,7 +40,7 @@ def trial(world, policy, name="no", seed=0, level=LEVELS[0], **settings):
     options = Options(problems=2, **{"steps": 5, "seeds": 2, "bonuses": name} | settings)
     intrinsic = IntrinsicOptions(**SETTINGS)
     bonuses = pipeline_of(Row(name, level), intrinsic)
-    return Trial(world, policy, bonuses, options, seed, CachedEncoder(intrinsic.parts.encoder))
+    return Trial(world, policy, bonuses, options, seed, CachedEncoder(intrinsic.encoder))
 
 
 def test_every_problem_has_exactly_two_strategies():

@@ -29,7 +29,7 @@ def without_resource(monkeypatch):
 
 
 def test_peak_memory_is_told_without_the_module_resource(without_resource, monkeypatch):
-    spec = importlib.util.spec_from_file_location("anew", ROOT / "training" / "out_of_memory.py")
+    spec = importlib.util.spec_from_file_location("anew", ROOT / "training" / "fit" / "out_of_memory.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     process = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=12345))
