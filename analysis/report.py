@@ -3,14 +3,12 @@
 import argparse
 import base64
 import json
-import re
 from collections.abc import Mapping
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
-
+from analysis.pages import render_page
 from analysis.plots import plot_run
 from analysis.runs import Run, read_run
 from common.errors import UserError, run_cli
@@ -19,89 +17,6 @@ from evaluation.table import comparison_rows, interval_note
 NUM_SAMPLES = 10
 MAX_TEXT = 6000
 LAST_STEPS = 10
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-TEMPLATE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Run {{ name }}</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.7rem; margin-bottom: 0; } h2 { font-size: 1.25rem; margin-top: 2.4rem; }
-p.note { color: #666; margin: .3rem 0 1rem; }
-table { border-collapse: collapse; }
-th, td { text-align: left; padding: .3rem 1.4rem .3rem 0; border-bottom: 1px solid #e4e4e4; vertical-align: top;
-  overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-th { font-weight: 600; white-space: nowrap; } table.headline td:nth-child(3) { font-weight: 600; }
-img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
-details { margin: .6rem 0; } summary { cursor: pointer; font-weight: 600; }
-.sample { border-top: 1px solid #e4e4e4; padding: .8rem 0; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f7f7f7; padding: .7rem; margin: .3rem 0;
-  max-height: 24rem; overflow-y: auto; font-size: .85rem; direction: ltr; unicode-bidi: isolate; }
-.right { color: #0072b2; font-weight: 600; } .wrong { color: #b34e00; font-weight: 600; }
-</style>
-</head>
-<body>
-<h1>Run {{ name }}</h1>
-<p class="note">{{ subtitle }}</p>
-
-<h2>Before and after training</h2>
-{% if headline %}
-<table class="headline">
-<tr><th>metric</th><th>before</th><th>after</th><th>factor</th></tr>
-{% for row in headline %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-<p class="note">{{ note }}</p>
-{% else %}<p>This run holds no evaluation.</p>{% endif %}
-
-<h2>Warnings</h2>
-{% if warnings is none %}<p>No watchdog looked at this run: it has no warnings.jsonl.</p>
-{% elif warnings %}
-<table>
-<tr><th>step</th><th>watchdog</th><th>what it saw</th><th>what to try</th></tr>
-{% for row in warnings %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-{% else %}<p>No warning: length, repetition, entropy, rewards, bonuses and accuracy stayed within their limits.
-Watchdogs of training compare windows of ten logged steps and say nothing before the twentieth.</p>
-{% endif %}
-
-{% if figures %}<h2>Figures</h2>
-{% for title, data in figures %}<img alt="{{ title }}" src="data:image/png;base64,{{ data }}">
-{% endfor %}{% endif %}
-
-{% if samples %}<h2>Sample completions</h2>
-<p class="note">{{ samples|length }} held-out problems, chosen to show every change of verdict.</p>
-{% for sample in samples %}<div class="sample">
-<b>Problem {{ sample.id }}</b>
-<pre>{{ sample.prompt }}</pre>
-<div class="pair">
-{% for side in sample.sides %}<div>
-{{ side.when }}: <span class="{{ 'right' if side.correct else 'wrong' }}">{{ side.verdict }}</span>
-<pre>{{ side.completion }}</pre>
-</div>
-{% endfor %}</div>
-</div>
-{% endfor %}{% endif %}
-
-{% if last %}<h2>Training metrics at the end</h2>
-<table>
-<tr><th>metric</th><th>last value</th><th>mean of the last {{ last_steps }} logged values</th></tr>
-{% for row in last %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>{% endif %}
-
-{% if settings %}<h2>Settings</h2>
-<details open><summary>{{ settings|length }} entries of run.json</summary>
-<table>
-{% for key, value in settings %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>
-{% endfor %}</table>
-</details>{% endif %}
-</body>
-</html>
-"""
 
 
 def write_report(run_folder: str | Path) -> Path:
@@ -115,9 +30,8 @@ def write_report(run_folder: str | Path) -> Path:
     run = read_run(run_folder)
     before, after = run.evals.get("before"), run.evals.get("after")
     samples = _pick_samples(before, after)
-    # Every value is made printable first and escaped after that.
-    environment = Environment(autoescape=True, finalize=printable)
-    html = environment.from_string(TEMPLATE).render(
+    html = render_page(
+        "report.html",
         name=run.name,
         subtitle=_subtitle(run),
         headline=comparison_rows(before, after),
@@ -149,12 +63,6 @@ def _read_warnings(path: Path) -> list[tuple] | None:
             raise UserError(f"{path} line {number} does not hold {', '.join(columns)}; remove the line.")
         warnings.append(tuple(warning[column] for column in columns))
     return warnings
-
-
-def printable(value: Any) -> str:
-    """Text that UTF-8 and HTML can hold: lone surrogates as their escapes, control characters as visible symbols."""
-    text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
-    return _CONTROL.sub(lambda match: chr(0x2400 + ord(match[0])) if ord(match[0]) < 0x20 else "\ufffd", text)
 
 
 def _subtitle(run: Run) -> str:

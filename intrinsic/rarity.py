@@ -20,7 +20,7 @@ from common.errors import UserError
 from intrinsic.base import Bonus
 from intrinsic.parts.approaches import NONE, bigram_distances, clusters, cosine_distances, numbered, partition_figures
 from intrinsic.parts.groups import group_generator
-from intrinsic.parts.likelihood import mean_logp
+from intrinsic.parts.likelihood import mean_feature
 from intrinsic.rollout import Rollout
 
 PARTITIONS = ("exact", "answer", "bigram", "embedding", "likelihood", "random")
@@ -163,7 +163,7 @@ class Rarity(Bonus):
     def _known(self, rollout: Rollout) -> Tensor:
         """(B,) bool: completions that the partition can place."""
         if self.partition == "likelihood":
-            return mean_logp(rollout)[1]
+            return mean_feature(rollout, "logps")[1]
         return torch.tensor([key is not None for key in self._keys(rollout)], device=rollout.device)
 
     def _keys(self, rollout: Rollout) -> list[str | None]:
@@ -179,7 +179,7 @@ class Rarity(Bonus):
         """
         inside = self.eligible(rollout).view(-1, rollout.num_generations)
         if self.partition == "likelihood":
-            logps, present = mean_logp(rollout)
+            logps, present = mean_feature(rollout, "logps")
             scores = likelihood_weights(logps.view_as(inside), inside, self.tau) - 1.0
             lost = rollout.completion_mask.any(dim=1) & (rollout.correct > 0.5) & ~present
             return scores.flatten().masked_fill(lost, torch.nan)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from intrinsic.base import Bonus
-from intrinsic.parts.groups import group_standardize, sequence_mean
+from intrinsic.parts.likelihood import mean_feature, means_by_verdict, standardized
 from intrinsic.rollout import Rollout
 
 # Who judges: the policy as it is, or as it was before training -> the feature with that judgement.
@@ -84,15 +84,12 @@ class SelfCertainty(Bonus):
 
     def certainty(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """u (B,) in nats per token, detached, and (B,) bool of the eligible rows with a finite u."""
-        tokens = rollout.features[ANNOTATORS[self.annotator]].detach().float()
-        mean = sequence_mean(tokens, rollout.completion_mask)
-        return mean, self.eligible(rollout) & mean.isfinite()
+        mean, present = mean_feature(rollout, ANNOTATORS[self.annotator])
+        return mean, self.eligible(rollout) & present
 
     def score(self, rollout: Rollout) -> Tensor:
         """z(u) of each completion within its group, (B,); NaN where u is, for the finite guard to see."""
-        values, present = self.certainty(rollout)
-        standardized = group_standardize(values, present, rollout.num_generations)
-        return torch.where(values.isfinite(), standardized, values)
+        return standardized(*self.certainty(rollout), rollout.num_generations)
 
     def combine(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
         """``advantages + lambda * scores``, both (B,) or (B, T)."""
@@ -106,15 +103,12 @@ class SelfCertainty(Bonus):
         where the batch holds what it is about.
         """
         values, present = self.certainty(rollout)
-        right = rollout.correct > 0.5
-        rows = {"": present, "_right": present & right, "_wrong": present & ~right}
-        if rollout.truncated is not None:
-            rows["_truncated"] = rollout.truncated & values.isfinite()
-        metrics = {f"self_certainty{side}": values[chosen].mean().item() for side, chosen in rows.items()}
+        metrics = means_by_verdict("self_certainty", values, present, rollout.correct)
+        if rollout.truncated is not None and (cut_off := rollout.truncated & values.isfinite()).any():
+            metrics["self_certainty_truncated"] = values[cut_off].mean().item()
         groups, inside = values.view(-1, rollout.num_generations), present.view(-1, rollout.num_generations)
         deviations = [group[kept].std() for group, kept in zip(groups, inside, strict=True) if kept.sum() > 1]
-        metrics["group_std"] = torch.stack(deviations).mean().item() if deviations else math.nan
-        return {name: value for name, value in metrics.items() if not math.isnan(value)}
+        return metrics | ({"group_std": torch.stack(deviations).mean().item()} if deviations else {})
 
     def identity(self) -> dict[str, Any]:
         return {

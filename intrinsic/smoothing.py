@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from intrinsic.base import Bonus
-from intrinsic.parts.likelihood import mean_logp
+from intrinsic.parts.likelihood import mean_feature
 from intrinsic.rollout import Rollout
 
 
@@ -55,13 +55,13 @@ class DifferentialSmoothing(Bonus):
 
     def score(self, rollout: Rollout) -> Tensor:
         """-c_right l of right and c_wrong l of wrong answers, (B,); 0 where not eligible, NaN where l is not finite."""
-        logps, _ = mean_logp(rollout)
+        logps, _ = mean_feature(rollout, "logps")
         values = torch.where(rollout.correct > 0.5, -self.right * logps, self.wrong * logps)
         return torch.where(self.eligible(rollout), values, 0.0)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Nothing to learn; "logp_right" and "logp_wrong", means of l in nats per token, where the batch has any."""
-        logps, present = mean_logp(rollout)
+        logps, present = mean_feature(rollout, "logps")
         right = rollout.correct > 0.5
         rows = {"logp_right": present & right, "logp_wrong": present & ~right}
         return {name: logps[chosen].mean().item() for name, chosen in rows.items() if chosen.any()}

@@ -7,11 +7,10 @@ or stands alone where no reward has a weight. RENT has no other reward.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from intrinsic.base import Bonus
-from intrinsic.parts.groups import group_standardize, sequence_mean
+from intrinsic.parts.likelihood import mean_feature, means_by_verdict, standardized
 from intrinsic.rollout import Rollout
 
 
@@ -30,22 +29,17 @@ class TokenCertainty(Bonus):
 
     def certainty(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """u (B,) in nats per token, 0 or less, and (B,) bool of the eligible rows with a finite u."""
-        entropy = sequence_mean(rollout.features["entropy"].detach().float(), rollout.completion_mask)
-        return -entropy, self.eligible(rollout) & entropy.isfinite()
+        entropy, present = mean_feature(rollout, "entropy")
+        return -entropy, present
 
     def score(self, rollout: Rollout) -> Tensor:
         """z(u) of each completion within its group, (B,); NaN where u is, for the finite guard to see."""
-        values, present = self.certainty(rollout)
-        standardized = group_standardize(values, present, rollout.num_generations)
-        return torch.where(values.isfinite(), standardized, values)
+        return standardized(*self.certainty(rollout), rollout.num_generations)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Nothing to learn; "certainty" (mean u before standardisation, nats per token) and its means over right and
         wrong answers, each where the batch has any."""
-        values, present = self.certainty(rollout)
-        right = rollout.correct > 0.5
-        rows = {"": present, "_right": present & right, "_wrong": present & ~right}
-        return {f"certainty{side}": values[chosen].mean().item() for side, chosen in rows.items() if chosen.any()}
+        return means_by_verdict("certainty", *self.certainty(rollout), rollout.correct)
 
     def identity(self) -> dict[str, Any]:
         return {"name": self.name}

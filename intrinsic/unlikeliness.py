@@ -17,7 +17,7 @@ from torch import Tensor
 from common.errors import UserError
 from intrinsic.base import Bonus
 from intrinsic.parts.approaches import numbered
-from intrinsic.parts.likelihood import mean_logp
+from intrinsic.parts.likelihood import mean_feature
 from intrinsic.rollout import Rollout
 
 
@@ -62,7 +62,7 @@ class Unlikeliness(Bonus):
     def _ranks(self, rollout: Rollout) -> Tensor:
         """(B,) mean rank of each completion by mean log-probability in its group; completions without tokens and with
         a value that is not finite have no part in it."""
-        logps, present = mean_logp(rollout)
+        logps, present = mean_feature(rollout, "logps")
         shape = (-1, rollout.num_generations)
         twins = self._of_twins(logps, present, rollout)
         return mean_ranks(twins.view(shape), present.view(shape)).flatten()
@@ -83,7 +83,7 @@ class Unlikeliness(Bonus):
         """-beta rank / n of right answers, (B,), in (-beta, 0]; 0 for others, NaN where a right one's log-probabilities
         are not finite."""
         values = torch.where(self.eligible(rollout), -self.beta * self._ranks(rollout) / rollout.num_generations, 0.0)
-        lost = self.eligible(rollout) & ~mean_logp(rollout)[1]
+        lost = self.eligible(rollout) & ~mean_feature(rollout, "logps")[1]
         return values.masked_fill(lost, torch.nan)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
@@ -91,7 +91,7 @@ class Unlikeliness(Bonus):
 
         0.5: right answers are as likely as others; below, likelier.
         """
-        right = self.eligible(rollout) & mean_logp(rollout)[1]
+        right = self.eligible(rollout) & mean_feature(rollout, "logps")[1]
         if not right.any() or rollout.num_generations < 2:
             return {}
         return {"unlikely_right": 1.0 - (self._ranks(rollout)[right].mean() / (rollout.num_generations - 1)).item()}

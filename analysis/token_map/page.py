@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jinja2 import Environment
 from matplotlib import colormaps
 from matplotlib.colors import to_hex, to_rgb
 
 from analysis.completions import CompletionFile, read_completions
-from analysis.report import printable
+from analysis.pages import render_page
 from analysis.token_map.values import TokenBatch, TokenFeatures, bonus_values, load_token_bonus, tokenize
-from analysis.token_template import TEMPLATE
 from common.errors import UserError
 from common.flags import parse_one
 from intrinsic import parse_names
@@ -109,20 +107,17 @@ def token_map(batch: TokenBatch, values: torch.Tensor, quantity: tuple[str, str,
         ]
         mean = f"{float(np.mean(row)):.3g}" if len(row) else "-"
         items.append({"completion": completion, "tokens": tokens, "mean": mean})
-    return (
-        Environment(autoescape=True, finalize=printable)
-        .from_string(TEMPLATE)
-        .render(
-            title=title,
-            note=note,
-            name=name,
-            unit=unit,
-            meaning=meaning,
-            items=items,
-            legend=scale.legend(),
-            light=palette(dark=False),
-            dark=palette(dark=True),
-        )
+    return render_page(
+        "token_map.html",
+        title=title,
+        note=note,
+        name=name,
+        unit=unit,
+        meaning=meaning,
+        items=items,
+        legend=scale.legend(),
+        light=palette(dark=False),
+        dark=palette(dark=True),
     )
 
 

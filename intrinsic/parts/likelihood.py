@@ -1,15 +1,29 @@
-"""How likely the policy finds what it wrote: the mean log-probability of a completion's tokens."""
+"""Means of token features over a completion, standardised in the group and split by verdict: for bonuses that are paid
+for how likely, or how certain, the policy is of what it wrote."""
 
+import torch
 from torch import Tensor
 
-from intrinsic.parts.groups import sequence_mean
+from intrinsic.parts.groups import group_standardize, sequence_mean
 from intrinsic.rollout import Rollout
 
 
-def mean_logp(rollout: Rollout) -> tuple[Tensor, Tensor]:
-    """Mean log-probability (B,) in nats per token, detached, and (B,) bool of the rows with tokens and a finite mean.
+def mean_feature(rollout: Rollout, name: str) -> tuple[Tensor, Tensor]:
+    """Mean (B,) of the token feature ``name`` over each completion, detached, in nats per token, and (B,) bool of the
+    rows with tokens and a finite mean."""
+    # (B, T) to (B,)
+    mean = sequence_mean(rollout.features[name].detach().float(), rollout.completion_mask)
+    return mean, rollout.completion_mask.any(dim=1) & mean.isfinite()
 
-    Needs the feature "logps".
-    """
-    logps = sequence_mean(rollout.features["logps"].detach().float(), rollout.completion_mask)
-    return logps, rollout.completion_mask.any(dim=1) & logps.isfinite()
+
+def standardized(values: Tensor, present: Tensor, num_generations: int) -> Tensor:
+    """`group_standardize`, (B,), with what is not finite left as it is, for the finite guard to see."""
+    return torch.where(values.isfinite(), group_standardize(values, present, num_generations), values)
+
+
+def means_by_verdict(name: str, values: Tensor, present: Tensor, correct: Tensor) -> dict[str, float]:
+    """Mean of ``values`` (B,) over the ``present`` rows, and over the right and the wrong ones among them, each where
+    there is any: metrics ``name``, ``name_right`` and ``name_wrong``."""
+    right = correct > 0.5
+    rows = {"": present, "_right": present & right, "_wrong": present & ~right}
+    return {f"{name}{side}": values[chosen].mean().item() for side, chosen in rows.items() if chosen.any()}

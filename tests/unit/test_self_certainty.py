@@ -12,9 +12,9 @@ from trl.trainer.utils import add_fused_lm_head
 from common.errors import UserError
 from intrinsic.base import WeightSchedule
 from intrinsic.metrics import score_metrics
-from intrinsic.parts.groups import right_above_wrong
+from intrinsic.parts.groups import group_standardize, right_above_wrong
 from intrinsic.pipeline import BonusPipeline, reward_advantages
-from intrinsic.self_certainty import SelfCertainty, group_standardize
+from intrinsic.self_certainty import SelfCertainty
 from intrinsic.shuffle import Shuffle
 from policy.features import FeaturePass
 from policy.padding import pad_tokens
