@@ -19,6 +19,7 @@ from rewards.format import FormatReward
 from rewards.graders import GRADERS
 from tasks.countdown.options import CountdownOptions, load_problems
 from tasks.countdown.problems import worked_example
+from training.own_rewards import with_own_rewards
 from training.problems import check_batch, fitting_rows
 from training.run import Run
 from training.self_check import Scoring, check_scoring
@@ -37,7 +38,7 @@ def main() -> None:
     load = partial(load_problems, task, options.eval_problems, config.seed)
     if task.warm_start and not is_embedded(options.model_name):
         raise UserError(f"--warm_start trains the embedded policy; it does not go with {options.model_name!r}.")
-    scores = scoring(task)
+    scores = with_own_rewards(scoring(task), options.reward_func, options.reward_func_weight)
     if options.dry_run:
         dry_run("countdown", flags, load, scores)
         return

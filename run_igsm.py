@@ -19,6 +19,7 @@ from rewards.igsm import igsm_rewards
 from tasks.igsm.dataset import worked_example
 from tasks.igsm.options import IGSMOptions, load_problems
 from tasks.igsm.solution import approach
+from training.own_rewards import with_own_rewards
 from training.problems import check_batch, fitting_rows
 from training.run import Run
 from training.self_check import Scoring, check_scoring
@@ -36,7 +37,7 @@ def main() -> None:
     # ---- flags
     flags = task, intrinsic, options, config = parse_options("igsm", IGSMOptions)
     load = partial(load_problems, task, options.eval_problems, config.seed)
-    scores = scoring(task)
+    scores = with_own_rewards(scoring(task), options.reward_func, options.reward_func_weight)
     if options.dry_run:
         dry_run("igsm", flags, load, scores)
         return

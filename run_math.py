@@ -20,6 +20,7 @@ from rewards.gsm8k import math_rewards, weights_of
 from tasks.math.options import NuminaOptions, load_problems, worked_example
 from tasks.math.problems import load_math
 from tasks.math.prompts import place_of
+from training.own_rewards import with_own_rewards
 from training.problems import check_batch, fitting_rows
 from training.run import Run
 from training.run_options import RunConfig
@@ -44,7 +45,7 @@ def main() -> None:
     # ---- flags
     flags = task, intrinsic, options, config = parse_options("math", NuminaOptions, MathIntrinsicOptions)
     load = partial(load_problems, task, options.eval_problems, load_math, config.do_eval, config.seed)
-    scores = scoring(task, intrinsic, config)
+    scores = with_own_rewards(scoring(task, intrinsic, config), options.reward_func, options.reward_func_weight)
     if options.dry_run:
         dry_run("math", flags, load, scores)
         return

@@ -37,6 +37,7 @@ class Bonus:
         centred: whether the pipeline subtracts the group's mean before it joins; set by `at_level`.
         clipped: whether the pipeline clips its scores; not where their size is the method's own.
         advantage_weight: default weight at the level "advantage" of a bonus that its paper pays in the reward.
+        needs_verdict: whether it has to know which completions are right.
         label_free: whether it can stand in for the verdict; its runs then have the stop rule unless told otherwise.
         measured: the metric ``ir/<name>/<measured>`` of what it measures. Another than "raw" where raw is standardised
             in the group, and so always 0 on average, or is one of right answers alone, and so moves with their number.
@@ -54,6 +55,7 @@ class Bonus:
     centred: bool = False
     clipped: bool = True
     advantage_weight: float = 1.0
+    needs_verdict: bool = False
     label_free: bool = False
     measured: str = "raw"
     per_token_flags: ClassVar[Mapping[str, Any]] = {}

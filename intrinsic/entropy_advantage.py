@@ -72,9 +72,9 @@ class EntropyAdvantage(Bonus):
         where the batch holds what it is about.
         """
         tokens, mask = self.score(rollout), rollout.completion_mask
-        present, right = mask.any(dim=1), rollout.correct > 0.5
+        present, right, wrong = mask.any(dim=1), rollout.correct > 0.5, rollout.correct <= 0.5
         means = sequence_mean(tokens, mask)
-        rows = {"entropy": present, "entropy_right": present & right, "entropy_wrong": present & ~right}
+        rows = {"entropy": present, "entropy_right": present & right, "entropy_wrong": present & wrong}
         metrics = {name: means[chosen].mean().item() for name, chosen in rows.items()}
         metrics["above_unit_cap"] = (self.alpha * tokens[mask] >= 1.0 / self.kappa).float().mean().item()
         return {name: value for name, value in metrics.items() if not math.isnan(value)}

@@ -36,6 +36,7 @@ class Focal(Bonus):
 
     name = "focal"
     placement = "advantage"
+    needs_verdict = True
     multiplies = True
 
     def __init__(self, gamma: float = 0.5):

@@ -72,6 +72,7 @@ class MemoryR(Bonus):
 
     name = "knn"
     placement = "reward"
+    needs_verdict = True
     advantage_weight = 0.5
     needs = frozenset({"text_embedding"})
     part_names = ("exploit",)

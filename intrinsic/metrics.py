@@ -51,7 +51,9 @@ def share_metrics(name: str, without: Tensor, joined: Tensor, rollout: Rollout) 
     whole = (moved + base).sum()
     right = (rollout.correct > 0.5).view(-1, rollout.num_generations)
     kinds = torch.where(right.all(dim=1), 2, right.any(dim=1).long()).repeat_interleave(rollout.num_generations)
-    parts = {f"_{kind}": moved[kinds == place].sum() for place, kind in enumerate(GROUPS)} | {"": moved.sum()}
+    parts = {"": moved.sum()}
+    if not rollout.correct.isnan().any():
+        parts |= {f"_{kind}": moved[kinds == place].sum() for place, kind in enumerate(GROUPS)}
     shares = {part: (amount / whole).item() if whole > 0 else 0.0 for part, amount in parts.items()}
     values = sequence_mean(change, mask)
     sides = dict(_sides(values, rollout.correct)) | dict(_by_kind(values, rollout))

@@ -108,8 +108,8 @@ class Perplexity(Bonus):
         """
         surprise = self.surprise(rollout)
         present = rollout.completion_mask.any(dim=1) & surprise.isfinite()
-        right = rollout.correct > 0.5
-        rows = {"nll": present, "nll_right": present & right, "nll_wrong": present & ~right}
+        right, wrong = rollout.correct > 0.5, rollout.correct <= 0.5
+        rows = {"nll": present, "nll_right": present & right, "nll_wrong": present & wrong}
         metrics = {name: surprise[chosen].mean().item() for name, chosen in rows.items()}
         metrics["right_more_likely"] = right_above_wrong(-surprise, rollout.correct, present, rollout.num_generations)
         paid = present & (rollout.rewards != 0)

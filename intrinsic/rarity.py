@@ -79,6 +79,7 @@ class Rarity(Bonus):
 
     name = "rarity"
     placement = "advantage"
+    needs_verdict = True
     measured = "clusters"
     clipped = False  # a clipped weight would not leave the sum as it is
 

@@ -159,6 +159,7 @@ class RepExp(Bonus):
         self.features = features
         self.model = model
         self.paid = paid
+        self.needs_verdict = paid != "all"
         self.use_memory = use_memory
         self.memory_decay = memory_decay
         self.seed = seed

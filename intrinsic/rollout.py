@@ -34,7 +34,7 @@ class Rollout:
     Attributes:
         questions: B texts that name the problem of each completion (last user message, or the whole prompt string).
         completions: B decoded completions.
-        correct: (B,) float32, 1.0 where the verdict is right, else 0.0.
+        correct: (B,) float32, 1.0 where the verdict is right, else 0.0; NaN where there are no verdicts.
         rewards: (B,) float32, weighted sum of the extrinsic reward columns.
         num_generations: G; completions of one prompt are adjacent.
         answers: B canonical texts of the final answers, equal for equal answers; None where none could be read, or
@@ -103,10 +103,11 @@ class Rollout:
 
     @property
     def kinds(self) -> Tensor:
-        """(B,) long, places in `KINDS`: right, wrong with an answer, or without one; where the task tells no verdicts,
-        what is not right counts as a wrong answer."""
+        """(B,) long, places in `KINDS`: right, wrong with an answer, or without one; where the task has no words for
+        verdicts, what is not right counts as a wrong answer. -1 where it is not known what is right."""
         silent = torch.tensor([verdict == NO_ANSWER for verdict in self.verdicts], device=self.device)
-        return torch.where(self.correct > 0.5, 0, 1 + silent.long())
+        kinds = torch.where(self.correct > 0.5, 0, 1 + silent.long())
+        return torch.where(self.correct.isnan(), -1, kinds)
 
     @property
     def reasonings(self) -> list[str]:

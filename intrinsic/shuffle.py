@@ -46,6 +46,7 @@ class Shuffle(Bonus):
         self.centred = bonus.centred
         self.clipped = bonus.clipped
         self.needs = bonus.needs
+        self.needs_verdict = bonus.needs_verdict
         self.part_names = bonus.part_names
 
     @property

@@ -30,6 +30,7 @@ class DifferentialSmoothing(Bonus):
 
     name = "smooth"
     placement = "advantage"
+    needs_verdict = True
     needs = frozenset({"logps"})
 
     def __init__(self, right: float = 0.05, wrong: float = 0.05, mixed: bool = False):

@@ -43,6 +43,7 @@ class Unlikeliness(Bonus):
 
     name = "unlikely"
     placement = "reward"
+    needs_verdict = True
     measured = "unlikely_right"
     needs = frozenset({"logps"})
 

@@ -28,6 +28,12 @@ class RunOptions(PolicyOptions):
         "training must be the checkpoint's; evaluation, logging, saving and layout may change, and max_steps where no "
         "schedule ends with it.",
     )
+    reward_func: str = flag(
+        "",
+        "Reward functions of your own, module:function separated by commas, paid beside the task's; TRL's convention: "
+        "they take prompts, completions and the columns of the rows as keywords and return one number per completion.",
+    )
+    reward_func_weight: float = flag(1.0, "Weight of each function of --reward_func; correctness has 1.")
     keep_checkpoints: int = flag(2, "Complete checkpoints to keep; older ones are deleted. 0 keeps all.")
     eval_problems: int = flag(512, "Validation problems of each evaluation during training.")
     eval_samples: int = flag(1, "Sampled completions per validation problem.")

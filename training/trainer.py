@@ -1,6 +1,7 @@
 """GRPO with intrinsic bonuses on TRL 1.16: the one file that touches TRL's underscore methods.
 
-(`training.sharded_training` touches some of transformers', for checkpoints of a sharded policy.)
+(`training.gathering` reads what TRL keeps of a batch; `training.sharded_training` touches some methods of transformers,
+for checkpoints of a sharded policy.)
 
 Plain GRPO scores a group with reward functions and normalises; this trainer also
 1. gathers the batch into a `Rollout` and lets every bonus score it against its frozen past,
@@ -17,32 +18,42 @@ from itertools import cycle
 from pathlib import Path
 
 import torch
-from accelerate.utils import gather_object, is_peft_model
+from accelerate.utils import is_peft_model
+from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedModel, TrainerState
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from trl import GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer
 
 from common.sharding import is_sharded, shard, whole_weights
 from intrinsic.base import Bonus
 from intrinsic.match_mass import match_mass, plain_advantages, trained_tokens
 from intrinsic.metrics import advantage_metrics, score_metrics, share_metrics
 from intrinsic.parts.groups import sequence_mean
-from intrinsic.pipeline import BonusPipeline, ScoredBonus, reward_advantages
+from intrinsic.pipeline import ScoredBonus, reward_advantages
 from intrinsic.rollout import Rollout
 from policy.buckets import by_length, idle_rows
 from policy.capture import GenerationCapture
-from policy.chat import message_text, with_prefill
+from policy.chat import with_prefill
 from policy.decoding import cast_once
 from policy.end_tokens import set_end_tokens
 from policy.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, refuse_sharded
 from policy.frozen import FrozenPolicy
-from policy.padding import pad_tokens
 from policy.precision import Precision, adapters_in_float32
 from policy.slices import in_slices
 from policy.stages import allows_stages, in_stages
 from training.checkpoint import check_identity, load_state, rotate, save_state, saving
 from training.completion_table import BonusColumn, write_completions
+from training.gathering import RolloutGathering
+from training.python_arguments import (
+    Bonuses,
+    correctness_of,
+    encoder_of,
+    pipeline_of,
+    policy_and_tokenizer,
+    rows_of,
+    settings_of,
+)
 from training.sampler import EpochSampler
 from training.sharded_training import ShardedTraining
 from training.shared_pass import SharedPass, takes_old_logps
@@ -54,14 +65,19 @@ STATE_NAME = "intrinsic_state"
 logger = logging.getLogger(__name__)
 
 
-class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
+class IntrinsicGRPOTrainer(RolloutGathering, GRPOTrainer, ShardedTraining):
     """`trl.GRPOTrainer` whose advantages also hold intrinsic bonuses.
 
     Args:
-        model: the policy.
-        bonuses: the bonuses with their schedules.
-        encode: shared text encoder for bonuses that need "text_embedding".
-        correctness: name of the reward function whose column above 0.5 means a right answer.
+        model: the policy, or its name: of the hub, a folder, or "tiny".
+        reward_funcs: one reward function in TRL's convention, or several.
+        args: settings; by default `training.run_options.RunConfig`, as in the scripts.
+        train_dataset: rows with the column "prompt", as a data set or a list.
+        bonuses: names as for ``--use_ir`` ("knn+,cfn"), an `IntrinsicOptions` with further flags, one or several
+            `Bonus` objects of weight 1, or a whole `BonusPipeline`.
+        encode: shared text encoder for bonuses that need "text_embedding"; by default made where one is needed.
+        correctness: name of the reward function whose value above 0.5 means a right answer; by default the one called
+            "correctness", else the only one. Without one, only bonuses run that need no verdict.
         match_mass: whether the advantages get plain GRPO's total size, see intrinsic/match_mass.py.
         identity: settings that a resumed run must share with the checkpoint; differences are refused. By default those
             of the bonuses.
@@ -76,13 +92,15 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: str | PreTrainedModel,
+        reward_funcs: Callable | list[Callable],
+        args: GRPOConfig | None = None,
+        train_dataset: Dataset | Sequence[dict] | None = None,
         *,
-        reward_funcs: list[Callable],
-        args,
-        bonuses: BonusPipeline | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        bonuses: Bonuses = None,
         encode: Callable[[list[str]], Tensor] | None = None,
-        correctness: str = "correctness",
+        correctness: str | None = None,
         match_mass: bool = False,
         identity: dict | None = None,
         completions_dir: Path | None = None,
@@ -91,13 +109,16 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
         capture_features: bool = True,
         **trainer_kwargs,
     ):
-        self.bonuses = bonuses or BonusPipeline([], [])
-        self.encode = encode
+        args = settings_of(args, model)
+        self.bonuses = pipeline_of(bonuses, args)
+        model, processing_class = policy_and_tokenizer(model, processing_class)
+        self.encode = encode or encoder_of(bonuses, self.bonuses, model, processing_class, args)
         self.matches_mass = match_mass
         self.identity = identity or {bonus.name: bonus.identity() for bonus in self.bonuses.bonuses}
         self.completions_dir = completions_dir
         self.keep_checkpoints = keep_checkpoints
         self.sampling_batch = sampling_batch
+        reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         self.num_extrinsic = len(reward_funcs)
         columns = [BonusColumn(bonus, part) for bonus, part in self.bonuses.reward_columns]
         if args.reward_weights is not None:
@@ -107,9 +128,16 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
             uses_adapter = trainer_kwargs.get("peft_config") is not None or is_peft_model(model)
             cast = Precision.of(args).cast
             frozen = FrozenPolicy(model, has_reference=args.beta != 0.0, uses_adapter=uses_adapter, cast=cast)
-        if trainer_kwargs.get("processing_class") is not None:
-            set_end_tokens(model, trainer_kwargs["processing_class"])
-        super().__init__(model, reward_funcs=[*reward_funcs, *columns], args=args, **trainer_kwargs)
+        if processing_class is not None:
+            set_end_tokens(model, processing_class)
+        super().__init__(
+            model,
+            reward_funcs=[*reward_funcs, *columns],
+            args=args,
+            train_dataset=rows_of(train_dataset),
+            processing_class=processing_class,
+            **trainer_kwargs,
+        )
         adapters_in_float32(self.model)
         sharded_otherwise = self._dist.is_zero3 or (self._dist.is_fsdp and not self.accelerator.is_fsdp2)
         refuse_sharded(self.bonuses.bonuses, sharded_otherwise)
@@ -118,7 +146,8 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
             prepare_engine(self.vllm_generation, self.eos_token_ids, args.seed)
             if is_peft_model(self.model):
                 self.vllm_generation._iter_named_params = adapter_weights(self.model, self._dist)
-        self.correctness_column = self.reward_func_names.index(correctness)
+        names = self.reward_func_names[: self.num_extrinsic]
+        self.correctness_column = correctness_of(correctness, names, self.bonuses)
         self._rollout: Rollout | None = None
         self._scored: list[ScoredBonus] = []
         self._plain: Tensor | None = None
@@ -275,75 +304,6 @@ class IntrinsicGRPOTrainer(GRPOTrainer, ShardedTraining):
                 self._generate_and_score_completions(next(batches))
         self._pretrained = []
         self._metrics["train"].clear()
-
-    def _gather_rollout(self, prompts, completions, rewards: Tensor) -> Rollout:
-        """The rollout of all processes, in rank order; ``rewards`` are already gathered."""
-        extrinsic = rewards[:, : self.num_extrinsic]
-        weights = self.reward_weights[: self.num_extrinsic].to(rewards.device)
-        tokens = self._token_tensors()
-        features = self._features(tokens)
-        return Rollout(
-            questions=gather_object([message_text(prompt, "user") for prompt in prompts]),
-            completions=gather_object([message_text(completion, "assistant") for completion in completions]),
-            correct=(rewards[:, self.correctness_column] > 0.5).float(),
-            rewards=(extrinsic * weights).nansum(dim=1),
-            num_generations=self.num_generations,
-            answers=[answer or None for answer in self._gather_logged("answer", len(prompts))],
-            approaches=[approach or None for approach in self._gather_logged("approach", len(prompts))],
-            verdicts=[verdict or "" for verdict in self._gather_logged("verdict", len(prompts))],
-            step=self.state.global_step,
-            max_steps=self.state.max_steps,
-            completion_mask=self._gather_padded(tokens["completion_mask"]),
-            completion_ids=self._gather_padded(tokens["completion_ids"]),
-            truncated=self.accelerator.gather(self._truncated()),
-            prompt_ids=self._gather_padded(tokens["prompt_ids"], pad_first=True),
-            prompt_mask=self._gather_padded(tokens["prompt_mask"], pad_first=True),
-            vocab_size=self.accelerator.unwrap_model(self.model).get_input_embeddings().num_embeddings,
-            # Sorted, because the order of a set of names differs from process to process.
-            features={name: self._gather_padded(value) for name, value in sorted(features.items())},
-            encode=self.encode,
-            decode=self.processing_class.batch_decode,
-        )
-
-    def _gather_logged(self, name: str, count: int) -> list[str | None]:
-        """The texts that the reward functions of this step logged under ``name``, of all processes."""
-        # TRL gathers and clears these columns only after the rewards.
-        return gather_object(list(self._pending_extra_logs.get(name, [None] * count)))
-
-    def _token_tensors(self) -> dict[str, Tensor]:
-        # From the unpadded lists, not from TRL's tensors: mask_truncated_completions empties whole rows of those.
-        device, padding = self.accelerator.device, self.processing_class.pad_token_id
-        prompt_ids, prompt_mask = pad_tokens(self._prompt_ids_list, "left", padding, device)
-        completion_ids, completion_mask = pad_tokens(self._completion_ids_list, "right", padding, device)
-        return {
-            "prompt_ids": prompt_ids,
-            "prompt_mask": prompt_mask,
-            "completion_ids": completion_ids,
-            "completion_mask": completion_mask,
-        }
-
-    def _truncated(self) -> Tensor:
-        """(B,) bool: this process' completions of the greatest length whose last token is no end token."""
-        longest, ends = self.max_completion_length, self.eos_token_ids
-        flags = [len(ids) >= longest and ids[-1] not in ends for ids in self._completion_ids_list]
-        return torch.tensor(flags, device=self.accelerator.device)
-
-    def _features(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The token features that some bonus needs: captured in generation, or from one pass over the policy."""
-        needs, features = self.bonuses.needs, {}
-        if self._capture is not None:
-            features = self._capture.features(tokens["completion_ids"], tokens["completion_mask"])
-        elif self._shared_pass.names:
-            features = self._shared_pass.features(tokens)
-        if needs & FROZEN_FEATURES.keys():
-            features |= self._frozen(tokens, needs & FROZEN_FEATURES.keys())
-        return {name: features[name] for name in features if name in needs}
-
-    def _gather_padded(self, values: Tensor, pad_first: bool = False) -> Tensor:
-        # A mask that accelerate pads becomes integer, on the processes that need padding alone.
-        whole = values.long() if values.dtype == torch.bool else values
-        padded = self.accelerator.pad_across_processes(whole, dim=1, pad_first=pad_first)
-        return self.accelerator.gather(padded).to(values.dtype)
 
     def _join_after_normalisation(self, output: dict) -> None:
         """Add the bonuses placed after normalisation to ``output["advantages"]``, (B,) or (B, T)."""

@@ -38,6 +38,7 @@ class CountObjective(Bonus):
     """An advantage in place of GRPO's that is the same for all right, and for all wrong, completions of a group."""
 
     placement = "advantage"
+    needs_verdict = True
     replaces = True
 
     def advantages(self, n: int, c: int) -> tuple[float, float]:

@@ -97,6 +97,7 @@ class ErrorConditionedBonus(Bonus):
     """
 
     placement = "advantage"
+    needs_verdict = True
 
     def __init__(self, conditioning: Conditioning | None = None):
         self.conditioning = conditioning or Conditioning()

@@ -24,6 +24,5 @@ def standardized(values: Tensor, present: Tensor, num_generations: int) -> Tenso
 def means_by_verdict(name: str, values: Tensor, present: Tensor, correct: Tensor) -> dict[str, float]:
     """Mean of ``values`` (B,) over the ``present`` rows, and over the right and the wrong ones among them, each where
     there is any: metrics ``name``, ``name_right`` and ``name_wrong``."""
-    right = correct > 0.5
-    rows = {"": present, "_right": present & right, "_wrong": present & ~right}
+    rows = {"": present, "_right": present & (correct > 0.5), "_wrong": present & (correct <= 0.5)}
     return {f"{name}{side}": values[chosen].mean().item() for side, chosen in rows.items() if chosen.any()}

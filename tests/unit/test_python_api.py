@@ -1,0 +1,120 @@
+"""The trainer from Python as with TRL: names for policy and bonuses, one reward function or several, own functions."""
+
+import runpy
+
+import pytest
+
+from common.errors import UserError
+from intrinsic.base import Bonus
+from tests.processes import ROOT
+from training.own_rewards import with_own_rewards
+from training.run_options import RunConfig
+from training.self_check import Scoring
+from training.trainer import IntrinsicGRPOTrainer
+
+ROWS = [
+    {"prompt": [{"role": "user", "content": f"Numbers: {n} 2 3. Target: 12."}], "points": n} for n in range(8)
+]
+
+
+def length(completions, **columns):
+    return [float(len(completion[0]["content"]) % 3 == 0) for completion in completions]
+
+
+def points(completions, points, **columns):
+    return [float(value) for value in points]
+
+
+def settings(folder, **changes):
+    sizes = {"bs": 2, "num_generations": 4, "L": 8, "max_steps": 1, "logging_steps": 1, "disable_tqdm": True}
+    return RunConfig(output_dir=str(folder), use_cpu=True, save_strategy="no", **sizes | changes)
+
+
+@pytest.mark.parametrize("example", ["own_reward", "own_bonus"])
+def test_an_example_trains(example, monkeypatch, tmp_path):
+    whole = RunConfig.__post_init__
+
+    def of_toy_size(config):
+        config.max_steps, config.bs, config.num_generations, config.L = 1, 1, 4, 8
+        config.disable_tqdm, config.save_strategy = True, "no"
+        whole(config)
+
+    monkeypatch.setattr(RunConfig, "__post_init__", of_toy_size)
+    monkeypatch.chdir(tmp_path)
+    left = runpy.run_path(str(ROOT / "examples" / f"{example}.py"), run_name="__main__")
+    assert left["trainer"].state.global_step == 1
+    if example == "own_bonus":
+        (bonus,) = left["trainer"].bonuses.bonuses
+        assert bonus.seen and bonus.state_dict() == {"seen": sorted(bonus.seen)}
+
+
+def test_policy_rows_bonuses_and_one_reward_function_by_name_and_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.python_arguments.build_encoder", lambda *args, **kwargs: pytest.fail("not needed"))
+    trainer = IntrinsicGRPOTrainer("tiny", length, settings(tmp_path), ROWS, bonuses="sc,outcome")
+    trainer.train()
+    assert [bonus.name for bonus in trainer.bonuses.bonuses] == ["sc", "outcome"] and trainer.encode is None
+    record = trainer.state.log_history[0]
+    assert record["rewards/length/mean"] == record["reward"]
+    # The only function says what is right.
+    assert record["advantage/wrong_answer"] is not None
+
+
+def test_a_text_encoder_is_made_where_a_bonus_needs_one(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("training.python_arguments.build_encoder", lambda name, **where: asked.append(name) or length)
+    trainer = IntrinsicGRPOTrainer("tiny", length, settings(tmp_path), ROWS, bonuses="knn+")
+    assert asked == ["sentence-transformers/all-MiniLM-L6-v2"] and trainer.encode is length
+
+
+def test_several_functions_none_of_which_is_called_correctness(tmp_path):
+    both = [length, points]
+    with pytest.raises(UserError, match=r"knn\+ needs to know .*correctness='\.\.\.' with one of length, points"):
+        IntrinsicGRPOTrainer("tiny", both, settings(tmp_path), ROWS, bonuses="knn+", encode=len)
+    with pytest.raises(UserError, match="correctness='right' is no reward function; there are length, points"):
+        IntrinsicGRPOTrainer("tiny", both, settings(tmp_path), ROWS, correctness="right")
+    named = IntrinsicGRPOTrainer("tiny", both, settings(tmp_path), ROWS, bonuses="passk", correctness="points")
+    assert named.correctness_column == 1
+    trainer = IntrinsicGRPOTrainer("tiny", both, settings(tmp_path), ROWS, bonuses="sc")
+    trainer.train()
+    record = trainer.state.log_history[0]
+    by_verdict = [name for name in record if name.endswith(("_right", "_wrong", "advantage/right", "wrong_answer"))]
+    assert by_verdict and all(record[name] is None for name in by_verdict)
+    assert not any("all_wrong" in name for name in record)
+    assert record["ir/sc/share_of_advantage"] > 0
+
+
+def test_bonus_objects_weigh_one_and_are_checked(tmp_path):
+    class Strict(Bonus):
+        name, placement = "strict", "advantage"
+
+        def check(self, num_generations, max_completion_length):
+            raise UserError(f"{num_generations} completions of {max_completion_length} tokens")
+
+    with pytest.raises(UserError, match="4 completions of 8 tokens"):
+        IntrinsicGRPOTrainer("tiny", length, settings(tmp_path), ROWS, bonuses=[Strict()])
+    with pytest.raises(UserError, match="unknown bonus 'novelty'"):
+        IntrinsicGRPOTrainer("tiny", length, settings(tmp_path), ROWS, bonuses="novelty")
+
+
+def test_functions_of_ones_own_are_paid_beside_those_of_the_task(tmp_path, monkeypatch):
+    (tmp_path / "my_rewards.py").write_text(
+        "def brief(completions, **columns):\n    return [0.0 for _ in completions]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    scoring = with_own_rewards(Scoring([length], [1.0], {}, "", ""), "my_rewards:brief", 0.25)
+    assert [column.__name__ for column in scoring.columns] == ["length", "brief"] and scoring.weights == [1.0, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("my_rewards", "must be module:function"),
+        ("no_such_module:brief", "cannot be loaded .No module named 'no_such_module'"),
+        ("math:brief", "cannot be loaded .*brief"),
+        ("math:pi", "is no function"),
+        ("math:sqrt,math:sqrt", "there is a reward column 'sqrt' already"),
+    ],
+)
+def test_a_name_that_leads_to_no_function_is_refused(name, said):
+    with pytest.raises(UserError, match=said):
+        with_own_rewards(Scoring([length], [1.0], {}, "", ""), name, 1.0)

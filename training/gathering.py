@@ -1,0 +1,89 @@
+"""From what TRL keeps of a generation batch to the `Rollout` that bonuses see, gathered over all processes."""
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from intrinsic.rollout import Rollout
+from policy.chat import message_text
+from policy.features import FROZEN_FEATURES
+from policy.padding import pad_tokens
+
+
+class RolloutGathering:
+    """The part of `IntrinsicGRPOTrainer` that makes a `Rollout` of prompts, completions and rewards."""
+
+    def _gather_rollout(self, prompts, completions, rewards: Tensor) -> Rollout:
+        """The rollout of all processes, in rank order; ``rewards`` are already gathered."""
+        extrinsic = rewards[:, : self.num_extrinsic]
+        weights = self.reward_weights[: self.num_extrinsic].to(rewards.device)
+        tokens = self._token_tensors()
+        features = self._features(tokens)
+        return Rollout(
+            questions=gather_object([message_text(prompt, "user") for prompt in prompts]),
+            completions=gather_object([message_text(completion, "assistant") for completion in completions]),
+            correct=self._correct(rewards),
+            rewards=(extrinsic * weights).nansum(dim=1),
+            num_generations=self.num_generations,
+            answers=[answer or None for answer in self._gather_logged("answer", len(prompts))],
+            approaches=[approach or None for approach in self._gather_logged("approach", len(prompts))],
+            verdicts=[verdict or "" for verdict in self._gather_logged("verdict", len(prompts))],
+            step=self.state.global_step,
+            max_steps=self.state.max_steps,
+            completion_mask=self._gather_padded(tokens["completion_mask"]),
+            completion_ids=self._gather_padded(tokens["completion_ids"]),
+            truncated=self.accelerator.gather(self._truncated()),
+            prompt_ids=self._gather_padded(tokens["prompt_ids"], pad_first=True),
+            prompt_mask=self._gather_padded(tokens["prompt_mask"], pad_first=True),
+            vocab_size=self.accelerator.unwrap_model(self.model).get_input_embeddings().num_embeddings,
+            # Sorted, because the order of a set of names differs from process to process.
+            features={name: self._gather_padded(value) for name, value in sorted(features.items())},
+            encode=self.encode,
+            decode=self.processing_class.batch_decode,
+        )
+
+    def _correct(self, rewards: Tensor) -> Tensor:
+        """(B,) 1.0 for right, 0.0 for wrong, NaN where no reward function says which is which."""
+        if self.correctness_column is None:
+            return torch.full_like(rewards[:, 0], torch.nan)
+        return (rewards[:, self.correctness_column] > 0.5).float()
+
+    def _gather_logged(self, name: str, count: int) -> list[str | None]:
+        """The texts that the reward functions of this step logged under ``name``, of all processes."""
+        # TRL gathers and clears these columns only after the rewards.
+        return gather_object(list(self._pending_extra_logs.get(name, [None] * count)))
+
+    def _token_tensors(self) -> dict[str, Tensor]:
+        # From the unpadded lists, not from TRL's tensors: mask_truncated_completions empties whole rows of those.
+        device, padding = self.accelerator.device, self.processing_class.pad_token_id
+        prompt_ids, prompt_mask = pad_tokens(self._prompt_ids_list, "left", padding, device)
+        completion_ids, completion_mask = pad_tokens(self._completion_ids_list, "right", padding, device)
+        return {
+            "prompt_ids": prompt_ids,
+            "prompt_mask": prompt_mask,
+            "completion_ids": completion_ids,
+            "completion_mask": completion_mask,
+        }
+
+    def _truncated(self) -> Tensor:
+        """(B,) bool: this process' completions of the greatest length whose last token is no end token."""
+        longest, ends = self.max_completion_length, self.eos_token_ids
+        flags = [len(ids) >= longest and ids[-1] not in ends for ids in self._completion_ids_list]
+        return torch.tensor(flags, device=self.accelerator.device)
+
+    def _features(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The token features that some bonus needs: captured in generation, or from one pass over the policy."""
+        needs, features = self.bonuses.needs, {}
+        if self._capture is not None:
+            features = self._capture.features(tokens["completion_ids"], tokens["completion_mask"])
+        elif self._shared_pass.names:
+            features = self._shared_pass.features(tokens)
+        if needs & FROZEN_FEATURES.keys():
+            features |= self._frozen(tokens, needs & FROZEN_FEATURES.keys())
+        return {name: features[name] for name in features if name in needs}
+
+    def _gather_padded(self, values: Tensor, pad_first: bool = False) -> Tensor:
+        # A mask that accelerate pads becomes integer, on the processes that need padding alone.
+        whole = values.long() if values.dtype == torch.bool else values
+        padded = self.accelerator.pad_across_processes(whole, dim=1, pad_first=pad_first)
+        return self.accelerator.gather(padded).to(values.dtype)

@@ -1,0 +1,98 @@
+"""What `IntrinsicGRPOTrainer` takes from Python, in TRL's conventions: a policy by name, one function or a list, rows,
+and bonuses as ``--use_ir`` names them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import GRPOConfig
+
+from common.errors import UserError
+from intrinsic import build_bonuses
+from intrinsic.base import Bonus, WeightSchedule
+from intrinsic.options import IntrinsicOptions
+from intrinsic.parts.encoder import POLICY, build_encoder
+from intrinsic.pipeline import BonusPipeline
+from policy.load import load_policy, load_tokenizer
+from policy.precision import Precision
+from training.run_options import RunConfig
+
+Bonuses = str | IntrinsicOptions | Bonus | Sequence[Bonus] | BonusPipeline | None
+CORRECTNESS = "correctness"
+
+
+def policy_and_tokenizer(
+    model: str | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+    """The policy, loaded where ``model`` is a name or folder, and its tokenizer, which stays where it is given."""
+    if not isinstance(model, str):
+        return model, tokenizer
+    return load_policy(model), tokenizer or load_tokenizer(model)
+
+
+def settings_of(args: GRPOConfig | None, model: str | PreTrainedModel) -> GRPOConfig:
+    """``args``, or the defaults of the scripts in ``outputs/<name of the model>-GRPO``."""
+    name = model if isinstance(model, str) else model.config._name_or_path
+    return args or RunConfig(output_dir=str(Path("outputs") / f"{Path(name).name or 'policy'}-GRPO"))
+
+
+def rows_of(rows: Dataset | Sequence[dict] | None) -> Dataset | None:
+    """The data set of a list of rows; what is none stays as it is."""
+    return Dataset.from_list(list(rows)) if isinstance(rows, list | tuple) else rows
+
+
+def pipeline_of(bonuses: Bonuses, args: GRPOConfig) -> BonusPipeline:
+    """The bonuses with their schedules: from ``--use_ir``'s names, from flags, or from objects, whose weight is 1.
+
+    Raises `UserError` for a name that is none, and for bonuses that do not go with each other or with ``args``.
+    """
+    if isinstance(bonuses, BonusPipeline):
+        return bonuses
+    if bonuses is None or isinstance(bonuses, str | IntrinsicOptions):
+        options = bonuses if isinstance(bonuses, IntrinsicOptions) else IntrinsicOptions(use_ir=bonuses or "no")
+        made = build_bonuses(options)
+        pipeline = BonusPipeline(made, options.schedules(), options.ir_clip, options.ir_min_std)
+    else:
+        made = [bonuses] if isinstance(bonuses, Bonus) else list(bonuses)
+        pipeline = BonusPipeline(made, [WeightSchedule() for _ in made])
+    for bonus in made:
+        bonus.check(args.num_generations, args.max_completion_length)
+    return pipeline
+
+
+def encoder_of(
+    bonuses: Bonuses,
+    pipeline: BonusPipeline,
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    args: GRPOConfig,
+) -> Callable | None:
+    """The text encoder that a bonus needs, by default the one that ``--encoder`` names by default; None for none."""
+    if "text_embedding" not in pipeline.needs:
+        return None
+    name = bonuses.encoder if isinstance(bonuses, IntrinsicOptions) else IntrinsicOptions().encoder
+    if name == POLICY:
+        return build_encoder(POLICY, policy=policy, tokenizer=tokenizer, autocast=Precision.of(args).autocast)
+    return build_encoder(name, device=args.device)
+
+
+def correctness_of(asked: str | None, names: Sequence[str], pipeline: BonusPipeline) -> int | None:
+    """The place among the reward functions ``names`` of the one that says which completions are right.
+
+    That is the one ``asked`` for, else the one called "correctness", else the only one. None where there is no such
+    function. Raises `UserError` where none has the name ``asked`` for, and where bonuses need one.
+    """
+    if asked is not None and asked not in names:
+        raise UserError(f"correctness={asked!r} is no reward function; there are {', '.join(names)}.")
+    if asked is None:
+        asked = CORRECTNESS if CORRECTNESS in names else names[0] if len(names) == 1 else None
+    if asked is not None:
+        return names.index(asked)
+    lost = [bonus.name for bonus in pipeline.bonuses if bonus.needs_verdict]
+    if lost:
+        raise UserError(
+            f"{', '.join(lost)} needs to know which completions are right: name the reward function that says so, "
+            f"correctness='...' with one of {', '.join(names)} (a value above 0.5 is right), or call one {CORRECTNESS}."
+        )
+    return None
