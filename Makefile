@@ -4,7 +4,7 @@ SEED ?= 0
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint format tiny check-vllm
+.PHONY: demo test lint format docs tiny check-vllm
 
 # Train the embedded policy on Countdown with GRPO and the Memory-R+ bonus; ten to sixteen minutes on two CPU cores.
 demo: .venv/installed
@@ -18,10 +18,15 @@ test: .venv/installed-dev
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The pages of docs/ as a site in site/; a link that leads nowhere is an error.
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # Does requirements-vllm.txt resolve together with requirements.txt? Downloads what pip has to look into; installs nothing.
 check-vllm: .venv/installed
@@ -31,11 +36,12 @@ check-vllm: .venv/installed
 tiny: .venv/installed
 	$(BIN)/python -m training.tiny_policy
 
-.venv/installed: requirements.txt requirements-lighteval.txt
+.venv/installed: requirements.txt requirements-lighteval.txt pyproject.toml
 	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed and none is on \
 	the PATH; install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/lighteval -r requirements-lighteval.txt
 	touch $@
 

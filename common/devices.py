@@ -5,7 +5,7 @@ import torch
 
 def cpu_has_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 matrices in hardware."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

@@ -56,8 +56,11 @@ def parse_command(*kinds: type, **defaults: Any) -> tuple:
     return parse_flags(parser, sys.argv[1:], known)[: len(kinds)]
 
 
-def parse_flags(parser: OneSentence, arguments: list[str], known: Collection[str]) -> tuple:
-    """The dataclasses of ``parser`` from ``arguments``; raises `UserError` for a flag that is not ``known``."""
+def parse_flags(parser: Any, arguments: list[str], known: Collection[str]) -> tuple:
+    """The dataclasses of ``parser``, an `HfArgumentParser` with `OneSentence`, from ``arguments``.
+
+    Raises `UserError` for a flag that is not ``known``.
+    """
     try:
         *parsed, unknown = parser.parse_args_into_dataclasses(
             arguments, return_remaining_strings=True, look_for_args_file=False

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from common.errors import UserError
 from intrinsic.base import LEVELS, Bonus
@@ -65,8 +66,8 @@ def _whole_name(name: str) -> str:
     return prefix + ALIASES.get(name.removeprefix(prefix), name.removeprefix(prefix))
 
 
-def bonus_class(name: str) -> type[Bonus]:
-    """The class behind a registry name, or behind ``shuffle:NAME``; imports its module."""
+def bonus_class(name: str) -> Any:
+    """The class, a `Bonus`, behind a registry name, or behind ``shuffle:NAME``; imports its module."""
     return _load(_SHUFFLED if name.startswith(SHUFFLE) else REGISTRY[name])
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from intrinsic.base import Bonus
+from intrinsic.base import Bonus, Placement
 from intrinsic.parts.coin_flip import CoinFlipCounts
 from intrinsic.parts.elliptical import EllipticalCounts
 from intrinsic.parts.fusion import clipped_advantage, positive_zscore, trajectory_uncertainty
@@ -84,7 +84,7 @@ class Merci(Bonus):
     """
 
     name = "cfn"
-    placement = "advantage"
+    placement: Placement = "advantage"
     measured = "uncertainty"
     per_token_flags = {"cfn_level": "token"}
     needs = frozenset({"frozen_hidden"})

@@ -75,7 +75,7 @@ class MemoryR(Bonus):
     needs_verdict = True
     advantage_weight = 0.5
     needs = frozenset({"text_embedding"})
-    part_names = ("exploit",)
+    part_names: tuple[str, ...] = ("exploit",)
 
     def __init__(
         self,
@@ -102,9 +102,9 @@ class MemoryR(Bonus):
                 f"--exploit_keys={exploit_keys} must be from 0 to --memory_questions={max_questions}, the most that "
                 "the memory can hold."
             )
-        for flag, value, known in (("memory_read", read, READS), ("memory_gate", gate, GATES)):
-            if value not in known:
-                raise UserError(f"--{flag}={value!r} is unknown; use one of {', '.join(known)}.")
+        for flag, word, known in (("memory_read", read, READS), ("memory_gate", gate, GATES)):
+            if word not in known:
+                raise UserError(f"--{flag}={word!r} is unknown; use one of {', '.join(known)}.")
         if legacy and read != "past":
             raise UserError(
                 f"--memory_read={read} does not go with --memory_legacy=True, which stores each answer before it is "

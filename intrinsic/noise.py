@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from intrinsic.base import Bonus
+from intrinsic.base import Bonus, Placement
 from intrinsic.parts.groups import group_centred, group_generator
 from intrinsic.rollout import Rollout
 
@@ -28,7 +28,7 @@ class Noise(Bonus):
     """
 
     name = "noise"
-    placement = "advantage"
+    placement: Placement = "advantage"
 
     def __init__(self, bonus: Bonus, seed: int = 0, learns: bool = True):
         if seed < 0:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from intrinsic.base import Bonus
+from intrinsic.base import Bonus, Placement
 from intrinsic.parts.approaches import NONE, bigram_distances, clusters, cosine_distances, numbered, partition_figures
 from intrinsic.parts.groups import group_generator
 from intrinsic.parts.likelihood import mean_feature
@@ -78,7 +78,7 @@ class Rarity(Bonus):
     """
 
     name = "rarity"
-    placement = "advantage"
+    placement: Placement = "advantage"
     needs_verdict = True
     measured = "clusters"
     clipped = False  # a clipped weight would not leave the sum as it is

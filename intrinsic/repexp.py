@@ -150,9 +150,9 @@ class RepExp(Bonus):
             raise UserError(f"--repexp_lambda={ridge} must be a finite number above 0.")
         if not 0.0 < memory_decay <= 1.0:
             raise UserError(f"--repexp_memory_decay={memory_decay} must be above 0 and up to 1.")
-        for flag, value in (("repexp_dim", dim), ("repexp_seed", seed)):
-            if value < 0:
-                raise UserError(f"--{flag}={value} must be 0 or more.")
+        for flag, count in (("repexp_dim", dim), ("repexp_seed", seed)):
+            if count < 0:
+                raise UserError(f"--{flag}={count} must be 0 or more.")
         self.beta = beta
         self.ridge = ridge
         self.dim = dim

@@ -147,8 +147,10 @@ class RandomNetworkDistillation(ErrorConditionedBonus):
 
     def _new_networks(self, sizes: list[int], device) -> TokenDistillation | HiddenDistillation:
         if self.is_reference:
-            return TokenDistillation(*sizes, device, self.lr, self.weight_decay, self.seed)
-        return HiddenDistillation(*sizes, device, self.width, self.lr, self.weight_decay, self.seed)
+            vocab_size, length = sizes
+            return TokenDistillation(vocab_size, length, device, self.lr, self.weight_decay, self.seed)
+        (features,) = sizes
+        return HiddenDistillation(features, device, self.width, self.lr, self.weight_decay, self.seed)
 
     def _on(self, device: torch.device, sizes: list[int]) -> TokenDistillation | HiddenDistillation:
         """The networks, moved to ``device`` if a checkpoint put them elsewhere; new ones before the first `learn`."""

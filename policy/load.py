@@ -214,16 +214,16 @@ def save_merged(adapter: str, folder: Path, options: PolicyOptions) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def lora_base(options: PolicyOptions, folder: Path, resumes: bool) -> str:
-    """The name of what ``--lora`` trains on: ``--model_name``, or ``folder`` where that is itself an adapter.
+def lora_base(model_name: str, options: PolicyOptions, folder: Path, resumes: bool) -> str:
+    """The name of what ``--lora`` trains on: ``model_name``, or ``folder`` where that is itself an adapter.
 
     ``folder`` then gets the merged model, which the new adapter names as its base: another adapter alone would be
     exported, and loaded again, without the first. A run that ``resumes`` keeps the one it began with. To be called by
     every process.
     """
-    path = resolve(options.model_name)
+    path = resolve(model_name)
     if not options.lora or adapter_base(path) is None:
-        return options.model_name
+        return model_name
     with PartialState().main_process_first():
         if PartialState().is_main_process and not (resumes and (folder / "config.json").is_file()):
             part = folder.with_name(folder.name + ".partial")

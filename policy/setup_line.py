@@ -104,7 +104,7 @@ def _cause(shown: str | None) -> str:
 def _found(name: str, shown: str) -> str | None:
     """The version that nvidia-smi shows under ``name``."""
     match = re.search(rf"{name}(?: \w+)? Version\s*:\s*([\d.]+)", shown)
-    return match and match.group(1)
+    return match.group(1) if match else None
 
 
 def _complaint() -> str:

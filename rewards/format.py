@@ -85,7 +85,7 @@ def placed_answer(completion: str, place: AnswerPlace) -> Answer | None:
     if content is None:
         return None
     inner = [inside for start, end, inside in outer_boxes(content) if (start, end) == (0, len(content))]
-    return Answer(*(inner or [content]), repeated=False)
+    return Answer((inner or [content])[0], repeated=False)
 
 
 def is_well_formed(text: str, place: AnswerPlace = AnswerPlace.TAGS) -> bool:

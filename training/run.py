@@ -124,7 +124,7 @@ class Run:
         """Load the policy, build the trainer on it, and make the run folder, which a failed start leaves alone."""
         if warning := room_warning(self.options, self.config, self.bonuses, self.encoder):
             self._print(warning)
-        base = lora_base(self.options, self.path / "base", resumes=self.checkpoint is not None)
+        base = lora_base(self.options.model_name, self.options, self.path / "base", resumes=self.checkpoint is not None)
         policy = load_policy(base, self.options)
         self.setup = setup_of(policy, self.config.device, str(Precision.of(self.config)), sampler_of(self.config))
         self._print(str(self.setup))

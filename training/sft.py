@@ -109,7 +109,7 @@ def build_policy(options: SFTOptions, seed: int, folder: Path, resumes: bool = F
     With ``--lora`` on an adapter, ``folder`` of the run gets the merged model (see `lora_base`).
     """
     if not options.from_scratch:
-        return load_policy(lora_base(options, folder / "base", resumes), options)
+        return load_policy(lora_base(options.model_name, options, folder / "base", resumes), options)
     set_seed(seed)
     return AutoModelForCausalLM.from_config(architecture_of(options.model_name), dtype=options.weight_dtype())
 

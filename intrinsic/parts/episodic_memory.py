@@ -170,7 +170,7 @@ class EpisodicMemory:
         threshold = similarity.topk(min(k, count), dim=1).values[:, -1:]
         similarity = similarity.numpy()
         rows, slots = np.nonzero(similarity >= threshold.numpy())
-        age = (slots - self._oldest) % count
+        age: np.ndarray = (slots - self._oldest) % count
         order = np.lexsort((age, -similarity[rows, slots], rows))
         rows, slots = rows[order], slots[order]
         found: list[list[tuple[str, float]]] = [[] for _ in keys]

@@ -62,7 +62,7 @@ class MemoryBatch(NamedTuple):
 
     def row(self, index: int) -> "MemoryBatch":
         rows = slice(index, index + 1)
-        return MemoryBatch(*(field[rows] for field in self))
+        return MemoryBatch(*[field[rows] for field in self])  # type: ignore[arg-type]
 
 
 class Raw(NamedTuple):

@@ -12,9 +12,7 @@ from training.run_options import RunConfig
 from training.self_check import Scoring
 from training.trainer import IntrinsicGRPOTrainer
 
-ROWS = [
-    {"prompt": [{"role": "user", "content": f"Numbers: {n} 2 3. Target: 12."}], "points": n} for n in range(8)
-]
+ROWS = [{"prompt": [{"role": "user", "content": f"Numbers: {n} 2 3. Target: 12."}], "points": n} for n in range(8)]
 
 
 def length(completions, **columns):
