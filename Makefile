@@ -4,7 +4,7 @@ SEED ?= 0
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint format docs tiny check-vllm
+.PHONY: demo test lint format docs lighteval tiny check-vllm
 
 # Train the embedded policy on Countdown with GRPO and the Memory-R+ bonus; ten to sixteen minutes on two CPU cores.
 demo: .venv/installed
@@ -32,19 +32,25 @@ docs: .venv/installed-dev
 check-vllm: .venv/installed
 	$(BIN)/pip install --dry-run --ignore-installed --quiet --disable-pip-version-check -r requirements-vllm.txt
 
+# LightEval, for run_eval.py --backend=lighteval.
+lighteval: .venv/lighteval/installed
+
 # Train the embedded policy again from nothing.
 tiny: .venv/installed
 	$(BIN)/python -m training.tiny_policy
 
-.venv/installed: requirements.txt requirements-lighteval.txt pyproject.toml
+.venv/installed: requirements.txt pyproject.toml
 	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed and none is on \
 	the PATH; install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+.venv/lighteval/installed: requirements-lighteval.txt .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/lighteval -r requirements-lighteval.txt
 	touch $@
 
-.venv/installed-dev: requirements-dev.txt .venv/installed
+.venv/installed-dev: requirements-dev.txt .venv/lighteval/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
