@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: what pages of docs/ link to elsewhere in the repository (figures, tables, sources) is on the site too."""
+"""Hooks of mkdocs: what pages of docs/ link to elsewhere in the repository is on the site too."""
 
 import re
 from pathlib import Path, PurePosixPath

@@ -153,8 +153,8 @@ def _check(task: str, max_samples: int | None, max_new_tokens: int, batch_size: 
 def _check_overlay() -> None:
     if not (OVERLAY / "lighteval").is_dir():
         raise UserError(
-            f"LightEval is not in {str(OVERLAY)!r}; make lighteval installs it, or: {sys.executable} -m pip install --no-deps "
-            f"--target {str(OVERLAY)!r} -r requirements-lighteval.txt"
+            f"LightEval is not in {str(OVERLAY)!r}; make lighteval installs it, or: {sys.executable} -m pip install "
+            f"--no-deps --target {str(OVERLAY)!r} -r requirements-lighteval.txt"
         )
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import add_fused_lm_head
 
+from analysis.checkpoint import known_flags, saved_states
 from analysis.completions import Completion
 from common.errors import UserError
 from intrinsic import bonus_class, build_bonus, parse_names
@@ -22,8 +22,6 @@ from policy.end_tokens import reply_end_id
 from policy.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass
 from policy.load import load_policy
 from policy.padding import pad_tokens
-from training.checkpoint import load_state
-from training.trainer import STATE_NAME
 
 BATCH_SIZE = 8
 
@@ -135,22 +133,17 @@ def load_token_bonus(name: str, checkpoint: str, saved: dict[str, Any]) -> Bonus
         UserError: unknown bonus, one that has no value per token, or no state of it in ``checkpoint``.
     """
     per_token = bonus_class(*parse_names(name)).per_token_flags
-    known = {key: value for key, value in saved.items() if key in IntrinsicOptions.__dataclass_fields__}
     changed = {"use_ir": name, "ir_weight": "1.0", **per_token}
-    options = IntrinsicOptions(**(known | changed))
+    options = IntrinsicOptions(**(known_flags(saved) | changed))
     bonus = build_bonus(*options.bonus_names, options)
     if bonus.placement != "token":
         raise UserError(f"--bonus={name!r} has one value per completion, not per token; use --quantity for this run.")
-    if not (Path(checkpoint) / f"{STATE_NAME}.json").is_file():
-        raise UserError(
-            f"--model_name={checkpoint!r} holds no state of a bonus; give the checkpoint-<step> folder of a run."
-        )
-    states = load_state(Path(checkpoint), STATE_NAME)["bonuses"]
+    states = saved_states(checkpoint)
     if bonus.name not in states:
         raise UserError(
             f"{checkpoint!r} holds the state of {', '.join(states) or 'no bonus'}, not of --bonus={name!r}."
         )
-    bonus.load_state_dict(states[bonus.name]["bonus"])
+    bonus.load_state_dict(states[bonus.name])
     return bonus
 
 
