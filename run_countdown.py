@@ -3,8 +3,10 @@
 python run_countdown.py --use_ir=knn+ --seed 0
 """
 
+from cli.help import answer_help
 from common.threads import choose_threads
 
+answer_help("run_countdown.py")  # before anything large is imported
 choose_threads()  # before torch is imported
 
 from functools import partial

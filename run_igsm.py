@@ -3,8 +3,10 @@
 python run_igsm.py --model_name=outputs/sft/Qwen2.5-1.5B_injected_seed0/final --use_ir=no
 """
 
+from cli.help import answer_help
 from common.threads import choose_threads
 
+answer_help("run_igsm.py")  # before anything large is imported
 choose_threads()  # before torch is imported
 
 from functools import partial

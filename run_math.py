@@ -3,8 +3,10 @@
 python run_math.py --model_name=Qwen/Qwen2.5-0.5B-Instruct --use_ir=knn+ --k=20 --seed 0
 """
 
+from cli.help import answer_help
 from common.threads import choose_threads
 
+answer_help("run_math.py")  # before anything large is imported
 choose_threads()  # before torch is imported
 
 from functools import partial

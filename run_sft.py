@@ -3,8 +3,10 @@
 python run_sft.py --data data/injected.jsonl --model_name=Qwen/Qwen2.5-1.5B
 """
 
+from cli.help import answer_help
 from common.threads import choose_threads
 
+answer_help("run_sft.py")  # before anything large is imported
 choose_threads()  # before torch is imported
 
 import shutil

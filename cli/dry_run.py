@@ -9,7 +9,8 @@ from datasets import Dataset
 from packaging.requirements import Requirement
 from transformers import AutoModelForCausalLM
 
-from cli.help import OTHER, grouped, shown
+from cli.help import OTHER, shown
+from cli.help_flags import grouped
 from cli.parse import SHADOWED
 from policy.end_tokens import described_end_tokens
 from policy.load import architecture_of, generation_config_of, load_tokenizer

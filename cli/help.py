@@ -1,22 +1,30 @@
-"""The groups that ``--help`` and ``--dry_run`` show the flags in: those of the pipeline, in its order."""
+"""``--help``: the flags of a script in the groups of the pipeline, printed before anything large is imported.
 
+What a page says comes from the dataclasses of the flags, whose import takes seconds. So each page is kept in
+``cli/pages/`` with digests of the files that it was made of, and is made again where one of them has changed.
+"""
+
+import json
 import shutil
+import sys
 from argparse import ArgumentParser, HelpFormatter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
 from enum import Enum
 from functools import partial
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import NoneType
-from typing import Any, get_args
+from typing import Any
 
-from trl import GRPOConfig
+from common.config_file import check_keys, preset_names, read_config
+from common.errors import UserError
+from common.yaml_flags import as_defaults, read_mapping
 
-from common.config_file import preset_names
-from intrinsic.flags.owners import is_for
-from intrinsic.options import IntrinsicOptions
-from policy.options import PolicyOptions
-from training.run_name import NAME_RULE
-
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = Path(__file__).parent / "pages"
+PACKAGES = ("transformers", "trl")  # whose own flags a page shows
 TASK, POLICY, BONUSES = "task and data", "policy", "bonuses"
 OTHER = "other flags of TRL and transformers"
 # Flags by group, in the order they are shown in; `group_of` places those that stand in no line.
@@ -36,41 +44,139 @@ _NAMED = {
     "save_steps keep_checkpoints resume stop_on_collapse dry_run",
 }
 GROUPS = tuple(_NAMED)
-_GROUP_OF = {name: group for group, names in _NAMED.items() for name in names.split()}
+GROUP_OF = {name: group for group, names in _NAMED.items() for name in names.split()}
 _WIDTH = 120
+_HELP = ("-h", "--help", "--help_all", "--help-all")
+_TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list, dict, NoneType)}
 
 
-def group_of(name: str, kind: type) -> str:
-    """The group of the flag ``name``, a field of the dataclass ``kind``: one of `GROUPS`, or `OTHER`."""
-    if name in _GROUP_OF:
-        return _GROUP_OF[name]
-    for base, group in ((PolicyOptions, POLICY), (IntrinsicOptions, BONUSES), (GRPOConfig, OTHER)):
-        if issubclass(kind, base):
-            return group
-    return TASK
+@dataclass(frozen=True)
+class FlagHelp:
+    """A flag as a page shows it.
+
+    Attributes:
+        owners: the bonuses it is for; none for one that every run has.
+        kinds, item, empty: what it takes in a YAML file, see `common.yaml_flags.Flag`: names of types, that of a list's
+            items, and whether its default is the empty text.
+    """
+
+    name: str
+    group: str
+    help: str
+    default: str
+    metavar: str
+    owners: list[str]
+    kinds: list[str]
+    item: str
+    empty: bool
 
 
-def grouped(types: Sequence[type], hidden: Collection[str] = ()) -> dict[str, list[tuple[Field, type]]]:
-    """The flags of the dataclasses ``types``, each with its class, by group; those in ``hidden`` are left out."""
-    groups = {group: [] for group in (*GROUPS, OTHER)}
-    for kind in types:
-        for field in fields(kind):
-            if field.init and field.name not in hidden:
-                groups[group_of(field.name, kind)].append((field, kind))
-    rank = {name: place for place, name in enumerate(_GROUP_OF)}
-    for flags in groups.values():
-        flags.sort(key=lambda flag: rank.get(flag[0].name, len(rank)))
-    return groups
+@dataclass(frozen=True)
+class Page:
+    """All that ``--help`` of a script says.
+
+    Attributes:
+        task: whose files in configs/ hold the script's own defaults; "" for none.
+        embedded: the name of the embedded policy. aliases: of bonuses. rule: how a run is named.
+        hidden: flags of TRL that are not shown -> what sets them.
+        sources, packages: digest of each file, and version of each package, that the page was made of.
+    """
+
+    script: str
+    task: str
+    embedded: str
+    aliases: dict[str, str]
+    rule: str
+    hidden: dict[str, str]
+    flags: list[FlagHelp]
+    sources: dict[str, str]
+    packages: dict[str, str]
+
+    def save(self) -> None:
+        """Keep the page for next time, where the folder can be written."""
+        try:
+            PAGES.mkdir(exist_ok=True)
+            text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+            (PAGES / f"{Path(self.script).stem}.json").write_text(text, encoding="utf-8")
+        except OSError:
+            return
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing that it was made of has changed since."""
+        try:
+            packages = {name: version(name) for name in self.packages}
+        except PackageNotFoundError:
+            return False
+        return packages == self.packages and all(digest(ROOT / name) == kept for name, kept in self.sources.items())
 
 
-def help_text(
-    script: str,
-    types: Sequence[type],
-    defaults: Mapping[str, Any],
-    everything: bool,
-    hidden: Collection[str] = (),
-    bonuses: Collection[str] = (),
-) -> str:
+def digest(file: Path) -> str:
+    """Of the bytes of ``file``; empty where it is not there."""
+    return sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
+
+
+def load_page(script: str) -> Page | None:
+    """The page kept for ``script`` where it is fresh, else None."""
+    file = PAGES / f"{Path(script).stem}.json"
+    if not file.is_file():
+        return None
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    page = Page(**saved | {"flags": [FlagHelp(**flag) for flag in saved["flags"]]})
+    return page if page.is_fresh else None
+
+
+def answer_help(script: str) -> None:
+    """Print the page of ``script`` and exit, if the command line asks for it and a fresh one is kept.
+
+    Else it is for the parser of all flags to print it, or to say what is wrong with the other flags.
+    """
+    if not set(_HELP) & set(sys.argv[1:]):
+        return
+    page = load_page(script)
+    if page is None:
+        return
+    try:
+        text = page_text(page, sys.argv[1:])
+    except UserError:
+        return
+    print(text)
+    sys.exit(0)
+
+
+def page_text(page: Page, arguments: list[str]) -> str:
+    """The text of ``page`` for a command line: with the defaults and bonuses that it names.
+
+    Raises `UserError` for a file of flags that cannot be read.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("config", "model_name", "use_ir"):
+        parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}")
+    asked, _ = parser.parse_known_args(arguments)
+    known = {flag.name: _Known(flag) for flag in page.flags}
+    from_file = read_config(asked.config, page.script) if asked.config else {}
+    check_keys(from_file, known, page.hidden, asked.config)
+    defaults = as_defaults(from_file, known, asked.config or "")
+    if page.task:
+        policy = asked.model_name or defaults.get("model_name", page.embedded)
+        own = ROOT / "configs" / f"{page.task}{'_tiny' if policy == page.embedded else ''}.yaml"
+        defaults = as_defaults(read_mapping(own), known, own) | defaults
+    use_ir = asked.use_ir or defaults.get("use_ir", "no")
+    names = {page.aliases.get(name, name) for part in use_ir.split(",") for name in part.strip().split(":")}
+    everything = bool({"--help_all", "--help-all"} & set(arguments))
+    return format_page(page, defaults, everything, names)
+
+
+class _Known:
+    """A flag of a page, for `common.yaml_flags.as_defaults`."""
+
+    def __init__(self, flag: FlagHelp):
+        self.kinds = {_TYPES[name] for name in flag.kinds}
+        self.item = _TYPES.get(flag.item)
+        self.default = "" if flag.empty else None
+
+
+def format_page(page: Page, defaults: Mapping[str, Any], everything: bool, bonuses: Collection[str] = ()) -> str:
     """What ``--help`` prints: flags with their sentences and defaults, by group.
 
     The group `OTHER`, and flags of other bonuses than ``bonuses``, only if ``everything``. ``defaults``: values that
@@ -78,11 +184,11 @@ def help_text(
     """
     width = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
     parser = ArgumentParser(
-        prog=f"python {script}",
-        usage=f"python {script} [--config FILE] [--flag value ...]",
+        prog=f"python {page.script}",
+        usage=f"python {page.script} [--config FILE] [--flag value ...]",
         description="Defaults are those for the policy and the --config file named on this command line.",
         formatter_class=partial(HelpFormatter, width=width, max_help_position=28),
-        epilog=f"Run folder: outputs/<task>/<run name>, the run name being {NAME_RULE}. --run_name gives another name, "
+        epilog=f"Run folder: outputs/<task>/<run name>, the run name being {page.rule}. --run_name gives another name, "
         "--output_dir another folder.",
         add_help=False,
     )
@@ -96,25 +202,16 @@ def help_text(
         ),
     )
     script_flags.add_argument("-h", "--help", action="store_true", help="Print this, with the defaults in force.")
-    groups = grouped(types, hidden)
-    if not everything:
-        del groups[OTHER]
-        groups[BONUSES] = [(field, kind) for field, kind in groups[BONUSES] if is_for(field, bonuses)]
     script_flags.add_argument("--help_all", action="store_true", help=f"The same, flags of all bonuses, and {OTHER}.")
-    for title, flags in groups.items():
+    for title in GROUPS if not everything else (*GROUPS, OTHER):
         note = None if everything or title != BONUSES else "A bonus that --use_ir names shows its flags too."
         group = parser.add_argument_group(title, note)
-        for field, _ in flags:
-            text = f"{field.metadata['help']} [{shown(defaults.get(field.name, default_of(field)))}]"
-            group.add_argument(f"--{field.name}", metavar=_metavar(field.type), help=_escape(text))
+        for flag in page.flags:
+            if flag.group != title or not (everything or not flag.owners or set(flag.owners) & set(bonuses)):
+                continue
+            default = shown(defaults[flag.name]) if flag.name in defaults else flag.default
+            group.add_argument(f"--{flag.name}", metavar=flag.metavar, help=_escape(f"{flag.help} [{default}]"))
     return parser.format_help()
-
-
-def default_of(field: Field) -> Any:
-    """The default of a dataclass field; None for one without."""
-    if field.default is not MISSING:
-        return field.default
-    return None if field.default_factory is MISSING else field.default_factory()
 
 
 def shown(value: Any) -> str:
@@ -126,11 +223,6 @@ def shown(value: Any) -> str:
     if isinstance(value, Enum):
         return str(value.value)
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _metavar(kind: Any) -> str:
-    names = [getattr(part, "__name__", "value") for part in get_args(kind) or (kind,) if part is not NoneType]
-    return {"bool": "BOOL", "int": "INT", "float": "FLOAT"}.get(names[0], "TEXT") if len(names) == 1 else "VALUE"
 
 
 def _escape(text: str) -> str:

@@ -4,17 +4,18 @@ import sys
 import warnings
 from argparse import Namespace
 from pathlib import Path
+from typing import NoReturn
 
 import datasets
 import transformers
 from trl import TrlParser
 
-from cli.help import help_text
+from cli.help import Page, page_text
+from cli.help_flags import page_of
 from common.config_file import changed_flags, check_keys, overridden, read_config
 from common.errors import UserError
 from common.flags import OneSentence, parse_flags, typed_value
 from common.yaml_flags import as_defaults, flags_of, read_mapping
-from intrinsic import ALIASES
 from intrinsic.options import IntrinsicOptions
 from policy.load import is_embedded
 from policy.options import EMBEDDED_NAME
@@ -43,6 +44,8 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
     script, arguments = script_flags(sys.argv[1:])
     refuse_shadowed_flags(arguments, SHADOWED)
     types = (task_options, intrinsic, RunOptions, RunConfig)
+    if script.help or script.help_all:
+        print_help(page_of(f"run_{task}.py", types, SHADOWED, task))
     file_flags = read_config(script.config, f"run_{task}.py") if script.config else {}
     parser = FlagParser(types, allow_abbrev=False, add_help=False)
     known = flags_of(types)
@@ -52,12 +55,6 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
     own = CONFIGS / f"{task}{'_tiny' if is_embedded(policy) else ''}.yaml"
     defaults = as_defaults(read_mapping(own), known, own) | from_file
     parser.set_defaults_with_config(**defaults)
-    if script.help or script.help_all:
-        hidden = {flag.removeprefix("--") for flag in SHADOWED}
-        asked = typed_value("use_ir", arguments, defaults.get("use_ir", "no"))
-        bonuses = {ALIASES.get(name, name) for part in asked.split(",") for name in part.strip().split(":")}
-        print(help_text(f"run_{task}.py", types, defaults, script.help_all, hidden, bonuses))
-        sys.exit(0)
     parsed = parse_flags(parser, arguments, known)
     parsed[1].check_task(task)
     options, config = parsed[2:]
@@ -68,6 +65,13 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
         for line in overridden(changed, file_flags, script.config):
             print(line)
     return parsed
+
+
+def print_help(page: Page) -> NoReturn:
+    """Print ``page`` for this command line, keep it, and exit."""
+    print(page_text(page, sys.argv[1:]))
+    page.save()
+    sys.exit(0)
 
 
 class FlagParser(OneSentence, TrlParser):

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from cli.help import help_text
-from cli.parse import FlagParser, quiet_libraries, refuse_shadowed_flags, script_flags
+from cli.help_flags import page_of
+from cli.parse import FlagParser, print_help, quiet_libraries, refuse_shadowed_flags, script_flags
 from common.config_file import changed_flags, check_keys, read_config
 from common.flags import parse_flags
 from common.yaml_flags import as_defaults, flags_of
@@ -21,16 +21,14 @@ def parse_sft_options(script: str) -> tuple[SFTOptions, SFTRunConfig]:
     flags, arguments = script_flags(sys.argv[1:])
     refuse_shadowed_flags(arguments, SHADOWED)
     types = (SFTOptions, SFTRunConfig)
+    if flags.help or flags.help_all:
+        print_help(page_of(script, types, SHADOWED))
     known = flags_of(types)
     file_flags = read_config(flags.config, script) if flags.config else {}
     check_keys(file_flags, known, SHADOWED, flags.config)
     defaults = as_defaults(file_flags, known, flags.config)
     parser = FlagParser(types, allow_abbrev=False, add_help=False)
     parser.set_defaults_with_config(**defaults)
-    if flags.help or flags.help_all:
-        hidden = {flag.removeprefix("--") for flag in SHADOWED}
-        print(help_text(script, types, defaults, flags.help_all, hidden))
-        sys.exit(0)
     options, config = parse_flags(parser, arguments, known)
     if config.output_dir is None:
         changed = {flag: value for flag, (_, value) in changed_flags(parser, arguments).items() if flag != "data"}

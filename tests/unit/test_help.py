@@ -1,23 +1,30 @@
 """Help: every flag has a sentence, stands in one group of the pipeline, and shows the default that is in force."""
 
 import re
+import subprocess
 import sys
 from dataclasses import dataclass, field, fields
 
 import pytest
 from trl import GRPOConfig
 
-from cli.help import _GROUP_OF, GROUPS, OTHER, grouped, help_text, shown
+from cli.help import GROUP_OF, GROUPS, OTHER, Page, answer_help, format_page, load_page, shown
+from cli.help_flags import grouped, page_of
 from cli.parse import SHADOWED, parse_options
+from cli.parse_sft import SHADOWED as SFT_SHADOWED
 from common.config_file import PRESETS, preset_names
 from intrinsic.flags.owners import owners
 from intrinsic.options import BonusFlags, IntrinsicOptions, MathIntrinsicOptions
 from tasks.countdown.options import CountdownOptions
+from tasks.igsm.options import IGSMOptions
 from tasks.math.options import GSM8KOptions, NuminaOptions
+from tests.processes import ROOT
 from training.run_options import RunConfig, RunOptions
+from training.sft import SFTOptions, SFTRunConfig
 
 SCRIPTS = {
     "countdown": (CountdownOptions, IntrinsicOptions),
+    "igsm": (IGSMOptions, IntrinsicOptions),
     "gsm8k": (GSM8KOptions, MathIntrinsicOptions),
     "math": (NuminaOptions, MathIntrinsicOptions),
 }
@@ -32,6 +39,7 @@ def printed(task, monkeypatch, capsys, *flags):
     """What the script prints for ``flags``, which must end it with exit code 0."""
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(sys, "argv", [f"run_{task}.py", *flags])
+    monkeypatch.setattr(Page, "save", lambda page: None)
     with pytest.raises(SystemExit) as end:
         parse_options(task, *SCRIPTS[task])
     assert not end.value.code
@@ -108,7 +116,7 @@ def test_a_flag_stands_where_the_pipeline_uses_it():
 
 def test_the_grouping_names_only_flags_that_exist():
     known = {item.name for task in SCRIPTS for kind in types_of(task) for item in fields(kind)}
-    assert set(_GROUP_OF) <= known
+    assert set(GROUP_OF) <= known
 
 
 def test_help_shows_the_defaults_of_the_policy_and_preset_on_the_command_line(monkeypatch, capsys):
@@ -131,7 +139,7 @@ def test_percent_signs_and_line_breaks_of_a_sentence_do_no_harm():
     class Options:
         share: float | None = field(default=None, metadata={"help": "Share in %(default)s\n   of 100 %."})
 
-    text = help_text("run_x.py", (Options,), {"share": 5.0}, everything=False)
+    text = format_page(page_of("run_x.py", (Options,), {}), {"share": 5.0}, everything=False)
     assert re.search(r"--share FLOAT +Share in %\(default\)s of 100 %. \[5.0\]$", text, re.MULTILINE)
 
 
@@ -140,3 +148,42 @@ def test_percent_signs_and_line_breaks_of_a_sentence_do_no_harm():
 )
 def test_values_are_shown_as_they_are_typed(value, text):
     assert shown(value) == text
+
+
+def kept_and_made():
+    """(name of the script, page made of its flags now)."""
+    for task in SCRIPTS:
+        yield f"run_{task}.py", page_of(f"run_{task}.py", types_of(task), SHADOWED, task)
+    yield "run_sft.py", page_of("run_sft.py", (SFTOptions, SFTRunConfig), SFT_SHADOWED)
+
+
+@pytest.mark.parametrize(("script", "made"), kept_and_made(), ids=lambda value: value if isinstance(value, str) else "")
+def test_the_page_that_is_kept_is_the_one_that_the_flags_make(script, made):
+    assert load_page(script) == made, f"make it again: python {script} --help, and commit cli/pages/"
+
+
+def test_a_kept_page_prints_what_the_parser_of_all_flags_prints(monkeypatch, capsys):
+    for flags in (["--help", "--use_ir=memoryr"], ["--help_all", f"--config={PRESETS / 'imentor_countdown_4.yaml'}"]):
+        slow = printed("countdown", monkeypatch, capsys, *flags)
+        with pytest.raises(SystemExit) as end:
+            answer_help("run_countdown.py")
+        assert not end.value.code and capsys.readouterr().out == slow
+
+
+@pytest.mark.parametrize(
+    "flags", [["--use_ir=no"], ["--help", "--config=nowhere.yaml"], ["--help"]], ids=["no help", "bad file", "stale"]
+)
+def test_what_a_kept_page_cannot_answer_is_left_to_the_parser(flags, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["run_countdown.py", *flags])
+    if flags == ["--help"]:
+        monkeypatch.setattr("cli.help.digest", lambda file: "changed")
+    answer_help("run_countdown.py")
+    assert capsys.readouterr().out == ""
+
+
+def test_help_imports_nothing_large():
+    code = "import sys; sys.argv = ['run_countdown.py', '--help']; import run_countdown"
+    names = "import atexit, sys; atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr)); "
+    ended = subprocess.run([sys.executable, "-c", names + code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--use_ir TEXT" in ended.stdout
+    assert not {"torch", "transformers", "trl", "numpy", "datasets"} & set(ended.stderr.split())

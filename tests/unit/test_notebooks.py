@@ -49,4 +49,6 @@ def test_a_notebook_has_its_outputs_and_none_of_the_machine_it_ran_on(path):
     assert any(cell["outputs"] for cell in cells)
     kinds = {output["output_type"] for cell in cells for output in cell["outputs"]}
     assert "error" not in kinds
-    assert not any(place in path.read_text(encoding="utf-8") for place in ("/home/", "/Users/", "/root", "site-packages"))
+    assert not any(
+        place in path.read_text(encoding="utf-8") for place in ("/home/", "/Users/", "/root", "site-packages")
+    )
