@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: toy rollouts, a stub encoder, a random policy and trainers built on it."""
 
+import gc
 import hashlib
 import importlib
 import os
@@ -75,6 +76,16 @@ def make_rollout(
         encode=fields.pop("encode", stub_encode),
         **fields,
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_objects():
+    """Lets the garbage collector pass over all that is there when a module of tests begins, imports above all.
+
+    A run collects garbage several times, and walking a million objects of torch and transformers takes most of its time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
