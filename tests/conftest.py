@@ -82,7 +82,7 @@ def make_rollout(
 def forgotten_objects():
     """Lets the garbage collector pass over all that is there when a module of tests begins, imports above all.
 
-    A run collects garbage several times, and walking a million objects of torch and transformers takes most of its time.
+    A run collects garbage several times, and walking a million objects of torch and transformers takes half its time.
     """
     gc.collect()
     gc.freeze()
