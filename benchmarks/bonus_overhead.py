@@ -133,7 +133,7 @@ def measure(options: Options, bonus: str) -> dict[str, float]:
         encode = None
         if "text_embedding" in bonuses.needs:
             autocast = Precision.of(config).autocast
-            encode = build_encoder(intrinsic.parts.encoder, policy, tokenizer, config.device, autocast)
+            encode = build_encoder(intrinsic.encoder, policy, tokenizer, config.device, autocast)
         trainer = IntrinsicGRPOTrainer(
             policy,
             args=config,

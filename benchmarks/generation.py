@@ -166,7 +166,7 @@ def measure(options: Options, sampler: str) -> dict[str, float]:
             processing_class=tokenizer,
             peft_config=policy_options.lora_config(),
             bonuses=bonuses,
-            encode=build_encoder(intrinsic.parts.encoder) if "text_embedding" in bonuses.needs else None,
+            encode=build_encoder(intrinsic.encoder) if "text_embedding" in bonuses.needs else None,
             callbacks=[split],
         )
         split.watch(trainer)

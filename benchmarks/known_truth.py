@@ -232,7 +232,7 @@ def run_trials(options: Options, intrinsic: IntrinsicOptions, records: Records) 
 
     Returns how many trials are still without a record.
     """
-    world, encode = None, CachedEncoder(intrinsic.parts.encoder)
+    world, encode = None, CachedEncoder(intrinsic.encoder)
     for seed in range(options.seeds):
         with records.claim(seed) as is_ours:
             rows = [row for row in options.rows if is_ours and not records.has(row, seed)]

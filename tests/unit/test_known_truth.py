@@ -40,14 +40,14 @@ def trial(world, policy, name="no", seed=0, level=LEVELS[0], **settings):
     options = Options(problems=2, **{"steps": 5, "seeds": 2, "bonuses": name} | settings)
     intrinsic = IntrinsicOptions(**SETTINGS)
     bonuses = pipeline_of(Row(name, level), intrinsic)
-    return Trial(world, policy, bonuses, options, seed, CachedEncoder(intrinsic.parts.encoder))
+    return Trial(world, policy, bonuses, options, seed, CachedEncoder(intrinsic.encoder))
 
 
 def test_every_problem_has_exactly_two_strategies():
     problems = find_problems(8)
     assert len({problem.question for problem in problems}) == 8
     for problem in problems:
-        assert strategies(problem.numbers, problem.target) == {problem.common, problem.rare}
+        assert strategies(problem.numbers)[problem.target] == {problem.common, problem.rare}
 
 
 def test_texts_say_what_their_tokens_stand_for():
