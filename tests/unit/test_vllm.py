@@ -12,8 +12,8 @@ from common.errors import UserError
 from intrinsic import REGISTRY
 from policy.features import FROZEN_FEATURES
 from policy.load import load_policy, load_tokenizer
+from tests.compare import assert_same_bits
 from tests.equivalence.cases import CASES
-from tests.equivalence.compare import assert_same_bits
 from tests.equivalence.scripted import build, weights_of
 from tests.vllm_stub import Client, engine_of, own_environment, standing_in
 
