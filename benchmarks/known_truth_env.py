@@ -6,9 +6,10 @@ expression. A recurrent network over these tokens starts where one strategy is c
 7^5 texts of a problem can be enumerated, what it would do is computed, not estimated.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 
 import torch
 from torch import Tensor, nn
@@ -64,28 +65,27 @@ def _step(text: str, expression: str) -> str:
         return f"{text} is undefined"
 
 
-def strategies(numbers: tuple[int, int, int], target: int) -> set[str]:
-    """The operation pairs with which some order of ``numbers`` gives ``target``."""
-    found = set()
+def strategies(numbers: tuple[int, int, int]) -> dict[int, set[str]]:
+    """Every whole number that some order of ``numbers`` gives -> the operation pairs that it takes."""
+    found = defaultdict(set)
     for order, (first, second) in product(permutations(numbers), product(OPERATIONS, repeat=2)):
         try:
             value, _ = evaluate_expression(f"({order[0]}{first}{order[1]}){second}{order[2]}")
         except ZeroDivisorError:
             continue
-        if value == target:
-            found.add(first + second)
+        if value.denominator == 1:
+            found[int(value)].add(first + second)
     return found
 
 
 def find_problems(count: int) -> list[Problem]:
     """``count`` problems with two strategies, spread evenly over all with numbers 2 to 9 and targets 10 to 99."""
     found = []
-    for numbers in product(range(2, 10), repeat=3):
-        if len(set(numbers)) < 3 or list(numbers) != sorted(numbers):
-            continue
-        for target in range(10, 100):
-            pairs = sorted(strategies(numbers, target), key=lambda pair: [OPERATIONS.index(op) for op in pair])
-            if len(pairs) == 2:
+    for numbers in combinations(range(2, 10), 3):
+        reached = strategies(numbers)
+        for target in sorted(reached.keys() & set(range(10, 100))):
+            if len(reached[target]) == 2:
+                pairs = sorted(reached[target], key=lambda pair: [OPERATIONS.index(op) for op in pair])
                 found.append(Problem(numbers, target, *pairs))
     return found[:: len(found) // count][:count]
 

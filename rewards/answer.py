@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from common.errors import UserError
-from rewards.boxes import boxed_contents, last_box
+from rewards.boxes import complete_boxes, last_box
 from rewards.format import CUT, AnswerPlace, cut_thinking, is_well_formed, last_answer, placed_answer
 from rewards.grade import Grade
 from rewards.number import (
@@ -101,7 +101,7 @@ def _is_free(match: re.Match) -> bool:
 
 def has_latex(text: str) -> bool:
     """Whether ``text`` holds a LaTeX environment (an inline one stands on one line) or a box."""
-    return bool(math_spans(text) or boxed_contents(text))
+    return bool(math_spans(text) or complete_boxes(text))
 
 
 def stated_answer(text: str) -> str | None:
@@ -113,10 +113,11 @@ def stated_answer(text: str) -> str | None:
     for match in list(STATEMENT.finditer(text))[-MAX_STATEMENTS:][::-1]:
         rest = _ANNOTATION.sub("", text[match.end() : match.end() + MAX_LENGTH])
         rest = plain_numbers(plain_characters(rest)).lstrip(_MARKUP)
-        starts = [*math_spans(rest)[:1], *boxed_contents(rest)[:1]]
-        for start, _, content in starts:
-            if start == 0:
-                return content
+        formula, box = math_spans(rest)[:1], complete_boxes(rest)[:1]
+        if formula and formula[0][0] == 0:
+            return formula[0][2]
+        if box and box[0].start == 0:
+            return box[0].content(rest)
         number = _FREE_FRACTION.match(rest) or _FREE_NUMBER.match(rest)
         if number and _is_free(number):
             return _calculated(rest) if _GOES_ON.match(rest, number.end()) else number[0]

@@ -84,7 +84,7 @@ def placed_answer(completion: str, place: AnswerPlace) -> Answer | None:
     content = last_outer_box(outside)
     if content is None:
         return None
-    inner = [inside for start, end, inside in outer_boxes(content) if (start, end) == (0, len(content))]
+    inner = [box.content(content) for box in outer_boxes(content) if (box.start, box.end) == (0, len(content))]
     return Answer((inner or [content])[0], repeated=False)
 
 
@@ -105,7 +105,7 @@ def _is_boxed(text: str) -> bool:
     boxes = outer_boxes(outside)
     if len(boxes) != 1:
         return False
-    _, *lines = outside[boxes[0][1] :].split("\n")
+    _, *lines = outside[boxes[0].end :].split("\n")
     return all(line.strip() in _FORMULA_ENDS for line in lines)
 
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from common.errors import UserError
 from rewards.answer import grade_answer, last_block, last_hashes, last_number, stated_answer
-from rewards.boxes import boxed_contents
+from rewards.boxes import complete_boxes
 from rewards.format import AnswerPlace
 from rewards.grade import Grade
 from rewards.latex_reading import (
@@ -38,12 +38,12 @@ _WORD = re.compile(r"\\(?:text|mathrm|mbox)|(?<![\\A-Za-z])[A-Za-z]{2,}")
 def last_boxes(text: str) -> str | None:
     """Contents of the last box and of those joined to it by nothing but commas, "and" or "or", as one list."""
     contents, border = [], None
-    for start, end, content in reversed(boxed_contents(text)):
-        if border is not None and end > border:
+    for box in reversed(complete_boxes(text)):
+        if border is not None and box.end > border:
             continue
-        if border is not None and not _BETWEEN_BOXES.fullmatch(text, end, border):
+        if border is not None and not _BETWEEN_BOXES.fullmatch(text, box.end, border):
             break
-        border = start
+        border, content = box.start, box.content(text)
         if content not in contents:
             contents.append(content)
     return ",".join(reversed(contents)) if contents else None

@@ -1,6 +1,6 @@
 """Fixtures shared by all tests: toy rollouts, a stub encoder, a random policy and trainers built on it."""
 
-import hashlib
+import gc
 import importlib
 import os
 import sys
@@ -14,11 +14,10 @@ from common.threads import choose_threads
 choose_threads()  # before torch is imported
 
 import pytest
-import torch
 from datasets import Dataset
 from transformers import set_seed
 
-from intrinsic.rollout import Rollout
+from tests.toys import TRAINER, make_rollout, stub_encode
 
 
 def pytest_addoption(parser):
@@ -30,51 +29,14 @@ def pytest_addoption(parser):
     )
 
 
-def stub_encode(texts: list[str]) -> torch.Tensor:
-    """Unit vectors in R^8 that depend on the text alone."""
-    vectors = []
-    for text in texts:
-        seed = int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).digest(), "big")
-        vectors.append(torch.randn(8, generator=torch.Generator().manual_seed(seed)))
-    return torch.nn.functional.normalize(torch.stack(vectors), dim=1)
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_objects():
+    """Lets the garbage collector pass over all that is there when a module of tests begins, imports above all.
 
-
-def make_rollout(
-    completions, correct, questions=None, num_generations=None, step=10, max_steps=20, **fields
-) -> Rollout:
-    """A rollout of text completions with random token-level features of width 6."""
-    size, length = len(completions), 6
-    generator = torch.Generator().manual_seed(len("".join(completions)))
-    lengths = torch.tensor([min(length, len(text)) for text in completions])
-    mask = torch.arange(length)[None] < lengths[:, None]
-    features = {
-        "hidden": torch.randn(size, length, 6, generator=generator) * mask[..., None],
-        "logps": -torch.rand(size, length, generator=generator) * mask,
-        "self_certainty": torch.rand(size, length, generator=generator) * mask,
-        "entropy": torch.rand(size, length, generator=generator) * mask,
-        "frozen_hidden": torch.randn(size, length, 6, generator=generator) * mask[..., None],
-        "frozen_self_certainty": torch.rand(size, length, generator=generator) * mask,
-    }
-    counts = lengths.clamp(min=1)[:, None]
-    features["mean_hidden"] = features["hidden"].sum(dim=1) / counts
-    features["frozen_mean_hidden"] = features["frozen_hidden"].sum(dim=1) / counts
-    return Rollout(
-        questions=list(questions or ["one question"] * size),
-        completions=list(completions),
-        correct=torch.tensor(correct, dtype=torch.float32),
-        rewards=torch.tensor(correct, dtype=torch.float32),
-        num_generations=num_generations or size,
-        step=step,
-        max_steps=max_steps,
-        completion_mask=mask,
-        completion_ids=torch.randint(5, 50, (size, length), generator=generator) * mask,
-        prompt_ids=torch.randint(5, 50, (size, 3), generator=generator),
-        prompt_mask=torch.ones(size, 3, dtype=torch.bool),
-        vocab_size=50,
-        features=features,
-        encode=fields.pop("encode", stub_encode),
-        **fields,
-    )
+    A run collects garbage several times, and walking a million objects of torch and transformers takes half its time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -154,22 +116,8 @@ def trainer_factory(tokenizer, random_policy, tmp_path):
         match_mass=False,
         **overrides,
     ):
-        settings = {
-            "output_dir": str(tmp_path / "run"),
-            "per_device_train_batch_size": 8,
-            "num_generations": 4,
-            "max_completion_length": 8,
-            "max_steps": 2,
-            "learning_rate": 1e-3,
-            "bf16": False,
-            "gradient_checkpointing": False,
-            "use_cpu": True,
-            "report_to": "none",
-            "save_strategy": "no",
-            "logging_steps": 1,
-            "disable_tqdm": True,
-            "seed": 0,
-        } | overrides
+        size = {"output_dir": str(tmp_path / "run"), "per_device_train_batch_size": 8}
+        settings = TRAINER | size | overrides
         rows = Dataset.from_list([{"prompt": [{"role": "user", "content": f"Numbers: {n}."}]} for n in range(16)])
         return IntrinsicGRPOTrainer(
             model=policy or random_policy,

@@ -5,6 +5,7 @@ imports of the server can hide a missing one, all forks of a server share a hash
 are read at import are those of pytest.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -117,6 +118,7 @@ def train(flags: list[str], log: Path, **settings) -> tuple[int, str]:
 def _run(arguments: list[str], files, cwd: Path, connection: Connection, prepare, max_file_size: int | None) -> None:
     import torch
 
+    gc.freeze()  # walking what the server has imported would take longer than a toy run, and copy its pages
     for path, descriptor in zip(files, (1, 2), strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), descriptor)
     os.chdir(cwd)

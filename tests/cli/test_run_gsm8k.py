@@ -99,18 +99,6 @@ def test_lora_run_ends_with_adapter_and_merged_model(lora_run):
         assert not torch.equal(merged(ids).logits, load_policy("tiny")(ids).logits)
 
 
-def test_two_processes_share_the_evaluation(problems, tmp_path):
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    flags = [*TOY, "--data", str(problems), "--use_ir=knn", "--do_eval", "1", "--eval_steps", "1"]
-    result = run_python(*launch, ROOT / "run_gsm8k.py", *flags, "--output_dir", tmp_path)
-    report = json.loads((tmp_path / "eval" / "step_000001.json").read_text())
-    sampled = [record["id"] for record in report["records"] if record["pass"] == "sampled"]
-    assert sampled == [0, 1, 2, 3] and report["metrics"]["accuracy"]["n"] == 4
-    assert result.stdout.count("validation at step 0") == 1 and (tmp_path / "best" / "held_out.json").exists()
-    completions = pd.read_parquet(next((tmp_path / "completions").glob("*.parquet")))
-    assert len(completions) == 2 * 2 * 4  # processes x prompts x generations
-
-
 def test_latex_answers_train_through_run_math(tmp_path):
     rows = [{"problem": f"What is {n}/7?", "solution": f"It is \\boxed{{\\frac{{{n}}}{{7}}}}."} for n in range(1, 31)]
     data = tmp_path / "rows.jsonl"

@@ -27,7 +27,7 @@ from training.run_options import RunConfig, RunOptions
 
 FILES = {"ddp": "MULTI_GPU", "fsdp": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
 TOY = ["--gc", "1", "--num_generations", "4", "--L", "12", "--train_problems", "64", "--logging_steps", "1"]
-TOY += ["--seed", "3", "--do_eval", "0", "--eval_problems", "8", "--save_steps", "1"]
+TOY += ["--seed", "3", "--eval_steps", "1", "--eval_samples", "1", "--eval_problems", "4", "--save_steps", "1"]
 BONUSES = ["--use_ir=knn+,sc,rnd", "--ir_weight=1,0.5,0.5", "--explore_warmup", "1", "--encoder", "policy"]
 BONUSES += ["--rnd_width", "16"]
 
@@ -58,6 +58,14 @@ def test_accelerate_launch_trains_on_two_processes(launched):
     checkpoint = folder / "checkpoint-2"
     assert is_complete(checkpoint) == (True, "")
     assert sorted(path.name for path in checkpoint.glob("rng_state*")) == ["rng_state_0.pth", "rng_state_1.pth"]
+
+
+def test_two_processes_share_the_evaluation(launched):
+    folder, result = launched
+    report = json.loads((folder / "eval" / "step_000001.json").read_text())
+    sampled = [record["id"] for record in report["records"] if record["pass"] == "sampled"]
+    assert sampled == [0, 1, 2, 3] and report["metrics"]["accuracy"]["n"] == 4
+    assert result.stdout.count("validation at step 0") == 1 and (folder / "best" / "held_out.json").exists()
 
 
 def resuming(folder, prompts):

@@ -22,11 +22,12 @@ from intrinsic import build_bonuses
 from intrinsic.options import IntrinsicOptions
 from intrinsic.pipeline import BonusPipeline
 from policy.load import load_policy, load_tokenizer
-from tests.conftest import stub_encode
 from tests.equivalence.cases import CASES
+from tests.toys import TRAINER, stub_encode
 from training.trainer import IntrinsicGRPOTrainer
 
-GROUP, PROMPTS, LENGTH, STEPS = 4, 3, 8, 2
+GROUP, LENGTH, STEPS = (TRAINER[name] for name in ("num_generations", "max_completion_length", "max_steps"))
+PROMPTS = 3
 
 
 def correctness(completions, log_extra, **kwargs):
@@ -74,22 +75,8 @@ def build(
         overrides: of `GRPOConfig`.
     """
     options = IntrinsicOptions(**flags)
-    settings = {
-        "output_dir": str(output_dir),
-        "per_device_train_batch_size": PROMPTS * GROUP,
-        "num_generations": GROUP,
-        "max_completion_length": LENGTH,
-        "max_steps": STEPS,
-        "learning_rate": 1e-3,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "use_cpu": True,
-        "report_to": "none",
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "disable_tqdm": True,
-        "seed": 0,
-    } | overrides
+    size = {"output_dir": str(output_dir), "per_device_train_batch_size": PROMPTS * GROUP}
+    settings = TRAINER | size | overrides
     rows = Dataset.from_list([{"prompt": [{"role": "user", "content": f"Numbers: {n}."}]} for n in range(7, 13)])
     return trainer_class(
         model=load_policy("tiny"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.equivalence.compare import assert_close
+from tests.compare import assert_close
 from tests.equivalence.scripted import ScriptedTrainer, build
 
 CASES = {

@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.compare import assert_same_bits
 from tests.equivalence.cases import CASES
-from tests.equivalence.compare import assert_same_bits
 from tests.equivalence.scripted import build, weights_of
 
 

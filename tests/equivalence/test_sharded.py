@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from transformers.trainer import OPTIMIZER_NAME
 
 from common.files import load_state
-from tests.equivalence.compare import assert_close, assert_same_bits
+from tests.compare import assert_close, assert_same_bits
 from tests.equivalence.scripted import build_scripted, rank_folder, run_case, weights_of
 from tests.equivalence.sharded import COMPLETIONS, SHARDED, adam_trainer, features_of
 from tests.equivalence.test_layouts import assert_same_run, digest

@@ -11,8 +11,8 @@ from evaluation.generate import Decoding
 from policy.load import load_policy
 from policy.options import PolicyOptions
 from rewards.grade import Grade
+from tests.compare import assert_close, assert_same_bits
 from tests.equivalence.cases import CASES, MODES
-from tests.equivalence.compare import assert_close, assert_same_bits
 from tests.equivalence.scripted import LENGTH, build, weights_of
 
 ADAPTER = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")

@@ -77,8 +77,11 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.fault("F23")
-@pytest.mark.parametrize("pause", [pause_in_generation, pause_in_optimiser_step])
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"])
+@pytest.mark.parametrize(
+    ("pause", "number", "exit_code"),
+    [(pause_in_generation, signal.SIGTERM, 143), (pause_in_optimiser_step, signal.SIGINT, 130)],
+    ids=["TERM in a generation", "INT in an optimiser step"],
+)
 def test_a_signal_ends_in_a_checkpoint_from_which_the_run_goes_on_as_if_never_stopped(
     pause, number, exit_code, uninterrupted, tmp_path
 ):

@@ -51,12 +51,6 @@ def close(actual, expected):
     torch.testing.assert_close(actual, torch.tensor(expected), atol=1e-5, rtol=0)
 
 
-def state_equal(first, second):
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(state_equal(first[key], second[key]) for key in first)
-    return torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
-
-
 def random_rollout(seed, groups=3, size=8, dim=12, step=10):
     """Groups of random answers; every text has one fixed random vector."""
     generator = torch.Generator().manual_seed(seed)

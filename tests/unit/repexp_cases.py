@@ -3,7 +3,7 @@
 import torch
 
 from policy.features import mean_state
-from tests.conftest import make_rollout
+from tests.toys import make_rollout
 
 PLAIN = {"beta": 1.0, "ridge": 1.0, "paid": "all"}
 

@@ -1,5 +1,7 @@
 """Where the answer stands: the prompt type decides it, for rewards, records, votes and counted answers alike."""
 
+import tracemalloc
+
 import pytest
 from datasets import Dataset
 
@@ -9,11 +11,14 @@ from evaluation.compare import regrade
 from evaluation.evaluate import record_of, summarize_records
 from evaluation.generate import Sample
 from evaluation.graders import judge_row
+from rewards.answer import has_latex
+from rewards.boxes import last_box, last_outer_box
 from rewards.correctness import CorrectnessReward
 from rewards.cosine import CosineReward
 from rewards.format import AnswerPlace, is_well_formed, placed_answer
 from rewards.graders import GRADERS
 from rewards.gsm8k import IntegerReward, gsm8k_rewards, math_rewards
+from rewards.latex import last_boxes
 from tasks.math.prompts import PROMPT_TYPES, add_prompts, place_of
 
 BOX, TAGS = AnswerPlace.BOX, AnswerPlace.TAGS
@@ -73,6 +78,21 @@ def test_nested_boxes_and_tags_take_linear_time():
     for text in (r"\boxed{" * 50_000 + "}" * 50_000, "<think>" * 50_000 + r"\boxed{5}", r"\boxed{5}" * 50_000):
         placed_answer(text, BOX)
         is_well_formed(text, BOX)
+
+
+@pytest.mark.fault("F14")
+@pytest.mark.parametrize(
+    "read", [last_box, last_outer_box, last_boxes, has_latex, lambda text: placed_answer(text, BOX)]
+)
+def test_nested_boxes_take_linear_memory(read):
+    """The contents of all boxes would be 100 MB here, and 10 GB at ten times the depth."""
+    text = r"\boxed{" * 5_000 + "}" * 5_000
+    tracemalloc.start()
+    try:
+        read(text)
+        assert tracemalloc.get_traced_memory()[1] < 100 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 def rows_of(prompt_type):

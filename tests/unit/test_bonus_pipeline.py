@@ -11,7 +11,7 @@ from intrinsic.base import Bonus, FiniteGuard, WeightSchedule
 from intrinsic.metrics import advantage_metrics, score_metrics, share_metrics
 from intrinsic.options import IntrinsicOptions
 from intrinsic.pipeline import BonusPipeline, reward_advantages
-from tests.conftest import make_rollout
+from tests.toys import make_rollout
 
 
 class Fixed(Bonus):

@@ -15,10 +15,9 @@ from common.files import load_state, save_state
 from intrinsic.cfn import Merci, MerciSettings
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.fusion import trajectory_uncertainty
+from tests.compare import assert_same_bits
+from tests.toys import CORRECT, QUESTIONS, TEXTS
 
-TEXTS = ["<think>\n1+2=3\n</think>", "<think>\n2*3=6\n</think>", "4", "5-4=1", "(7-3)*2=8", "", "9/3=3", "8+8=16"]
-QUESTIONS = ["first"] * 4 + ["second"] * 4
-CORRECT = [1, 0, 0, 1, 0, 0, 1, 0]
 VARIANTS = [(mode, level) for mode in ("network", "linear") for level in ("trajectory", "token")]
 
 
@@ -40,18 +39,6 @@ def make(rollout_factory):
 @pytest.fixture
 def batches(make):
     return make([text + " past" for text in TEXTS]), make()
-
-
-def assert_same_state(first, second):
-    assert type(first) is type(second)
-    if isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same_state(first[key], second[key])
-    elif isinstance(first, torch.Tensor):
-        assert torch.equal(first, second)
-    else:
-        assert first == second
 
 
 def close(actual, expected, atol=1e-6):
@@ -120,7 +107,7 @@ def test_score_changes_nothing(variant, batches):
     bonus.update(past)
     before = copy.deepcopy(bonus.state_dict())
     first = bonus.score(present)
-    assert_same_state(before, bonus.state_dict())
+    assert_same_bits(before, bonus.state_dict())
     assert torch.equal(first, bonus.score(present))
 
 
@@ -145,16 +132,16 @@ def test_saved_and_loaded_state_scores_and_learns_the_same(variant, batches, tmp
     assert torch.equal(fresh.score(present), bonus.score(present))
     for _ in range(2):
         assert bonus.update(present) == fresh.update(present)
-    assert_same_state(bonus.state_dict(), fresh.state_dict())
+    assert_same_bits(bonus.state_dict(), fresh.state_dict())
 
 
 def test_state_of_a_bonus_that_has_seen_nothing_loads(variant, batches):
     bonus, fresh = Merci(variant), Merci(variant)
     fresh.update(batches[0])
     fresh.load_state_dict(bonus.state_dict())
-    assert_same_state(fresh.state_dict(), bonus.state_dict())
+    assert_same_bits(fresh.state_dict(), bonus.state_dict())
     bonus.update(batches[0]), fresh.update(batches[0])
-    assert_same_state(fresh.state_dict(), bonus.state_dict())
+    assert_same_bits(fresh.state_dict(), bonus.state_dict())
 
 
 def test_saved_state_does_not_move_with_further_learning(variant, batches):
@@ -163,7 +150,7 @@ def test_saved_state_does_not_move_with_further_learning(variant, batches):
     state = bonus.state_dict()
     kept = copy.deepcopy(state)
     bonus.update(batches[1])
-    assert_same_state(state, kept)
+    assert_same_bits(state, kept)
 
 
 def test_same_seed_same_counts_and_no_global_random_state(batches):

@@ -17,11 +17,9 @@ from intrinsic.base import Bonus
 from intrinsic.metrics import score_metrics, share_metrics
 from intrinsic.options import IntrinsicOptions
 from intrinsic.pipeline import BonusPipeline, reward_advantages
+from tests.compare import assert_same_bits
+from tests.toys import ANSWERS, CORRECT, QUESTIONS, TEXTS
 
-TEXTS = ["<think>\n1+2=3\n</think>", "<think>\n2*3=6\n</think>", "4", "5-4=1", "(7-3)*2=8", "", "9/3=3", "8+8=16"]
-CORRECT = [1, 0, 0, 1, 0, 0, 1, 0]
-QUESTIONS = ["first"] * 4 + ["second"] * 4
-ANSWERS = ["3", "6", "4", "4", "8", None, "3", "3"]
 GROUP = 4
 WEIGHTS = (1.0, 0.5)
 # Without a long warm-up, with networks of a size for tests, and with a partition that two right answers differ by.
@@ -128,22 +126,6 @@ def learn(pipeline, rollouts):
     return metrics
 
 
-def assert_same_state(first, second):
-    assert type(first) is type(second)
-    if isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same_state(first[key], second[key])
-    elif isinstance(first, list):
-        assert len(first) == len(second)
-        for one, other in zip(first, second, strict=True):
-            assert_same_state(one, other)
-    elif isinstance(first, torch.Tensor):
-        assert torch.equal(first, second)
-    else:
-        assert first == second
-
-
 def test_every_bonus_and_every_pair_of_kinds_that_may_be_is_among_the_pairs():
     assert {member for pair in PAIRS for member in pair} == set(MEMBERS)
     apart = [pair for pair in combinations(MEMBERS, 2) if len(set(names_of(pair))) == 2 and not must_be_refused(pair)]
@@ -190,7 +172,7 @@ def test_neither_sees_the_other(pair, make_batches):
         (item,) = alone.score(present[2])
         assert item.weight == together[name].weight == weight
         assert torch.equal(item.total, together[name].total)
-        assert_same_state(alone.state_dict()[name], both.state_dict()[name])
+        assert_same_bits(alone.state_dict()[name], both.state_dict()[name])
 
 
 def test_columns_and_figures_of_both_are_logged_apart(pair, batches):
@@ -215,7 +197,7 @@ def test_saved_and_loaded_pair_goes_on_alike(pair, batches, tmp_path):
     fresh.load_state_dict(load_state(tmp_path, "state"))
     assert torch.equal(advantages_of(pipeline, batches[1])[1], advantages_of(fresh, batches[1])[1])
     assert learn(pipeline, batches[1:]) == learn(fresh, batches[1:])
-    assert_same_state(pipeline.state_dict(), fresh.state_dict())
+    assert_same_bits(pipeline.state_dict(), fresh.state_dict())
 
 
 def test_without_weight_both_leave_the_advantages_alone(pair, batches):

@@ -11,12 +11,10 @@ from common.files import load_state, save_state
 from intrinsic import ALIASES, REGISTRY, build_bonus
 from intrinsic.base import FEATURES
 from intrinsic.options import IntrinsicOptions
+from tests.compare import assert_same_bits
+from tests.toys import ANSWERS, CORRECT, QUESTIONS, TEXTS
 
 ROOT = Path(__file__).parents[2]
-TEXTS = ["<think>\n1+2=3\n</think>", "<think>\n2*3=6\n</think>", "4", "5-4=1", "(7-3)*2=8", "", "9/3=3", "8+8=16"]
-CORRECT = [1, 0, 0, 1, 0, 0, 1, 0]
-QUESTIONS = ["first"] * 4 + ["second"] * 4
-ANSWERS = ["3", "6", "4", None, "8", None, "3", "16"]
 # Rows of the table of methods that are flags of TRL: test_entropy_flags.py.
 OF_TRL = {"--entropy_coef", "--use_adaptive_entropy", "--top_entropy_quantile"}
 
@@ -49,18 +47,6 @@ def snapshot(bonus):
     return copy.deepcopy(bonus.state_dict())
 
 
-def assert_same_state(first, second):
-    assert type(first) is type(second)
-    if isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same_state(first[key], second[key])
-    elif isinstance(first, torch.Tensor):
-        assert torch.equal(first, second)
-    else:
-        assert first == second
-
-
 def test_declares_what_the_trainer_reads(bonus):
     assert bonus.placement in ("reward", "advantage", "token")
     assert bonus.needs <= FEATURES
@@ -83,7 +69,7 @@ def test_score_changes_nothing(bonus, batches):
     learn(bonus, past)
     before = snapshot(bonus)
     first = bonus.score(present)
-    assert_same_state(before, bonus.state_dict())
+    assert_same_bits(before, bonus.state_dict())
     assert torch.equal(first, bonus.score(present))
 
 
@@ -149,7 +135,7 @@ def test_saved_and_loaded_state_scores_the_same(bonus, batches, tmp_path):
     fresh.load_state_dict(load_state(tmp_path, "state"))
     assert torch.equal(fresh.score(present), bonus.score(present))
     learn(bonus, present), learn(fresh, present)
-    assert_same_state(bonus.state_dict(), fresh.state_dict())
+    assert_same_bits(bonus.state_dict(), fresh.state_dict())
 
 
 def test_same_past_gives_the_same_score(bonus, batches):
@@ -159,14 +145,24 @@ def test_same_past_gives_the_same_score(bonus, batches):
     assert torch.equal(bonus.score(present), twin.score(present))
 
 
+@pytest.fixture(scope="module")
+def plain_grpo():
+    """Where the weights of plain GRPO are kept once the first test has trained it."""
+    return {}
+
+
 @pytest.mark.parametrize("name", sorted(REGISTRY))
-def test_weight_zero_trains_like_no_bonus(name, trainer_factory, random_policy):
-    plain, weightless = copy.deepcopy(random_policy), copy.deepcopy(random_policy)
-    trainer_factory(policy=plain).train()
+def test_weight_zero_trains_like_no_bonus(name, trainer_factory, random_policy, plain_grpo):
+    start = copy.deepcopy(random_policy.state_dict())
+    if not plain_grpo:
+        plain = copy.deepcopy(random_policy)
+        trainer_factory(policy=plain).train()
+        plain_grpo.update(plain.state_dict())
     options = IntrinsicOptions(use_ir=name, ir_weight="0")
     bonus = build_bonus(name, options, level="reward")
-    trainer_factory([bonus], options.schedules(), policy=weightless).train()
-    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), weightless.parameters(), strict=True))
+    trainer_factory([bonus], options.schedules(), policy=random_policy).train()
+    assert_same_bits(dict(random_policy.state_dict()), plain_grpo)
+    assert not torch.equal(start["model.embed_tokens.weight"], plain_grpo["model.embed_tokens.weight"])
 
 
 @pytest.mark.fault("X4")
@@ -176,7 +172,7 @@ def test_evaluation_does_not_touch_the_bonus(name, trainer_factory):
     bonus = build_bonus(name, options, level="reward")
     before = snapshot(bonus)
     trainer_factory([bonus], options.schedules(), per_device_eval_batch_size=8).evaluate()
-    assert_same_state(before, bonus.state_dict())
+    assert_same_bits(before, bonus.state_dict())
 
 
 def test_every_bonus_has_test_card_and_readme_row():

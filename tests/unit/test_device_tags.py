@@ -10,9 +10,9 @@ from intrinsic import REGISTRY, build_bonuses
 from intrinsic.metrics import score_metrics, share_metrics
 from intrinsic.options import IntrinsicOptions
 from intrinsic.pipeline import BonusPipeline
-from tests.conftest import make_rollout, stub_encode
 from tests.device_tags import CUDA, DeviceTags, claim, claimed
 from tests.equivalence.cases import CASES, FAST
+from tests.toys import make_rollout, stub_encode
 
 TEXTS = ["<think>\n1+2=3\n</think>", "<think>\n2*3=6\n</think>", "4", "5-4=1", "(7-3)*2=8", "", "9/3=3", "8+8=16"]
 CORRECT = [1, 0, 0, 1, 0, 0, 1, 0]

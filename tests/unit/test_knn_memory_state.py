@@ -7,6 +7,7 @@ import torch
 
 from intrinsic.knn_memory import MemoryR, MemoryRPlus
 from intrinsic.rollout import text_id
+from tests.compare import assert_same_bits
 from tests.unit.knn_cases import (
     M8,
     close,
@@ -15,7 +16,6 @@ from tests.unit.knn_cases import (
     random_rollout,
     raws,
     rollout,
-    state_equal,
 )
 
 
@@ -54,7 +54,7 @@ def test_score_is_pure(legacy):
         bonus.update(random_rollout(seed))
     before = bonus.state_dict()
     first = bonus.score(random_rollout(7))
-    assert state_equal(before, bonus.state_dict())
+    assert_same_bits(before, bonus.state_dict())
     assert torch.equal(first, bonus.score(random_rollout(7)))
 
 

@@ -47,7 +47,7 @@ def test_every_problem_has_exactly_two_strategies():
     problems = find_problems(8)
     assert len({problem.question for problem in problems}) == 8
     for problem in problems:
-        assert strategies(problem.numbers, problem.target) == {problem.common, problem.rare}
+        assert strategies(problem.numbers)[problem.target] == {problem.common, problem.rare}
 
 
 def test_texts_say_what_their_tokens_stand_for():

@@ -10,7 +10,8 @@ from intrinsic.parts.episodic_memory import EpisodicMemory
 from intrinsic.parts.memory_read import look_up
 from intrinsic.rollout import Rollout, text_id
 from intrinsic.sentence_memory import SentenceMemory
-from tests.unit.knn_cases import close, memory_bonus, random_rollout, raws, rollout, state_equal, take
+from tests.compare import assert_same_bits
+from tests.unit.knn_cases import close, memory_bonus, random_rollout, raws, rollout, take
 
 LEFT_OUT = {"read": "leave_one_out", "explore_warmup": 0}
 
@@ -114,7 +115,8 @@ def test_score_is_pure_and_groups_may_be_in_any_order(name):
     batch, before = random_rollout(9), bonus.state_dict()
     order = [*range(16, 24), *range(0, 8), *range(8, 16)]
     torch.testing.assert_close(bonus.score(take(batch, order)), bonus.score(batch)[order], atol=1e-5, rtol=0)
-    assert state_equal(before, bonus.state_dict()) and bonus.identity()["memory_read"] == "leave_one_out"
+    assert_same_bits(before, bonus.state_dict())
+    assert bonus.identity()["memory_read"] == "leave_one_out"
 
 
 def test_what_is_stored_and_logged_does_not_depend_on_how_the_memory_is_read():
@@ -122,5 +124,5 @@ def test_what_is_stored_and_logged_does_not_depend_on_how_the_memory_is_read():
     for seed in range(3):
         sizes = [bonus.update(random_rollout(seed)) for bonus in (past, left_out)]
         assert sizes[0]["success_responses"] == sizes[1]["success_responses"]
-    assert state_equal(past.state_dict()["memories"], left_out.state_dict()["memories"])
+    assert_same_bits(past.state_dict()["memories"], left_out.state_dict()["memories"])
     assert text_id("question 0 0") in left_out.memories["failure"]

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.memory_read import Options, cached, measure, read_groups, table
 from common.errors import UserError
-from tests.conftest import stub_encode
+from tests.toys import stub_encode
 
 
 def rows_of(questions, answers):

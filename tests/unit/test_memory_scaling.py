@@ -13,7 +13,7 @@ from benchmarks.memory_scaling import Options, measure, plot, precisions, prompt
 from common.errors import UserError
 from intrinsic.parts.episodic_memory import EpisodicMemory
 from intrinsic.parts.memory_read import MemoryBatch, exploit_reward, explore_reward, look_up
-from tests.conftest import stub_encode
+from tests.toys import stub_encode
 
 
 def toy(**settings):

@@ -49,7 +49,15 @@ ROWS = {
     "run_countdown.py": [{"nums": [n, n + 1, 3], "target": 2 * n + 4} for n in range(1, 60)],
 }
 # run_igsm.py makes its problems; these are short enough for a policy that spells English letter by letter.
-EASY = {"min_op": 4, "max_op": 4, "ood_min_op": 5, "ood_max_op": 5, "max_edges": 12, "train_problems": 24}
+EASY = {
+    "min_op": 4,
+    "max_op": 4,
+    "ood_min_op": 5,
+    "ood_max_op": 5,
+    "max_edges": 12,
+    "train_problems": 24,
+    "eval_problems": 4,
+}
 
 
 def train(script, monkeypatch, *flags):

@@ -88,25 +88,25 @@ FAILURES = {
 # ---- the two ways of every watchdog
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("failure", FAILURES)
 def test_each_watchdog_sees_its_failure(failure, seed):
     assert failure in names(records(seed=seed, **FAILURES[failure]))
 
 
 @pytest.mark.parametrize("steps", [58, 150, 460])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_no_watchdog_barks_at_a_healthy_noisy_run(steps, seed):
     assert names(records(steps, seed)) == set()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_noise_of_small_batches_does_not_pass_for_a_failure(seed):
     """Three times the noise: a batch of one or two prompts."""
     assert names(records(300, seed, noise=3.0)) == set()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_long_plateau_after_learning_is_healthy_whatever_the_bonus_does(seed):
     """The best of 46 windows lies above a plateau by luck alone; a bonus that goes on rising must not be blamed."""
     assert names(records(460, seed, **{ACCURACY: lambda p: 0.2 + 0.3 * np.minimum(1, 3 * p)})) == set()

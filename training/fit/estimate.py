@@ -235,32 +235,33 @@ def _fake_mode() -> Iterator[None]:
 def _weights(key, settings, attention: str | None, bfloat16: bool) -> _Weights:
     """Bytes of the weights: all, trained; casts that autocast makes of trained and of all; the initial copy."""
     policy = PolicyOptions(**dict(settings))
-    with _fake_mode():
-        model = _build(key[-1].architecture, policy, attention)
-        linear = {
-            id(value): value
-            for module in model.modules()
-            if isinstance(module, torch.nn.Linear)
-            for value in module.parameters(recurse=False)
-        }
-        cast = [
-            value
-            for name, value in model.named_parameters()
-            if id(value) in linear and value.dtype == torch.float32 and not _is_quantised(name, value, policy)
-        ]
-        head = model.get_output_embeddings().weight
-        if bfloat16 and all(value is not head for value in cast) and head.dtype == torch.float32:
-            cast.append(head)
-        casts = [(value.numel() * torch.bfloat16.itemsize * bfloat16, value.requires_grad) for value in cast]
-        return _Weights(
-            all=sum(_weight_bytes(name, value, policy) for name, value in model.named_parameters()),
-            trained=sum(value.nbytes for value in model.parameters() if value.requires_grad),
-            trained_casts=sum(size for size, is_trained in casts if is_trained),
-            casts=sum(size for size, _ in casts),
-            initial_copy=_copy_bytes(model, bfloat16),
-            parameters=sum(value.numel() for value in model.parameters()),
-            layers_alike=_layers_alike(model),
-        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model = _on_meta(key[-1].architecture, policy, attention)
+    linear = {
+        id(value): value
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear)
+        for value in module.parameters(recurse=False)
+    }
+    cast = [
+        value
+        for name, value in model.named_parameters()
+        if id(value) in linear and value.dtype == torch.float32 and not _is_quantised(name, value, policy)
+    ]
+    head = model.get_output_embeddings().weight
+    if bfloat16 and all(value is not head for value in cast) and head.dtype == torch.float32:
+        cast.append(head)
+    casts = [(value.numel() * torch.bfloat16.itemsize * bfloat16, value.requires_grad) for value in cast]
+    return _Weights(
+        all=sum(_weight_bytes(name, value, policy) for name, value in model.named_parameters()),
+        trained=sum(value.nbytes for value in model.parameters() if value.requires_grad),
+        trained_casts=sum(size for size, is_trained in casts if is_trained),
+        casts=sum(size for size, _ in casts),
+        initial_copy=_copy_bytes(model, bfloat16),
+        parameters=sum(value.numel() for value in model.parameters()),
+        layers_alike=_layers_alike(model),
+    )
 
 
 def _layers_alike(model) -> bool:
@@ -306,12 +307,8 @@ def _extended(one: _Traced, two: _Traced, layers: int) -> _Traced:
 
 def _build(architecture: PretrainedConfig, policy: PolicyOptions, attention: str | None):
     """The policy, with its adapter, on fake tensors of the CPU; to be called inside a `FakeTensorMode`."""
-    with unset_fake_temporarily(), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            architecture, dtype=policy.weight_dtype(), attn_implementation=attention
-        )
-        if policy.lora:  # PEFT moves its layers between devices, which fake tensors refuse
-            model = get_peft_model(model, policy.lora_config())
+    with unset_fake_temporarily():  # PEFT moves its layers between devices, which fake tensors refuse
+        model = _on_meta(architecture, policy, attention)
     fake = {}
     for module in model.modules():
         for tensors in (module._parameters, module._buffers):
@@ -319,6 +316,15 @@ def _build(architecture: PretrainedConfig, policy: PolicyOptions, attention: str
                 if value is not None:
                     tensors[name] = fake.setdefault(id(value), _fake(value))
     return model.train()
+
+
+def _on_meta(architecture: PretrainedConfig, policy: PolicyOptions, attention: str | None):
+    """The policy, with its adapter, in shapes alone: nothing can be computed with it."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            architecture, dtype=policy.weight_dtype(), attn_implementation=attention
+        )
+        return get_peft_model(model, policy.lora_config()) if policy.lora else model
 
 
 def _fake(value: torch.Tensor) -> torch.Tensor:
