@@ -6,9 +6,10 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo test lint format docs lighteval tiny check-vllm
 
-# Train the embedded policy on Countdown with GRPO and the Memory-R+ bonus; ten to sixteen minutes on two CPU cores.
+# Train the embedded policy on Countdown with GRPO and the bonus of Memory-R+, in minutes on two CPU cores. The memory
+# compares texts by the policy's own states: the sentence encoder of the paper is twenty times as large as this policy.
 demo: .venv/installed
-	$(BIN)/python run_countdown.py --use_ir=knn+ --seed $(SEED)
+	$(BIN)/python run_countdown.py --use_ir=knn+ --encoder policy --eval_greedy false --run_name demo_seed$(SEED) --seed $(SEED)
 
 # Two processes of one thread each use two cores better than one process of two threads, and threads that wait for no
 # other are not slowed down by programs beside them.

@@ -35,6 +35,7 @@ from training.fit.room import room_warning
 from training.identity import grpo_settings
 from training.inert import Settings, inert_settings
 from training.launch import check_fsdp
+from training.next_commands import next_commands
 from training.problems import longest_prompt
 from training.publish import CARD, model_card, push_final
 from training.reference import check_reference
@@ -274,6 +275,7 @@ class Run:
                 print("validation problems, final policy (run_eval.py reports the test split):")
             print(closing_table(before, after) if held_out else "not evaluated (--do_eval 0)")
             print(f"run folder: {self.path} (report: {report})")
+            print("next:", *next_commands(self.task, sys.argv[1:], self.path, self.intrinsic.use_ir), sep="\n  ")
 
     def _publish(self, before: dict | None, after: dict | None) -> None:
         record = read_json(self.path / RUN_FILE, "restore it")

@@ -1,0 +1,29 @@
+"""The commands that a run names at its end: the same flags with another bonus, its own folder, quoted."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from training.next_commands import next_commands
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (["--use_ir=knn+", "--seed", "1"], ["--seed", "1"]),
+        (["--use-ir", "knn+", "--bs", "4", "--output_dir=a b"], ["--bs", "4"]),
+        (["--resume", "auto", "--report_to", "wandb", "tensorboard"], ["--report_to", "wandb", "tensorboard"]),
+        ([], []),
+    ],
+)
+def test_the_same_run_with_another_bonus_keeps_every_other_flag(given, kept):
+    for use_ir, other in (("knn+", "no"), ("no", "knn+")):
+        _, again, _ = next_commands("countdown", given, Path("outputs/a"), use_ir)
+        assert shlex.split(again) == ["python", "run_countdown.py", *kept, f"--use_ir={other}"]
+
+
+def test_folders_with_blanks_are_quoted():
+    evaluate, _, token_map = next_commands("gsm8k", [], Path("my runs/a"), "no")
+    assert shlex.split(evaluate)[-1] == "--model_name=my runs/a/final"
+    assert shlex.split(token_map)[3:] == ["--run", "my runs/a", "--model_name", "my runs/a/final", "--out", "map.html"]
