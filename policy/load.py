@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -54,13 +55,18 @@ def adapter_base(model_name: str) -> str | None:
 def resolve(model_name: str) -> str:
     """The path or hub name to load; raises `UserError`, before any weights are read, when there is nothing to load.
 
-    An adapter of the hub is its local copy.
+    An adapter of the hub is its local copy. The hub is asked once for each name.
     """
     if is_embedded(model_name):
         return str(EMBEDDED)
     if os.path.isdir(model_name):
         _check_folder(Path(model_name))
         return model_name
+    return _resolve_on_hub(model_name)
+
+
+@cache
+def _resolve_on_hub(model_name: str) -> str:
     try:
         if find_adapter_config_file(model_name) is not None:
             return resolve(snapshot_download(model_name))

@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from common.errors import UserError
+from policy import load
 from policy.load import EMBEDDED, check_lora_targets, context_length, load_policy, load_tokenizer, resolve
 from policy.options import EMBEDDED_NAME, PolicyOptions
 
@@ -118,3 +119,25 @@ def test_lora_targets_that_the_policy_lacks_are_refused_with_those_it_has(module
 @pytest.mark.parametrize("modules", ["q_proj, v_proj", "all-linear", "layers.0.mlp.up_proj"])
 def test_lora_targets_that_the_policy_has_pass(modules):
     check_lora_targets(EMBEDDED_NAME, PolicyOptions(lora=True, lora_target_modules=modules))
+
+
+def test_the_hub_is_asked_once_for_each_name(monkeypatch):
+    asked = []
+    monkeypatch.setattr(load, "find_adapter_config_file", lambda name: None)
+    monkeypatch.setattr(load.AutoConfig, "from_pretrained", lambda name: asked.append(name))
+    assert {load.resolve("owner/asked-once") for _ in range(3)} == {"owner/asked-once"}
+    assert asked == ["owner/asked-once"]
+
+
+def test_a_hub_that_did_not_answer_is_asked_again(monkeypatch):
+    answers = [OSError("no connection"), None]
+
+    def answer(name):
+        if found := answers.pop(0):
+            raise found
+
+    monkeypatch.setattr(load, "find_adapter_config_file", lambda name: None)
+    monkeypatch.setattr(load.AutoConfig, "from_pretrained", answer)
+    with pytest.raises(UserError, match="owner/asked-again.*nor reachable"):
+        load.resolve("owner/asked-again")
+    assert load.resolve("owner/asked-again") == "owner/asked-again"
