@@ -22,6 +22,7 @@ from common.flags import parse_one
 from intrinsic import build_bonuses
 from intrinsic.options import MathIntrinsicOptions
 from policy.options import PolicyOptions
+from tasks.choice.options import ChoiceOptions
 from tasks.countdown.options import CountdownOptions
 from tasks.igsm.options import IGSMOptions
 from tasks.math.options import GSM8KOptions, NuminaOptions
@@ -33,6 +34,7 @@ OPTIONS = {
     "run_math.py": (NuminaOptions, MathIntrinsicOptions),
     "run_countdown.py": (CountdownOptions,),
     "run_igsm.py": (IGSMOptions,),
+    "run_choice.py": (ChoiceOptions,),
 }
 # What is left to torch of a card's memory: GiB by the size in its name, which presets with the ending _24gb are for.
 OFFERED = {24: 22.0, 80: 79.0}

@@ -82,6 +82,12 @@ class PartialRecords:
         self.batches.append(records)
 
 
+def device_and_precision(dtype: str) -> tuple[torch.device, str]:
+    """The device of an evaluation, and the precision that ``--dtype`` means on it."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return device, dtype if dtype != "auto" else "float32" if device.type == "cpu" else NAMES[half_type()]
+
+
 def evaluate_checkpoint(
     model_name: str,
     task: str,
@@ -102,8 +108,7 @@ def evaluate_checkpoint(
     """
     tokenizer = load_tokenizer(model_name)
     check_chat_template(rows[0]["prompt"], tokenizer, model_name)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    precision = dtype if dtype != "auto" else "float32" if device.type == "cpu" else NAMES[half_type()]
+    device, precision = device_and_precision(dtype)
     identity = {
         "task": task,
         "model": model_name,

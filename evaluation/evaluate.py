@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from common.files import read_json
 from common.sharding import whole_weights
+from evaluation.choice import choice_metrics
 from evaluation.generate import Decoding, Sample, sample_completions
 from evaluation.metrics import mean_interval, summarize
 from policy.chat import message_text
@@ -140,7 +141,8 @@ def summarize_records(records: Sequence[dict]) -> dict:
     """Metrics of one pass from its records: accuracy (medium), tiers, pass@k, maj@k, false claims, length and shape.
 
     ``false_claims`` is the share of completions that give a wrong answer (`is_false_claim`), of all completions.
-    Where records have a "part", such as a range of difficulty, also the accuracy of each as ``accuracy/<part>``.
+    Where records have a "part", such as a range of difficulty, also the accuracy of each as ``accuracy/<part>``; where
+    they have "choices", also `choice_metrics`.
     """
 
     def by_problem(read: Callable[[dict], object], part: str | None = None) -> list[list]:
@@ -160,6 +162,8 @@ def summarize_records(records: Sequence[dict]) -> dict:
     metrics["false_claims"] = mean_interval(np.array(claims, dtype=float))
     for part in dict.fromkeys(record["part"] for record in records if "part" in record):
         metrics[f"accuracy/{part}"] = mean_interval(np.array(by_problem(itemgetter("medium"), part), dtype=float))
+    if "choices" in records[0]:
+        metrics |= choice_metrics(records)
     return metrics | {
         "mean_length": float(np.mean([record["length"] for record in records])),
         "truncated": float(np.mean([record["truncated"] for record in records])),

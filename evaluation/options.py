@@ -15,7 +15,9 @@ class EvalOptions:
     """What is evaluated, how it is asked, and what to do with finished evaluations."""
 
     task: str = flag(
-        "gsm8k", "gsm8k, math500, svamp, countdown, igsm or math (NuminaMath-TIR, or any questions and answers)."
+        "gsm8k",
+        "gsm8k, math500, svamp, countdown, igsm, arc_challenge, arc_easy, mmlu, or math (NuminaMath-TIR, or any "
+        "questions and answers).",
     )
     model_name: str = flag(EMBEDDED_NAME, "Hub name, folder of a model or LoRA adapter, or tiny (embedded policy).")
     data: str = flag(
@@ -33,6 +35,15 @@ class EvalOptions:
         "reasoning",
         "Where the answer is asked for and looked for: reasoning or think (tags), qwen25-math-cot (a box), plain (tags "
         "of reasoning, for a policy without chat template).",
+    )
+    circular: bool = flag(
+        False,
+        "Multiple choice: ask every question in all rotations of its options; circular counts those right in all.",
+    )
+    rank: bool = flag(
+        False,
+        "Multiple choice, for base models: rank the options by their log-probability behind Answer:, plain and per "
+        "byte, instead of generating; prompt and decoding flags have no effect.",
     )
     n: int = flag(1, "Samples per problem; pass@k and maj@k need several and a temperature above 0.")
     temperature: float = flag(0.0, "Sampling temperature; 0 is greedy.")
@@ -74,6 +85,8 @@ class EvalOptions:
             raise UserError(f"--n={self.n} greedy completions would all be the same; add --temperature=1.0.")
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top_p={self.top_p} must lie in (0, 1].")
+        if self.circular and self.rank:
+            raise UserError("--circular rotates the options of a generated answer, --rank generates none; use one.")
         if self.compare and len(self.compare) != 2:
             raise UserError(f"--compare takes two files, got {len(self.compare)}.")
 
@@ -90,8 +103,14 @@ class EvalOptions:
         return Path(self.output) / default.name if is_folder else Path(self.output)
 
     def _settings_name(self) -> str:
+        if self.rank:
+            return "_".join(["rank", *([f"first{self.limit}"] if self.limit else []), *self._others()])
         parts = [f"n{self.n}_t{self.temperature:g}" if self.temperature else "greedy", self.prompt_type]
         parts += [f"{self.num_shots}shot", *([f"first{self.limit}"] if self.limit else [])]
+        return "_".join([*parts, *(["circular"] if self.circular else []), *self._others()])
+
+    def _others(self) -> list[str]:
+        """The settings that are named with their value where they are not the default."""
         others = {
             "p": f"{self.top_p:g}" if self.top_p < 1 else "",
             "max": self.max_new_tokens,
@@ -99,7 +118,7 @@ class EvalOptions:
             "split-": self.split,
             "data-": "-".join(Path(self.data).parts[-2:]),
         }
-        return "_".join([*parts, *(_file_name(f"{name}{value}") for name, value in others.items() if value)])
+        return [_file_name(f"{name}{value}") for name, value in others.items() if value]
 
 
 def _file_name(text: str) -> str:

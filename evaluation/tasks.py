@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from datasets import Dataset
 
 from common.errors import UserError
+from evaluation.options import EvalOptions
 from rewards.grade import Grade
 from rewards.graders import GRADERS
+from tasks.choice import problems as choice
+from tasks.choice import prompts as choice_prompts
 from tasks.countdown import problems as countdown
 from tasks.countdown.problems import load_countdown
 from tasks.igsm import dataset as igsm
@@ -15,6 +19,7 @@ from tasks.igsm.space import ProblemSpace
 from tasks.math import problems as math
 from tasks.math.prompts import add_prompts, check_prompt
 
+CHOICE_TOKENS = 512  # reasoning and a letter
 GENERATED_PROMPTS = {"reasoning": "chat", "plain": "base"}
 
 
@@ -117,6 +122,13 @@ def _add_igsm_prompts(rows: Dataset, prompt_type: str, num_shots: int, seed: int
     return rows.map(lambda row: {"prompt": igsm.prompt(row["question"], style)})
 
 
+def _choice(source: str, part: str) -> EvalTask:
+    load = partial(choice.load_choice, part=part)
+    return EvalTask(
+        source, "test", load, choice_prompts.check_prompt, choice_prompts.add_prompts, "choice", CHOICE_TOKENS
+    )
+
+
 TASKS = {
     "gsm8k": EvalTask(math.GSM8K, "test", math.load_gsm8k, check_prompt, add_prompts, "number", 512),
     "math500": EvalTask(math.MATH_500, "test", math.load_math, check_prompt, add_prompts, "latex", 2048),
@@ -125,6 +137,9 @@ TASKS = {
         "generate", None, _load_countdown, _check_countdown_prompts, _add_countdown_prompts, "countdown", 128
     ),
     "igsm": EvalTask("generate", "15-20", _load_igsm, _check_igsm_prompts, _add_igsm_prompts, "igsm", 2048),
+    "arc_challenge": _choice(choice.ARC, choice.CHALLENGE),
+    "arc_easy": _choice(choice.ARC, choice.EASY),
+    "mmlu": _choice(choice.MMLU, choice.ALL),
     "math": EvalTask(math.NUMINA, "test", math.load_math, check_prompt, add_prompts, "latex", 2048),
 }
 
@@ -134,3 +149,11 @@ def eval_task(name: str) -> EvalTask:
     if name not in TASKS:
         raise UserError(f"--task={name!r} is unknown; use one of {', '.join(TASKS)}.")
     return TASKS[name]
+
+
+def check_choice(options: EvalOptions) -> None:
+    """Raise `UserError` where flags of multiple choice are given for a task of another kind, or for LightEval."""
+    for name in ("circular", "rank"):
+        if getattr(options, name) and (eval_task(options.task).grader != "choice" or options.backend != "native"):
+            known = ", ".join(task for task, kind in TASKS.items() if kind.grader == "choice")
+            raise UserError(f"--{name} is for multiple choice alone, with --backend=native; use a --task of {known}.")

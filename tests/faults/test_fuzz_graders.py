@@ -52,6 +52,7 @@ GOLDS = {
     "latex": {"gold": "\\frac{1}{2}"},
     "countdown": {"numbers": [2, 3, 7], "target": 42},
     "igsm": {"gold": "7"},
+    "choice": {"choices": ["iron", "a gas", "copper", "42"], "gold": "42"},
 }
 GRADE_FUNCTIONS = GRADERS | {"igsm, lenient": lambda completion, row: grade_igsm(completion, 7, lenient=True)}
 COLUMNS = [

@@ -1,0 +1,1 @@
+"""Multiple choice: questions with two to ten options, of which one is right."""

@@ -1,0 +1,89 @@
+"""Flags and data of run_choice.py."""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from datasets import Dataset, concatenate_datasets
+
+from common.errors import UserError
+from common.flags import flag
+from tasks.choice.problems import ARC, CHALLENGE, EASY, load_choice, shuffle_choices
+from tasks.choice.prompts import add_prompts, check_prompt
+
+MAX_VALIDATION_SHARE = 0.2
+
+
+@dataclass
+class ChoiceOptions:
+    """Data, prompt and rewards."""
+
+    data: str = flag(
+        ARC, "Training data with question, choices and answer: hub name, folder, or jsonl, json or parquet file."
+    )
+    subset: str = flag(CHALLENGE, "Part of a hub data set, or of a folder of ARC; of one without parts leave it empty.")
+    easy: bool = flag(False, "Train on the training questions of ARC-Easy too.")
+    split: str = flag("train", "Split of a hub data set or folder to train on; not test.")
+    eval_data: str = flag("", "Validation data: hub name, folder or file. Unset: --data.")
+    eval_split: str = flag(
+        "validation",
+        "Split of the validation data, not test. Where the validation data is the file of --data, problems are set "
+        "aside from it instead.",
+    )
+    train_problems: int = flag(0, "Random training problems to use; 0 uses all.")
+    prompt_type: str = flag(
+        "reasoning", "How is asked: reasoning or think (the letter in tags), plain (the letter behind Answer:)."
+    )
+    shuffle_choices: bool = flag(
+        True, "Shuffle the options of training questions, by the seed and a hash of the question."
+    )
+    format_weight: float = flag(0.0, "Weight of the reward for the tags alone; plain has none.")
+
+    def __post_init__(self):
+        check_prompt(self.prompt_type, 0)
+        if self.train_problems < 0:
+            raise UserError(f"--train_problems={self.train_problems} must be 0 or more.")
+        for name in ("split", "eval_split"):
+            if getattr(self, name).partition("[")[0] == "test":
+                raise UserError(
+                    f"--{name}={getattr(self, name)!r}: run_eval.py reports the test questions; use others."
+                )
+        if self.easy and self.subset != CHALLENGE:
+            raise UserError(f"--easy adds ARC-Easy to --subset={CHALLENGE}, not to {self.subset!r}; leave it out.")
+
+
+def load_problems(
+    options: ChoiceOptions, eval_problems: int, validate: bool, seed: int
+) -> tuple[Dataset, Dataset | None]:
+    """(training, validation) rows with prompts; no validation question is trained on.
+
+    Which questions validate does not depend on the seed, nor does the order of their options. Raises `UserError` when
+    no training problem is left.
+    """
+    train, validation = load_choice(options.data, options.split, options.subset), None
+    if options.easy:
+        train = concatenate_datasets([train, load_choice(options.data, options.split, EASY)])
+    if validate:
+        count = eval_problems
+        if not options.eval_data and Path(options.data).expanduser().is_file():
+            validation, count = train, min(eval_problems, max(1, int(MAX_VALIDATION_SHARE * len(train))))
+        else:
+            validation = load_choice(options.eval_data or options.data, options.eval_split, options.subset)
+        validation = validation.select(_by_hash(validation)[:count])
+        held_out = set(validation["question"])
+        kept = [index for index, question in enumerate(train["question"]) if question not in held_out]
+        if not kept:
+            raise UserError(f"all {len(train)} training questions are validation questions too; give more data.")
+        train = train.select(kept)
+        validation = add_prompts(validation, options.prompt_type)
+    if options.train_problems:
+        train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
+    if options.shuffle_choices:
+        train = shuffle_choices(train, seed)
+    return add_prompts(train, options.prompt_type), validation
+
+
+def _by_hash(rows: Dataset) -> list[int]:
+    """Row indices in an order that depends on the questions alone."""
+    digests = [blake2b(text.encode("utf-8", "surrogatepass")).digest() for text in rows["question"]]
+    return sorted(range(len(rows)), key=digests.__getitem__)

@@ -1,0 +1,108 @@
+"""Rows of multiple choice: ARC, MMLU, and files shaped like them.
+
+Every row has the columns id, question, choices (texts, in the order in which they are asked), gold (the text of the
+right one) and subject ("" where the source has none).
+"""
+
+import re
+from hashlib import blake2b
+from pathlib import Path
+from random import Random
+
+from datasets import Dataset
+
+from common.errors import UserError
+from rewards.choice import LETTERS
+from tasks.load import load_rows, require_columns, row_place, whole_number
+
+ARC, MMLU = "allenai/ai2_arc", "cais/mmlu"
+CHALLENGE, EASY, ALL = "ARC-Challenge", "ARC-Easy", "all"
+_FILE_OF = {CHALLENGE: "challenge", EASY: "easy"}  # first word of the file of a folder with several parts
+# Options that speak of others keep the order of their row: a last one such as "all of the above", or a pair of letters.
+_OF_OTHERS = re.compile(r"(?:all|none) of\b|both\b|neither\b", re.IGNORECASE)
+_OF_LETTERS = re.compile(r"\b[A-J]\s*(?:,|and|or|&)\s*[A-J]\b|\([A-J]\)")
+
+
+def load_choice(source: str, split: str | None, part: str = "") -> Dataset:
+    """Rows of a file, a folder or a hub data set.
+
+    A folder may hold ``<split>.jsonl``, or ``challenge_<split>.jsonl`` and ``easy_<split>.jsonl``.
+
+    Args:
+        part: `CHALLENGE` or `EASY` of ARC, `ALL` of MMLU; "" where the source has no parts.
+
+    Raises `UserError`, with the row, where a question is empty, the options are not 2 to 10 different texts, or the
+    answer is none of them.
+    """
+    source = _file_in(source, split or "train", part) or source
+    is_local = Path(source).expanduser().exists()
+    rows = load_rows(source, split, None if is_local else part or None)
+    answer = "answerKey" if "answerKey" in rows.column_names else "answer"
+    require_columns(rows, ["question", "choices", answer])
+    built = []
+    for index, row in enumerate(rows):
+        try:
+            built.append({"id": str(row.get("id", index)), **_row(row, row[answer])})
+        except ValueError as error:
+            raise UserError(f"{row_place(source, split, index)} {error}; mend or remove the row.") from None
+    return Dataset.from_list(built)
+
+
+def _file_in(source: str, split: str, part: str) -> str | None:
+    """The file of ``split`` in the folder ``source``; None where it has none of that name."""
+    folder = Path(source).expanduser()
+    names = [f"{_FILE_OF[part]}_{split}.jsonl"] if part in _FILE_OF else []
+    return next((str(folder / name) for name in [*names, f"{split}.jsonl"] if (folder / name).is_file()), None)
+
+
+def _row(row: dict, answer) -> dict:
+    question, choices, labels = row["question"], row["choices"], None
+    if isinstance(choices, dict):  # as on the hub: {"text": [...], "label": [...]}
+        choices, labels = choices.get("text"), choices.get("label")
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError(f"has the question {question!r}, which is no text")
+    if not isinstance(choices, list) or not all(isinstance(text, str) and text.strip() for text in choices):
+        raise ValueError(f"has the options {choices!r}, which are no list of texts")
+    if not 2 <= len(choices) <= len(LETTERS):
+        raise ValueError(f"has {len(choices)} options; 2 to {len(LETTERS)} are allowed")
+    if len({text.strip() for text in choices}) < len(choices):
+        raise ValueError(f"has the options {choices!r}, of which two are the same text")
+    position = labels.index(answer) if labels and answer in labels else whole_number(answer)
+    if position is None and isinstance(answer, str) and len(answer) == 1:
+        position = LETTERS.find(answer)
+    if position is None or not 0 <= position < len(choices):
+        raise ValueError(f"has the answer {answer!r}, which is none of its {len(choices)} options (counted from 0)")
+    texts = [text.strip() for text in choices]
+    return {"question": question, "choices": texts, "gold": texts[position], "subject": row.get("subject") or ""}
+
+
+def moves(choices: list[str]) -> bool:
+    """Whether the options may change places: none of them speaks of the others."""
+    return not (_OF_OTHERS.match(choices[-1]) or any(map(_OF_LETTERS.search, choices)))
+
+
+def shuffle_choices(rows: Dataset, seed: int) -> Dataset:
+    """``rows`` with the options of each in an order that ``seed`` and a hash of its question decide."""
+
+    def shuffled(row: dict) -> dict:
+        choices = list(row["choices"])
+        if moves(choices):
+            digest = blake2b(row["question"].encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+            Random(f"{seed}-{digest}").shuffle(choices)
+        return {"choices": choices}
+
+    return rows.map(shuffled)
+
+
+def all_rotations(rows: Dataset) -> Dataset:
+    """Every row once per rotation of its options, in columns question_id (row of ``rows``) and rotation.
+
+    Options that speak of others keep their place: such a row has one rotation.
+    """
+    turned = []
+    for number, row in enumerate(rows):
+        choices = row["choices"]
+        for rotation in range(len(choices) if moves(choices) else 1):
+            order = choices[rotation:] + choices[:rotation]
+            turned.append({**row, "choices": order, "question_id": number, "rotation": rotation})
+    return Dataset.from_list(turned)

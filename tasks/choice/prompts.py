@@ -1,0 +1,69 @@
+"""Prompts of multiple choice: the letter in tags, or behind "Answer:" for a policy without chat template."""
+
+from collections.abc import Sequence
+
+from datasets import Dataset
+
+from common.errors import UserError
+from rewards.choice import FIRST_LINE, LETTERS
+
+_TAGGED = (
+    "Answer the multiple-choice question. Write your reasoning between <{thinking}> and </{thinking}>, then only the "
+    "letter of the right option between <answer> and </answer>, each tag on a line of its own."
+)
+SYSTEM_PROMPTS = {
+    "reasoning": _TAGGED.format(thinking="reasoning"),
+    "think": _TAGGED.format(thinking="think"),
+    "plain": "Answer the multiple-choice question with the letter of the right option.",
+}
+PROMPT_TYPES = tuple(SYSTEM_PROMPTS)
+EXAMPLE = {
+    "id": "example",
+    "question": "Which of these floats on water?",
+    "choices": ["a stone", "a coin", "a cork", "a key"],
+    "gold": "a cork",
+    "subject": "",
+}
+
+
+def check_prompt(prompt_type: str, num_shots: int) -> None:
+    """Raise `UserError` unless such prompts can be made."""
+    if prompt_type not in PROMPT_TYPES:
+        raise UserError(
+            f"--prompt_type={prompt_type!r} does not go with multiple choice; use one of {', '.join(PROMPT_TYPES)}."
+        )
+    if num_shots:
+        raise UserError(f"--num_shots={num_shots}: multiple choice is asked without worked examples; use 0.")
+
+
+def asked(question: str, choices: Sequence[str]) -> str:
+    """The question and one line ``A. text`` per option."""
+    return "\n".join([question.strip(), *(f"{LETTERS[index]}. {text}" for index, text in enumerate(choices))])
+
+
+def prompt(question: str, choices: Sequence[str], prompt_type: str) -> list[dict] | str:
+    """A conversation, or for "plain" a text that ends in ``Answer:`` and is continued by the answer on its line."""
+    system = SYSTEM_PROMPTS[prompt_type]
+    if prompt_type == "plain":
+        return f"{system}\n\n{asked(question, choices)}\nAnswer:"
+    return [{"role": "system", "content": system}, {"role": "user", "content": asked(question, choices)}]
+
+
+def prompt_columns(row: dict, prompt_type: str) -> dict:
+    return {"prompt": prompt(row["question"], row["choices"], prompt_type), FIRST_LINE: prompt_type == "plain"}
+
+
+def add_prompts(rows: Dataset, prompt_type: str, num_shots: int = 0, seed: int = 0) -> Dataset:
+    """``rows`` with the columns prompt and `FIRST_LINE`. Raises `UserError` as `check_prompt` does."""
+    check_prompt(prompt_type, num_shots)
+    return rows.map(lambda row: prompt_columns(row, prompt_type))
+
+
+def worked_example(prompt_type: str) -> tuple[dict, str]:
+    """(a row with its prompt, its right answer in the shape asked for), which the check at the start has graded."""
+    row = EXAMPLE | prompt_columns(EXAMPLE, prompt_type)
+    letter = LETTERS[EXAMPLE["choices"].index(EXAMPLE["gold"])]
+    if prompt_type == "plain":
+        return row, f" {letter}"
+    tag = prompt_type
+    return row, f"<{tag}>\nCork is lighter than water.\n</{tag}>\n<answer>\n{letter}\n</answer>"

@@ -1,0 +1,46 @@
+"""run_choice.py and run_eval.py on multiple choice from the shell: a run, both other ways of asking, and bad input."""
+
+import json
+
+import pytest
+
+from tests.processes import ROOT, run_python, run_script
+
+
+@pytest.fixture
+def data(tmp_path):
+    rows = [{"question": f"{n} + 1?", "choices": [str(n + 1), "x", "y"], "answer": 0} for n in range(12)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(tmp_path / "rows.jsonl")
+
+
+def test_trains_with_a_bonus_and_reports_chance_and_letters(data, tmp_path):
+    flags = ["--data", data, "--bs", "1", "--L", "6", "--max_steps", "2", "--do_eval", "1", "--eval_problems", "2"]
+    run_python(ROOT / "run_choice.py", *flags, "--use_ir=outcome", "--seed", "0", cwd=tmp_path)
+    (folder,) = (tmp_path / "outputs" / "choice").iterdir()
+    report = json.loads((folder / "eval" / "after.json").read_text())
+    assert {"chance_corrected", "letters/entropy"} <= report["metrics"].keys() and len(report["records"]) >= 2
+    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert any("letters/C" in line and "verdict/no_answer" in line for line in logged)
+
+
+@pytest.mark.parametrize(("flag", "metric", "records"), [("--circular", "circular", 6), ("--rank", "rank_per_byte", 2)])
+def test_run_eval_rotates_the_options_or_ranks_them(flag, metric, records, data, tmp_path):
+    flags = ["--task=arc_easy", "--data", data, "--limit", 2, "--max_new_tokens", 4, flag]
+    assert metric in run_script("run_eval.py", *flags, cwd=tmp_path).stdout
+    (path,) = (tmp_path / "outputs" / "eval" / "arc_easy" / "tiny").iterdir()
+    assert flag[2:] in path.name and len(json.loads(path.read_text())["records"]) == records
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "message"),
+    [
+        ("run_choice.py", ["--split", "test"], "--split='test'"),
+        ("run_choice.py", ["--subset", "ARC-Easy", "--easy", "1"], "--easy adds ARC-Easy"),
+        ("run_eval.py", ["--task=gsm8k", "--circular", "1"], "--circular is for multiple choice alone"),
+        ("run_eval.py", ["--task=mmlu", "--num_shots", 2], "--num_shots=2: multiple choice is asked without"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(script, flags, message, tmp_path):
+    result = run_script(script, *flags, cwd=tmp_path, code=2)
+    assert message in result.stderr and "Traceback" not in result.stderr
