@@ -3,8 +3,10 @@
 python run_choice.py --model_name=Qwen/Qwen2.5-1.5B-Instruct --use_ir=sc --seed 0
 """
 
+from cli.help import answer_help
 from common.threads import choose_threads
 
+answer_help("run_choice.py")  # before anything large is imported
 choose_threads()  # before torch is imported
 
 from functools import partial
@@ -18,6 +20,7 @@ from rewards.choice import LETTERS, choice_rewards
 from rewards.graders import GRADERS
 from tasks.choice.options import ChoiceOptions, load_problems
 from tasks.choice.prompts import worked_example
+from training.own_rewards import with_own_rewards
 from training.problems import check_batch, fitting_rows
 from training.run import Run
 from training.self_check import Scoring, check_scoring
@@ -35,7 +38,7 @@ def main() -> None:
     flags = task, intrinsic, options, config = parse_options("choice", ChoiceOptions)
     load = partial(load_problems, task, options.eval_problems, config.do_eval, config.seed)
     if options.dry_run:
-        dry_run("choice", flags, load, scoring(task))
+        dry_run("choice", flags, load, with_own_rewards(scoring(task), options.reward_func, options.reward_func_weight))
         return
 
     # ---- data
@@ -44,6 +47,7 @@ def main() -> None:
     train_rows = fitting_rows(train_rows, tokenizer, options, config)
     check_batch(train_rows, config)
     scores = scoring(task, max(map(len, train_rows["choices"])))
+    scores = with_own_rewards(scores, options.reward_func, options.reward_func_weight)
     check_scoring(scores, tokenizer, config)
 
     # ---- run folder, encoder, policy, trainer

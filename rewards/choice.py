@@ -12,7 +12,7 @@ from string import ascii_uppercase
 
 from common.errors import UserError
 from rewards.answer import Verdict
-from rewards.boxes import boxed_contents
+from rewards.boxes import complete_boxes
 from rewards.format import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
@@ -112,9 +112,9 @@ def find_choice(completion: str, choices: Sequence[str]) -> int | None:
         and (index := _index(match[1], choices)) is not None
     ]
     said += [
-        (start, index)
-        for start, _, content in boxed_contents(scope)
-        if (index := read_choice(content, choices)) is not None
+        (box.start, index)
+        for box in complete_boxes(scope)
+        if box.end - box.start <= MAX_ANSWER and (index := read_choice(box.content(scope), choices)) is not None
     ]
     if said:
         return max(said)[1]
@@ -126,9 +126,9 @@ def grade_choice(completion: str, choices: Sequence[str], gold: str, first_line:
     """`Grade` of ``completion`` for the option whose text is ``gold``.
 
     medium: exactly one complete answer block outside the thinking, or with ``first_line`` the first line, names the
-    gold option (`read_choice`). strict: the whole completion has the asked shape too; of a first line: one capital letter.
-    loose: medium, or, where no option can be read at that place, `find_choice` names it. The answer is the option's
-    text, so that a vote does not hang on the order of options.
+    gold option (`read_choice`). strict: the whole completion has the asked shape too, which is one capital letter for a
+    first line. loose: medium, or, where no option can be read at that place, `find_choice` names it. The answer is the
+    option's text, so that a vote does not hang on the order of options.
 
     Raises `UserError` unless exactly one of ``choices`` is ``gold``.
     """

@@ -15,6 +15,7 @@ from cli.parse_sft import SHADOWED as SFT_SHADOWED
 from common.config_file import PRESETS, preset_names
 from intrinsic.flags.owners import owners
 from intrinsic.options import BonusFlags, IntrinsicOptions, MathIntrinsicOptions
+from tasks.choice.options import ChoiceOptions
 from tasks.countdown.options import CountdownOptions
 from tasks.igsm.options import IGSMOptions
 from tasks.math.options import GSM8KOptions, NuminaOptions
@@ -25,6 +26,7 @@ from training.sft import SFTOptions, SFTRunConfig
 SCRIPTS = {
     "countdown": (CountdownOptions, IntrinsicOptions),
     "igsm": (IGSMOptions, IntrinsicOptions),
+    "choice": (ChoiceOptions, IntrinsicOptions),
     "gsm8k": (GSM8KOptions, MathIntrinsicOptions),
     "math": (NuminaOptions, MathIntrinsicOptions),
 }
