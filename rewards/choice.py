@@ -126,9 +126,9 @@ def grade_choice(completion: str, choices: Sequence[str], gold: str, first_line:
     """`Grade` of ``completion`` for the option whose text is ``gold``.
 
     medium: exactly one complete answer block outside the thinking, or with ``first_line`` the first line, names the
-    gold option (`read_choice`). strict: the whole completion has the asked shape too; of a first line: one capital letter.
-    loose: medium, or, where no option can be read at that place, `find_choice` names it. The answer is the option's
-    text, so that a vote does not hang on the order of options.
+    gold option (`read_choice`). strict: the whole completion has the asked shape too; of a first line: one capital
+    letter. loose: medium, or, where no option can be read at that place, `find_choice` names it. The answer is the
+    option's text, so that a vote does not hang on the order of options.
 
     Raises `UserError` unless exactly one of ``choices`` is ``gold``.
     """
