@@ -2,14 +2,19 @@
 
 import json
 import os
+import re
+from enum import IntEnum
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
-from rewards.code import grade_code
+from evaluation.evaluate import record_of
+from evaluation.generate import Sample
+from rewards.code import CodeReward, grade_code, run_answer, same_output
 from rewards.sandbox import pool
-from rewards.sandbox.pool import open_sandbox
+from rewards.sandbox.plain_values import Opaque, ValueRefused, decode, encode
+from rewards.sandbox.pool import Sandbox, function_job, open_sandbox
 from rewards.sandbox.system_calls import DENIED
 from run_code import scoring
 from tasks.code.options import CodeOptions
@@ -76,10 +81,12 @@ SUM = "assert total([1, 2]) == 3\nassert total([]) == 0"
 # What an answer might try; none is right, and none may pass or hurt.
 ESCAPES = {
     "frames": "import sys\ndef total(x):\n    frame = sys._getframe()\n    while frame:\n"
-    "        for value in list(frame.f_locals.values()):\n            if isinstance(value, str) and 'assert' in value:\n"
-    "                return 3 if x else 0\n        frame = frame.f_back",
-    "own memory": "import gc\ndef total(x):\n    return (sum(x) if any('assert total' in o for o in gc.get_objects() "
-    "if isinstance(o, str)) else None)",
+    "        for value in [*frame.f_locals.values(), *frame.f_globals.values()]:\n"
+    "            if 'total([' + chr(49) in str(value):\n                return sum(x)\n        frame = frame.f_back",
+    "own memory": "import gc\nneedle = 'total([' + chr(49)\ndef total(x):\n    for value in gc.get_objects():\n"
+    "        for part in gc.get_referents(value):\n"
+    "            if isinstance(part, (str, bytes)) and part is not needle and needle in str(part):\n"
+    "                return sum(x)",
     "files of the tests": "import glob\ndef total(x):\n    return sum(x) if glob.glob('/proc/*/cmdline') and "
     "open('/proc/self/cmdline').read() else None",
     "project": f"def total(x):\n    open({str(ROOT / 'README.md')!r}).read()\n    return sum(x)",
@@ -91,7 +98,7 @@ ESCAPES = {
     "memory": "def total(x):\n    y = [0]\n    while True:\n        y += y",
     "builtins": "import builtins\nbuiltins.sum = builtins.eval = lambda *a: 3\ndef total(x):\n    return 3",
     "equality": "class Any:\n    def __eq__(self, other):\n        return True\ndef total(x):\n    return Any()",
-    "equal list": "class Any(list):\n    def __eq__(self, other):\n        return True\ndef total(x):\n    return Any()",
+    "equal int": "class Any(int):\n    __eq__ = lambda self, other: True\ndef total(x):\n    return Any(7)",
     "assertion error": "def total(x):\n    raise AssertionError",
     "exit": "import sys\nsys.exit(0)",
     "hard exit": "import os\ndef total(x):\n    os._exit(0)",
@@ -141,7 +148,7 @@ def test_plain_values_keep_type_and_value():
     assert repr(decode(encode(float("nan")))) == "nan"
     assert type(decode(encode(IntEnum("Kind", ["A"]).A))) is int
     opaque = decode(encode(object()))
-    assert isinstance(opaque, Opaque) and opaque and opaque != opaque and not opaque == 1
+    assert isinstance(opaque, Opaque) and opaque and opaque != opaque and opaque != 1
     for refused in ([deep], 1 << 40_001):
         with pytest.raises(ValueRefused):
             encode(refused)
