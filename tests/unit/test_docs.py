@@ -1,4 +1,4 @@
-"""Links and pictures of every page lead somewhere, every page is reached from the README and stands in the site's menu."""
+"""Links and pictures of every page lead somewhere; pages are reached from the README and stand in the site's menu."""
 
 import re
 
