@@ -1,5 +1,6 @@
 # The image with which `docker run --gpus all IMAGE python run_countdown.py ...` trains on a GPU, and without --gpus on a CPU.
 # torch's CUDA libraries come with its package; the machine needs NVIDIA's driver and container toolkit alone.
+# Not built yet: no container engine was at hand.
 #   docker build -t intrinsic .
 #   docker build -t intrinsic --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu .     # smaller, CPU only
 FROM python:3.11-slim

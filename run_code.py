@@ -3,8 +3,10 @@
 python run_code.py --model_name=Qwen/Qwen2.5-Coder-1.5B-Instruct --use_ir=sc --seed 0
 """
 
+from cli.help import answer_help
 from common.threads import choose_threads
 
+answer_help("run_code.py")  # before anything large is imported
 choose_threads()  # before torch is imported
 
 from functools import partial
@@ -19,6 +21,7 @@ from rewards.graders import GRADERS
 from rewards.sandbox.pool import open_sandbox
 from tasks.code.options import CodeOptions, load_problems
 from tasks.code.prompts import worked_example
+from training.own_rewards import with_own_rewards
 from training.problems import check_batch, fitting_rows
 from training.run import Run
 from training.self_check import Scoring, check_scoring
@@ -35,7 +38,7 @@ def main() -> None:
     # ---- flags
     flags = task, intrinsic, options, config = parse_options("code", CodeOptions)
     load = partial(load_problems, task, options.eval_problems, config.do_eval, config.seed)
-    scores = scoring(task)
+    scores = with_own_rewards(scoring(task), options.reward_func, options.reward_func_weight)
     print(open_sandbox(task.sandbox, task.test_seconds, task.sandbox_workers).describe(), flush=True)
     if options.dry_run:
         dry_run("code", flags, load, scores)

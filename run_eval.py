@@ -3,17 +3,18 @@
 python run_eval.py --task=gsm8k --model_name=path/to/model/
 """
 
+from common.flags import answer_help, parse_one
 from common.threads import choose_threads
+from evaluation.options import SETTINGS, EvalOptions
 
+answer_help(EvalOptions)  # before anything large is imported
 choose_threads()  # before torch is imported
 
 from pathlib import Path
 
 from common.errors import run_cli
-from common.flags import parse_one
 from evaluation.compare import compare, compare_table, read_report, regrade
 from evaluation.evaluate import save_report
-from evaluation.options import SETTINGS, EvalOptions
 from evaluation.table import format_metric, interval_note
 from evaluation.tasks import checked_task, load_rows
 from policy.load import resolve

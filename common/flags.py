@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,6 +55,16 @@ def parse_command(*kinds: type, **defaults: Any) -> tuple:
         if action.dest in defaults:
             action.default, action.required = defaults[action.dest], False
     return parse_flags(parser, sys.argv[1:], known)[: len(kinds)]
+
+
+def answer_help(*kinds: type) -> None:
+    """Print the flags of the dataclasses ``kinds`` and exit, if the command line asks for it.
+
+    For a command to call before it imports anything large. What is wrong with other flags is left to its parser.
+    """
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        with suppress(UserError):
+            parse_command(*kinds)
 
 
 def parse_flags(parser: Any, arguments: list[str], known: Collection[str]) -> tuple:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.flags import flag
-from policy.options import EMBEDDED_NAME
-from policy.precision import DTYPES, check_dtype
 from rewards.sandbox.pool import MODES
 
 SETTINGS = ("data", "split", "limit", "num_shots", "prompt_type", "circular")  # that make a task's rows and prompts
@@ -22,7 +20,7 @@ class EvalOptions:
         "gsm8k, math500, svamp, countdown, igsm, arc_challenge, arc_easy, mmlu, humaneval, mbpp, or math "
         "(NuminaMath-TIR, or any questions and answers).",
     )
-    model_name: str = flag(EMBEDDED_NAME, "Hub name, folder of a model or LoRA adapter, or tiny (embedded policy).")
+    model_name: str = flag("tiny", "Hub name, folder of a model or LoRA adapter, or tiny (embedded policy).")
     data: str = flag(
         "", "Other rows for the task: hub name, folder, jsonl, parquet, csv or tsv file. Unset: the task's own."
     )
@@ -60,7 +58,7 @@ class EvalOptions:
     seed: int = flag(0, "Seed of samples and worked examples.")
     dtype: str = flag(
         "auto",
-        f"Precision of weights and products: {', '.join(DTYPES)}, or auto: bfloat16 on a GPU, float16 on one "
+        "Precision of weights and products: float32, bfloat16, float16, or auto: bfloat16 on a GPU, float16 on one "
         "without it, float32 on a CPU.",
     )
     output: str = flag(
@@ -74,6 +72,8 @@ class EvalOptions:
     )
 
     def __post_init__(self):
+        from policy.precision import DTYPES, check_dtype  # imports torch, which --help does without
+
         choices = {
             "tier": ("", "strict", "medium", "loose"),
             "backend": ("native", "lighteval"),

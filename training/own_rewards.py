@@ -30,14 +30,18 @@ def with_own_rewards(scoring: Scoring, reward_func: str, weight: float) -> Scori
 
 def _load(name: str) -> Callable:
     module, colon, function = name.partition(":")
-    if not (module and colon and function):
-        raise UserError(f"--reward_func={name!r} must be module:function, such as my_rewards:short_answers.")
+    module = module.removesuffix(".py")
+    if not (colon and all(part.isidentifier() for part in [*module.split("."), function])):
+        raise UserError(
+            f"--reward_func={name!r} must be module:function, such as my_rewards:short_answers for the function "
+            "short_answers of my_rewards.py in the current folder."
+        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
     try:
-        found = getattr(import_module(module.removesuffix(".py")), function)
-    except (ImportError, AttributeError) as error:
+        found = getattr(import_module(module), function)
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise UserError(f"--reward_func={name!r} cannot be loaded ({error}); check module and function.") from error
     if not callable(found):
         raise UserError(f"--reward_func={name!r} is no function; name one that takes prompts and completions.")

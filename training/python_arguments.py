@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from datasets import Dataset
+from torch.nn import Module
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig
+from trl.trainer.utils import get_callable_name, get_config_model_id
 
 from common.errors import UserError
 from intrinsic import build_bonuses
@@ -75,6 +77,15 @@ def encoder_of(
     if name == POLICY:
         return build_encoder(POLICY, policy=policy, tokenizer=tokenizer, autocast=Precision.of(args).autocast)
     return build_encoder(name, device=args.device)
+
+
+def names_of(reward_funcs: Sequence[Callable | PreTrainedModel | str]) -> list[str]:
+    """The names that TRL logs reward functions by: that of a function, or the last part of a reward model's name."""
+    names = []
+    for func in reward_funcs:
+        model = get_config_model_id(func.config) if isinstance(func, Module) else func
+        names.append(model.split("/")[-1] if isinstance(model, str) else get_callable_name(model))
+    return names
 
 
 def correctness_of(asked: str | None, names: Sequence[str], pipeline: BonusPipeline) -> int | None:

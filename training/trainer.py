@@ -49,6 +49,7 @@ from training.python_arguments import (
     Bonuses,
     correctness_of,
     encoder_of,
+    names_of,
     pipeline_of,
     policy_and_tokenizer,
     rows_of,
@@ -111,6 +112,8 @@ class IntrinsicGRPOTrainer(RolloutGathering, GRPOTrainer, ShardedTraining):
     ):
         args = settings_of(args, model)
         self.bonuses = pipeline_of(bonuses, args)
+        reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        self.correctness_column = correctness_of(correctness, names_of(reward_funcs), self.bonuses)
         model, processing_class = policy_and_tokenizer(model, processing_class)
         self.encode = encode or encoder_of(bonuses, self.bonuses, model, processing_class, args)
         self.matches_mass = match_mass
@@ -118,7 +121,6 @@ class IntrinsicGRPOTrainer(RolloutGathering, GRPOTrainer, ShardedTraining):
         self.completions_dir = completions_dir
         self.keep_checkpoints = keep_checkpoints
         self.sampling_batch = sampling_batch
-        reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         self.num_extrinsic = len(reward_funcs)
         columns = [BonusColumn(bonus, part) for bonus, part in self.bonuses.reward_columns]
         if args.reward_weights is not None:
@@ -146,8 +148,6 @@ class IntrinsicGRPOTrainer(RolloutGathering, GRPOTrainer, ShardedTraining):
             prepare_engine(self.vllm_generation, self.eos_token_ids, args.seed)
             if is_peft_model(self.model):
                 self.vllm_generation._iter_named_params = adapter_weights(self.model, self._dist)
-        names = self.reward_func_names[: self.num_extrinsic]
-        self.correctness_column = correctness_of(correctness, names, self.bonuses)
         self._rollout: Rollout | None = None
         self._scored: list[ScoredBonus] = []
         self._plain: Tensor | None = None

@@ -23,6 +23,7 @@ import signal
 import struct
 import sys
 import time
+from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import confine  # noqa: E402
@@ -79,7 +80,7 @@ def receive(descriptor: int) -> tuple[bytes, bytes] | None:
 def run_function(code: str, pipe: tuple[int, int], entry_point: str) -> None:
     """Define the answer, then serve calls of its entry point: one message for the definition, one per call."""
     inlet, outlet = pipe
-    space = {"__name__": "answer"}
+    space: dict[str, Any] = {"__name__": "answer"}
     try:
         program = compile(code, "<answer>", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
@@ -187,7 +188,7 @@ def run_tests(tests: dict, pipe: tuple[int, int]) -> dict:
             raise known() if _is_plain_exception(known) else AnswerError(data)
         raise Broken("output_limit" if kind == b"L" else "error")
 
-    space = {"__name__": "tests"}
+    space: dict[str, Any] = {"__name__": "tests"}
     for helpers in (tests["helpers"], tests["helpers"].rstrip() + "\n    pass\n"):  # a prompt may end in a docstring
         try:
             program = compile(helpers, "<prompt>", "exec")
@@ -255,7 +256,8 @@ def is_starved(process: int) -> bool:
 
 def read_until(descriptor: int, most: int, deadline: float) -> tuple[bytes, bool]:
     """(what comes from ``descriptor`` until its end, ``most`` bytes or the ``deadline``, whether the end was seen)."""
-    parts, count = [], 0
+    parts: list[bytes] = []
+    count = 0
     while count < most and select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
         part = os.read(descriptor, min(most - count, 1 << 16))
         if not part:

@@ -11,7 +11,7 @@ from enum import Enum
 
 MAX_DEPTH = 60
 MAX_INT_BITS = 40_000
-_KIND_OF = {Counter: dict, OrderedDict: dict, defaultdict: dict, deque: list}
+_KIND_OF: dict[Any, type] = {Counter: dict, OrderedDict: dict, defaultdict: dict, deque: list}
 _CONTAINERS = {"l": list, "t": tuple, "s": set, "z": frozenset}
 _TAGS = {kind: tag for tag, kind in _CONTAINERS.items()}
 

@@ -1,12 +1,14 @@
-"""Links and pictures of the README and of docs/ lead somewhere, and every page is reached from the README."""
+"""Links and pictures of every page lead somewhere; pages are reached from the README and stand in the site's menu."""
 
 import re
 
 import pytest
+import yaml
 
 from tests.processes import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "assets").rglob("*.md"))]
+FOLDERS = ("docs", "assets", "notebooks")
+PAGES = [*sorted(ROOT.glob("*.md")), *(page for name in FOLDERS for page in sorted((ROOT / name).rglob("*.md")))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -31,3 +33,9 @@ def test_every_page_is_reached_from_the_readme():
             waiting += links_of(page)
     unreached = {page for page in PAGES if page.parent.name in ("docs", "methods")} - reached
     assert sorted(str(page.relative_to(ROOT)) for page in unreached) == []
+
+
+def test_every_page_of_docs_stands_once_in_the_menu_of_the_site():
+    menu = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    listed = [page for item in menu for page in ([item] if isinstance(item, str) else sum(item.values(), []))]
+    assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))

@@ -1,11 +1,16 @@
 """Every command complains about its flags in one sentence, and takes them from a YAML file too."""
 
+import subprocess
+import sys
 from dataclasses import dataclass, field
 
 import pytest
 
 from common.errors import UserError
-from common.flags import parse_command, parse_one
+from common.flags import answer_help, parse_command, parse_one
+from evaluation.options import EvalOptions
+from policy.options import EMBEDDED_NAME
+from policy.precision import DTYPES
 from tests.processes import ROOT, run_python
 
 
@@ -76,3 +81,27 @@ def test_a_mistyped_flag_of_any_command_ends_with_code_2_and_no_traceback(comman
     result = run_python(*script, "--tsk", "gsm8k", code=2)
     assert result.stderr.splitlines()[-1].startswith("error: '--tsk' is not a flag")
     assert "Traceback" not in result.stderr
+
+
+def test_help_of_run_eval_imports_nothing_large():
+    code = (
+        "import atexit, sys; atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr)); "
+        "sys.argv = ['run_eval.py', '--help']; import run_eval"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--model_name" in ended.stdout and "(default: tiny)" in ended.stdout
+    assert not {"torch", "trl", "datasets", "peft"} & set(ended.stderr.split())
+
+
+def test_help_beside_a_wrong_flag_is_left_to_the_parser(command, capsys):
+    command("--config=nowhere.yaml", "--help", parse=lambda: answer_help(Toy))
+    command("--number=3", parse=lambda: answer_help(Toy))
+    assert capsys.readouterr().out == ""
+    with pytest.raises(SystemExit):
+        command("--help", parse=lambda: answer_help(Toy))
+    assert "--number" in capsys.readouterr().out
+
+
+def test_evaluation_names_the_embedded_policy_and_the_precisions_as_they_are_called():
+    assert EvalOptions().model_name == EMBEDDED_NAME
+    assert f"{', '.join(DTYPES)}, or auto" in EvalOptions.__dataclass_fields__["dtype"].metadata["help"]

@@ -16,6 +16,7 @@ from common.config_file import PRESETS, preset_names
 from intrinsic.flags.owners import owners
 from intrinsic.options import BonusFlags, IntrinsicOptions, MathIntrinsicOptions
 from tasks.choice.options import ChoiceOptions
+from tasks.code.options import CodeOptions
 from tasks.countdown.options import CountdownOptions
 from tasks.igsm.options import IGSMOptions
 from tasks.math.options import GSM8KOptions, NuminaOptions
@@ -27,6 +28,7 @@ SCRIPTS = {
     "countdown": (CountdownOptions, IntrinsicOptions),
     "igsm": (IGSMOptions, IntrinsicOptions),
     "choice": (ChoiceOptions, IntrinsicOptions),
+    "code": (CodeOptions, IntrinsicOptions),
     "gsm8k": (GSM8KOptions, MathIntrinsicOptions),
     "math": (NuminaOptions, MathIntrinsicOptions),
 }

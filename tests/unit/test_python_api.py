@@ -64,12 +64,14 @@ def test_a_text_encoder_is_made_where_a_bonus_needs_one(tmp_path, monkeypatch):
     assert asked == ["sentence-transformers/all-MiniLM-L6-v2"] and trainer.encode is length
 
 
-def test_several_functions_none_of_which_is_called_correctness(tmp_path):
+def test_several_functions_none_of_which_is_called_correctness(tmp_path, monkeypatch):
     both = [length, points]
-    with pytest.raises(UserError, match=r"knn\+ needs to know .*correctness='\.\.\.' with one of length, points"):
-        IntrinsicGRPOTrainer("tiny", both, settings(tmp_path), ROWS, bonuses="knn+", encode=len)
-    with pytest.raises(UserError, match="correctness='right' is no reward function; there are length, points"):
-        IntrinsicGRPOTrainer("tiny", both, settings(tmp_path), ROWS, correctness="right")
+    with monkeypatch.context() as patch:
+        patch.setattr("training.python_arguments.load_policy", lambda name: pytest.fail("refused too late"))
+        with pytest.raises(UserError, match=r"knn\+ needs to know .*correctness='\.\.\.' with one of length, points"):
+            IntrinsicGRPOTrainer("tiny", both, settings(tmp_path), ROWS, bonuses="knn+", encode=len)
+        with pytest.raises(UserError, match="correctness='right' is no reward function; there are length, points"):
+            IntrinsicGRPOTrainer("tiny", both, settings(tmp_path), ROWS, correctness="right")
     named = IntrinsicGRPOTrainer("tiny", both, settings(tmp_path), ROWS, bonuses="passk", correctness="points")
     assert named.correctness_column == 1
     trainer = IntrinsicGRPOTrainer("tiny", both, settings(tmp_path), ROWS, bonuses="sc")
@@ -107,12 +109,18 @@ def test_functions_of_ones_own_are_paid_beside_those_of_the_task(tmp_path, monke
     ("name", "said"),
     [
         ("my_rewards", "must be module:function"),
+        ("./my_rewards.py:brief", "must be module:function"),
+        ("rewards/mine:brief", "must be module:function"),
+        ("broken_reward:brief", "cannot be loaded .*broken_reward.py, line 1"),
         ("no_such_module:brief", "cannot be loaded .No module named 'no_such_module'"),
         ("math:brief", "cannot be loaded .*brief"),
         ("math:pi", "is no function"),
         ("math:sqrt,math:sqrt", "there is a reward column 'sqrt' already"),
     ],
 )
-def test_a_name_that_leads_to_no_function_is_refused(name, said):
+def test_a_name_that_leads_to_no_function_is_refused(name, said, tmp_path, monkeypatch):
+    (tmp_path / "broken_reward.py").write_text("def brief(:\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=said):
         with_own_rewards(Scoring([length], [1.0], {}, "", ""), name, 1.0)
