@@ -8,12 +8,13 @@ truth value that its sender claims. Standard library alone, since it is imported
 import json
 from collections import Counter, OrderedDict, defaultdict, deque
 from enum import Enum
+from typing import Any
 
 MAX_DEPTH = 60
 MAX_INT_BITS = 40_000
 _KIND_OF: dict[Any, type] = {Counter: dict, OrderedDict: dict, defaultdict: dict, deque: list}
 _CONTAINERS = {"l": list, "t": tuple, "s": set, "z": frozenset}
-_TAGS = {kind: tag for tag, kind in _CONTAINERS.items()}
+_TAGS: dict[Any, str] = {kind: tag for tag, kind in _CONTAINERS.items()}
 
 
 class ValueRefused(ValueError):
