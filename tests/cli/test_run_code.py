@@ -31,7 +31,7 @@ def test_trains_with_a_bonus_under_a_named_isolation(data, tmp_path):
 
 def test_run_eval_judges_code(data, tmp_path):
     flags = ["--task=mbpp", "--data", data, "--limit", 2, "--max_new_tokens", 4, "--prompt_type=plain"]
-    assert "task mbpp" in run_script("run_eval.py", *flags, cwd=tmp_path).stdout
+    assert "task mbpp" in run_python(ROOT / "run_eval.py", *map(str, flags), cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize(
