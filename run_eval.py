@@ -5,7 +5,7 @@ python run_eval.py --task=gsm8k --model_name=path/to/model/
 
 from common.flags import answer_help, parse_one
 from common.threads import choose_threads
-from evaluation.options import EvalOptions
+from evaluation.options import SETTINGS, EvalOptions
 
 answer_help(EvalOptions)  # before anything large is imported
 choose_threads()  # before torch is imported
@@ -16,11 +16,11 @@ from common.errors import run_cli
 from evaluation.compare import compare, compare_table, read_report, regrade
 from evaluation.evaluate import save_report
 from evaluation.table import format_metric, interval_note
-from evaluation.tasks import check_choice, eval_task
+from evaluation.tasks import checked_task, load_rows
 from policy.load import resolve
 from policy.setup_line import unseen_gpu
 from rewards.grade import TIERS
-from tasks.choice.problems import all_rotations
+from rewards.sandbox.pool import open_sandbox
 
 
 def print_report(report: dict, path: Path, tier: str) -> None:
@@ -50,9 +50,7 @@ def main() -> None:
         return
 
     # ---- rows
-    task = eval_task(options.task)
-    check_choice(options)
-    task.check_prompts(options.prompt_type, options.num_shots)
+    task = checked_task(options)
     resolve(options.model_name)
     if warning := unseen_gpu():
         print(warning, flush=True)
@@ -60,16 +58,15 @@ def main() -> None:
     if options.backend == "lighteval":
         run_backend(options, max_new_tokens)
         return
-    rows = task.load(options.data or task.source, options.split or task.split)
-    rows = rows.select(range(min(options.limit or len(rows), len(rows))))
+    if task.grader == "code":
+        print(open_sandbox(options.sandbox, options.test_seconds, workers=1).describe(), flush=True)
+    rows = load_rows(task, options)
     if options.rank:
         from evaluation.rank import evaluate_ranking
 
         path = options.output_path()
         print_report(evaluate_ranking(options.model_name, options.task, rows, path, options.dtype), path, "")
         return
-    if options.circular:
-        rows = all_rotations(rows)
     rows = task.add_prompts(rows, options.prompt_type, options.num_shots, options.seed)
 
     # ---- generate, grade, save, print
@@ -78,9 +75,7 @@ def main() -> None:
 
     path = options.output_path()
     decoding = Decoding(options.n, options.temperature, max_new_tokens, options.top_p)
-    settings = {
-        name: getattr(options, name) for name in ("data", "split", "limit", "num_shots", "prompt_type", "circular")
-    }
+    settings = {name: getattr(options, name) for name in SETTINGS}
     report = evaluate_checkpoint(
         options.model_name,
         options.task,

@@ -23,6 +23,7 @@ from intrinsic import build_bonuses
 from intrinsic.options import MathIntrinsicOptions
 from policy.options import PolicyOptions
 from tasks.choice.options import ChoiceOptions
+from tasks.code.options import CodeOptions
 from tasks.countdown.options import CountdownOptions
 from tasks.igsm.options import IGSMOptions
 from tasks.math.options import GSM8KOptions, NuminaOptions
@@ -35,6 +36,7 @@ OPTIONS = {
     "run_countdown.py": (CountdownOptions,),
     "run_igsm.py": (IGSMOptions,),
     "run_choice.py": (ChoiceOptions,),
+    "run_code.py": (CodeOptions,),
 }
 # What is left to torch of a card's memory: GiB by the size in its name, which presets with the ending _24gb are for.
 OFFERED = {24: 22.0, 80: 79.0}
@@ -69,7 +71,9 @@ def shape_of(model_name: str) -> PretrainedConfig:
     """The published shape of a recipe's model, without the hub."""
     if model_name == "Qwen/Qwen3-4B-Base":
         return Qwen3Config(**QWEN3_4B)
-    return architecture(model_name.split("/")[1].lower().replace("-math", "").removesuffix("-instruct"))
+    return architecture(
+        model_name.split("/")[1].lower().replace("-math", "").replace("-coder", "").removesuffix("-instruct")
+    )
 
 
 def recipe(file: Path) -> tuple[PretrainedConfig, PolicyOptions, Work]:

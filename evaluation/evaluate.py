@@ -23,6 +23,7 @@ from rewards.answer import Verdict
 from rewards.grade import TIERS, Grade, is_false_claim
 
 KS = (1, 4, 8, 16, 32, 64)  # of pass@k and maj@k, beside the number of samples itself
+UNRECORDED = ("test", "io", "helpers")  # columns of a row: the tests of code, which its question finds again
 SEEDS_PER_PROCESS = 1_000_000  # more than a process ever has batches
 
 
@@ -121,7 +122,7 @@ class HeldOut:
 def record_of(row: dict, grade: Callable[[str, dict], Grade], sample: Sample, identity: dict) -> dict:
     """Everything that is needed to judge a completion again without the model, and what the grader says of it."""
     return {
-        **{key: value for key, value in row.items() if key not in ("prompt", "id")},
+        **{key: value for key, value in row.items() if key not in ("prompt", "id", *UNRECORDED)},
         **identity,
         "prompt": message_text(row["prompt"], "user"),
         "prefill": sample.prefill,

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.flags import flag
+from rewards.sandbox.pool import MODES
+
+SETTINGS = ("data", "split", "limit", "num_shots", "prompt_type", "circular")  # that make a task's rows and prompts
 
 
 @dataclass
@@ -14,8 +17,8 @@ class EvalOptions:
 
     task: str = flag(
         "gsm8k",
-        "gsm8k, math500, svamp, countdown, igsm, arc_challenge, arc_easy, mmlu, or math (NuminaMath-TIR, or any "
-        "questions and answers).",
+        "gsm8k, math500, svamp, countdown, igsm, arc_challenge, arc_easy, mmlu, humaneval, mbpp, or math "
+        "(NuminaMath-TIR, or any questions and answers).",
     )
     model_name: str = flag("tiny", "Hub name, folder of a model or LoRA adapter, or tiny (embedded policy).")
     data: str = flag(
@@ -31,8 +34,8 @@ class EvalOptions:
     num_shots: int = flag(0, "Worked examples before each question, 0 to 9.")
     prompt_type: str = flag(
         "reasoning",
-        "Where the answer is asked for and looked for: reasoning or think (tags), qwen25-math-cot (a box), plain (tags "
-        "of reasoning, for a policy without chat template).",
+        "Where the answer is asked for and looked for: reasoning or think (tags), qwen25-math-cot (a box), plain (for "
+        "a policy without chat template), fenced (code alone, in one Python block).",
     )
     circular: bool = flag(
         False,
@@ -43,6 +46,10 @@ class EvalOptions:
         "Multiple choice, for base models: rank the options by their log-probability behind Answer:, plain and per "
         "byte, instead of generating; prompt and decoding flags have no effect.",
     )
+    sandbox: str = flag(
+        "auto", "Isolation of the code of humaneval and mbpp: auto, strict or process, as in run_code.py."
+    )
+    test_seconds: int = flag(5, "Seconds of processor time for an answer in code and its tests, 1 or more.")
     n: int = flag(1, "Samples per problem; pass@k and maj@k need several and a temperature above 0.")
     temperature: float = flag(0.0, "Sampling temperature; 0 is greedy.")
     top_p: float = flag(1.0, "Nucleus sampling: share of probability to sample from, in (0, 1].")
@@ -71,6 +78,7 @@ class EvalOptions:
             "tier": ("", "strict", "medium", "loose"),
             "backend": ("native", "lighteval"),
             "dtype": ("auto", *DTYPES),
+            "sandbox": MODES,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -78,7 +86,14 @@ class EvalOptions:
                     f"--{name}={getattr(self, name)!r} is unknown; use one of {', '.join(filter(None, known))}."
                 )
         check_dtype(self.dtype, trained=False)
-        for name, least in (("n", 1), ("batch_size", 1), ("limit", 0), ("max_new_tokens", 0), ("temperature", 0)):
+        for name, least in (
+            ("n", 1),
+            ("batch_size", 1),
+            ("limit", 0),
+            ("max_new_tokens", 0),
+            ("temperature", 0),
+            ("test_seconds", 1),
+        ):
             if getattr(self, name) < least:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
         if self.n > 1 and not self.temperature:

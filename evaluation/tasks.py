@@ -12,6 +12,8 @@ from rewards.grade import Grade
 from rewards.graders import GRADERS
 from tasks.choice import problems as choice
 from tasks.choice import prompts as choice_prompts
+from tasks.code import problems as code
+from tasks.code import prompts as code_prompts
 from tasks.countdown import problems as countdown
 from tasks.countdown.problems import load_countdown
 from tasks.igsm import dataset as igsm
@@ -19,6 +21,7 @@ from tasks.igsm.space import ProblemSpace
 from tasks.math import problems as math
 from tasks.math.prompts import add_prompts, check_prompt
 
+CODE_TOKENS = 1024
 CHOICE_TOKENS = 512  # reasoning and a letter
 GENERATED_PROMPTS = {"reasoning": "chat", "plain": "base"}
 
@@ -129,6 +132,12 @@ def _choice(source: str, part: str) -> EvalTask:
     )
 
 
+def _code(source: str) -> EvalTask:
+    return EvalTask(
+        source, "test", code.load_code, code_prompts.check_prompt, code_prompts.add_prompts, "code", CODE_TOKENS
+    )
+
+
 TASKS = {
     "gsm8k": EvalTask(math.GSM8K, "test", math.load_gsm8k, check_prompt, add_prompts, "number", 512),
     "math500": EvalTask(math.MATH_500, "test", math.load_math, check_prompt, add_prompts, "latex", 2048),
@@ -140,6 +149,8 @@ TASKS = {
     "arc_challenge": _choice(choice.ARC, choice.CHALLENGE),
     "arc_easy": _choice(choice.ARC, choice.EASY),
     "mmlu": _choice(choice.MMLU, choice.ALL),
+    "humaneval": _code(code.HUMANEVAL),
+    "mbpp": _code(code.MBPP),
     "math": EvalTask(math.NUMINA, "test", math.load_math, check_prompt, add_prompts, "latex", 2048),
 }
 
@@ -151,9 +162,19 @@ def eval_task(name: str) -> EvalTask:
     return TASKS[name]
 
 
-def check_choice(options: EvalOptions) -> None:
-    """Raise `UserError` where flags of multiple choice are given for a task of another kind, or for LightEval."""
+def checked_task(options: EvalOptions) -> EvalTask:
+    """The task of ``options``. Raises `UserError` where it has no such prompts, or other flags are another kind's."""
+    task = eval_task(options.task)
+    task.check_prompts(options.prompt_type, options.num_shots)
     for name in ("circular", "rank"):
-        if getattr(options, name) and (eval_task(options.task).grader != "choice" or options.backend != "native"):
+        if getattr(options, name) and (task.grader != "choice" or options.backend != "native"):
             known = ", ".join(task for task, kind in TASKS.items() if kind.grader == "choice")
             raise UserError(f"--{name} is for multiple choice alone, with --backend=native; use a --task of {known}.")
+    return task
+
+
+def load_rows(task: EvalTask, options: EvalOptions) -> Dataset:
+    """The first ``--limit`` rows, each in all rotations of its options with ``--circular``."""
+    rows = task.load(options.data or task.source, options.split or task.split)
+    rows = rows.select(range(min(options.limit or len(rows), len(rows))))
+    return choice.all_rotations(rows) if options.circular else rows

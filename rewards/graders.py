@@ -5,6 +5,7 @@ from collections.abc import Callable
 from common.errors import UserError
 from rewards.answer import grade_number
 from rewards.choice import FIRST_LINE, grade_choice
+from rewards.code import grade_code
 from rewards.countdown import grade_countdown
 from rewards.format import AnswerPlace
 from rewards.grade import Grade
@@ -16,6 +17,7 @@ GRADERS: dict[str, Callable[[str, dict], Grade]] = {
     "latex": lambda completion, row: grade_latex(completion, row["gold"], place=AnswerPlace.of_row(row)),
     "countdown": lambda completion, row: grade_countdown(completion, row["numbers"], row["target"]),
     "choice": lambda completion, row: grade_choice(completion, row["choices"], row["gold"], row.get(FIRST_LINE, False)),
+    "code": grade_code,
     "igsm": lambda completion, row: grade_igsm(completion, _integer(row["gold"])),
 }
 

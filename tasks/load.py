@@ -45,6 +45,13 @@ def load_rows(source: str | Path, split: str | None = None, config: str | None =
     return rows
 
 
+def folder_file(source: str, split: str | None, part: str = "") -> str | None:
+    """``<part>_<split>.jsonl`` or ``<split>.jsonl`` in the folder ``source``; None where it holds neither."""
+    folder, split = Path(source).expanduser(), split or "train"
+    names = [f"{part}_{split}.jsonl"] if part else []
+    return next((str(folder / name) for name in [*names, f"{split}.jsonl"] if (folder / name).is_file()), None)
+
+
 def require_columns(dataset: Dataset, columns: Sequence[str]) -> None:
     """Raise `UserError`, naming the columns found, when ``dataset`` lacks one of ``columns``."""
     missing = [column for column in columns if column not in dataset.column_names]

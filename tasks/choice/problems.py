@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from common.errors import UserError
 from rewards.choice import LETTERS
-from tasks.load import load_rows, require_columns, row_place, whole_number
+from tasks.load import folder_file, load_rows, require_columns, row_place, whole_number
 
 ARC, MMLU = "allenai/ai2_arc", "cais/mmlu"
 CHALLENGE, EASY, ALL = "ARC-Challenge", "ARC-Easy", "all"
@@ -34,7 +34,7 @@ def load_choice(source: str, split: str | None, part: str = "") -> Dataset:
     Raises `UserError`, with the row, where a question is empty, the options are not 2 to 10 different texts, or the
     answer is none of them.
     """
-    source = _file_in(source, split or "train", part) or source
+    source = folder_file(source, split, _FILE_OF.get(part, "")) or source
     is_local = Path(source).expanduser().exists()
     rows = load_rows(source, split, None if is_local else part or None)
     answer = "answerKey" if "answerKey" in rows.column_names else "answer"
@@ -46,13 +46,6 @@ def load_choice(source: str, split: str | None, part: str = "") -> Dataset:
         except ValueError as error:
             raise UserError(f"{row_place(source, split, index)} {error}; mend or remove the row.") from None
     return Dataset.from_list(built)
-
-
-def _file_in(source: str, split: str, part: str) -> str | None:
-    """The file of ``split`` in the folder ``source``; None where it has none of that name."""
-    folder = Path(source).expanduser()
-    names = [f"{_FILE_OF[part]}_{split}.jsonl"] if part in _FILE_OF else []
-    return next((str(folder / name) for name in [*names, f"{split}.jsonl"] if (folder / name).is_file()), None)
 
 
 def _row(row: dict, answer) -> dict:

@@ -54,7 +54,9 @@ GOLDS = {
     "igsm": {"gold": "7"},
     "choice": {"choices": ["iron", "a gas", "copper", "42"], "gold": "42"},
 }
-GRADE_FUNCTIONS = GRADERS | {"igsm, lenient": lambda completion, row: grade_igsm(completion, 7, lenient=True)}
+# Code is run in the sandbox: tests/unit/test_code_sandbox.py has the hostile answers of that one.
+TEXT_GRADERS = {name: grade for name, grade in GRADERS.items() if name != "code"}
+GRADE_FUNCTIONS = TEXT_GRADERS | {"igsm, lenient": lambda completion, row: grade_igsm(completion, 7, lenient=True)}
 COLUMNS = [
     *gsm8k_rewards(GRADERS["number"], legacy=False, cosine=True, max_length=MAX_TOKENS),
     *gsm8k_rewards(GRADERS["number"], legacy=True, cosine=True, max_length=MAX_TOKENS),

@@ -1,4 +1,4 @@
-"""No source of the project runs text as code or unpickles what it reads."""
+"""No source of the project runs text as code or unpickles what it reads, but for the sandbox's child."""
 
 import ast
 
@@ -7,6 +7,9 @@ import pytest
 from tests.processes import ROOMS, ROOT
 
 SOURCES = sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in room.rglob("*.py"))])
+# The one exception: what a policy wrote runs in the processes that this file forks and confines.
+SANDBOX_CHILD = ROOT / "rewards" / "sandbox" / "child.py"
+RUNS_ANSWERS = {"exec", "compile", "__import__"}
 FORBIDDEN = {
     *("eval", "exec", "compile", "__import__", "sympify", "parse_expr", "os.system", "os.popen"),
     *("pickle.load", "pickle.loads", "dill.load", "joblib.load", "torch.load", "numpy.load", "np.load", "yaml.load"),
@@ -31,7 +34,8 @@ def _loads_tensors_alone(call: ast.Call) -> bool:
 @pytest.mark.fault("F26")
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_source_runs_or_unpickles_what_it_reads(path):
-    assert not called(path.read_text(encoding="utf-8")) & FORBIDDEN
+    allowed = RUNS_ANSWERS if path == SANDBOX_CHILD else set()
+    assert called(path.read_text(encoding="utf-8")) & FORBIDDEN == allowed
 
 
 def test_calls_are_found_by_their_dotted_names():

@@ -25,7 +25,7 @@ ALL = {
     *(f"{name}_24gb" for name in ON_24GB),
     *("memory_r_gsm8k", "memory_r_aimo", "intuitor_math_gsm8k", "intuitor_math_math500", "imentor_countdown_3to4"),
     *("imentor_countdown_4", "merci_math", "cde", "passk", "bridge_igsm", "memory_r_countdown"),
-    "intuitor_reasoning_arc",
+    *("intuitor_reasoning_arc", "intuitor_code_humaneval", "intuitor_code", "intuitor_default"),
 }
 # What a policy of a million parameters needs in place of the recipe's: data at hand, little of everything.
 TOY = {
@@ -48,6 +48,10 @@ ROWS = {
     "run_gsm8k.py": [{"question": f"What is {n} and 2?", "answer": f"#### {n + 2}"} for n in range(8)],
     "run_math.py": [{"problem": f"What is ${n} + 2$?", "answer": str(n + 2)} for n in range(8)],
     "run_choice.py": [{"question": f"{n} + 1?", "choices": [str(n + 1), "x"], "answer": 0} for n in range(8)],
+    "run_code.py": [
+        {"prompt": f"f{n}", "code": "def f(x): ...", "test_list": [f"assert f({n}) == 0"], "test_imports": []}
+        for n in range(8)
+    ],
     "run_countdown.py": [{"nums": [n, n + 1, 3], "target": 2 * n + 4} for n in range(1, 60)],
 }
 # run_igsm.py makes its problems; these are short enough for a policy that spells English letter by letter.

@@ -1,0 +1,238 @@
+"""Code: does the answer of a completion pass its tests? It runs in `rewards.sandbox` alone."""
+
+import hashlib
+import re
+from collections import Counter
+from enum import StrEnum
+from typing import NamedTuple
+
+from common.errors import UserError
+from rewards.format import ANSWER_CLOSE, CUT, completion_text, cut_thinking, last_answer
+from rewards.grade import TIERS, Grade
+from rewards.sandbox.pool import function_job, program_job, sandbox
+
+MAX_CODE = 65_536  # characters
+SLACK_OUTPUT = 65_536  # bytes that a program may write beside 4 times what it should
+TOLERANCE = 1e-6  # of numbers for which the gold output has a decimal point
+PYTHON = ("", "py", "python", "python3")
+
+_FENCE = re.compile(r"[ \t]*```[ \t]*([A-Za-z0-9+#.-]*)[ \t]*$")
+_CODE_STARTS = re.compile(r"^(?:def |class |import |from |async def |@)", re.MULTILINE)
+_IMPORT = re.compile(r"^(?:import\s+\w[^\n]*|from\s+\w[^\n]*\simport\s[^\n]*)$", re.MULTILINE)
+_GOES_ON = (" ", "\t", "#", ")", "]", "}")  # how a line may start that still belongs to a function of column 0
+
+
+class CodeVerdict(StrEnum):
+    """What the answer at its place is; `CORRECT` alone makes the medium tier true. No exit code is a verdict."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    ERROR = "error"
+    KILLED = "killed"
+    TIMEOUT = "timeout"
+    OUTPUT_LIMIT = "output_limit"
+    UNPARSABLE = "unparsable"
+    MULTIPLE_ANSWERS = "multiple_answers"
+    NO_ANSWER = "no_answer"
+
+
+class Fence(NamedTuple):
+    """A fenced block: its label, its text, and where the line after it starts; ``end`` is -1 where it is not closed."""
+
+    label: str
+    text: str
+    end: int
+
+
+def fences(text: str) -> list[Fence]:
+    """The fenced blocks of ``text``, in order; the last one may be unclosed. Linear in the text."""
+    found, opened, position = [], None, 0
+    for line in text.splitlines(keepends=True):
+        position += len(line)
+        mark = _FENCE.match(line.rstrip("\r\n"))
+        if mark and opened is None:
+            opened = (mark[1].lower(), position)
+        elif mark and not mark[1]:
+            label, start = opened
+            found.append(Fence(label, text[start : position - len(line)], position))
+            opened = None
+    if opened is not None:
+        found.append(Fence(opened[0], text[opened[1] :], -1))
+    return found
+
+
+def fenced_code(text: str, entry_point: str) -> str | None:
+    """The last complete Python fence of ``text`` that defines ``entry_point``, else the last one; None without any."""
+    complete = [fence.text for fence in fences(text) if fence.end >= 0 and fence.label in PYTHON]
+    name = re.escape(entry_point)
+    defines = re.compile(rf"^(?:async\s+def\s+|def\s+){name}\b|^{name}\s*=", re.MULTILINE)
+    defining = [code for code in complete if entry_point and defines.search(code)]
+    return (defining or complete or [None])[-1]
+
+
+def is_code_well_formed(completion: str) -> bool:
+    """Whether there is exactly one Python fence, with nothing after it but whitespace and the closing answer tag."""
+    outside = cut_thinking(completion)
+    python = [fence for fence in fences(outside) if fence.label in PYTHON]
+    return len(python) == 1 and python[0].end >= 0 and outside[python[0].end :].strip() in ("", ANSWER_CLOSE)
+
+
+def continued_code(prefix: str, completion: str) -> str:
+    """``prefix`` and what of ``completion`` belongs to the function it begins, up to a line that starts something."""
+    first, *lines = completion.split("\n")
+    kept = [first]
+    for line in lines:
+        if line.strip() and not line.startswith(_GOES_ON):
+            break
+        kept.append(line)
+    return prefix + "\n".join(kept)
+
+
+def loose_code(completion: str, entry_point: str) -> str | None:
+    """Where no complete answer stands: the last fence, closed or not, or the longest text that compiles from a
+    definition or import on.
+    """
+    outside = cut_thinking(completion)
+    scope = (outside if outside.replace(CUT, "").strip() else completion).replace(CUT, "\n")
+    python = [fence for fence in fences(scope) if fence.label in PYTHON]
+    if python:
+        return python[-1].text if python[-1].end < 0 else fenced_code(scope, entry_point)
+    start = _CODE_STARTS.search(scope)
+    return (sandbox().longest_part(scope[start.start() :][:MAX_CODE]) or None) if start else None
+
+
+def same_output(found: str, gold: str) -> bool:
+    """Whether two outputs are the same line by line, spaces at line ends and empty lines at the end aside.
+
+    A number for which the gold has a decimal point may differ by `TOLERANCE`, absolutely or relatively.
+    """
+    left, right = ([line.split() for line in text.rstrip().split("\n")] for text in (found, gold))
+    return len(left) == len(right) and all(
+        len(a) == len(b) and all(map(_same_token, a, b)) for a, b in zip(left, right, strict=True)
+    )
+
+
+def _same_token(found: str, gold: str) -> bool:
+    if found == gold:
+        return True
+    if "." not in gold:
+        return False
+    try:
+        value, target = float(found), float(gold)
+    except ValueError:
+        return False
+    return abs(value - target) <= TOLERANCE * max(1.0, abs(target))
+
+
+def run_answer(code: str, row: dict) -> tuple[str, str | None]:
+    """(verdict of ``code`` on the tests of ``row``, a hash of what it returned or printed; None where nothing ran)."""
+    if len(code) > MAX_CODE or "\0" in code:
+        return CodeVerdict.UNPARSABLE, None
+    if not row["io"]:
+        imports = [row["imports"], *_IMPORT.findall(row["helpers"])]
+        whole = "\n".join([*filter(None, imports), code])
+        helpers = "\n".join(filter(None, (row["imports"], row["helpers"])))
+        reply = sandbox().run(function_job(whole, helpers, row["test"], row["entry_point"]))
+        return reply["verdict"], reply["digest"]
+    outputs = hashlib.sha256()
+    for given, gold in row["io"]:
+        reply = sandbox().run(program_job(code, given, 4 * len(gold.encode()) + SLACK_OUTPUT))
+        outputs.update(reply.get("output", "").strip().encode("utf-8", "surrogatepass") + b"\0")
+        if reply["verdict"] != "ended":
+            return reply["verdict"], None
+        if not same_output(reply["output"], gold):
+            return CodeVerdict.WRONG, outputs.hexdigest()
+    return CodeVerdict.CORRECT, outputs.hexdigest()
+
+
+def grade_code(completion: str, row: dict) -> Grade:
+    """`Grade` of ``completion`` by running it on the tests of ``row``.
+
+    medium: the code at its place passes. Its place is the one answer block, or the text outside the thinking, and there
+    the last complete Python fence that defines the entry point (`fenced_code`); a block without a fence counts whole.
+    Where ``row["prefix"]`` is a text, the completion goes on with it instead (`continued_code`). strict: medium, and
+    `is_code_well_formed`. loose: medium, or, where no code stands there, `loose_code` passes. The answer is a hash of
+    the values returned in the tests, or of the outputs, so that programs which do the same count as the same.
+
+    Args:
+        row: entry_point, test (asserts), helpers (Python that the tests may use), imports (lines run before either), or
+            io (pairs of input and output) for a program; prefix.
+
+    Raises `UserError` where the row has no tests, as the records of an evaluation have none.
+    """
+    if "test" not in row and "io" not in row:
+        raise UserError("records of code hold no tests, so they cannot be judged again; evaluate the policy again.")
+    row = {"test": "", "io": [], "helpers": "", "imports": "", "prefix": "", "entry_point": ""} | row
+    if row["prefix"]:
+        verdict, answer = run_answer(continued_code(row["prefix"], completion), row)
+        right = verdict == CodeVerdict.CORRECT
+        return Grade(right, right, right, answer, str(verdict), True)
+    well_formed = is_code_well_formed(completion)
+    outside = cut_thinking(completion)
+    block = last_answer(outside)
+    code, answer = None, None
+    if block is not None and block.repeated:
+        verdict = CodeVerdict.MULTIPLE_ANSWERS
+    else:
+        code = fenced_code(outside if block is None else block.text, row["entry_point"])
+        if code is None and block is not None and block.text.strip():
+            code = block.text.strip("\n")
+        verdict = CodeVerdict.NO_ANSWER
+    if code is not None:
+        verdict, answer = run_answer(code, row)
+    medium = loose = verdict == CodeVerdict.CORRECT
+    if code is None and (other := loose_code(completion, row["entry_point"])) is not None:
+        found, answer = run_answer(other, row)
+        loose = found == CodeVerdict.CORRECT
+    return Grade(medium and well_formed, medium, loose, answer, str(verdict), well_formed)
+
+
+class CodeReward:
+    """TRL reward column "correctness": 1.0 where the answer passes all its tests (medium tier), else 0.0.
+
+    Answers are run on all workers of the sandbox at once. Logs verdict and answer of each completion, the share of each
+    verdict, and the tiers.
+    """
+
+    __name__ = "correctness"
+    full = 1.0
+
+    def __call__(
+        self,
+        prompts,
+        completions,
+        entry_point,
+        test,
+        io,
+        helpers,
+        imports,
+        prefix,
+        log_extra=None,
+        log_metric=None,
+        **kwargs,
+    ) -> list[float]:
+        names = ("entry_point", "test", "io", "helpers", "imports", "prefix")
+        columns = zip(entry_point, test, io, helpers, imports, prefix, strict=True)
+        rows = [dict(zip(names, row, strict=True)) for row in columns]
+        pairs = list(zip(map(completion_text, completions), rows, strict=True))
+        grades = sandbox().map(lambda pair: grade_code(*pair), pairs)
+        if log_extra is not None:
+            log_extra("verdict", [grade.verdict for grade in grades])
+            log_extra("answer", [grade.answer or "" for grade in grades])
+        if log_metric is not None and grades:
+            for tier in TIERS:
+                log_metric(f"accuracy/{tier}", sum(getattr(grade, tier) for grade in grades) / len(grades))
+            counts = Counter(grade.verdict for grade in grades)
+            for verdict in CodeVerdict:
+                log_metric(f"verdict/{verdict}", counts[verdict] / len(grades))
+        return [float(grade.medium) for grade in grades]
+
+
+class CodeFormatReward:
+    """TRL reward column "format": 1.0 for a completion with one Python fence at its end (`is_code_well_formed`)."""
+
+    __name__ = "format"
+    full = 1.0
+
+    def __call__(self, prompts, completions, **kwargs) -> list[float]:
+        return [float(is_code_well_formed(completion_text(completion))) for completion in completions]

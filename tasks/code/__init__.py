@@ -1,0 +1,1 @@
+"""Code: functions judged by asserts (HumanEval, MBPP), programs judged by their output."""

@@ -1,0 +1,91 @@
+"""Flags and data of run_code.py."""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from datasets import Dataset
+
+from common.errors import UserError
+from common.flags import flag
+from rewards.sandbox.pool import MODES
+from tasks.code.problems import HUMANEVAL, MBPP, load_code
+from tasks.code.prompts import add_prompts, check_prompt
+
+MAX_VALIDATION_SHARE = 0.2
+
+
+@dataclass
+class CodeOptions:
+    """Data, prompt, rewards and sandbox."""
+
+    data: str = flag(
+        MBPP,
+        "Training data: hub name, folder or file with MBPP's columns, or prompt, entry_point and test, or prompt "
+        "and io (pairs of a program's input and output).",
+    )
+    split: str = flag("train", "Split of a hub data set or folder to train on; not test.")
+    eval_data: str = flag("", "Validation data: hub name, folder or file. Unset: set aside from the training split.")
+    eval_split: str = flag("validation", "Split of --eval_data, not test.")
+    train_problems: int = flag(0, "Random training problems to use; 0 uses all.")
+    show_tests: int = flag(1, "Asserts of MBPP that the prompt shows, 0 or more.")
+    prompt_type: str = flag(
+        "fenced",
+        "How is asked: fenced (one Python block), reasoning or think (the block in tags), plain (the head of the "
+        "function, for a policy without chat template).",
+    )
+    format_weight: float = flag(0.0, "Weight of the reward for one Python block at the end; plain has none.")
+    sandbox: str = flag(
+        "auto",
+        "Isolation of the policy's code: auto (whatever mechanisms hold the tries at the start back), strict (Landlock "
+        "6 or later, seccomp and limits, else refuse), process (limits alone: code can read and write your files).",
+    )
+    test_seconds: int = flag(5, "Seconds of processor time for an answer and its tests, 1 or more.")
+    sandbox_workers: int = flag(0, "Answers that are run at once; 0: one per core.")
+
+    def __post_init__(self):
+        check_prompt(self.prompt_type, 0)
+        if self.sandbox not in MODES:
+            raise UserError(f"--sandbox={self.sandbox!r} is unknown; use one of {', '.join(MODES)}.")
+        for name, least in (("train_problems", 0), ("show_tests", 0), ("test_seconds", 1), ("sandbox_workers", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
+        for name in ("split", "eval_split"):
+            if getattr(self, name).partition("[")[0] == "test":
+                raise UserError(
+                    f"--{name}={getattr(self, name)!r}: run_eval.py reports the test problems; use another split."
+                )
+        if "humaneval" in self.data.lower().replace("_", "").replace("-", ""):
+            raise UserError(
+                f"--data={self.data!r}: HumanEval ({HUMANEVAL}) has no training part and is for run_eval.py alone; "
+                "train on MBPP or on a file of your own."
+            )
+
+
+def load_problems(
+    options: CodeOptions, eval_problems: int, validate: bool, seed: int
+) -> tuple[Dataset, Dataset | None]:
+    """(training, validation) rows with prompts; no validation problem is trained on.
+
+    Which problems validate does not depend on the seed. Raises `UserError` when no training problem is left.
+    """
+    train, validation = load_code(options.data, options.split, options.show_tests), None
+    if validate:
+        validation, count = train, min(eval_problems, max(1, int(MAX_VALIDATION_SHARE * len(train))))
+        if options.eval_data:
+            validation, count = load_code(options.eval_data, options.eval_split, options.show_tests), eval_problems
+        validation = validation.select(_by_hash(validation)[:count])
+        held_out = set(validation["question"])
+        kept = [index for index, question in enumerate(train["question"]) if question not in held_out]
+        if not kept:
+            raise UserError(f"all {len(train)} training problems are validation problems too; give more data.")
+        train = train.select(kept)
+        validation = add_prompts(validation, options.prompt_type)
+    if options.train_problems:
+        train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
+    return add_prompts(train, options.prompt_type), validation
+
+
+def _by_hash(rows: Dataset) -> list[int]:
+    """Row indices in an order that depends on the questions alone."""
+    digests = [blake2b(text.encode("utf-8", "surrogatepass")).digest() for text in rows["question"]]
+    return sorted(range(len(rows)), key=digests.__getitem__)

@@ -1,0 +1,90 @@
+"""Rows of code: HumanEval, MBPP, and files of functions or programs with tests.
+
+Every row has the columns id, question (what is asked, in words or as the head of a function), entry_point, test
+(asserts), helpers (Python that the tests may use), imports, io (pairs of input and output of a program; empty for a
+function), head (what a base model goes on from) and gold (a solution, "" where the source has none).
+"""
+
+import re
+
+from datasets import Dataset, Features, Sequence, Value
+
+from common.errors import UserError
+from tasks.load import folder_file, load_rows, row_place
+
+HUMANEVAL, MBPP = "openai/openai_humaneval", "google-research-datasets/mbpp"
+HUB_CONFIGS = {MBPP: "sanitized"}
+MEASURES_INTERPRETER = 596  # of MBPP: the size of an object in the interpreter's memory
+_TOP_LEVEL = re.compile(r"^def\s+(\w+)\s*\(", re.MULTILINE)
+FEATURES = Features(
+    {
+        **{name: Value("string") for name in ("id", "question", "entry_point", "test", "helpers", "imports", "head")},
+        "io": Sequence(Sequence(Value("string"))),
+        "gold": Value("string"),
+    }
+)
+
+
+def load_code(source: str, split: str | None = None, show_tests: int = 1) -> Dataset:
+    """Rows of a file, a folder with ``<split>.jsonl`` or a hub data set, by the columns they have.
+
+    HumanEval: prompt, entry_point, test. MBPP: prompt or text, code, test_list. Programs: prompt and io.
+
+    Args:
+        show_tests: asserts of MBPP that the question shows, as an example of the function's name and arguments.
+
+    Raises `UserError`, with the row, where it is none of these or has nothing to judge an answer by.
+    """
+    place = folder_file(source, split) or source
+    rows = load_rows(place, split, HUB_CONFIGS.get(source))
+    built = []
+    for index, row in enumerate(rows):
+        if row.get("task_id") == MEASURES_INTERPRETER and "test_list" in row:
+            continue
+        try:
+            built.append({"id": str(row.get("task_id", row.get("id", index))), **_row(row, show_tests)})
+        except ValueError as error:
+            raise UserError(f"{row_place(place, split, index)} {error}; mend or remove the row.") from None
+    return Dataset.from_list(built, features=FEATURES)
+
+
+def _row(row: dict, show_tests: int) -> dict:
+    question = row.get("prompt") or row.get("text")
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError(f"has the question {question!r}, which is no text")
+    empty = {"entry_point": "", "test": "", "helpers": "", "imports": "", "io": [], "head": "", "gold": ""}
+    if row.get("io"):
+        if not all(len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in row["io"]):
+            raise ValueError("has an io that is no list of [input, output] pairs of texts")
+        return empty | {"question": question, "io": [list(pair) for pair in row["io"]]}
+    if row.get("test_list"):
+        return empty | _mbpp(question, row, show_tests)
+    entry_point, test = row.get("entry_point"), row.get("test")
+    if not isinstance(entry_point, str) or not entry_point.isidentifier():
+        raise ValueError(f"has the entry point {entry_point!r}, which is no name of a function")
+    if not isinstance(test, str) or not test.strip():
+        raise ValueError("has no test")
+    calls = f"\ncheck({entry_point})\n" if re.search(r"^def check\(", test, re.MULTILINE) else ""
+    solution = row.get("canonical_solution")
+    gold = question + solution if solution else ""
+    found = {"question": question, "entry_point": entry_point, "test": test + calls, "gold": gold}
+    return empty | found | {"helpers": question, "head": question}
+
+
+def _mbpp(question: str, row: dict, show_tests: int) -> dict:
+    tests = list(row["test_list"])
+    # Of the functions that the gold defines, the one that the tests call: some define helpers, some shadow builtins.
+    called = [name for name in _TOP_LEVEL.findall(row["code"]) if re.search(rf"\b{name}\s*\(", "\n".join(tests))]
+    if not called:
+        raise ValueError("has tests that call no function of its code")
+    shown = tests[:show_tests]
+    example = "\n".join(["", "It must satisfy:", *shown]) if shown else f"\nName the function {called[-1]}."
+    lines = "\n    ".join([question, *shown])
+    return {
+        "question": question + example,
+        "entry_point": called[-1],
+        "test": "\n".join(tests),
+        "imports": "\n".join(row.get("test_imports") or []),
+        "head": f'"""\n    {lines}\n"""\ndef {called[-1]}(',
+        "gold": row["code"],
+    }
