@@ -18,11 +18,13 @@ SCRIPT_KEY = "script"
 _ABSENT = object()
 # What other programs call flags of ours.
 USUAL_NAMES = {
-    **dict.fromkeys(("lr", "learning-rate"), "learning_rate"),
+    "lr": "learning_rate",
     **dict.fromkeys(("epochs", "num_epochs", "n_epochs"), "nepochs num_train_epochs"),
     **dict.fromkeys(("batch_size", "train_batch_size", "b"), "bs batch_size per_device_train_batch_size"),
     **dict.fromkeys(("grad_accum", "grad_accumulation_steps", "accumulation_steps"), "gc gradient_accumulation_steps"),
-    **dict.fromkeys(("max_tokens", "max_new_tokens", "max_length", "max_response_length"), "L max_new_tokens"),
+    **dict.fromkeys(
+        ("max_tokens", "max_new_tokens", "max_length", "max_response_length"), "L max_new_tokens max_length"
+    ),
     **dict.fromkeys(("model", "model_path", "policy", "checkpoint"), "model_name"),
     **dict.fromkeys(("group_size", "n_samples", "rollouts", "num_samples", "G"), "num_generations n"),
     **dict.fromkeys(("kl", "kl_coef", "kl_beta"), "beta"),

@@ -1,11 +1,14 @@
 """Every command complains about its flags in one sentence, and takes them from a YAML file too."""
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
 
 import pytest
 
+from cli.help import PAGES
+from common.config_file import did_you_mean
 from common.errors import UserError
 from common.flags import answer_help, parse_command, parse_one
 from evaluation.options import EvalOptions
@@ -105,3 +108,17 @@ def test_help_beside_a_wrong_flag_is_left_to_the_parser(command, capsys):
 def test_evaluation_names_the_embedded_policy_and_the_precisions_as_they_are_called():
     assert EvalOptions().model_name == EMBEDDED_NAME
     assert f"{', '.join(DTYPES)}, or auto" in EvalOptions.__dataclass_fields__["dtype"].metadata["help"]
+
+
+@pytest.mark.parametrize("script", ["run_countdown", "run_sft"])
+def test_the_usual_names_of_flags_lead_to_ours(script):
+    ours = {
+        "run_countdown": "learning_rate nepochs bs gc L model_name num_generations beta use_ir max_steps",
+        "run_sft": "learning_rate num_train_epochs per_device_train_batch_size gradient_accumulation_steps max_length "
+        "model_name",
+    }
+    usual = ("lr", "epochs", "batch_size", "grad_accum", "max_tokens", "model", "group_size", "kl", "bonus", "steps")
+    page = json.loads((PAGES / f"{script}.json").read_text(encoding="utf-8"))
+    known = [flag["name"] for flag in page["flags"]]
+    for name, meant in zip(usual, ours[script].split(), strict=False):
+        assert did_you_mean(name, known, "--") == f" (did you mean --{meant}?)"
