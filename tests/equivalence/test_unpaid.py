@@ -34,7 +34,7 @@ def plain(tmp_path_factory):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_weight_zero_trains_like_no_bonus(mode, plain, tmp_path):
-    """The other ways bonuses work, and compositions; tests/unit/test_contract.py has every bonus as it comes."""
+    """The other ways bonuses work, and compositions; test_contract.py has every bonus as it comes."""
     assert_same_bits(weights_of(trained(CASES[mode] | {"ir_weight": "0"}, tmp_path)), plain)
 
 

@@ -54,7 +54,7 @@ GOLDS = {
     "igsm": {"gold": "7"},
     "choice": {"choices": ["iron", "a gas", "copper", "42"], "gold": "42"},
 }
-# Code is run in the sandbox: tests/unit/test_code_sandbox.py has the hostile answers of that one.
+# Code is run in the sandbox: tests/unit/rewards/test_code_sandbox.py has the hostile answers of that one.
 TEXT_GRADERS = {name: grade for name, grade in GRADERS.items() if name != "code"}
 GRADE_FUNCTIONS = TEXT_GRADERS | {"igsm, lenient": lambda completion, row: grade_igsm(completion, 7, lenient=True)}
 COLUMNS = [

@@ -8,7 +8,7 @@ import torch
 from common.errors import UserError
 from intrinsic.flags.objective import RiskFlags
 from intrinsic.risk import Risk, risk_advantages
-from tests.unit.objective_cases import GROUP, paid
+from tests.unit.intrinsic.objective_cases import GROUP, paid
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from common.errors import UserError
 from intrinsic.parts.distillation import TokenDistillation, TokenRND
 from intrinsic.parts.error_conditioned import Conditioning, batch_scale, window_scale
 from intrinsic.rnd import RandomNetworkDistillation, fixed_layout
-from tests.unit.rnd_cases import TEXTS, fixed, reference
+from tests.unit.intrinsic.rnd_cases import TEXTS, fixed, reference
 
 
 def parameters(network):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from rewards.countdown import CountdownReward, Verdict, _reference_answer, judge, judge_reference
-from tests.unit.countdown_cases import REPEATABLE, answered
+from tests.unit.rewards.countdown_cases import REPEATABLE, answered
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 # Authored for this scorer's specification and released as CC0-1.0.
 CASES = ROOT / "tests" / "cases" / "countdown_cases.jsonl"

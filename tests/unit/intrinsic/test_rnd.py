@@ -13,7 +13,7 @@ from intrinsic.parts.error_conditioned import Conditioning
 from intrinsic.pipeline import reward_advantages
 from intrinsic.rnd import RandomNetworkDistillation
 from policy.features import mean_state
-from tests.unit.rnd_cases import TEXTS, fixed, reference
+from tests.unit.intrinsic.rnd_cases import TEXTS, fixed, reference
 
 
 class GivenNovelty(RandomNetworkDistillation):

@@ -8,7 +8,7 @@ import torch
 from common.errors import UserError
 from intrinsic.flags.objective import NegativeSampleFlags
 from intrinsic.nsr import NegativeSamples
-from tests.unit.objective_cases import GROUP, gradient_weight, paid
+from tests.unit.intrinsic.objective_cases import GROUP, gradient_weight, paid
 
 
 @pytest.mark.parametrize(

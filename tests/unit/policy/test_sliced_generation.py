@@ -8,8 +8,8 @@ from intrinsic.base import WeightSchedule
 from policy import stages as staged_generation
 from policy.load import load_policy
 from policy.slices import in_slices
-from tests.unit.test_capture import FeatureReader
-from tests.unit.test_staged_generation import completions_of
+from tests.unit.policy.test_capture import FeatureReader
+from tests.unit.policy.test_staged_generation import completions_of
 from training.run_options import RunConfig
 
 

@@ -14,7 +14,7 @@ from intrinsic.options import IntrinsicOptions
 from tests.compare import assert_same_bits
 from tests.toys import ANSWERS, CORRECT, QUESTIONS, TEXTS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Rows of the table of methods that are flags of TRL: test_entropy_flags.py.
 OF_TRL = {"--entropy_coef", "--use_adaptive_entropy", "--top_entropy_quantile"}
 
@@ -183,7 +183,7 @@ def test_every_bonus_has_test_card_and_readme_row():
     assert table == {"no", *REGISTRY, "shuffle:NAME"} | OF_TRL
     for name, target in REGISTRY.items():
         module = target.split(":")[0].rsplit(".", 1)[1]
-        assert (ROOT / "tests" / "unit" / f"test_{module}.py").exists(), f"{name} has no unit test file"
+        assert (ROOT / "tests" / "unit" / "intrinsic" / f"test_{module}.py").exists(), f"{name} has no unit test file"
 
 
 def test_help_names_every_bonus_and_alias():

@@ -24,7 +24,7 @@ from training.watchdogs.callback import (
 from training.watchdogs.checks import IDENTICAL, REPETITION
 from training.watchdogs.thresholds import Thresholds
 
-DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+DATA = Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
 CLIPPED = "completions/clipped_ratio"
 
 # ---- episodes

@@ -15,7 +15,7 @@ from tasks.igsm import options as igsm_options
 from tasks.math import options as math_options
 from tasks.math.problems import load_gsm8k, load_math
 
-GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
+GSM8K = Path(__file__).parents[4] / "shared" / "data" / "gsm8k"
 EMBEDDED = {"max_numbers": 3, "max_number": 15, "max_value": 99}
 EVAL_PROBLEMS = 512
 

@@ -12,7 +12,7 @@ from intrinsic.flags.objective import FocalFlags
 from intrinsic.focal import Focal
 from intrinsic.options import IntrinsicOptions
 from intrinsic.pipeline import BonusPipeline
-from tests.unit.objective_cases import GROUP, paid
+from tests.unit.intrinsic.objective_cases import GROUP, paid
 
 HALF, Z = math.sqrt(5 / 8), (1.207381, -0.724429)  # factor at gamma .5, and TRL's z, of `GROUP`
 

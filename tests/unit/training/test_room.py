@@ -8,7 +8,7 @@ import torch
 
 from common.errors import UserError
 from policy.options import PolicyOptions
-from tests.unit.test_evaluation_memory import SHAPE, WORK
+from tests.unit.training.test_evaluation_memory import SHAPE, WORK
 from training.fit import out_of_memory, room
 from training.fit.estimate import estimate
 from training.fit.room import room_warning

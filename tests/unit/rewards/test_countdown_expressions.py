@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rewards.countdown import Verdict, judge
 from rewards.expression import ExpressionError, ZeroDivisorError, evaluate_expression, normal_form
-from tests.unit.countdown_cases import REPEATABLE, answered
+from tests.unit.rewards.countdown_cases import REPEATABLE, answered
 
 # Verdicts of the specification's table (what TinyZero and GRPO-Zero score is in the comment), but for three rules that
 # the authored cases overrule: two complete answers are wrong instead of "the last one counts" (case 65), \frac and

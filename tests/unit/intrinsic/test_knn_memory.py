@@ -15,7 +15,7 @@ from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.normalize import WindowMinMax
 from intrinsic.shuffle import Shuffle
 from tests.compare import assert_same_bits
-from tests.unit.knn_cases import (
+from tests.unit.intrinsic.knn_cases import (
     M8,
     VECTORS,
     close,

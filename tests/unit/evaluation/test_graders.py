@@ -12,7 +12,7 @@ from evaluation.graders import Case, disagreements, judge_row, read_rows, summar
 from rewards.grade import TIERS
 from rewards.graders import GRADERS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CASES = ROOT / "tests" / "cases"
 SHARED = ROOT / ".." / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")

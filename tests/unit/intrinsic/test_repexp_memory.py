@@ -10,7 +10,7 @@ from common.errors import RunError
 from common.files import load_state, save_state
 from intrinsic.base import WeightSchedule
 from intrinsic.repexp import EllipticalMemory, RepExp
-from tests.unit.repexp_cases import PLAIN, X, Y, close, make, random_rows
+from tests.unit.intrinsic.repexp_cases import PLAIN, X, Y, close, make, random_rows
 
 
 def test_c1_novelty_of_each_response_before_it_is_added():

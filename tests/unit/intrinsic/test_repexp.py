@@ -12,7 +12,7 @@ from intrinsic.flags.policy import RepExpFlags
 from intrinsic.pipeline import BonusPipeline, reward_advantages
 from intrinsic.repexp import RepExp, leverage, sparse_projection
 from policy.features import mean_state
-from tests.unit.repexp_cases import PLAIN, X, Y, close, make, random_rows
+from tests.unit.intrinsic.repexp_cases import PLAIN, X, Y, close, make, random_rows
 
 # ---- the quantity
 

@@ -17,7 +17,7 @@ from intrinsic import build_bonuses
 from tasks.countdown.options import CountdownOptions
 from training.fit.estimate import GIB, estimate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FILES = sorted(PRESETS.glob("*.yaml"))
 RECIPES = [file for file in FILES if not file.stem.endswith("_24gb")]
 ON_24GB = {"memory_r_gsm8k", "memory_r_aimo", "intuitor_math_gsm8k", "intuitor_math_math500", "bridge_igsm"}

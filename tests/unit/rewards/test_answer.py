@@ -13,7 +13,7 @@ from rewards.answer import Verdict, find_answer, grade_number, has_latex
 from rewards.boxes import complete_boxes
 from rewards.number import MAX_LENGTH, parse_number
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # Authored for this project and released as CC0-1.0.
 CASES = ROOT / "tests" / "cases" / "gsm8k_answer_cases.jsonl"
 GSM8K = ROOT / ".." / "shared" / "data" / "gsm8k"

@@ -26,7 +26,7 @@ from tasks.countdown.problems import (
 from tasks.countdown.warm_start import traces
 from training.tiny_policy import SPACE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def reachable(values: tuple[int, ...]) -> set[int]:

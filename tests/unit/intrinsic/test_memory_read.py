@@ -11,7 +11,7 @@ from intrinsic.parts.memory_read import look_up
 from intrinsic.rollout import Rollout, text_id
 from intrinsic.sentence_memory import SentenceMemory
 from tests.compare import assert_same_bits
-from tests.unit.knn_cases import close, memory_bonus, random_rollout, raws, rollout, take
+from tests.unit.intrinsic.knn_cases import close, memory_bonus, random_rollout, raws, rollout, take
 
 LEFT_OUT = {"read": "leave_one_out", "explore_warmup": 0}
 

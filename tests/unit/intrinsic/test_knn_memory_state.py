@@ -8,7 +8,7 @@ import torch
 from intrinsic.knn_memory import MemoryR, MemoryRPlus
 from intrinsic.rollout import text_id
 from tests.compare import assert_same_bits
-from tests.unit.knn_cases import (
+from tests.unit.intrinsic.knn_cases import (
     M8,
     close,
     encode,

@@ -11,7 +11,7 @@ from common.errors import UserError
 from evaluation.tasks import eval_task
 from tasks.math.problems import load_gsm8k, load_math, load_svamp
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the shared data folder is not here")
 
 

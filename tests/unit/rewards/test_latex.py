@@ -15,7 +15,7 @@ from rewards import latex_worker
 from rewards.latex import canonical_latex, grade_latex, last_boxes
 from rewards.latex_reading import MAX_LENGTH
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MATH_500 = ROOT / ".." / "shared" / "data" / "math500" / "test.jsonl"
 # (gold, answer, whether they are equal)
 PAIRS = [

@@ -15,7 +15,7 @@ from transformers.trainer_utils import IntervalStrategy
 from common.errors import UserError
 from training.run_folder import MetricsFile, create_run_folder, describe_run, plain
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = {"intrinsic": {"use_ir": "knn+", "k": 1}, "training": {"seed": 7, "learning_rate": 1e-6}}
 
 

@@ -17,8 +17,8 @@ from intrinsic.pipeline import BonusPipeline
 from intrinsic.rollout import text_id
 from intrinsic.sentence_memory import SentenceMemory, reasoning_steps
 from intrinsic.shuffle import Shuffle
-from tests.unit import knn_cases
-from tests.unit.knn_cases import close, raws
+from tests.unit.intrinsic import knn_cases
+from tests.unit.intrinsic.knn_cases import close, raws
 
 
 def encode(texts):

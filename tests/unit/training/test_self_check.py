@@ -10,7 +10,7 @@ from cli.parse import parse_options
 from common.errors import UserError
 from policy.load import load_tokenizer
 from tasks.math.options import GSM8KOptions
-from tests.unit.test_presets import FILES, OPTIONS
+from tests.unit.cli.test_presets import FILES, OPTIONS
 from training.self_check import check_scoring, continued
 
 THINKS = (
