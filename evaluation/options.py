@@ -20,7 +20,10 @@ class EvalOptions:
         "gsm8k, math500, svamp, countdown, igsm, arc_challenge, arc_easy, mmlu, humaneval, mbpp, or math "
         "(NuminaMath-TIR, or any questions and answers).",
     )
-    model_name: str = flag("tiny", "Hub name, folder of a model or LoRA adapter, or tiny (embedded policy).")
+    model_name: str = flag(
+        "tiny",
+        "Hub name, folder of a model or LoRA adapter, smollm2 (from a package without the hub), or tiny (embedded).",
+    )
     data: str = flag(
         "", "Other rows for the task: hub name, folder, jsonl, parquet, csv or tsv file. Unset: the task's own."
     )

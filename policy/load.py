@@ -27,6 +27,7 @@ from common.files import read_json
 from policy.chat import take_system_turns
 from policy.end_tokens import set_end_tokens
 from policy.options import ALL_LINEAR, EMBEDDED_NAME, PolicyOptions, module_names
+from policy.packaged import find_packaged, is_packaged
 from policy.precision import NAMES
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "tiny_policy"
@@ -55,10 +56,13 @@ def adapter_base(model_name: str) -> str | None:
 def resolve(model_name: str) -> str:
     """The path or hub name to load; raises `UserError`, before any weights are read, when there is nothing to load.
 
-    An adapter of the hub is its local copy. The hub is asked once for each name.
+    An adapter of the hub is its local copy, and SmolLM2-135M-Instruct may come from a package (`policy.packaged`). The
+    hub is asked once for each name.
     """
     if is_embedded(model_name):
         return str(EMBEDDED)
+    if is_packaged(model_name):
+        return find_packaged(model_name)
     if os.path.isdir(model_name):
         _check_folder(Path(model_name))
         return model_name

@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 
 from intrinsic.base import Bonus
 from intrinsic.options import IntrinsicOptions
+from policy.packaged import SOURCE, uses_package
 from training.run_folder import plain
 
 # Flags that a resumed run may set anew, by why they leave every update as it is.
@@ -69,7 +70,7 @@ def grpo_settings(task, intrinsic: IntrinsicOptions, options, config, bonuses: I
         "bonuses": weights,
         "task": _compared(task),
         "intrinsic": _compared(intrinsic),
-        "run": _compared(options),
+        "run": _compared(options) | _weights(options.model_name),
         "grpo": _compared(config) | _length(config, fades),
     }
 
@@ -80,7 +81,7 @@ def sft_settings(options, config: TrainingArguments, rows: Dataset) -> dict:
     return {
         "data": _data(rows),
         "batch": {"traces": traces},
-        "run": _compared(options),
+        "run": _compared(options) | _weights(options.model_name),
         "sft": _compared(config) | _length(config, False),
     }
 
@@ -88,6 +89,11 @@ def sft_settings(options, config: TrainingArguments, rows: Dataset) -> dict:
 def _compared(options) -> dict[str, Any]:
     names = [item.name for item in fields(options) if item.name not in FREE | DERIVED]
     return {name: _whole(plain(getattr(options, name))) for name in names}
+
+
+def _weights(model_name: str) -> dict[str, str]:
+    """Where the weights are from, of the policy that may come from the hub or from a package."""
+    return {"weights": SOURCE} if uses_package(model_name) else {}
 
 
 def _whole(value):

@@ -10,6 +10,7 @@ from huggingface_hub import HfApi
 
 from evaluation.table import closing_table
 from intrinsic.base import Bonus
+from policy.packaged import HUB_NAME, SOURCE, is_packaged, uses_package
 
 CARD = "README.md"
 logger = logging.getLogger(__name__)
@@ -60,7 +61,9 @@ def model_card(
     flags = {flag: value for group in record["options"].values() for flag, value in group.items()}
     base, used = str(flags["model_name"]), flags["use_ir"]
     front = ["library_name: transformers", "tags: [trl, grpo, intrinsic-motivation]"]
-    if not Path(base).exists() and "/" in base:
+    if is_packaged(base):
+        front.insert(0, f"base_model: {HUB_NAME}")
+    elif not Path(base).exists() and "/" in base:
         front.insert(0, f"base_model: {base}")
     table = "Not evaluated on held-out problems."
     if after is not None:
@@ -69,7 +72,7 @@ def model_card(
     return _TEXT.format(
         front="\n".join(front),
         name=name,
-        base=f"`{base}`",
+        base=f"`{base}` ({SOURCE})" if uses_package(base) else f"`{base}`",
         task=task,
         bonuses="without a bonus" if used == "no" else f"and `--use_ir={used}`",
         evaluation=table,

@@ -49,7 +49,10 @@ class InfluenceOptions:
     """Which queries of which policy are compared, and on which parameters."""
 
     output: str = field(metadata={"help": "Folder that gets influence.json and influence.png."})
-    model_name: str = flag(EMBEDDED_NAME, "Hub name, folder of a model or LoRA adapter, or tiny (embedded policy).")
+    model_name: str = flag(
+        EMBEDDED_NAME,
+        "Hub name, folder of a model or LoRA adapter, smollm2 (from a package without the hub), or tiny (embedded).",
+    )
     task: str = flag("countdown", "Task of run_eval.py.")
     data: str = flag("", "Other rows for the task: hub name, folder, jsonl or parquet file. Unset: the task's own.")
     split: str = flag("", "Split of a hub dataset or folder. Unset: the task's own.")

@@ -134,7 +134,9 @@ class TokenMapOptions:
     out: str = field(metadata={"help": "HTML file to write."})
     model_name: str = field(
         default="",
-        metadata={"help": "Policy that judges the tokens: folder or hub name. Unset: the one they are of."},
+        metadata={
+            "help": "Policy that judges the tokens: folder, hub name, smollm2 or tiny. Unset: the one they are of."
+        },
     )
     quantity: str = field(default="entropy", metadata={"help": f"What to paint: {', '.join(QUANTITIES)}."})
     bonus: str = field(
