@@ -1,11 +1,10 @@
 """The reward column "correctness" of tasks whose rows have a gold answer, and what it logs of its grades."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 from rewards.answer import Verdict
 from rewards.format import PLACE, AnswerPlace, completion_text
-from rewards.grade import TIERS, Grade
+from rewards.grade import TIERS, Grade, log_verdicts
 
 GradeFunction = Callable[[str, dict], Grade]
 
@@ -34,10 +33,7 @@ class CorrectnessReward:
         if log_metric is not None and grades:
             for tier in TIERS:
                 log_metric(f"accuracy/{tier}", sum(getattr(grade, tier) for grade in grades) / len(grades))
-            counts = Counter(grade.verdict for grade in grades)
-            # All of them, always: processes gather their metrics name by name and must agree on the names.
-            for verdict in Verdict:
-                log_metric(f"verdict/{verdict}", counts[verdict] / len(grades))
+            log_verdicts(log_metric, [grade.verdict for grade in grades], Verdict)
         return [float(grade.medium) for grade in grades]
 
 

@@ -11,7 +11,7 @@ from common.errors import UserError
 from rewards.countdown_notation import normalize_answer
 from rewards.expression import ExpressionError, ZeroDivisorError, evaluate_expression, normal_form
 from rewards.format import ANSWER_CLOSE, ANSWER_OPEN, completion_text, cut_thinking, is_well_formed, last_answer
-from rewards.grade import Grade
+from rewards.grade import Grade, log_verdicts
 
 REFERENCE_TOLERANCE = Fraction(1, 100_000)
 REFERENCE_FORMAT_CREDIT = 0.1
@@ -138,8 +138,7 @@ class CountdownReward:
             log_extra("answer", answers)
             log_extra("approach", answers)  # the normal form of an expression is the way to its value
         if log_metric is not None and verdicts:
-            for verdict in Verdict:
-                log_metric(f"verdict/{verdict}", verdicts.count(verdict) / len(verdicts))
+            log_verdicts(log_metric, verdicts, Verdict)
         if self.strict_line:
             return [judge_reference(*problem) for problem in problems]
         return [self.credit.get(verdict, 0.0) for verdict in verdicts]

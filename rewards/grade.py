@@ -1,5 +1,8 @@
 """The judgement of one completion under three tiers, the common result of every grader."""
 
+from collections import Counter
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import NamedTuple
 
 TIERS = ("strict", "medium", "loose")
@@ -32,3 +35,11 @@ def is_false_claim(verdict: str) -> bool:
     An answer that cannot be read, or several where one is asked for, is a claim that does not hold.
     """
     return verdict not in ("correct", "no_answer")
+
+
+def log_verdicts(log_metric: Callable[[str, float], None], verdicts: Sequence[str], kinds: type[StrEnum]) -> None:
+    """Log the share of each of the task's verdicts ``kinds`` among ``verdicts``, of which there is at least one."""
+    counts = Counter(verdicts)
+    # All of them, always: processes gather their metrics name by name and must agree on the names.
+    for kind in kinds:
+        log_metric(f"verdict/{kind}", counts[kind] / len(verdicts))

@@ -5,13 +5,12 @@ digit by digit under a cap, so no completion can make this slow or raise.
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable
 
 from rewards.answer import Verdict, last_number, stated_answer
 from rewards.boxes import last_outer_box
 from rewards.format import CUT, FormatReward, completion_text, cut_thinking, is_well_formed, last_answer
-from rewards.grade import Grade
+from rewards.grade import Grade, log_verdicts
 
 MAX_DIGITS = 12
 ReadApproach = Callable[[str | list[dict], str], str | None]
@@ -122,10 +121,7 @@ class IgsmReward:
         if log_metric is not None and grades:
             for tier in ("strict", "medium", "loose"):
                 log_metric(f"accuracy/{tier}", sum(getattr(grade, tier) for grade in grades) / len(grades))
-            counts = Counter(grade.verdict for grade in grades)
-            # All of them, always: processes gather their metrics name by name and must agree on the names.
-            for verdict in Verdict:
-                log_metric(f"verdict/{verdict}", counts[verdict] / len(grades))
+            log_verdicts(log_metric, [grade.verdict for grade in grades], Verdict)
         if self.reference:
             return [reference_score(*pair) for pair in pairs]
         return [float(grade.medium) for grade in grades]
