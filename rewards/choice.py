@@ -23,7 +23,7 @@ from rewards.format import (
     is_well_formed,
     last_answer,
 )
-from rewards.grade import TIERS, Grade
+from rewards.grade import Grade, log_grades
 
 LETTERS = ascii_uppercase[:10]
 FIRST_LINE = "first_line"  # column: whether the prompt ends in "Answer:", so that the first line is the answer
@@ -190,11 +190,7 @@ class ChoiceReward:
             log_extra("verdict", [grade.verdict for grade in grades])
             log_extra("answer", [grade.answer or "" for grade in grades])
         if log_metric is not None and grades:
-            for tier in TIERS:
-                log_metric(f"accuracy/{tier}", sum(getattr(grade, tier) for grade in grades) / len(grades))
-            counts = Counter(grade.verdict for grade in grades)
-            for verdict in Verdict:
-                log_metric(f"verdict/{verdict}", counts[verdict] / len(grades))
+            log_grades(log_metric, grades, Verdict)
             said = said_letters([grade.answer for grade in grades], choices)
             gold_letters = said_letters(gold, choices)
             shares = letter_shares(said)

@@ -2,13 +2,12 @@
 
 import hashlib
 import re
-from collections import Counter
 from enum import StrEnum
 from typing import NamedTuple
 
 from common.errors import UserError
 from rewards.format import ANSWER_CLOSE, CUT, completion_text, cut_thinking, last_answer
-from rewards.grade import TIERS, Grade
+from rewards.grade import Grade, log_grades
 from rewards.sandbox.pool import function_job, program_job, sandbox
 
 MAX_CODE = 65_536  # characters
@@ -220,11 +219,7 @@ class CodeReward:
             log_extra("verdict", [grade.verdict for grade in grades])
             log_extra("answer", [grade.answer or "" for grade in grades])
         if log_metric is not None and grades:
-            for tier in TIERS:
-                log_metric(f"accuracy/{tier}", sum(getattr(grade, tier) for grade in grades) / len(grades))
-            counts = Counter(grade.verdict for grade in grades)
-            for verdict in CodeVerdict:
-                log_metric(f"verdict/{verdict}", counts[verdict] / len(grades))
+            log_grades(log_metric, grades, CodeVerdict)
         return [float(grade.medium) for grade in grades]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from rewards.answer import Verdict
 from rewards.format import PLACE, AnswerPlace, completion_text
-from rewards.grade import TIERS, Grade, log_verdicts
+from rewards.grade import Grade, log_grades
 
 GradeFunction = Callable[[str, dict], Grade]
 
@@ -31,9 +31,7 @@ class CorrectnessReward:
             log_extra("verdict", [grade.verdict for grade in grades])
             log_extra("answer", [grade.answer or "" for grade in grades])
         if log_metric is not None and grades:
-            for tier in TIERS:
-                log_metric(f"accuracy/{tier}", sum(getattr(grade, tier) for grade in grades) / len(grades))
-            log_verdicts(log_metric, [grade.verdict for grade in grades], Verdict)
+            log_grades(log_metric, grades, Verdict)
         return [float(grade.medium) for grade in grades]
 
 

@@ -43,3 +43,10 @@ def log_verdicts(log_metric: Callable[[str, float], None], verdicts: Sequence[st
     # All of them, always: processes gather their metrics name by name and must agree on the names.
     for kind in kinds:
         log_metric(f"verdict/{kind}", counts[kind] / len(verdicts))
+
+
+def log_grades(log_metric: Callable[[str, float], None], grades: Sequence[Grade], kinds: type[StrEnum]) -> None:
+    """Log the accuracy under each tier, and `log_verdicts`, of ``grades``, of which there is at least one."""
+    for tier in TIERS:
+        log_metric(f"accuracy/{tier}", sum(getattr(grade, tier) for grade in grades) / len(grades))
+    log_verdicts(log_metric, [grade.verdict for grade in grades], kinds)

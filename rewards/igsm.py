@@ -10,7 +10,7 @@ from collections.abc import Callable
 from rewards.answer import Verdict, last_number, stated_answer
 from rewards.boxes import last_outer_box
 from rewards.format import CUT, FormatReward, completion_text, cut_thinking, is_well_formed, last_answer
-from rewards.grade import Grade, log_verdicts
+from rewards.grade import Grade, log_grades
 
 MAX_DIGITS = 12
 ReadApproach = Callable[[str | list[dict], str], str | None]
@@ -119,9 +119,7 @@ class IgsmReward:
                 texts = [text for text, _ in pairs]
                 log_extra("approach", [self.approach(*pair) or "" for pair in zip(prompts, texts, strict=True)])
         if log_metric is not None and grades:
-            for tier in ("strict", "medium", "loose"):
-                log_metric(f"accuracy/{tier}", sum(getattr(grade, tier) for grade in grades) / len(grades))
-            log_verdicts(log_metric, [grade.verdict for grade in grades], Verdict)
+            log_grades(log_metric, grades, Verdict)
         if self.reference:
             return [reference_score(*pair) for pair in pairs]
         return [float(grade.medium) for grade in grades]
