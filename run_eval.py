@@ -3,12 +3,14 @@
 python run_eval.py --task=gsm8k --model_name=path/to/model/
 """
 
-from common.flags import answer_help, parse_one
 from common.threads import choose_threads
+
+choose_threads()  # before torch is imported
+
+from common.flags import answer_help, parse_one
 from evaluation.options import SETTINGS, EvalOptions
 
 answer_help(EvalOptions)  # before anything large is imported
-choose_threads()  # before torch is imported
 
 from pathlib import Path
 

@@ -12,7 +12,7 @@ from string import ascii_uppercase
 
 from common.errors import UserError
 from rewards.answer import Verdict
-from rewards.boxes import complete_boxes
+from rewards.boxes import outer_boxes
 from rewards.format import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
@@ -113,7 +113,7 @@ def find_choice(completion: str, choices: Sequence[str]) -> int | None:
     ]
     said += [
         (box.start, index)
-        for box in complete_boxes(scope)
+        for box in outer_boxes(scope)
         if box.end - box.start <= MAX_ANSWER and (index := read_choice(box.content(scope), choices)) is not None
     ]
     if said:

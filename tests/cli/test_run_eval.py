@@ -116,7 +116,7 @@ def without_weights(folder):
 
 
 BAD_INPUT = {
-    "unknown task": (["--task=mmlu"], ["mmlu", "svamp"]),
+    "unknown task": (["--task=aime"], ["aime", "svamp"]),
     "greedy samples": (["--n", "4"], ["--temperature"]),
     "missing file": (["--data", "nowhere.jsonl"], ["nowhere.jsonl"]),
     "unknown model": (["--model_name", "nobody/nothing"], ["nobody/nothing"]),

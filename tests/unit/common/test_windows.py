@@ -20,7 +20,8 @@ FILES = sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in room.rg
 def test_no_module_imports_what_only_posix_has():
     imports = re.compile(rf"^(?:import|from) (?:{'|'.join(POSIX_ONLY)})\b", re.MULTILINE)
     found = [path.name for path in FILES if imports.search(path.read_text(encoding="utf-8"))]
-    assert len(FILES) > 100 and found == []
+    # Imported in the child of the sandbox alone, which other systems than Linux refuse to start.
+    assert len(FILES) > 100 and found == ["confine.py"]
 
 
 @pytest.fixture

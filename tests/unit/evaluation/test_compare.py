@@ -126,7 +126,7 @@ def test_every_task_has_a_grader_and_unknown_ones_are_named():
     for task in TASKS.values():
         assert callable(task.grade)
     with pytest.raises(UserError, match="gsm8k, math500, svamp, countdown"):
-        eval_task("mmlu")
+        eval_task("aime")
 
 
 def test_countdown_is_judged_on_the_problems_that_training_holds_out(tmp_path):
