@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo test lint format docs lighteval smollm2 tiny check-vllm
 
-# Train the embedded policy on Countdown with GRPO and the bonus of Memory-R+, in minutes on two CPU cores. The memory
+# Train the embedded policy on Countdown with GRPO and the bonus of Memory-R+, in about twelve minutes on two CPU cores. The memory
 # compares texts by the policy's own states: the sentence encoder of the paper is twenty times as large as this policy.
 demo: .venv/installed
 	$(BIN)/python run_countdown.py --use_ir=knn+ --encoder policy --eval_greedy false --run_name demo_seed$(SEED) --seed $(SEED)
