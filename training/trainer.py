@@ -123,7 +123,8 @@ class IntrinsicGRPOTrainer(RolloutGathering, GRPOTrainer, ShardedTraining):
         self.sampling_batch = sampling_batch
         self.num_extrinsic = len(reward_funcs)
         columns = [BonusColumn(bonus, part) for bonus, part in self.bonuses.reward_columns]
-        if args.reward_weights is not None:
+        # Those of the bonuses' columns are there already where a trainer was built with these settings before.
+        if args.reward_weights is not None and len(args.reward_weights) == self.num_extrinsic:
             args.reward_weights = [*args.reward_weights, *[1.0] * len(columns)]
         frozen = None
         if self.bonuses.needs & FROZEN_FEATURES.keys():

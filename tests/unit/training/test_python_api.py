@@ -6,6 +6,7 @@ import pytest
 
 from common.errors import UserError
 from intrinsic.base import Bonus
+from intrinsic.options import IntrinsicOptions
 from tests.processes import ROOT
 from training.own_rewards import with_own_rewards
 from training.run_options import RunConfig
@@ -124,3 +125,11 @@ def test_a_name_that_leads_to_no_function_is_refused(name, said, tmp_path, monke
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=said):
         with_own_rewards(Scoring([length], [1.0], {}, "", ""), name, 1.0)
+
+
+def test_settings_serve_a_second_trainer(tmp_path):
+    config = settings(tmp_path, reward_weights=[0.5])
+    options = IntrinsicOptions(use_ir="ppl", ir_level="reward")
+    for _ in range(2):
+        trainer = IntrinsicGRPOTrainer("tiny", length, config, ROWS, bonuses=options)
+        assert trainer.reward_weights.tolist() == [0.5, 1.0]
