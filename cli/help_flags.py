@@ -33,7 +33,7 @@ def page_of(script: str, types: Sequence[type], hidden: Mapping[str, str], task:
             group=group,
             help=" ".join(field.metadata["help"].split()),
             default=shown(default_of(field)),
-            metavar=_metavar(field.type),
+            metavar=_metavar(known[field.name].kind),
             owners=sorted(owners(field)),
             kinds=[kind.__name__ for kind in _KINDS if kind in known[field.name].kinds],
             item=getattr(known[field.name].item, "__name__", ""),
@@ -90,5 +90,9 @@ def default_of(field: Field) -> Any:
 
 
 def _metavar(kind: Any) -> str:
-    names = [getattr(part, "__name__", "value") for part in get_args(kind) or (kind,) if part is not NoneType]
+    """What stands for the value of a flag of the annotated type ``kind``; a text where it may be one."""
+    parts = {part for part in get_args(kind) or (kind,) if part is not NoneType}
+    if parts & {str}:
+        return "TEXT"
+    names = [getattr(part, "__name__", "value") for part in parts]
     return {"bool": "BOOL", "int": "INT", "float": "FLOAT"}.get(names[0], "TEXT") if len(names) == 1 else "VALUE"
