@@ -19,9 +19,9 @@ from intrinsic.pipeline import BonusPipeline
 from policy.load import load_policy, load_tokenizer
 from policy.precision import Precision
 from training.run_options import RunConfig
+from training.self_check import CORRECTNESS
 
 Bonuses = str | IntrinsicOptions | Bonus | Sequence[Bonus] | BonusPipeline | None
-CORRECTNESS = "correctness"
 
 
 def policy_and_tokenizer(

@@ -1,7 +1,6 @@
 """Flags and data of run_choice.py."""
 
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
@@ -10,6 +9,7 @@ from common.errors import UserError
 from common.flags import flag
 from tasks.choice.problems import ARC, CHALLENGE, EASY, load_choice, shuffle_choices
 from tasks.choice.prompts import add_prompts, check_prompt
+from tasks.load import by_hash
 
 MAX_VALIDATION_SHARE = 0.2
 
@@ -69,7 +69,7 @@ def load_problems(
             validation, count = train, min(eval_problems, max(1, int(MAX_VALIDATION_SHARE * len(train))))
         else:
             validation = load_choice(options.eval_data or options.data, options.eval_split, options.subset)
-        validation = validation.select(_by_hash(validation)[:count])
+        validation = validation.select(by_hash(validation)[:count])
         held_out = set(validation["question"])
         kept = [index for index, question in enumerate(train["question"]) if question not in held_out]
         if not kept:
@@ -81,9 +81,3 @@ def load_problems(
     if options.shuffle_choices:
         train = shuffle_choices(train, seed)
     return add_prompts(train, options.prompt_type), validation
-
-
-def _by_hash(rows: Dataset) -> list[int]:
-    """Row indices in an order that depends on the questions alone."""
-    digests = [blake2b(text.encode("utf-8", "surrogatepass")).digest() for text in rows["question"]]
-    return sorted(range(len(rows)), key=digests.__getitem__)

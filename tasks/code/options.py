@@ -1,7 +1,6 @@
 """Flags and data of run_code.py."""
 
 from dataclasses import dataclass
-from hashlib import blake2b
 
 from datasets import Dataset
 
@@ -10,6 +9,7 @@ from common.flags import flag
 from rewards.sandbox.pool import MODES
 from tasks.code.problems import HUMANEVAL, MBPP, load_code
 from tasks.code.prompts import add_prompts, check_prompt
+from tasks.load import by_hash
 
 MAX_VALIDATION_SHARE = 0.2
 
@@ -73,7 +73,7 @@ def load_problems(
         validation, count = train, min(eval_problems, max(1, int(MAX_VALIDATION_SHARE * len(train))))
         if options.eval_data:
             validation, count = load_code(options.eval_data, options.eval_split, options.show_tests), eval_problems
-        validation = validation.select(_by_hash(validation)[:count])
+        validation = validation.select(by_hash(validation)[:count])
         held_out = set(validation["question"])
         kept = [index for index, question in enumerate(train["question"]) if question not in held_out]
         if not kept:
@@ -83,9 +83,3 @@ def load_problems(
     if options.train_problems:
         train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
     return add_prompts(train, options.prompt_type), validation
-
-
-def _by_hash(rows: Dataset) -> list[int]:
-    """Row indices in an order that depends on the questions alone."""
-    digests = [blake2b(text.encode("utf-8", "surrogatepass")).digest() for text in rows["question"]]
-    return sorted(range(len(rows)), key=digests.__getitem__)

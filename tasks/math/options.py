@@ -1,6 +1,5 @@
 """Flags and data of the scripts that train on questions with one final answer: run_gsm8k.py and run_math.py."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ from datasets import Dataset
 
 from common.errors import UserError
 from common.flags import flag
+from tasks.load import by_hash
 from tasks.math.problems import GSM8K, NUMINA
 from tasks.math.prompts import EXEMPLARS, add_prompts, check_prompt, draw_shots, prompt_columns, solution
 
@@ -98,22 +98,16 @@ def load_problems(
     train, validation = load(options.data, options.split), None
     if validate and (options.eval_data or options.eval_split):
         validation = load(options.eval_data or options.data, options.eval_split or "validation")
-        validation = validation.select(_by_hash(validation)[:eval_problems])
+        validation = validation.select(by_hash(validation)[:eval_problems])
     elif validate:
         count = min(eval_problems, max(1, int(MAX_VALIDATION_SHARE * len(train))))
-        validation = train.select(_by_hash(train)[:count])
+        validation = train.select(by_hash(train)[:count])
     if validation is not None:
         train = _without(train, set(validation["question"]))
         validation = add_prompts(validation, options.prompt_type, options.num_shots, seed)
     if options.train_problems:
         train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
     return add_prompts(train, options.prompt_type, options.num_shots, seed), validation
-
-
-def _by_hash(rows: Dataset) -> list[int]:
-    """Row indices in an order that depends on the questions alone."""
-    digests = [hashlib.blake2b(text.encode("utf-8", "surrogatepass")).digest() for text in rows["question"]]
-    return sorted(range(len(rows)), key=digests.__getitem__)
 
 
 def _without(rows: Dataset, questions: set[str]) -> Dataset:
