@@ -34,7 +34,11 @@ class EvalOptions:
         "of countdown tiny, and of a file of --data the test part, which run_countdown.py does not see.",
     )
     limit: int = flag(0, "Evaluate the first this many problems; 0 evaluates all.")
-    num_shots: int = flag(0, "Worked examples before each question, 0 to 9.")
+    num_shots: int = flag(
+        0,
+        "Worked examples before each question, 0 to 9; of multiple choice solved questions of the same subject, with "
+        "--prompt_type=plain or --rank.",
+    )
     prompt_type: str = flag(
         "reasoning",
         "Where the answer is asked for and looked for: reasoning or think (tags), qwen25-math-cot (a box), plain (for "
@@ -47,7 +51,7 @@ class EvalOptions:
     rank: bool = flag(
         False,
         "Multiple choice, for base models: rank the options by their log-probability behind Answer:, plain and per "
-        "byte, instead of generating; prompt and decoding flags have no effect.",
+        "byte, instead of generating; --prompt_type and decoding flags have no effect.",
     )
     sandbox: str = flag(
         "auto", "Isolation of the code of humaneval and mbpp: auto, strict or process, as in run_code.py."

@@ -4,6 +4,7 @@ The two ways of EleutherAI's lm-evaluation-harness for ARC: the sum of the log-p
 (``acc``), and that sum divided by the bytes of its text (``acc_norm``). The options are not listed in the prompt.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,16 +21,15 @@ from policy.options import PolicyOptions
 from policy.precision import DTYPES, Precision
 
 
-def rank_prompt(question: str) -> str:
-    return f"Question: {question.strip()}\nAnswer:"
+def rank_prompt(question: str, shots: Sequence[dict] = ()) -> str:
+    """``question`` and where its answer begins, behind the solved rows ``shots``."""
+    solved = [f"Question: {shot['question'].strip()}\nAnswer: {shot['gold']}\n\n" for shot in shots]
+    return f"{''.join(solved)}Question: {question.strip()}\nAnswer:"
 
 
 @torch.no_grad()
-def option_logps(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, question: str, choices: list[str]
-) -> Tensor:
-    """(options,) float32: log-probability in nats of " " + text of each option behind `rank_prompt`."""
-    prompt = rank_prompt(question)
+def option_logps(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, choices: list[str]) -> Tensor:
+    """(options,) float32: log-probability in nats of " " + text of each option behind ``prompt``."""
     start = len(tokenizer(prompt)["input_ids"])
     encoded = [tokenizer(f"{prompt} {choice}")["input_ids"] for choice in choices]
     longest = max(map(len, encoded))
@@ -47,7 +47,7 @@ def evaluate_ranking(model_name: str, task: str, rows: Dataset, output: Path, dt
     """Rank, save and return the report; its records hold the log-probability of each option.
 
     Args:
-        rows: columns question, choices and gold.
+        rows: columns question, choices and gold; shots, see `rank_prompt`, where there are any.
     """
     tokenizer = load_tokenizer(model_name)
     device, precision = device_and_precision(dtype)
@@ -55,7 +55,8 @@ def evaluate_ranking(model_name: str, task: str, rows: Dataset, output: Path, dt
     records = []
     for number, row in enumerate(rows):
         with Precision(DTYPES[precision], device.type).autocast():
-            logps = option_logps(model, tokenizer, row["question"], row["choices"]).tolist()
+            prompt = rank_prompt(row["question"], row.get("shots", ()))
+            logps = option_logps(model, tokenizer, prompt, row["choices"]).tolist()
         per_byte = [logp / len(text.encode()) for logp, text in zip(logps, row["choices"], strict=True)]
         best, best_per_byte = (
             row["choices"][max(range(len(found)), key=found.__getitem__)] for found in (logps, per_byte)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from datasets import Dataset
 
@@ -37,6 +38,8 @@ class EvalTask:
         add_prompts: (rows, prompt type, shots, seed) -> rows with a column prompt.
         grader: name in `evaluation.graders.GRADERS`.
         max_new_tokens: default limit of a completion.
+        shots_split: split of the same data with the solved questions of ``--num_shots``; None where the worked examples
+            are our own or there are none.
     """
 
     source: str
@@ -46,6 +49,7 @@ class EvalTask:
     add_prompts: Callable[[Dataset, str, int, int], Dataset]
     grader: str
     max_new_tokens: int
+    shots_split: str | None = None
 
     @property
     def grade(self) -> Callable[[str, dict], Grade]:
@@ -125,11 +129,10 @@ def _add_igsm_prompts(rows: Dataset, prompt_type: str, num_shots: int, seed: int
     return rows.map(lambda row: {"prompt": igsm.prompt(row["question"], style)})
 
 
-def _choice(source: str, part: str) -> EvalTask:
+def _choice(source: str, part: str, shots_split: str) -> EvalTask:
     load = partial(choice.load_choice, part=part)
-    return EvalTask(
-        source, "test", load, choice_prompts.check_prompt, choice_prompts.add_prompts, "choice", CHOICE_TOKENS
-    )
+    check, add = choice_prompts.check_prompt, choice_prompts.add_prompts
+    return EvalTask(source, "test", load, check, add, "choice", CHOICE_TOKENS, shots_split)
 
 
 def _code(source: str) -> EvalTask:
@@ -146,9 +149,9 @@ TASKS = {
         "generate", None, _load_countdown, _check_countdown_prompts, _add_countdown_prompts, "countdown", 128
     ),
     "igsm": EvalTask("generate", "15-20", _load_igsm, _check_igsm_prompts, _add_igsm_prompts, "igsm", 2048),
-    "arc_challenge": _choice(choice.ARC, choice.CHALLENGE),
-    "arc_easy": _choice(choice.ARC, choice.EASY),
-    "mmlu": _choice(choice.MMLU, choice.ALL),
+    "arc_challenge": _choice(choice.ARC, choice.CHALLENGE, "validation"),
+    "arc_easy": _choice(choice.ARC, choice.EASY, "validation"),
+    "mmlu": _choice(choice.MMLU, choice.ALL, "dev"),
     "humaneval": _code(code.HUMANEVAL),
     "mbpp": _code(code.MBPP),
     "math": EvalTask(math.NUMINA, "test", math.load_math, check_prompt, add_prompts, "latex", 2048),
@@ -165,7 +168,7 @@ def eval_task(name: str) -> EvalTask:
 def checked_task(options: EvalOptions) -> EvalTask:
     """The task of ``options``. Raises `UserError` where it has no such prompts, or other flags are another kind's."""
     task = eval_task(options.task)
-    task.check_prompts(options.prompt_type, options.num_shots)
+    task.check_prompts("plain" if options.rank else options.prompt_type, options.num_shots)
     for name in ("circular", "rank"):
         if getattr(options, name) and (task.grader != "choice" or options.backend != "native"):
             known = ", ".join(task for task, kind in TASKS.items() if kind.grader == "choice")
@@ -174,7 +177,19 @@ def checked_task(options: EvalOptions) -> EvalTask:
 
 
 def load_rows(task: EvalTask, options: EvalOptions) -> Dataset:
-    """The first ``--limit`` rows, each in all rotations of its options with ``--circular``."""
-    rows = task.load(options.data or task.source, options.split or task.split)
+    """The first ``--limit`` rows, each in all rotations of its options with ``--circular``.
+
+    With ``--num_shots`` those of multiple choice have a column shots, see `tasks.choice.problems.with_shots`.
+    """
+    source = options.data or task.source
+    rows = task.load(source, options.split or task.split)
     rows = rows.select(range(min(options.limit or len(rows), len(rows))))
+    if options.num_shots and task.shots_split:
+        if Path(source).expanduser().is_file():
+            raise UserError(
+                f"--num_shots={options.num_shots}: the examples are of the split {task.shots_split!r} and the file "
+                f"{source!r} has none; give a folder with that split too, or --num_shots=0."
+            )
+        solved = task.load(source, task.shots_split)
+        rows = choice.with_shots(rows, solved, options.num_shots, options.seed)
     return choice.all_rotations(rows) if options.circular else rows

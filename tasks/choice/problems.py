@@ -5,6 +5,7 @@ right one) and subject ("" where the source has none).
 """
 
 import re
+from collections import defaultdict
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
@@ -85,6 +86,26 @@ def shuffle_choices(rows: Dataset, seed: int) -> Dataset:
         return {"choices": choices}
 
     return rows.map(shuffled)
+
+
+def with_shots(rows: Dataset, solved: Dataset, count: int, seed: int) -> Dataset:
+    """``rows`` with the column shots: ``count`` rows of ``solved`` of the same subject, in their order there.
+
+    Which ones, ``seed`` and the row's place decide. Raises `UserError` where a subject has too few.
+    """
+    of_subject = defaultdict(list)
+    for row in solved:
+        of_subject[row["subject"]].append({name: row[name] for name in ("question", "choices", "gold")})
+
+    def add(row: dict, index: int) -> dict:
+        known = of_subject[row["subject"]]
+        if len(known) < count:
+            subject = f" of the subject {row['subject']!r}" if row["subject"] else ""
+            raise UserError(f"--num_shots={count}: there are {len(known)} solved questions{subject}; use fewer.")
+        chosen = sorted(Random(f"{seed}-{index}").sample(range(len(known)), count))
+        return {"shots": [known[place] for place in chosen]}
+
+    return rows.map(add, with_indices=True)
 
 
 def all_rotations(rows: Dataset) -> Dataset:

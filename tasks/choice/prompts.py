@@ -32,8 +32,13 @@ def check_prompt(prompt_type: str, num_shots: int) -> None:
         raise UserError(
             f"--prompt_type={prompt_type!r} does not go with multiple choice; use one of {', '.join(PROMPT_TYPES)}."
         )
-    if num_shots:
-        raise UserError(f"--num_shots={num_shots}: multiple choice is asked without worked examples; use 0.")
+    if num_shots < 0:
+        raise UserError(f"--num_shots={num_shots} must be 0 or more.")
+    if num_shots and prompt_type != "plain":
+        raise UserError(
+            f"--num_shots={num_shots} goes with --prompt_type=plain for multiple choice: the examples show a letter "
+            f"alone, and --prompt_type={prompt_type} asks for reasoning."
+        )
 
 
 def asked(question: str, choices: Sequence[str]) -> str:
@@ -41,22 +46,34 @@ def asked(question: str, choices: Sequence[str]) -> str:
     return "\n".join([question.strip(), *(f"{LETTERS[index]}. {text}" for index, text in enumerate(choices))])
 
 
-def prompt(question: str, choices: Sequence[str], prompt_type: str) -> list[dict] | str:
-    """A conversation, or for "plain" a text that ends in ``Answer:`` and is continued by the answer on its line."""
-    system = SYSTEM_PROMPTS[prompt_type]
+def prompt(row: dict, prompt_type: str) -> list[dict] | str:
+    """A conversation, or for "plain" a text that ends in ``Answer:`` and is continued by the answer on its line.
+
+    Args:
+        row: question and choices; with "plain" also shots, solved rows that stand before the question.
+    """
+    system, question = SYSTEM_PROMPTS[prompt_type], asked(row["question"], row["choices"])
     if prompt_type == "plain":
-        return f"{system}\n\n{asked(question, choices)}\nAnswer:"
-    return [{"role": "system", "content": system}, {"role": "user", "content": asked(question, choices)}]
+        solved = [
+            f"{asked(shot['question'], shot['choices'])}\nAnswer: {LETTERS[shot['choices'].index(shot['gold'])]}"
+            for shot in row.get("shots", ())
+        ]
+        return "\n\n".join([system, *solved, f"{question}\nAnswer:"])
+    return [{"role": "system", "content": system}, {"role": "user", "content": question}]
 
 
 def prompt_columns(row: dict, prompt_type: str) -> dict:
-    return {"prompt": prompt(row["question"], row["choices"], prompt_type), FIRST_LINE: prompt_type == "plain"}
+    return {"prompt": prompt(row, prompt_type), FIRST_LINE: prompt_type == "plain"}
 
 
 def add_prompts(rows: Dataset, prompt_type: str, num_shots: int = 0, seed: int = 0) -> Dataset:
-    """``rows`` with the columns prompt and `FIRST_LINE`. Raises `UserError` as `check_prompt` does."""
+    """``rows`` with the columns prompt and `FIRST_LINE`; shots are those of `tasks.choice.problems.with_shots`.
+
+    Raises `UserError` as `check_prompt` does.
+    """
     check_prompt(prompt_type, num_shots)
-    return rows.map(lambda row: prompt_columns(row, prompt_type))
+    columns = rows.map(lambda row: prompt_columns(row, prompt_type))
+    return columns.remove_columns("shots") if num_shots else columns
 
 
 def worked_example(prompt_type: str) -> tuple[dict, str]:

@@ -38,7 +38,7 @@ def test_run_eval_rotates_the_options_or_ranks_them(flag, metric, records, data,
         ("run_choice.py", ["--split", "test"], "--split='test'"),
         ("run_choice.py", ["--subset", "ARC-Easy", "--easy", "1"], "--easy adds ARC-Easy"),
         ("run_eval.py", ["--task=gsm8k", "--circular", "1"], "--circular is for multiple choice alone"),
-        ("run_eval.py", ["--task=mmlu", "--num_shots", 2], "--num_shots=2: multiple choice is asked without"),
+        ("run_eval.py", ["--task=mmlu", "--num_shots", 2], "--num_shots=2 goes with --prompt_type=plain"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(script, flags, message, tmp_path):

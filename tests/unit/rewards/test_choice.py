@@ -10,7 +10,9 @@ from datasets import Dataset
 from common.errors import UserError
 from evaluation.choice import chance_corrected, choice_metrics
 from evaluation.evaluate import record_summary
-from evaluation.tasks import eval_task
+from evaluation.options import EvalOptions
+from evaluation.rank import option_logps, rank_prompt
+from evaluation.tasks import eval_task, load_rows
 from rewards.choice import ChoiceReward, grade_choice
 from run_choice import scoring
 from tasks.choice.options import ChoiceOptions, load_problems
@@ -164,12 +166,11 @@ def test_the_worked_example_is_paid_and_the_reward_logs_letters(prompt_type):
 
 
 def test_ranking_sums_the_log_probabilities_of_an_options_tokens():
-    from evaluation.rank import option_logps, rank_prompt
     from policy.load import load_policy, load_tokenizer
     from policy.options import PolicyOptions
 
     model, tokenizer = load_policy("tiny", PolicyOptions(dtype="float32")).eval(), load_tokenizer("tiny")
-    found = option_logps(model, tokenizer, "1 + 1?", ["2", "3 + 4 + 5", "x"])
+    found = option_logps(model, tokenizer, rank_prompt("1 + 1?"), ["2", "3 + 4 + 5", "x"])
     for choice, logp in zip(["2", "3 + 4 + 5", "x"], found, strict=True):
         ids = torch.tensor([tokenizer(f"{rank_prompt('1 + 1?')} {choice}")["input_ids"]])
         start = len(tokenizer(rank_prompt("1 + 1?"))["input_ids"])
@@ -177,6 +178,26 @@ def test_ranking_sums_the_log_probabilities_of_an_options_tokens():
             logps = model(ids).logits[0].log_softmax(-1)
         alone = sum(logps[at - 1, ids[0, at]].item() for at in range(start, ids.shape[1]))
         assert math.isclose(alone, logp, abs_tol=1e-3)
+
+
+def test_solved_questions_of_the_same_subject_stand_before_the_question(tmp_path):
+    def lines(subject: str, count: int) -> list[dict]:
+        return [{**row, "question": f"{subject} {row['question']}", "subject": subject} for row in rows(count)]
+
+    write(tmp_path / "test.jsonl", lines("law", 2))
+    write(tmp_path / "dev.jsonl", lines("law", 3) + lines("art", 2))
+    task, settings = eval_task("mmlu"), {"task": "mmlu", "data": str(tmp_path), "prompt_type": "plain"}
+    first, _ = load_rows(task, EvalOptions(num_shots=2, **settings))
+    shots = [shot["question"] for shot in first["shots"]]
+    assert len(shots) == 2 and shots == sorted(shots) and all(text.startswith("law") for text in shots)
+    asked = task.add_prompts(load_rows(task, EvalOptions(num_shots=3, **settings)), "plain", 3, 0)
+    assert "shots" not in asked.column_names
+    assert asked["prompt"][1].count("\nAnswer: A\n\n") == 3 and asked["prompt"][1].endswith("D. c\nAnswer:")
+    assert rank_prompt("why?", first["shots"]).count("Answer:") == 3
+    with pytest.raises(UserError, match="--num_shots=4: there are 3 solved questions of the subject 'law'"):
+        load_rows(task, EvalOptions(num_shots=4, **settings))
+    with pytest.raises(UserError, match="examples are of the split 'dev'"):
+        load_rows(task, EvalOptions(num_shots=1, **settings | {"data": str(tmp_path / "test.jsonl")}))
 
 
 @pytest.mark.skipif(not ARC.is_dir(), reason="ARC is not at ../shared/data")
