@@ -4,7 +4,7 @@ SEED ?= 0
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint format docs lighteval smollm2 tiny check-vllm
+.PHONY: demo test lint format docs results lighteval smollm2 tiny check-vllm
 
 # Train the embedded policy on Countdown with GRPO and the bonus of Memory-R+, in about twelve minutes on two CPU cores. The memory
 # compares texts by the policy's own states: the sentence encoder of the paper is twenty times as large as this policy.
@@ -28,6 +28,10 @@ format: .venv/installed-dev
 # The pages of docs/ as a site in site/; a link that leads nowhere is an error.
 docs: .venv/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# Tables and pictures of README and docs/ from the records of runs in results/.
+results: .venv/installed
+	$(BIN)/python -m analysis.results
 
 # Does requirements-vllm.txt resolve together with requirements.txt? Downloads what pip has to look into; installs nothing.
 check-vllm: .venv/installed

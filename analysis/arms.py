@@ -1,67 +1,14 @@
-"""Evaluated run folders as arms of an experiment: runs that differ in nothing but their seed, on the same problems."""
+"""Evaluated runs as arms of an experiment: runs that differ in nothing but their seed, on the same problems."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from analysis.evaluated import EvaluatedRun
 from common.errors import UserError
-from common.files import read_json
-from evaluation.compare import IDENTITY, first_pass, read_report
-from evaluation.evaluate import KS
-from evaluation.metrics import pass_at_k
-from rewards.grade import is_false_claim
-
-BEST_RECORD = Path("best", "held_out.json")  # which evaluation the policy in best/ was chosen by
-NEEDED = ("id", "medium", "verdict", "length", "truncated")  # of every record
-# What a run is called and where it lives, and TRL's names of flags that have one of ours.
-NOT_SETTINGS = (
-    *("seed", "output_dir", "run_name", "name_parts", "resume", "resume_from_checkpoint"),
-    *("dry_run", "config_file"),
-    *("per_device_train_batch_size", "gradient_accumulation_steps", "max_completion_length", "num_train_epochs"),
-)
-
-
-class Unfinished(Exception):
-    """A run folder without the evaluation asked for; the message says which."""
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What a run was started with.
-
-    Attributes:
-        seed: value of ``--seed``.
-        flags: every flag but `NOT_SETTINGS`, as the last session of the run had them.
-        commit: of the code, with "+ changes" where files differed from it; "unknown" outside git.
-    """
-
-    seed: int
-    flags: dict[str, Any]
-    commit: str
-
-
-@dataclass(frozen=True)
-class EvaluatedRun:
-    """One evaluation of one run; ``seed``, ``flags`` and ``commit`` are those of `RunSettings`.
-
-    Attributes:
-        path: the run folder.
-        task: name of the task.
-        problems: what each problem is, by its id, ids in a fixed order.
-        scores: outcome -> (P,) means over the samples of each problem, in the order of ``problems``.
-    """
-
-    path: Path
-    task: str
-    seed: int
-    flags: dict[str, Any]
-    commit: str
-    problems: dict[Any, str]
-    scores: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -79,79 +26,6 @@ class Arm:
     def table(self, outcome: str, seeds: Sequence[int]) -> np.ndarray:
         """(S, P) scores of the runs of ``seeds``."""
         return np.stack([self.runs[seed].scores[outcome] for seed in seeds])
-
-
-def read_evaluated(folder: str | Path, which: str) -> EvaluatedRun:
-    """The evaluation ``eval/<which>.json`` of a run folder; "best": the one that chose the policy in ``best/``.
-
-    Raises:
-        Unfinished: the folder holds a run, but not that evaluation.
-        UserError: the folder is no run, or a file in it is damaged.
-    """
-    path = Path(folder)
-    settings = read_settings(path)
-    evaluation = _evaluation_path(path, which)
-    report = read_report(evaluation, needed=NEEDED)
-    problems, scores = _scores(first_pass(report), evaluation)
-    return EvaluatedRun(path, report["task"], settings.seed, settings.flags, settings.commit, problems, scores)
-
-
-def read_settings(path: Path) -> RunSettings:
-    """What ``run.json`` of a run folder says; raises `UserError` where there is none or it is damaged."""
-    if not (path / "run.json").is_file():
-        raise UserError(f"{str(path)!r} is no run folder (it has no run.json); give outputs/<task>/<run name>.")
-    record = read_json(path / "run.json", "restore it, or leave this run out")
-    try:
-        latest = [record, *(record.get("resumed") or [])][-1]
-        flags = {name: value for group in latest["options"].values() for name, value in group.items()}
-        git = latest.get("git") or {"commit": "unknown", "dirty": False}
-        commit = git["commit"] + " + changes" * git["dirty"]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{path / 'run.json'} is damaged ({error!r}); restore it, or leave this run out.") from error
-    if type(record.get("seed")) is not int:
-        raise UserError(f"{path / 'run.json'} has seed={record.get('seed')!r}, no whole number; leave this run out.")
-    settings = {name: value for name, value in flags.items() if name not in NOT_SETTINGS}
-    return RunSettings(record["seed"], settings, commit)
-
-
-def _evaluation_path(path: Path, which: str) -> Path:
-    name = which
-    if which == "best":
-        if not (path / BEST_RECORD).is_file():
-            raise Unfinished(f"{path} has no {BEST_RECORD}")
-        name = str(read_json(path / BEST_RECORD, "leave this run out").get("name"))
-    found = path / "eval" / f"{name}.json"
-    if not found.is_file():
-        raise Unfinished(f"{path} has no eval/{name}.json")
-    return found
-
-
-def _scores(records: list[dict], path: Path) -> tuple[dict[Any, str], dict[str, np.ndarray]]:
-    """(problems, scores) of `EvaluatedRun` from the records of one pass."""
-    try:
-        by_problem: dict[Any, list[dict]] = {}
-        for record in records:
-            by_problem.setdefault(record["id"], []).append(record)
-        groups = {identity: by_problem[identity] for identity in sorted(by_problem, key=str)}
-        columns = {
-            "accuracy": [[float(record["medium"]) for record in group] for group in groups.values()],
-            "false_claims": [[is_false_claim(record["verdict"]) for record in group] for group in groups.values()],
-            "length": [[float(record["length"]) for record in group] for group in groups.values()],
-            "truncated": [[float(record["truncated"]) for record in group] for group in groups.values()],
-        }
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path} has a damaged record ({error}); leave this run out.") from error
-    problems = {
-        identity: json.dumps([group[0][name] for name in IDENTITY if name in group[0]])
-        for identity, group in groups.items()
-    }
-    scores = {name: np.array([np.mean(values) for values in column]) for name, column in columns.items()}
-    samples = np.array([len(group) for group in groups.values()])
-    right = np.array([sum(values) for values in columns["accuracy"]], dtype=int)
-    for k in KS:
-        if 1 < k <= samples.min():
-            scores[f"pass@{k}"] = pass_at_k(samples, right, k)
-    return problems, scores
 
 
 def check_same_problems(runs: Sequence[EvaluatedRun]) -> None:
@@ -174,12 +48,15 @@ def check_same_problems(runs: Sequence[EvaluatedRun]) -> None:
 def group_arms(runs: Sequence[EvaluatedRun]) -> list[Arm]:
     """The arms in the order in which they are met.
 
+    A flag that only some runs record, all with the same value, tells none apart: the others are of a code without it.
+
     Raises:
         UserError: two runs of the same settings and seed, or a single arm.
     """
+    differing = _differing_flags([run.flags for run in runs])
     groups: dict[str, dict[int, EvaluatedRun]] = {}
     for run in runs:
-        group = groups.setdefault(json.dumps(run.flags, sort_keys=True), {})
+        group = groups.setdefault(json.dumps([run.flags.get(name) for name in differing]), {})
         if run.seed in group:
             raise UserError(
                 f"{group[run.seed].path} and {run.path} have the same settings and --seed {run.seed}; leave one out."
@@ -200,9 +77,12 @@ def arm_labels(settings: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _differing_flags(settings: Sequence[dict]) -> list[str]:
-    """Flags that do not have the same value in all ``settings``, ``use_ir`` first."""
-    names = dict.fromkeys(name for flags in settings for name in flags)
-    found = [name for name in names if len({json.dumps(flags.get(name), sort_keys=True) for flags in settings}) > 1]
+    """Flags that do not have the same value in all ``settings`` that have them, ``use_ir`` first."""
+    values: dict[str, set[str]] = {}
+    for flags in settings:
+        for name, value in flags.items():
+            values.setdefault(name, set()).add(json.dumps(value, sort_keys=True))
+    found = [name for name, different in values.items() if len(different) > 1]
     return sorted(found, key=lambda name: name != "use_ir")
 
 

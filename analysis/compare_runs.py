@@ -1,6 +1,7 @@
 """Compare the arms of an experiment: runs paired by seed and problem, intervals, p adjusted for their number.
 
 python -m analysis.compare_runs outputs/countdown/tiny_*/ [--baseline no] [--which after] [--out comparison.md]
+python -m analysis.compare_runs results/countdown/*.json
 """
 
 import argparse
@@ -9,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.arms import EvaluatedRun, Unfinished, check_same_problems, group_arms, read_evaluated
+from analysis.arms import check_same_problems, group_arms
 from analysis.comparison import choose_baseline, compare_arms, comparison_table
+from analysis.evaluated import EvaluatedRun, Unfinished, read_evaluated
 from common.errors import UserError, run_cli
 
 SUFFIXES = (".md", ".json")
@@ -29,7 +31,7 @@ def read_finished(folders: Sequence[str], which: str) -> list[EvaluatedRun]:
         except Unfinished as error:
             print(f"left out: {error} (not finished, or run with --do_eval 0)", file=sys.stderr)
     if not runs:
-        raise UserError(f"none of the {len(folders)} folders has the evaluation --which={which!r}.")
+        raise UserError(f"none of the {len(folders)} runs has the evaluation --which={which!r}.")
     return runs
 
 
@@ -38,7 +40,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Compare arms: runs that differ in their seed alone are one arm.", allow_abbrev=False
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, outputs/<task>/<run name>")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run folder, outputs/<task>/<run name>, or record, results/<sweep>/<run>.json",
+    )
     parser.add_argument("--baseline", default="no", help="arm to compare with: its label, or its --use_ir alone [no]")
     parser.add_argument(
         "--which",

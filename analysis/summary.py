@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.arms import RunSettings, arm_labels, read_settings
+from analysis.arms import arm_labels
+from analysis.evaluated import RunSettings, read_settings
 from analysis.runs import Run, read_run
 from analysis.statistics import mean_t_interval
 from common.errors import UserError, run_cli

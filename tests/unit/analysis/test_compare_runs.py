@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from analysis import compare_runs
-from analysis.arms import check_same_problems, group_arms, read_evaluated
+from analysis.arms import check_same_problems, group_arms
 from analysis.comparison import choose_baseline, compare_arms, comparison_table
+from analysis.evaluated import read_evaluated
 from analysis.statistics import crossed_difference
 from common.errors import UserError
 

@@ -1,0 +1,115 @@
+"""What an evaluation says of every sample of every problem, the scores that follow, and both packed as JSON.
+
+A run's record under ``results/`` holds them packed, so that every figure can be computed again without the completions.
+"""
+
+import json
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from evaluation.compare import IDENTITY
+from evaluation.evaluate import KS
+from evaluation.metrics import pass_at_k
+from rewards.grade import is_false_claim
+
+FLAGS = ("right", "false_claims", "truncated")  # one bit per sample
+_DIGEST_BYTES = 4  # of a problem's text; tells problems apart under one id, not forgeries
+_MAX_LENGTH = np.iinfo(np.uint16).max
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """P problems in a fixed order of their ids; the samples of a problem may differ in number.
+
+    Attributes:
+        problems: id -> hash of what the problem is.
+        right, false_claims, truncated: of each problem, whether each sample is.
+        length: tokens of each sample.
+    """
+
+    problems: dict[Any, str]
+    right: list[list[bool]]
+    false_claims: list[list[bool]]
+    truncated: list[list[bool]]
+    length: list[list[int]]
+
+    @classmethod
+    def of_records(cls, records: Sequence[dict]) -> "Outcomes":
+        """Those of the records of one pass; raises TypeError or ValueError where a value has another type."""
+        by_problem: dict[Any, list[dict]] = {}
+        for record in records:
+            by_problem.setdefault(record["id"], []).append(record)
+        groups = {identity: by_problem[identity] for identity in sorted(by_problem, key=str)}
+        return cls(
+            {identity: _digest(group[0]) for identity, group in groups.items()},
+            [[bool(record["medium"]) for record in group] for group in groups.values()],
+            [[is_false_claim(record["verdict"]) for record in group] for group in groups.values()],
+            [[bool(record["truncated"]) for record in group] for group in groups.values()],
+            [[int(record["length"]) for record in group] for group in groups.values()],
+        )
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """outcome -> (P,) mean over the samples of each problem; pass@k for every k up to their number."""
+        named = {"accuracy": self.right, "false_claims": self.false_claims, "length": self.length}
+        named["truncated"] = self.truncated
+        scores = {name: np.array([np.mean(values) for values in column]) for name, column in named.items()}
+        samples = np.array([len(values) for values in self.right])
+        right = np.array([sum(values) for values in self.right])
+        for k in KS:
+            if 1 < k <= samples.min():
+                scores[f"pass@{k}"] = pass_at_k(samples, right, k)
+        return scores
+
+    def packed(self) -> dict[str, Any]:
+        """As JSON: bits and lengths in base64, problem after problem. A length above 65,535 is stored as 65,535."""
+        counts = [len(values) for values in self.right]
+        lengths = np.minimum([value for row in self.length for value in row], _MAX_LENGTH).astype("<u2")
+        ids = list(self.problems)
+        return {
+            "ids": len(ids) if sorted(ids, key=str) == sorted(range(len(ids)), key=str) else ids,
+            "problems": _text(bytes.fromhex("".join(self.problems.values()))),
+            "samples": counts[0] if len(set(counts)) == 1 else counts,
+            "length": _text(zlib.compress(lengths.tobytes(), 9)),
+            **{name: _text(np.packbits([bit for row in getattr(self, name) for bit in row])) for name in FLAGS},
+        }
+
+    @classmethod
+    def unpacked(cls, packed: dict[str, Any]) -> "Outcomes":
+        """The opposite of `packed`; raises KeyError, TypeError or ValueError where something is missing or damaged."""
+        ids = packed["ids"] if isinstance(packed["ids"], list) else sorted(range(packed["ids"]), key=str)
+        samples = packed["samples"]
+        counts = samples if isinstance(samples, list) else [samples] * len(ids)
+        digests = b64decode(packed["problems"], validate=True)
+        if len(digests) != _DIGEST_BYTES * len(ids) or len(counts) != len(ids):
+            raise ValueError(f"{len(ids)} problems, but {len(digests)} bytes of hashes and {len(counts)} counts")
+        total, ends = sum(counts), np.cumsum(counts)[:-1]
+        try:
+            lengths = np.frombuffer(zlib.decompress(b64decode(packed["length"], validate=True)), "<u2")
+        except zlib.error as error:
+            raise ValueError(f"lengths: {error}") from error
+        if len(lengths) != total:
+            raise ValueError(f"{total} samples, but {len(lengths)} lengths")
+        columns = []
+        for name in FLAGS:
+            bits = np.unpackbits(np.frombuffer(b64decode(packed[name], validate=True), np.uint8))
+            if not total <= len(bits) < total + 8:
+                raise ValueError(f"{total} samples, but {len(bits)} bits of {name}")
+            columns.append([part.astype(bool).tolist() for part in np.split(bits[:total], ends)])
+        texts = [digests[at : at + _DIGEST_BYTES].hex() for at in range(0, len(digests), _DIGEST_BYTES)]
+        length = [part.tolist() for part in np.split(lengths, ends)]
+        return cls(dict(zip(ids, texts, strict=True)), *columns, length)
+
+
+def _digest(record: dict) -> str:
+    text = json.dumps([record[name] for name in IDENTITY if name in record])
+    return blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _text(content: Any) -> str:
+    return b64encode(bytes(content)).decode("ascii")

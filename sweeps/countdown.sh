@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Countdown with the embedded policy: bonuses and controls against plain GRPO, five seeds; 8 samples of 512 problems each.
+# A run takes a quarter of an hour on one free core. The order keeps the table useful at any time: plain GRPO and
+# Memory-R+ first, then one seed of each arm, then the rest.
+#   bash sweeps/countdown.sh ["arms"] ["seeds"]
+#   make results                               # tables, pictures and pages from what is there
+cd "$(dirname "$0")/.."
+source sweeps/side_by_side.sh
+arms=${1:-no knn+ knn+_reward cfn rnd knn sc repexp entropy-adv passk maxrl rarity outcome noise shuffle:knn+ shuffle:repexp}
+seeds=${2:-0 1 2 3 4}
+first="no knn+ knn+_reward"
+
+run() {
+    flags="--use_ir=${1%_reward}"
+    if [[ $1 == *_reward ]]; then flags+=" --ir_level=reward"; fi
+    echo "${1//:/-}_seed$2 $flags --seed=$2 --eval_samples=8 --eval_greedy=false"
+}
+
+{
+    for seed in $seeds; do for arm in $first; do if [[ " $arms " == *" $arm "* ]]; then run "$arm" "$seed"; fi; done; done
+    for seed in $seeds; do for arm in $arms; do if [[ " $first " != *" $arm "* ]]; then run "$arm" "$seed"; fi; done; done
+} | side_by_side run_countdown.py results/countdown

@@ -1,0 +1,61 @@
+"""The shell loops of sweeps/: order, skipping of finished runs, going on with broken ones, the line of what is left."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests.processes import ROOT
+
+# In place of the interpreter: a run that leaves an evaluation unless it is told to fail, and the writer of records.
+STAND_IN = """#!/usr/bin/env bash
+echo "$@" >> calls.txt
+if [[ $1 == -m ]]; then
+    touch "${@: -1}/$(basename "$3").json"
+    exit
+fi
+while [[ $1 != --output_dir ]]; do shift; done
+if [[ $2 == *"$FAILING"* ]]; then exit 1; fi
+mkdir -p "$2/eval" && touch "$2/eval/after.json"
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
+    stand_in = tmp_path / "python"
+    stand_in.write_text(STAND_IN)
+    stand_in.chmod(0o755)
+
+    def run(script: str, *arguments: str, failing: str = "nothing") -> tuple[list[str], list[str], int]:
+        """(lines printed, calls made, exit code)"""
+        (tmp_path / "calls.txt").write_text("")
+        environment = os.environ | {"PYTHON": "./python", "FAILING": failing, "SIDE_BY_SIDE": "1"}
+        command = ["bash", f"sweeps/{script}", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        assert not done.stderr or failing in done.stderr, done.stderr
+        return done.stdout.splitlines(), (tmp_path / "calls.txt").read_text().splitlines(), done.returncode
+
+    return run
+
+
+def test_runs_once_in_an_order_that_keeps_the_table_useful(sweep):
+    lines, calls, code = sweep("countdown.sh", "cfn no knn+_reward shuffle:knn+", "0 1")
+    runs = [line.partition(":")[0] for line in lines]
+    assert code == 0 and runs[:4] == ["no_seed0", "knn+_reward_seed0", "no_seed1", "knn+_reward_seed1"]
+    assert runs[4:] == ["cfn_seed0", "shuffle-knn+_seed0", "cfn_seed1", "shuffle-knn+_seed1"]
+    assert lines[0].startswith("no_seed0: done; 7 of 8 runs left, about ") and "; 0 of 8 runs left" in lines[-1]
+    (level,) = (call for call in calls if "knn+_reward_seed1 " in f"{call} " and call.startswith("run_countdown.py"))
+    assert "--use_ir=knn+ --ir_level=reward --seed=1" in level
+    assert sweep("countdown.sh", "no cfn", "0 1") == ([], [], 0), "finished runs are skipped"
+
+
+def test_a_failed_run_is_named_and_goes_on_later_while_others_run(sweep, tmp_path):
+    lines, _, code = sweep("countdown.sh", "no knn+", "0", failing="no_seed0")
+    folder = "outputs/sweeps/countdown/no_seed0"
+    assert code != 0 and lines[0] == f"no_seed0: failed, see {folder}.log"
+    assert lines[1].startswith("knn+_seed0: done; 1 of 2 runs left")
+    (tmp_path / folder / "checkpoint-25").mkdir(parents=True)
+    lines, calls, code = sweep("countdown.sh", "no knn+", "0")
+    assert code == 0 and len(lines) == 1 and calls[0].endswith(f"--output_dir {folder} --resume auto")
