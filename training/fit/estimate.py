@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from policy.decoding import compute_type_cache
+from policy.decoding import compute_type_cache, shares_prefill
 from policy.frozen import inner_linear_layers
 from policy.load import base_of
 from policy.options import PolicyOptions
@@ -126,7 +126,7 @@ class _Traced(NamedTuple):
 
 
 class _Weights(NamedTuple):
-    """Bytes of weights, see `_weights`, and whether all layers are alike."""
+    """Bytes of weights, see `_weights`, whether all layers are alike, and whether sampling reads a prompt once."""
 
     all: int
     trained: int
@@ -135,6 +135,7 @@ class _Weights(NamedTuple):
     initial_copy: int
     parameters: int
     layers_alike: bool
+    shares_prefill: bool
 
 
 def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) -> Estimate:
@@ -172,15 +173,17 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
         "text encoder": work.encoder,
     }
 
-    def sampling(rows: int) -> dict[str, int]:
+    def sampling(rows: int, completions: int) -> dict[str, int]:
+        prompts = math.ceil(rows / completions) if weights.shares_prefill else rows
         return {
             f"keys and values of {rows} x {tokens} tokens": math.ceil(rows * tokens * traced.cache * (1 + 1 / layers)),
-            "prompts": rows * work.prompt * traced.prefill,
+            "prompts": prompts * work.prompt * traced.prefill,
             "scores of the next token": rows * ids * SAMPLING_COPIES * torch.float32.itemsize,
             "weights in the compute type": weights.casts,
         }
 
-    generation = sampling(work.sampled_at_once) | {"states for the bonuses": work.captured_states * states}
+    generation = sampling(work.sampled_at_once, work.num_generations)
+    generation["states for the bonuses"] = work.captured_states * states
     scoring = {
         # What was read off the generation is put together from single steps: twice.
         "states for the bonuses": (2 * work.captured_states + work.frozen_states) * states
@@ -203,7 +206,7 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
         parameters=weights.parameters,
         device=work.device,
         scoring=_present(scoring),
-        evaluation=_present(sampling(work.evaluation_batch)) if work.evaluation_batch else {},
+        evaluation=_present(sampling(work.evaluation_batch, 1)) if work.evaluation_batch else {},
     )
 
 
@@ -261,6 +264,7 @@ def _weights(key, settings, attention: str | None, bfloat16: bool) -> _Weights:
         initial_copy=_copy_bytes(model, bfloat16),
         parameters=sum(value.numel() for value in model.parameters()),
         layers_alike=_layers_alike(model),
+        shares_prefill=shares_prefill(base_of(model), dict.fromkeys(("input_ids", "attention_mask"), torch.empty(0))),
     )
 
 

@@ -260,3 +260,12 @@ def test_keys_values_and_scores_are_those_of_the_completions_sampled_at_once(arc
         estimate(architecture, PolicyOptions(), replace(WORK, sampling_batch=n)).generation for n in (0, 2)
     )
     assert list(whole.values()) == pytest.approx([4 * size for size in sliced.values()], rel=1e-3)
+
+
+def test_a_prompt_is_read_once_for_all_its_completions_and_counted_so(architecture):
+    work = replace(WORK, evaluation_batch=8)
+    found = estimate(architecture, PolicyOptions(), work)
+    one = estimate(architecture, PolicyOptions(), replace(work, num_generations=8)).generation["prompts"]
+    assert (found.generation["prompts"], found.evaluation["prompts"]) == (2 * one, 8 * one)
+    windows = Qwen2Config(**architecture.to_diff_dict() | {"use_sliding_window": True, "max_window_layers": 1})
+    assert estimate(windows, PolicyOptions(), work).generation["prompts"] == 8 * one
