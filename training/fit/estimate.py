@@ -32,6 +32,8 @@ TILE_ENTRY_BYTES = {"cuda": 2}
 TILE_ENTRY_BYTES_OTHER = 26
 # Sampling keeps the scores of the next token as logits, warped logits, probabilities and one temporary, in float32.
 SAMPLING_COPIES = 4
+# What `generate` is asked with, in sampling and in evaluations.
+ASKED_OF_GENERATE = {"input_ids": torch.empty(0), "attention_mask": torch.empty(0), "use_cache": True}
 FOUR_BITS = 0.52  # bytes of a weight in NF4, its share of the scales included
 GIB = 2**30
 
@@ -264,7 +266,7 @@ def _weights(key, settings, attention: str | None, bfloat16: bool) -> _Weights:
         initial_copy=_copy_bytes(model, bfloat16),
         parameters=sum(value.numel() for value in model.parameters()),
         layers_alike=_layers_alike(model),
-        shares_prefill=shares_prefill(base_of(model), dict.fromkeys(("input_ids", "attention_mask"), torch.empty(0))),
+        shares_prefill=shares_prefill(base_of(model), ASKED_OF_GENERATE),
     )
 
 
