@@ -20,9 +20,10 @@ from transformers.cache_utils import DynamicLayer
 from common.sharding import is_sharded
 from policy.load import base_of
 from policy.prefill import fill, shared_columns, takes_shared_prefill
+from policy.shared_attention import SHARED
 
 # Those whose matrix products autocast casts, whatever type the cache has.
-ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
+ATTENTION = (*SHARED, *SHARED.values(), "flash_attention_2", "flash_attention_3")
 
 logger = logging.getLogger(__name__)
 

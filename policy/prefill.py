@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from policy.padding import distinct_rows
+
 # Share of the tokens that reading common beginnings once has to save, to be worth a pass of its own.
 LEAST_SAVED = 0.25
 
@@ -46,9 +48,7 @@ def fill(cache: Cache, policy, input_ids: Tensor, attention_mask: Tensor, column
     Each distinct beginning takes one row of the forward pass of ``policy``, a causal language model.
     """
     ids, mask = input_ids[:, :columns], attention_mask[:, :columns].long()
-    _, owner = torch.unique(ids.masked_fill(mask == 0, -1), dim=0, return_inverse=True)
-    first = {group: row for row, group in reversed(list(enumerate(owner.tolist())))}
-    rows = [first[group] for group in range(len(first))]
+    rows, owner = distinct_rows(ids.masked_fill(mask == 0, -1))
     ids, mask = ids[rows], mask[rows]  # (B, columns) -> (n, columns)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     policy.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
