@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from common.sharding import is_sharded
+from policy.drawing import LEAST_VOCABULARY, sample_by_one_number
 from policy.load import base_of
 from policy.prefill import fill, shared_columns, takes_shared_prefill
 from policy.shared_attention import SHARED
@@ -59,17 +60,11 @@ def compute_type_cache(model, asked: dict) -> ComputeTypeCache | None:
 
 def _reason_for_own_cache(model, asked: dict) -> str | None:
     """What speaks against another cache than the one that ``generate`` makes; None where nothing does."""
-    sources = asked.get("generation_config"), model.generation_config
-
-    def setting(name: str):
-        values = [asked.get(name), *(getattr(source, name, None) for source in sources)]
-        return next((value for value in values if value is not None), None)
-
-    if setting("use_cache") is False:
+    if _setting(model, asked, "use_cache") is False:
         return "the policy is sampled without a cache"
-    if setting("cache_implementation"):
-        return f"cache_implementation is {setting('cache_implementation')}"
-    if (setting("num_beams") or 1) > 1:
+    if implementation := _setting(model, asked, "cache_implementation"):
+        return f"cache_implementation is {implementation}"
+    if (_setting(model, asked, "num_beams") or 1) > 1:
         return "beam search"
     if model.config._attn_implementation not in ATTENTION:
         return f"attention {model.config._attn_implementation}"
@@ -77,6 +72,25 @@ def _reason_for_own_cache(model, asked: dict) -> str | None:
         return f"{model.config.model_type} has a cache of its own"
     others = {type(layer).__name__ for layer in DynamicCache(config=model.config).layers} - {DynamicLayer.__name__}
     return f"the policy has {', '.join(sorted(others))}" if others else None
+
+
+def _setting(model, asked: dict, name: str):
+    """What ``model.generate(**asked)`` takes for ``name``; None where nothing says."""
+    sources = asked.get("generation_config"), model.generation_config
+    values = [asked.get(name), *(getattr(source, name, None) for source in sources)]
+    return next((value for value in values if value is not None), None)
+
+
+def draws_by_one_number(model, asked: dict) -> bool:
+    """Whether tokens of a call ``model.generate(**asked)`` are drawn as `policy.drawing` does.
+
+    The argument that it takes drops what several processes, streams and assistants need.
+    """
+    others = {"custom_generate", "assistant_model", "streamer", "synced_gpus", "tokenizer"} & asked.keys()
+    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    whole = not _setting(model, asked, "output_scores") and (_setting(model, asked, "num_beams") or 1) == 1
+    large = model.config.get_text_config().vocab_size >= LEAST_VOCABULARY
+    return model.device.type == "cpu" and large and alone and whole and not others
 
 
 def shares_prefill(model, asked: dict) -> bool:
@@ -117,6 +131,8 @@ def cast_once(model, autocast: Callable[[], AbstractContextManager]) -> Iterator
     @wraps(usual)
     def generate(*args, **asked):
         cache = prefilled_cache(policy, asked)
+        if draws_by_one_number(policy, asked):
+            asked["custom_generate"] = sample_by_one_number
         return usual(*args, **asked, **({} if cache is None else {"past_key_values": cache}))
 
     with autocast(), _casts_kept(policy):

@@ -177,9 +177,7 @@ def score_shared(
     """
     base = base_of(model)
     row = shared_row(prompt_ids, prompt_mask, completion_ids, completion_mask, _attention_dtype(base))
-    inputs = {"input_ids": row.input_ids, "position_ids": row.position_ids, "shared": row, "use_cache": False}
-    # A mask of four dimensions goes to the layers as it is; attention of a `SharedRow` does not look at it.
-    inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=row.input_ids.device)
+    inputs = inputs_of(row)
     with _predicting(base.base_model, row) as kept:
         output = model(**inputs, shift_labels=row.labels, fused_lm_head=True) if head else base.base_model(**inputs)
     width = completion_ids.size(1)
@@ -188,6 +186,14 @@ def score_shared(
         entropy=_by_row(row, output.entropy, width) if head and output.entropy is not None else None,
         states=_by_row(row, kept[0], width) if states else None,
     )
+
+
+def inputs_of(row: SharedRow) -> dict:
+    """The keywords of a forward pass over ``row``."""
+    # A mask of four dimensions goes to the layers as it is; attention of a `SharedRow` does not look at it.
+    unseen = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=row.input_ids.device)
+    places = {"input_ids": row.input_ids, "position_ids": row.position_ids}
+    return places | {"attention_mask": unseen, "shared": row, "use_cache": False}
 
 
 @contextmanager
