@@ -4,7 +4,7 @@ Decoding one token reads every weight and all keys and values, so their bytes ar
 around each forward pass, at the end of which autocast forgets its casts: every float32 weight is cast again for every
 token. And rotary embeddings turn keys into float32, with which the values are stored too. One context around the whole
 call and a cache in the compute type leave every token and every logit as it is: the casts are those that the matrix
-products make anyway.
+products make anyway. Prompts of several completions are read once (policy/prefill.py).
 """
 
 import logging
@@ -17,10 +17,14 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from common.sharding import is_sharded
+from policy.drawing import LEAST_VOCABULARY, sample_by_one_number
 from policy.load import base_of
+from policy.prefill import fill, shared_columns, takes_shared_prefill
+from policy.shared_attention import SHARED
 
 # Those whose matrix products autocast casts, whatever type the cache has.
-ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
+ATTENTION = (*SHARED, *SHARED.values(), "flash_attention_2", "flash_attention_3")
 
 logger = logging.getLogger(__name__)
 
@@ -56,17 +60,11 @@ def compute_type_cache(model, asked: dict) -> ComputeTypeCache | None:
 
 def _reason_for_own_cache(model, asked: dict) -> str | None:
     """What speaks against another cache than the one that ``generate`` makes; None where nothing does."""
-    sources = asked.get("generation_config"), model.generation_config
-
-    def setting(name: str):
-        values = [asked.get(name), *(getattr(source, name, None) for source in sources)]
-        return next((value for value in values if value is not None), None)
-
-    if setting("use_cache") is False:
+    if _setting(model, asked, "use_cache") is False:
         return "the policy is sampled without a cache"
-    if setting("cache_implementation"):
-        return f"cache_implementation is {setting('cache_implementation')}"
-    if (setting("num_beams") or 1) > 1:
+    if implementation := _setting(model, asked, "cache_implementation"):
+        return f"cache_implementation is {implementation}"
+    if (_setting(model, asked, "num_beams") or 1) > 1:
         return "beam search"
     if model.config._attn_implementation not in ATTENTION:
         return f"attention {model.config._attn_implementation}"
@@ -76,6 +74,45 @@ def _reason_for_own_cache(model, asked: dict) -> str | None:
     return f"the policy has {', '.join(sorted(others))}" if others else None
 
 
+def _setting(model, asked: dict, name: str):
+    """What ``model.generate(**asked)`` takes for ``name``; None where nothing says."""
+    sources = asked.get("generation_config"), model.generation_config
+    values = [asked.get(name), *(getattr(source, name, None) for source in sources)]
+    return next((value for value in values if value is not None), None)
+
+
+def draws_by_one_number(model, asked: dict) -> bool:
+    """Whether tokens of a call ``model.generate(**asked)`` are drawn as `policy.drawing` does.
+
+    The argument that it takes drops what several processes, streams and assistants need.
+    """
+    others = {"custom_generate", "assistant_model", "streamer", "synced_gpus", "tokenizer"} & asked.keys()
+    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    whole = not _setting(model, asked, "output_scores") and (_setting(model, asked, "num_beams") or 1) == 1
+    large = model.config.get_text_config().vocab_size >= LEAST_VOCABULARY
+    return model.device.type == "cpu" and large and alone and whole and not others
+
+
+def shares_prefill(model, asked: dict) -> bool:
+    """Whether a call ``model.generate(**asked)`` can read what its rows begin with once."""
+    if "past_key_values" in asked or is_sharded(model) or _reason_for_own_cache(model, asked) is not None:
+        return False
+    return takes_shared_prefill(model, asked)
+
+
+def prefilled_cache(model, asked: dict) -> DynamicCache | None:
+    """The cache of one call ``model.generate(**asked)``, with what its rows begin with; None for the model's own."""
+    cache = compute_type_cache(model, asked)
+    if not shares_prefill(model, asked):
+        return cache
+    ids, mask = asked["input_ids"], asked["attention_mask"]
+    columns = shared_columns(ids.masked_fill(mask == 0, -1).cpu())
+    if columns:
+        cache = DynamicCache(config=model.config) if cache is None else cache
+        fill(cache, model, ids, mask, columns)
+    return cache
+
+
 @lru_cache
 def _say_once(reason: str) -> None:
     logger.warning("keys and values are kept in the type that the policy gives them (%s)", reason)
@@ -83,7 +120,7 @@ def _say_once(reason: str) -> None:
 
 @contextmanager
 def cast_once(model, autocast: Callable[[], AbstractContextManager]) -> Iterator[None]:
-    """While open, ``model.generate`` runs under one ``autocast`` with keys and values in its type.
+    """While open, ``model.generate`` runs under one ``autocast`` with keys and values in its type, prompts read once.
 
     ``model``: the unwrapped policy, an adapter on it or not. Its weights must not change while this is open, as
     autocast keeps their casts; at the end these are dropped.
@@ -93,7 +130,9 @@ def cast_once(model, autocast: Callable[[], AbstractContextManager]) -> Iterator
 
     @wraps(usual)
     def generate(*args, **asked):
-        cache = compute_type_cache(policy, asked)
+        cache = prefilled_cache(policy, asked)
+        if draws_by_one_number(policy, asked):
+            asked["custom_generate"] = sample_by_one_number
         return usual(*args, **asked, **({} if cache is None else {"past_key_values": cache}))
 
     with autocast(), _casts_kept(policy):

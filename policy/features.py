@@ -16,8 +16,9 @@ from trl.models.utils import disable_gradient_checkpointing
 
 from common.errors import UserError
 from common.sharding import final_states, most_passes, whole_head
-from policy.buckets import buckets_of
+from policy.buckets import buckets_of, completion_lengths
 from policy.load import base_of
+from policy.shared_prompts import Scores, score_shared, shared_passes, shares_prompts
 
 MEAN_HIDDEN = "mean_hidden"  # the one feature of a completion as a whole, (B, H)
 TOKEN_FEATURES = frozenset({"hidden", MEAN_HIDDEN, "logps", "self_certainty", "entropy"})
@@ -123,11 +124,16 @@ class FeaturePass:
         ``prompt_ids`` (B, P) are left padded, ``completion_ids`` (B, T) right padded, masks are bool; ``autocast`` is
         the context manager factory under which the policy runs.
         """
-        buckets = [
-            (rows[start : start + self.batch_size], longest)
-            for rows, longest in buckets_of(completion_mask, prompt_ids.size(1))
-            for start in range(0, len(rows), self.batch_size)
-        ]
+        shared = shared_passes(prompt_ids, prompt_mask, self.batch_size) if shares_prompts(self.model) else None
+        if shared:
+            lengths = completion_lengths(completion_mask)
+            buckets = [(rows, max(lengths[row] for row in rows)) for rows in shared]
+        else:
+            buckets = [
+                (rows[start : start + self.batch_size], longest)
+                for rows, longest in buckets_of(completion_mask, prompt_ids.size(1))
+                for start in range(0, len(rows), self.batch_size)
+            ]
         passes = most_passes(self.model, len(buckets), completion_ids.device)
         head = whole_head(self.model) if "self_certainty" in names else None
         found: dict[str, Tensor] = {}
@@ -135,36 +141,28 @@ class FeaturePass:
             # Passes beyond its own a process makes for the others alone, over its shortest completions.
             for rows, longest in buckets + [buckets[0]] * (passes - len(buckets)):
                 completions = completion_ids[rows, :longest], completion_mask[rows, :longest]
+                tokens = prompt_ids[rows], prompt_mask[rows], *completions
                 with autocast():
-                    chunk = self._chunk(prompt_ids[rows], prompt_mask[rows], *completions, names, head)
+                    chunk = self._chunk(tokens, names, head, score_shared if shared else score_rows)
                 for name in names:
                     _put(chunk[name], name, rows, completion_ids.shape, found)
         return found
 
-    def _chunk(self, prompt_ids, prompt_mask, completion_ids, completion_mask, names, head) -> dict[str, Tensor]:
-        length = completion_ids.size(1)
-        input_ids = torch.cat([prompt_ids, completion_ids], dim=1)
-        attention_mask = torch.cat([prompt_mask, completion_mask], dim=1)
-        mask = completion_mask.float()
-        base = base_of(self.model)
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask.long(), "use_cache": False}
-        if set(names) <= {"hidden", MEAN_HIDDEN}:  # no need of the head, which may be a third of the work
-            states = final_states(self.model, base.base_model, **inputs)
-            return _of_states(states[:, -length - 1 : -1], completion_mask, names)
-        labels = input_ids.masked_fill(~attention_mask, -100)
-        labels[:, :-length] = -100
-        captured = []
-        hook = base.base_model.register_forward_hook(lambda module, args, output: captured.append(output[0]))
-        try:
-            output = self.model(**inputs, labels=labels, fused_lm_head=True)
-        finally:
-            hook.remove()
-        hidden = captured[0][:, -length - 1 : -1].float()
-        logps = output.log_probs[:, -length:].float()
-        features = {"logps": logps * mask} | _of_states(captured[0][:, -length - 1 : -1], completion_mask, names)
+    def _chunk(self, tokens: tuple[Tensor, ...], names, head, score) -> dict[str, Tensor]:
+        """The features of one pass over ``tokens``, prompts and completions with their masks, by ``score``."""
+        completion_ids, completion_mask = tokens[2:]
+        needs_head = not set(names) <= {"hidden", MEAN_HIDDEN}
+        needs_states = not set(names) <= {"logps", "entropy"}
+        scores = score(self.model, *tokens, head=needs_head, states=needs_states)
+        features = _of_states(scores.states, completion_mask, names)
+        if not needs_head:  # which may be a third of the work
+            return features
+        mask, logps = completion_mask.float(), scores.logps.float()
+        features["logps"] = logps * mask
         if "entropy" in names:
-            features["entropy"] = output.entropy[:, -length:].float() * mask
+            features["entropy"] = scores.entropy.float() * mask
         if "self_certainty" in names:
+            hidden = scores.states.float()
             features["self_certainty"] = self._self_certainty(hidden, logps, completion_ids, head) * mask
         return features
 
@@ -189,7 +187,33 @@ class FeaturePass:
         return torch.cat(parts)
 
 
-def _of_states(states: Tensor, mask: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+def score_rows(
+    model, prompt_ids, prompt_mask, completion_ids, completion_mask, head: bool = True, states: bool = False
+) -> Scores:
+    """`policy.shared_prompts.score_shared` with a row for each completion, its prompt before it."""
+    length = completion_ids.size(1)
+    input_ids = torch.cat([prompt_ids, completion_ids], dim=1)
+    attention_mask = torch.cat([prompt_mask, completion_mask], dim=1)
+    backbone = base_of(model).base_model
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask.long(), "use_cache": False}
+    if not head:
+        return Scores(None, None, final_states(model, backbone, **inputs)[:, -length - 1 : -1])
+    labels = input_ids.masked_fill(~attention_mask, -100)
+    labels[:, :-length] = -100
+    captured = []
+    hook = backbone.register_forward_hook(lambda module, args, output: captured.append(output[0]))
+    try:
+        output = model(**inputs, labels=labels, fused_lm_head=True)
+    finally:
+        hook.remove()
+    return Scores(
+        logps=output.log_probs[:, -length:],
+        entropy=None if output.entropy is None else output.entropy[:, -length:],
+        states=captured[0][:, -length - 1 : -1] if states else None,
+    )
+
+
+def _of_states(states: Tensor | None, mask: Tensor, names: Collection[str]) -> dict[str, Tensor]:
     """Those of ``names`` that are made of ``states`` (b, t, H) alone, given the (b, t) mask."""
     found = {}
     if "hidden" in names:

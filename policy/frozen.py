@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from trl.trainer.utils import add_fused_lm_head
 
 from policy.features import FROZEN_FEATURES, MEAN_HIDDEN, FeaturePass
+from policy.shared_prompts import share_prompts, shares_prompts
 
 
 class FrozenPolicy:
@@ -38,6 +39,8 @@ class FrozenPolicy:
         self._policy, self._device, self._autocast = policy, torch.device(device), autocast
         if self._copy is not None:
             add_fused_lm_head(self._copy, temperature=temperature)
+            if shares_prompts(policy):
+                share_prompts(self._copy)
             for module in self._copy.modules():
                 for name, buffer in module.named_buffers(recurse=False):
                     setattr(module, name, buffer.to(self._device))

@@ -26,6 +26,7 @@ class Setup:
         precision: of matrix products, and of the weights where that is another.
         attention: implementation of transformers that the policy has taken.
         sampler: what samples completions, or "none".
+        prompts: how passes over the policy read prompts; "" where none has several completions.
     """
 
     device: str
@@ -33,20 +34,21 @@ class Setup:
     precision: str
     attention: str
     sampler: str
+    prompts: str = ""
 
     def __str__(self) -> str:
         return (
             f"device: {self.device} ({self.name}), precision: {self.precision}, attention: {self.attention}, "
-            f"sampler: {self.sampler}"
+            f"sampler: {self.sampler}" + (f", prompts: {self.prompts}" if self.prompts else "")
         )
 
 
-def setup_of(model: PreTrainedModel, device: torch.device, computes_in: str, sampler: str) -> Setup:
+def setup_of(model: PreTrainedModel, device: torch.device, computes_in: str, sampler: str, prompts: str = "") -> Setup:
     """The setup of a loaded policy that runs on ``device`` with matrix products in ``computes_in``."""
     weights = "4 bits" if getattr(model, "is_loaded_in_4bit", False) else str(model.dtype).removeprefix("torch.")
     precision = computes_in if computes_in == weights else f"{computes_in}, weights in {weights}"
     attention = getattr(model.config, "_attn_implementation", None) or "as the architecture has it"
-    return Setup(str(device), device_name(device), precision, attention, sampler)
+    return Setup(str(device), device_name(device), precision, attention, sampler, prompts)
 
 
 def device_name(device: torch.device) -> str:

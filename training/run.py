@@ -42,6 +42,7 @@ from training.reference import check_reference
 from training.run_folder import RUN_FILE, create_run_folder, refuse_used, take_recorded_threads
 from training.run_name import default_output_dir, run_name
 from training.run_options import RunConfig, RunOptions, total_steps
+from training.shared_pass import reason_for_rows
 from training.trackers import shield_trackers, track_evaluation
 from training.trainer import STATE_NAME, IntrinsicGRPOTrainer
 from training.watchdogs.callback import WatchdogCallback, judged, print_line
@@ -127,7 +128,10 @@ class Run:
             self._print(warning)
         base = lora_base(self.options.model_name, self.options, self.path / "base", resumes=self.checkpoint is not None)
         policy = load_policy(base, self.options)
-        self.setup = setup_of(policy, self.config.device, str(Precision.of(self.config)), sampler_of(self.config))
+        reason = reason_for_rows(policy, self.config, self.options.lora_dropout if self.options.lora else 0.0)
+        prompts = f"trained once per completion ({reason})" if reason else "trained once per group"
+        precision = str(Precision.of(self.config))
+        self.setup = setup_of(policy, self.config.device, precision, sampler_of(self.config), prompts)
         self._print(str(self.setup))
         if end_tokens_differ(tokenizer, policy.generation_config):
             self._print(described_end_tokens(tokenizer, policy.generation_config))

@@ -6,12 +6,14 @@ them where plain GRPO has them, and nowhere else: a bonus changes the advantages
 of the loss is exactly 1.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
+from policy import shared_prompts
 from policy.features import FeaturePass
 
 
@@ -19,6 +21,22 @@ def takes_old_logps(args) -> bool:
     """Whether TRL 1.16 passes each generation batch through the policy before the update, under these settings."""
     every = args.steps_per_generation * args.num_iterations
     return args.gradient_accumulation_steps % every != 0 or (args.use_vllm and args.vllm_importance_sampling_correction)
+
+
+def reason_for_rows(policy, args, adapter_dropout: float = 0.0) -> str | None:
+    """Why passes over the policy take a row for each completion under these settings; None where prompts are shared.
+
+    ``adapter_dropout``: see `policy.shared_prompts.reason_for_rows`.
+    """
+    if (
+        args.world_size > 1
+        or getattr(args, "deepspeed_plugin", None)
+        or os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    ):
+        return "a launch for several processes"
+    if args.torch_compile:
+        return "compilation"
+    return shared_prompts.reason_for_rows(policy, adapter_dropout)
 
 
 class SharedPass:

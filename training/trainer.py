@@ -40,11 +40,13 @@ from policy.end_tokens import set_end_tokens
 from policy.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, refuse_sharded
 from policy.frozen import FrozenPolicy
 from policy.precision import Precision, adapters_in_float32
+from policy.shared_prompts import score_in_passes, share_prompts, shared_passes, shares_prompts
 from policy.slices import in_slices
 from policy.stages import allows_stages, in_stages
 from training.checkpoint import check_identity, load_state, rotate, save_state, saving
 from training.completion_table import BonusColumn, write_completions
 from training.gathering import RolloutGathering
+from training.micro_batches import update_window, with_whole_groups
 from training.python_arguments import (
     Bonuses,
     correctness_of,
@@ -57,7 +59,7 @@ from training.python_arguments import (
 )
 from training.sampler import EpochSampler
 from training.sharded_training import ShardedTraining
-from training.shared_pass import SharedPass, takes_old_logps
+from training.shared_pass import SharedPass, reason_for_rows, takes_old_logps
 from training.vllm_engine import adapter_weights, prepare_engine
 from training.watchdogs.callback import text_metrics
 
@@ -155,6 +157,10 @@ class IntrinsicGRPOTrainer(RolloutGathering, GRPOTrainer, ShardedTraining):
         self._pretrained: list[Bonus] = []
         self._idle_rows: Tensor | None = None
         policy = self.accelerator.unwrap_model(self.model)
+        if reason_for_rows(policy, args) is None:
+            share_prompts(policy)
+            if self.ref_model is not None:
+                share_prompts(self.ref_model)
         batch_size = args.per_device_train_batch_size
         self._feature_pass = FeaturePass(policy, self.temperature, batch_size)
         if self.bonuses.needs & {"self_certainty", "frozen_self_certainty"} and not self._feature_pass.head.is_plain:
@@ -236,10 +242,26 @@ class IntrinsicGRPOTrainer(RolloutGathering, GRPOTrainer, ShardedTraining):
         ):
             return whole(model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others)
 
+        if shares_prompts(model):
+            prompt = input_ids.size(1) - logits_to_keep
+            prompts = input_ids[:, :prompt], attention_mask[:, :prompt]
+            passes = shared_passes(*prompts, batch_size or len(input_ids), self._idle_rows)
+            if passes:
+                parts = *prompts, input_ids[:, prompt:], attention_mask[:, prompt:]
+                return *score_in_passes(model, passes, parts, self.accelerator.autocast, self._idle_rows), None
+
         def compute(ids, mask, length):
             return whole(model, ids, mask, length, batch_size, compute_entropy)[:2]
 
         return *by_length(compute, input_ids, attention_mask, logits_to_keep, self._idle_rows), None
+
+    def _prepare_inputs(self, generation_batch):
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._buffered_inputs is before or not shares_prompts(self.model):
+            return inputs
+        self._buffered_inputs = with_whole_groups(self._buffered_inputs, update_window(self.args))
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _compute_loss(self, model, inputs):
         self._idle_rows = self._rows_without_gradient(inputs)

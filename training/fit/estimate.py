@@ -20,10 +20,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from policy.decoding import compute_type_cache
+from policy.decoding import compute_type_cache, shares_prefill
 from policy.frozen import inner_linear_layers
 from policy.load import base_of
 from policy.options import PolicyOptions
+from policy.shared_attention import Block, SharedRow
+from policy.shared_prompts import inputs_of, reason_for_rows, share_prompts
 
 ADAMW_MOMENTS = 2
 # Output head of TRL: tiles of so many tokens by so many ids, and bytes of one entry, temporaries included.
@@ -32,6 +34,8 @@ TILE_ENTRY_BYTES = {"cuda": 2}
 TILE_ENTRY_BYTES_OTHER = 26
 # Sampling keeps the scores of the next token as logits, warped logits, probabilities and one temporary, in float32.
 SAMPLING_COPIES = 4
+# What `generate` is asked with, in sampling and in evaluations.
+ASKED_OF_GENERATE = {"input_ids": torch.empty(0), "attention_mask": torch.empty(0), "use_cache": True}
 FOUR_BITS = 0.52  # bytes of a weight in NF4, its share of the scales included
 GIB = 2**30
 
@@ -57,6 +61,7 @@ class Work:
             generation or of the initial policy.
         mean_states: how many features hold one float32 state of every completion.
         evaluation_batch: completions that held-out evaluations sample at once; 0: there are none.
+        whole_groups: whether passes hold completions of a prompt together, which then share it where the policy allows.
     """
 
     micro_batch: int
@@ -77,6 +82,15 @@ class Work:
     frozen_states: int = 0
     mean_states: int = 0
     evaluation_batch: int = 0
+    whole_groups: bool = False
+
+    @property
+    def prompts(self) -> int:
+        """Most distinct prompts of a pass, where each completion does not have its own."""
+        if not self.whole_groups:
+            return self.micro_batch
+        fits = self.micro_batch % self.num_generations == 0 or self.num_generations % self.micro_batch == 0
+        return min(self.micro_batch, math.ceil(self.micro_batch / self.num_generations) + (0 if fits else 1))
 
     @property
     def sampled_at_once(self) -> int:
@@ -126,7 +140,8 @@ class _Traced(NamedTuple):
 
 
 class _Weights(NamedTuple):
-    """Bytes of weights, see `_weights`, and whether all layers are alike."""
+    """Bytes of weights, see `_weights`, whether all layers are alike, and whether sampling and training read a prompt
+    once for its completions."""
 
     all: int
     trained: int
@@ -135,6 +150,8 @@ class _Weights(NamedTuple):
     initial_copy: int
     parameters: int
     layers_alike: bool
+    shares_prefill: bool
+    shares_prompts: bool
 
 
 def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) -> Estimate:
@@ -149,7 +166,8 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
     settings = tuple((item.name, getattr(policy, item.name)) for item in fields(PolicyOptions))
     weights = _weights(key, settings, work.attention, work.bfloat16)
     tokens = work.prompt + work.completion
-    shape = work.micro_batch, tokens, work.prompt, work.bfloat16, work.checkpointing
+    shared = work.prompts if weights.shares_prompts and work.prompts < work.micro_batch else 0
+    shape = work.micro_batch, tokens, work.prompt, shared, work.bfloat16, work.checkpointing
     if weights.layers_alike and layers > 2:
         traced = _extended(*(_trace(key, settings, work.attention, *shape, count) for count in (1, 2)), layers)
     else:
@@ -172,15 +190,17 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
         "text encoder": work.encoder,
     }
 
-    def sampling(rows: int) -> dict[str, int]:
+    def sampling(rows: int, completions: int) -> dict[str, int]:
+        prompts = math.ceil(rows / completions) if weights.shares_prefill else rows
         return {
             f"keys and values of {rows} x {tokens} tokens": math.ceil(rows * tokens * traced.cache * (1 + 1 / layers)),
-            "prompts": rows * work.prompt * traced.prefill,
+            "prompts": prompts * work.prompt * traced.prefill,
             "scores of the next token": rows * ids * SAMPLING_COPIES * torch.float32.itemsize,
             "weights in the compute type": weights.casts,
         }
 
-    generation = sampling(work.sampled_at_once) | {"states for the bonuses": work.captured_states * states}
+    generation = sampling(work.sampled_at_once, work.num_generations)
+    generation["states for the bonuses"] = work.captured_states * states
     scoring = {
         # What was read off the generation is put together from single steps: twice.
         "states for the bonuses": (2 * work.captured_states + work.frozen_states) * states
@@ -194,7 +214,7 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
     return Estimate(
         held=_present(held),
         training={
-            f"activations of {work.micro_batch} x {tokens} tokens": kept,
+            f"activations of {_pass_size(work, shared)} tokens": kept,
             "tiles of the output head": tile * TILE_ENTRY_BYTES.get(work.device, TILE_ENTRY_BYTES_OTHER)
             + head_gradient,
         },
@@ -203,8 +223,15 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
         parameters=weights.parameters,
         device=work.device,
         scoring=_present(scoring),
-        evaluation=_present(sampling(work.evaluation_batch)) if work.evaluation_batch else {},
+        evaluation=_present(sampling(work.evaluation_batch, 1)) if work.evaluation_batch else {},
     )
+
+
+def _pass_size(work: Work, shared: int) -> str:
+    """Rows and tokens of a pass, with ``shared`` prompts of their own or 0."""
+    if shared:
+        return f"{shared} x {work.prompt} and {work.micro_batch} x {work.completion}"
+    return f"{work.micro_batch} x {work.prompt + work.completion}"
 
 
 def _present(items: dict[str, int]) -> dict[str, int]:
@@ -261,6 +288,8 @@ def _weights(key, settings, attention: str | None, bfloat16: bool) -> _Weights:
         initial_copy=_copy_bytes(model, bfloat16),
         parameters=sum(value.numel() for value in model.parameters()),
         layers_alike=_layers_alike(model),
+        shares_prefill=shares_prefill(base_of(model), ASKED_OF_GENERATE),
+        shares_prompts=reason_for_rows(model) is None,
     )
 
 
@@ -282,7 +311,7 @@ def _layers_alike(model) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _trace(key, settings, attention, rows, tokens, prompt, bfloat16, checkpointing, layers: int) -> _Traced:
+def _trace(key, settings, attention, rows, tokens, prompt, shared, bfloat16, checkpointing, layers: int) -> _Traced:
     """What a pass over the first ``layers`` layers keeps for backward, whole and recomputed, and generation holds."""
     architecture = copy.deepcopy(key[-1].architecture)
     text = architecture.get_text_config()
@@ -292,10 +321,11 @@ def _trace(key, settings, attention, rows, tokens, prompt, bfloat16, checkpointi
             text.layer_types = text.layer_types[:layers]
     with _fake_mode():
         model = _build(architecture, PolicyOptions(**dict(settings)), attention)
-        kept, recomputed = _kept_for_backward(model, rows, tokens, bfloat16), 0
+        inputs = _pass_inputs(model, rows, tokens, prompt, shared, bfloat16)
+        kept, recomputed = _kept_for_backward(model, inputs, bfloat16), 0
         if checkpointing:
             _checkpoint(model)
-            recomputed = _kept_for_backward(model, rows, tokens, bfloat16)
+            recomputed = _kept_for_backward(model, inputs, bfloat16)
         return _Traced(kept, recomputed, *_generation(model, prompt, bfloat16))
 
 
@@ -364,7 +394,20 @@ def _autocast(bfloat16: bool) -> Iterator[None]:
         yield
 
 
-def _kept_for_backward(model, rows: int, tokens: int, bfloat16: bool) -> int:
+def _pass_inputs(model, rows: int, tokens: int, prompt: int, shared: int, bfloat16: bool) -> dict:
+    """Keywords of a forward pass over ``rows`` completions behind ``shared`` prompts; 0: one prompt for each."""
+    if not shared:
+        ids = torch.zeros(rows, tokens, dtype=torch.long)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+    share_prompts(model)
+    length = tokens - prompt
+    ids = torch.zeros(1, shared * prompt + rows * length, dtype=torch.long)
+    owner, last = (torch.zeros(count, dtype=torch.long) for count in (rows, shared))
+    mask = torch.zeros(rows, 1, length, tokens, dtype=torch.bfloat16 if bfloat16 else base_of(model).dtype)
+    return inputs_of(SharedRow(ids, ids, ids, last, prompt, [Block(list(range(rows)), length, owner, mask)]))
+
+
+def _kept_for_backward(model, inputs: dict, bfloat16: bool) -> int:
     """Bytes of the tensors that autograd keeps for the backward pass, the weights themselves left out."""
     weights = {value.untyped_storage()._cdata for value in model.parameters()}
     kept = {}
@@ -375,9 +418,8 @@ def _kept_for_backward(model, rows: int, tokens: int, bfloat16: bool) -> int:
             kept[storage._cdata] = storage  # held, so that no other storage gets its address
         return tensor
 
-    ids = torch.zeros(rows, tokens, dtype=torch.long)
     with _autocast(bfloat16), saved_tensors_hooks(keep, lambda tensor: tensor):
-        _backbone(model)(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        _backbone(model)(**inputs)
     return sum(storage.nbytes() for storage in kept.values())
 
 

@@ -16,6 +16,7 @@ from policy.load import architecture_of, attention_of, resolve
 from training.fit.estimate import GIB, Work
 from training.fit.evaluation import evaluation_batch
 from training.fit.savings import savings
+from training.micro_batches import update_window
 from training.run_options import RunConfig, RunOptions
 
 
@@ -52,6 +53,7 @@ def shapes_of(options: RunOptions, config: RunConfig, bonuses: list[Bonus]) -> d
         "initial_copy": bool(needs & FROZEN_FEATURES.keys()) and not (has_reference or options.lora),
         "captured_states": int("hidden" in needs),
         "frozen_states": int("frozen_hidden" in needs),
+        "whole_groups": config.world_size == 1 and update_window(config) == config.steps_per_generation,
         "mean_states": len(needs & {MEAN_HIDDEN, f"frozen_{MEAN_HIDDEN}"}),
     }
 

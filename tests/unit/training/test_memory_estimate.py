@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 from policy.frozen import FrozenPolicy
 from policy.load import EMBEDDED, load_policy
 from policy.options import PolicyOptions
+from policy.shared_prompts import inputs_of, share_prompts, shared_row
 from training.fit import estimate as memory_estimate
 from training.fit.estimate import FOUR_BITS, GIB, SAMPLING_COPIES, Work, estimate
 from training.fit.savings import savings
@@ -256,7 +257,52 @@ def test_states_and_the_copy_of_the_initial_policy_count_while_bonuses_are_score
 
 
 def test_keys_values_and_scores_are_those_of_the_completions_sampled_at_once(architecture):
+    work = replace(WORK, num_generations=2)
     whole, sliced = (
-        estimate(architecture, PolicyOptions(), replace(WORK, sampling_batch=n)).generation for n in (0, 2)
+        estimate(architecture, PolicyOptions(), replace(work, sampling_batch=n)).generation for n in (0, 2)
     )
     assert list(whole.values()) == pytest.approx([4 * size for size in sliced.values()], rel=1e-3)
+
+
+def test_a_prompt_is_read_once_for_all_its_completions_and_counted_so(architecture):
+    work = replace(WORK, evaluation_batch=8)
+    found = estimate(architecture, PolicyOptions(), work)
+    one = estimate(architecture, PolicyOptions(), replace(work, num_generations=8)).generation["prompts"]
+    assert (found.generation["prompts"], found.evaluation["prompts"]) == (2 * one, 8 * one)
+    windows = Qwen2Config(**architecture.to_diff_dict() | {"use_sliding_window": True, "max_window_layers": 1})
+    assert estimate(windows, PolicyOptions(), work).generation["prompts"] == 8 * one
+
+
+@pytest.mark.parametrize(("bfloat16", "checkpointing"), [(False, False), (True, True)])
+def test_prompts_that_completions_share_are_counted_once_in_training(architecture, bfloat16, checkpointing):
+    """Two groups of two: against what autograd really keeps of the pass; recomputed, against rows of their own."""
+    work = replace(WORK, num_generations=2, whole_groups=True, bfloat16=bfloat16, checkpointing=checkpointing)
+    key = "activations of 2 x 10 and 4 x 22 tokens"
+    found = estimate(architecture, PolicyOptions(), work).training[key]
+    rows = estimate(architecture, PolicyOptions(), replace(work, whole_groups=False))
+    assert found < rows.training["activations of 4 x 32 tokens"]
+    if checkpointing:
+        return
+    model, kept = load_policy("tiny", PolicyOptions(attn_implementation="eager")).train(), {}
+    share_prompts(model)
+    prompts = torch.arange(10, 30).view(2, 10).repeat_interleave(2, dim=0)
+    completions = torch.arange(88).view(4, 22)
+    row = shared_row(prompts, torch.ones_like(prompts), completions, torch.ones_like(completions), torch.float32)
+    weights = {value.data_ptr() for value in model.parameters()}
+
+    def keep(tensor):
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model.base_model(**inputs_of(row))
+    assert found == pytest.approx(sum(storage.nbytes() for storage in kept.values()), rel=0.02)
+    del output
+
+
+def test_a_micro_batch_that_cuts_groups_may_meet_one_prompt_more():
+    work = replace(WORK, whole_groups=True)
+    sizes = {1: 1, 2: 1, 4: 1, 6: 3, 8: 2}
+    assert {size: replace(work, micro_batch=size).prompts for size in sizes} == sizes
+    assert WORK.prompts == WORK.micro_batch
