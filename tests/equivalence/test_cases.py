@@ -2,9 +2,17 @@
 
 import pytest
 
-from intrinsic import build_bonuses
+from intrinsic import REGISTRY, build_bonus, build_bonuses
 from intrinsic.options import IntrinsicOptions
+from policy.features import FROZEN_FEATURES, TOKEN_FEATURES
 from tests.equivalence.cases import CASES, FAST, STANDS_FOR
+from tests.equivalence.sharded import SHARDED
+
+
+def test_every_bonus_that_reads_the_policy_is_in_the_run_of_sharding_processes():
+    options = IntrinsicOptions(**FAST)
+    read = {name for name in REGISTRY if build_bonus(name, options).needs & (TOKEN_FEATURES | FROZEN_FEATURES.keys())}
+    assert read - set(SHARDED["policy"]["use_ir"].split(",")) == {"noise"}, "noise reads what rnd does"
 
 
 @pytest.mark.parametrize(("name", "case"), STANDS_FOR.items())
