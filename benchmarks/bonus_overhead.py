@@ -22,7 +22,7 @@ from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.errors import RunError, UserError, run_cli
 from common.flags import parse_one
-from intrinsic import build_bonuses
+from intrinsic import REGISTRY, build_bonuses
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import build_encoder
 from intrinsic.pipeline import BonusPipeline
@@ -36,6 +36,7 @@ from training.tiny_policy import SPACE
 from training.trainer import IntrinsicGRPOTrainer
 
 EMBEDDED_POLICY = "tiny"
+ALL = "all"
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Options:
     policy: str = field(
         default=EMBEDDED_POLICY, metadata={"help": f"Policy: {EMBEDDED_POLICY} (embedded), {', '.join(SHAPES)}."}
     )
-    bonuses: str = field(default="knn,knn+,sc,cfn,rnd", metadata={"help": "Bonuses, separated by commas."})
+    bonuses: str = field(default="knn,knn+,sc,cfn,rnd", metadata={"help": f"Bonuses, separated by commas, or {ALL}."})
     prompts: int = field(default=24, metadata={"help": "Prompts per step, each with 8 completions."})
     length: int = field(default=64, metadata={"help": "Most tokens of a completion."})
     beta: float = field(default=0.0, metadata={"help": "Weight of the KL penalty, 0 or more."})
@@ -63,6 +64,11 @@ class Options:
         for flag in ("prompts", "length"):
             if getattr(self, flag) < 1:
                 raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
+
+    @property
+    def names(self) -> list[str]:
+        """What ``--bonuses`` names."""
+        return list(REGISTRY) if self.bonuses == ALL else self.bonuses.split(",")
 
 
 class StepTimes(TrainerCallback):
@@ -168,7 +174,7 @@ def main() -> None:
     if options.child:
         print(json.dumps(measure(options, options.child)))
         return
-    runs = [(bonus, run_child(bonus)) for bonus in ("no", *options.bonuses.split(","), "no")]
+    runs = [(bonus, run_child(bonus)) for bonus in ("no", *options.names, "no")]
     publish(options.output, table(runs), {"options": asdict(options), "runs": runs})
 
 

@@ -17,7 +17,7 @@ else
         echo "error: torch sees no CUDA device here; bash benchmarks/gpu.sh toy tries the commands without one." >&2
         exit 2
     }
-    shape=qwen2.5-0.5b shapes=qwen2.5-0.5b,qwen2.5-1.5b bonuses=knn,knn+,sc,cfn,rnd,repexp,ppl,entropy-adv
+    shape=qwen2.5-0.5b shapes=qwen2.5-0.5b,qwen2.5-1.5b bonuses=all
     out=benchmarks/results/gpu_$card
     step="--steps 8 --rounds 2 --prompts 8 --length 256"
     decode="--prompts 16 --generations 16 --length 256 --steps 4"

@@ -3,6 +3,11 @@
 import torch
 
 
+def default_device() -> torch.device:
+    """Where a policy runs outside a trainer: the accelerator that torch sees, else the CPU."""
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+
+
 def cpu_has_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 matrices in hardware."""
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()

@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from common.devices import default_device
 from common.errors import UserError
 from common.files import parse_json
 from evaluation.evaluate import record_of, save_report, summarize_records
@@ -21,7 +22,7 @@ from policy.end_tokens import described_end_tokens, end_tokens_differ
 from policy.load import context_length, load_policy, load_tokenizer, resolve
 from policy.options import PolicyOptions
 from policy.precision import DTYPES, NAMES, Precision, half_type
-from policy.setup_line import GENERATE, setup_of
+from policy.setup_line import GENERATE, announced_setup
 from rewards.grade import Grade
 
 PASS = "main"
@@ -84,7 +85,7 @@ class PartialRecords:
 
 def device_and_precision(dtype: str) -> tuple[torch.device, str]:
     """The device of an evaluation, and the precision that ``--dtype`` means on it."""
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    device = default_device()
     return device, dtype if dtype != "auto" else "float32" if device.type == "cpu" else NAMES[half_type()]
 
 
@@ -132,8 +133,7 @@ def evaluate_checkpoint(
             flush=True,
         )
     model = load_policy(model_name, PolicyOptions(dtype=precision)).to(device)
-    setup = setup_of(model, model.device, precision, GENERATE)
-    print(setup, flush=True)
+    setup = announced_setup(model, precision, GENERATE)
     if end_tokens_differ(tokenizer, model.generation_config):
         print(described_end_tokens(tokenizer, model.generation_config), flush=True)
     batches = sample_batches(

@@ -5,6 +5,7 @@ The two ways of EleutherAI's lm-evaluation-harness for ARC: the sum of the log-p
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from evaluation.metrics import mean_interval
 from policy.load import load_policy, load_tokenizer
 from policy.options import PolicyOptions
 from policy.precision import DTYPES, Precision
+from policy.setup_line import announced_setup
 
 
 def rank_prompt(question: str, shots: Sequence[dict] = ()) -> str:
@@ -52,6 +54,7 @@ def evaluate_ranking(model_name: str, task: str, rows: Dataset, output: Path, dt
     tokenizer = load_tokenizer(model_name)
     device, precision = device_and_precision(dtype)
     model = load_policy(model_name, PolicyOptions(dtype=precision)).to(device).eval()
+    setup = announced_setup(model, precision, "none")
     records = []
     for number, row in enumerate(rows):
         with Precision(DTYPES[precision], device.type).autocast():
@@ -81,6 +84,7 @@ def evaluate_ranking(model_name: str, task: str, rows: Dataset, output: Path, dt
         "model": model_name,
         "weights": weights_digest(model_name),
         "dtype": precision,
+        "setup": asdict(setup),
         "problems": len(rows),
         "metrics": metrics,
         "records": records,

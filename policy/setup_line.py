@@ -51,6 +51,13 @@ def setup_of(model: PreTrainedModel, device: torch.device, computes_in: str, sam
     return Setup(str(device), device_name(device), precision, attention, sampler, prompts)
 
 
+def announced_setup(model: PreTrainedModel, computes_in: str, sampler: str) -> Setup:
+    """The setup of a loaded policy where it is, once it is printed."""
+    setup = setup_of(model, model.device, computes_in, sampler)
+    print(setup, flush=True)
+    return setup
+
+
 def device_name(device: torch.device) -> str:
     """Name and memory of a GPU, or the number of the CPU's threads."""
     if device.type == "cuda":

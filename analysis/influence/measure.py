@@ -28,6 +28,7 @@ from analysis.influence.gradients import (
 from analysis.influence.plot import save_plot
 from analysis.influence.statistics import accuracy_statistics, cosines, influence_statistics, influences
 from analysis.token_map.values import tokenize
+from common.devices import default_device
 from common.errors import UserError
 from common.flags import flag, parse_one
 from evaluation.checkpoint import weights_digest
@@ -37,7 +38,8 @@ from evaluation.tasks import EvalTask, eval_task
 from policy.chat_checks import check_chat_template
 from policy.load import load_policy, load_tokenizer
 from policy.options import EMBEDDED_NAME, PolicyOptions
-from policy.precision import DTYPES
+from policy.precision import DTYPES, NAMES
+from policy.setup_line import GENERATE, announced_setup, unseen_gpu
 from rewards.grade import TIERS
 
 ROWS_LIMIT = 8 << 30  # bytes of gradients kept at once without a sketch
@@ -193,9 +195,9 @@ def analyse(options: InfluenceOptions) -> dict:
     rows = task.add_prompts(rows, options.prompt_type, options.num_shots, options.seed)
     tokenizer = load_tokenizer(options.model_name)
     check_chat_template(rows[0]["prompt"], tokenizer, options.model_name)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    device = default_device()
     policy = load_policy(options.model_name, PolicyOptions(dtype=options.dtype)).to(device)
-
+    setup = announced_setup(policy, NAMES[policy.dtype], GENERATE)
     samples = sample_completions(
         policy,
         tokenizer,
@@ -232,6 +234,7 @@ def analyse(options: InfluenceOptions) -> dict:
         "seed": options.seed,
         "settings": asdict(options),
         "subset": asdict(subset),
+        "setup": asdict(setup),
         "retokenized": float(np.mean(lengths != [record["length"] for record in records])),
         **summarise(correct, inner_products(directions).numpy(), None if terms is None else terms.numpy()),
         "records": records,
@@ -285,4 +288,6 @@ def _text(value: float | dict[str, float | None]) -> str:
 
 def main() -> None:
     options = parse_one(InfluenceOptions)
+    if warning := unseen_gpu():
+        print(warning, flush=True)
     print(summary(analyse(options)))

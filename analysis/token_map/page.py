@@ -15,10 +15,13 @@ from matplotlib.colors import to_hex, to_rgb
 from analysis.completions import CompletionFile, read_completions
 from analysis.pages import render_page
 from analysis.token_map.values import TokenBatch, TokenFeatures, bonus_values, load_token_bonus, tokenize
+from common.devices import default_device
 from common.errors import UserError
 from common.flags import parse_one
 from intrinsic import parse_names
 from policy.load import load_policy, load_tokenizer
+from policy.precision import NAMES
+from policy.setup_line import announced_setup, unseen_gpu
 
 LEVELS = 8
 TAIL = 2.0  # per cent of the tokens at either end that share the end colours, so that one outlier bleaches no page
@@ -177,10 +180,11 @@ def _judge(
     """(tokens, values (B, T), quantity) of the picked completions."""
     saved, longest = file.options.get("intrinsic", {}), file.options.get("grpo", {}).get("max_completion_length")
     bonus = load_token_bonus(options.bonus, model_name, saved) if options.bonus else None
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    device = default_device()
     tokenizer = load_tokenizer(model_name)
     batch = tokenize(file.pick(options.limit), tokenizer, longest, device)
     policy = load_policy(model_name).eval().to(device)
+    announced_setup(policy, NAMES[policy.dtype], "none")
     features = TokenFeatures(policy, file.options.get("run", {}).get("model_name"), temperature)
     if bonus is not None:
         values = bonus_values(bonus, batch, features, tokenizer)
@@ -190,4 +194,6 @@ def _judge(
 
 def main() -> None:
     options = parse_one(TokenMapOptions)
+    if warning := unseen_gpu():
+        print(warning, flush=True)
     print(write_token_map(options))

@@ -27,9 +27,11 @@ def test_trains_with_a_bonus_and_reports_chance_and_letters(data, tmp_path):
 @pytest.mark.parametrize(("flag", "metric", "records"), [("--circular", "circular", 6), ("--rank", "rank_per_byte", 2)])
 def test_run_eval_rotates_the_options_or_ranks_them(flag, metric, records, data, tmp_path):
     flags = ["--task=arc_easy", "--data", data, "--limit", 2, "--max_new_tokens", 4, flag]
-    assert metric in run_script("run_eval.py", *flags, cwd=tmp_path).stdout
+    printed = run_script("run_eval.py", *flags, cwd=tmp_path).stdout
+    assert metric in printed and printed.count("device: cpu (threads: 1), precision: ") == 1
     (path,) = (tmp_path / "outputs" / "eval" / "arc_easy" / "tiny").iterdir()
-    assert flag[2:] in path.name and len(json.loads(path.read_text())["records"]) == records
+    report = json.loads(path.read_text())
+    assert flag[2:] in path.name and len(report["records"]) == records and report["setup"]["device"] == "cpu"
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from trl.distributed import DistributedBackend
 from cli.parse import parse_options
 from common.errors import UserError
 from evaluation.options import EvalOptions
-from intrinsic import bonus_class
+from intrinsic import REGISTRY, bonus_class, build_bonus
 from intrinsic.base import WeightSchedule
 from intrinsic.options import IntrinsicOptions
+from policy.features import FROZEN_FEATURES, TOKEN_FEATURES
 from tasks.countdown.options import CountdownOptions, load_problems
 from tasks.math.options import GSM8KOptions
 from tests.processes import ROOT, run_python, run_script
@@ -30,6 +31,7 @@ TOY = ["--gc", "1", "--num_generations", "4", "--L", "12", "--train_problems", "
 TOY += ["--seed", "3", "--eval_steps", "1", "--eval_samples", "1", "--eval_problems", "4", "--save_steps", "1"]
 BONUSES = ["--use_ir=knn+,sc,rnd", "--ir_weight=1,0.5,0.5", "--explore_warmup", "1", "--encoder", "policy"]
 BONUSES += ["--rnd_width", "16"]
+READ = TOKEN_FEATURES | FROZEN_FEATURES.keys()
 
 
 def completions(folder, step):
@@ -115,6 +117,14 @@ def test_policy_sharded_but_by_fsdp_2_is_refused_for_bonuses_that_read_it_alone(
     for name in ("ppl", "rnd"):
         with pytest.raises(UserError, match=f"--use_ir={name} .* FSDP 2 .*configs/accelerate/fsdp.yaml"):
             trainer_factory([bonus_class(name)()], [WeightSchedule()])
+
+
+def test_documented_bonuses_of_zero_3_are_those_that_do_not_read_the_policy():
+    page = (ROOT / "docs" / "multi_process.md").read_text(encoding="utf-8")
+    free, refused = page.split("Bonuses on texts and verdicts (")[1].split(")")[0], page.split("probabilities (")[1]
+    read = {name for name in REGISTRY if build_bonus(name, IntrinsicOptions()).needs & READ}
+    assert set(re.findall(r"`(\S+)`", free)) == REGISTRY.keys() - read
+    assert set(re.findall(r"`(\S+)`", refused.split(")")[0])) == read - {"noise"} and "`noise` where it" in page
 
 
 def test_documented_commands_use_files_and_flags_that_exist():

@@ -30,7 +30,7 @@ MODES = {
     "maxrl,entropy-adv, mass matched": {"use_ir": "maxrl,entropy-adv", "match_mass": True},
 }
 
-# Bonuses without state that go the same way through trainer and checkpoint as another case -> that case.
+# Bonuses without state that read what another case reads and go the way of it through trainer and checkpoint -> that.
 STANDS_FOR = {
     **dict.fromkeys(("maxrl", "nsr", "risk"), "passk"),
     "unlikely": "smooth",

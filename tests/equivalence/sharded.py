@@ -27,7 +27,7 @@ from training.finite_updates import FiniteUpdates
 
 # All features of the policy and all of the initial policy; states alone, for which the head has nothing to do.
 SHARDED = {
-    "policy": {"use_ir": "sc,cfn,rnd,ppl,entropy-adv,repexp,knn+"},
+    "policy": {"use_ir": "sc,cfn,rnd,ppl,entropy-adv,repexp,knn+,smooth,unlikely,certain,rarity"},
     "initial policy": {"use_ir": "sc,rnd,repexp", "sc_annotator": "offline", "rnd_mode": "reference"}
     | {"repexp_model": "initial"},
     "states": {"use_ir": "rnd"},

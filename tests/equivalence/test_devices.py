@@ -4,14 +4,20 @@ import accelerate
 import pytest
 import torch
 import transformers
+from datasets import Dataset
 from peft import LoraConfig
 
 import policy.buckets
+from analysis.influence.measure import InfluenceOptions, analyse
+from analysis.token_map.page import TokenMapOptions, write_token_map
 from evaluation.generate import Decoding, sample_completions
+from evaluation.rank import evaluate_ranking
 from intrinsic.parts.encoder import POLICY, SentenceEncoder, build_encoder
 from tests.device_tags import CUDA, DeviceTags, claimed
 from tests.equivalence.cases import FAST
 from tests.equivalence.scripted import GROUP, PROMPTS, build, weights_of
+from tests.unit.analysis.test_token_map import COUNTDOWN, QUESTION, RIGHT, write_run
+from tests.vllm_stub import own_environment, standing_in
 
 ADAPTER = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
 MICRO_BATCHES = {"per_device_train_batch_size": PROMPTS * GROUP // 2, "gradient_accumulation_steps": 2}
@@ -30,6 +36,9 @@ RUNS = {
         {**MICRO_BATCHES, "loss_type": "dapo", "mask_truncated_completions": True},
     ),
     "replaced advantage": ({"use_ir": "passk,entropy-adv"}, {}),
+    "likelihoods": ({"use_ir": "smooth,unlikely,certain,rarity,majority"}, {"top_entropy_quantile": 0.5}),
+    "multiplied advantage, mass matched": ({"use_ir": "focal,sc", "match_mass": True}, {"use_adaptive_entropy": True}),
+    "vLLM, adapter": ({"use_ir": "sc,cfn"}, {"use_vllm": True, "vllm_mode": "colocate", "peft_config": ADAPTER}),
 }
 
 
@@ -56,7 +65,7 @@ def built(flags, folder, **settings):
 @pytest.mark.parametrize("run", RUNS)
 def test_the_trainer_mixes_no_devices(run, tags, tmp_path):
     flags, settings = RUNS[run]
-    with tags:
+    with standing_in(), own_environment(), tags:
         trainer = built(flags, tmp_path, **settings)
         trainer.pretrain_bonuses()
         trainer.train()
@@ -75,6 +84,20 @@ def test_a_resumed_run_and_evaluations_mix_no_devices(tags, tmp_path):
             sample_completions(resumed.model, resumed.processing_class, prompts, decoding)
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
     assert resumed.state.global_step == 2
+    assert tags.mixes == []
+
+
+def test_finished_runs_are_read_without_mixing_devices(tags, tmp_path, monkeypatch):
+    """A checkpoint ranked on multiple choice, painted token by token, and its queries' influence on each other."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: CUDA)
+    monkeypatch.setattr("policy.setup_line.device_name", lambda device: "a GPU")
+    run = write_run(tmp_path / "run", COUNTDOWN, [(QUESTION, RIGHT, True), (QUESTION, "no", False)])
+    choices = Dataset.from_list([{"question": "1 + 1?", "choices": ["2", "3 + 4"], "gold": "2", "subject": ""}])
+    with tags:
+        evaluate_ranking("tiny", "arc_easy", choices, tmp_path / "rank.json", "float32")
+        write_token_map(TokenMapOptions(run=str(run), model_name="tiny", out=str(tmp_path / "map.html")))
+        analyse(InfluenceOptions(output=str(tmp_path), queries=2, samples=2, max_new_tokens=8))
     assert tags.mixes == []
 
 

@@ -22,4 +22,5 @@ GPU_CHECKS = (
     "test_a_resumed_run_samples_what_the_straight_one_does",
     "test_out_of_memory_names_flags_and_the_run_goes_on_from_its_checkpoint",
     "test_fsdp_trains_on_several_gpus",
+    "test_multiple_choice_and_code_train_and_are_evaluated",
 )

@@ -14,7 +14,7 @@ def test_all_checks_of_the_list_exist_and_no_other():
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in files]
     found = [node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)]
     assert sorted(name for name in found if name.startswith("test_")) == sorted(GPU_CHECKS)
-    assert len(GPU_CHECKS) == 21
+    assert len(GPU_CHECKS) == 22
 
 
 def test_one_place_says_that_nothing_is_measured_on_a_gpu():

@@ -5,7 +5,9 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from datasets import Dataset
 
+from evaluation.rank import evaluate_ranking
 from intrinsic import REGISTRY
 from policy.options import PolicyOptions
 from tests.equivalence.scripted import ScriptedTrainer
@@ -13,6 +15,13 @@ from tests.gpu.machine import DESCENT, assert_learnt, build, weights_of
 from tests.processes import ROOT, run_python
 
 TOY = ["--train_problems", "64", "--do_eval", "0", "--seed", "0", "--encoder", "policy", "--max_steps", "2"]
+ROWS = {
+    "choice": [{"question": f"{n} + 1?", "choices": [str(n + 1), "x"], "answer": 0} for n in range(12)],
+    "code": [
+        {"prompt": f"f{n}", "code": "def f(x): ...", "test_list": [f"assert f({n}) == 0"], "test_imports": []}
+        for n in range(12)
+    ],
+}
 LOSSES = {
     "two updates per batch": {"num_iterations": 2, "max_steps": 4},
     "dapo": {"loss_type": "dapo", "epsilon_high": 0.28},
@@ -88,8 +97,24 @@ def test_fsdp_trains_on_several_gpus(gpu, tmp_path):
     if count < 2:
         pytest.skip(f"needs two GPUs to share the weights out over, and there is {count}")
     launch = ["-m", "accelerate.commands.launch", "--config_file", ROOT / "configs" / "accelerate" / "fsdp.yaml"]
-    flags = ["--use_ir=knn+,entropy", "--explore_warmup", "0", "--bs", "8", "--L", "64"]
+    flags = ["--use_ir=knn+,sc,cfn,repexp", "--explore_warmup", "0", "--bs", "8", "--L", "64"]
     flags += ["--save_steps", "1", "--output_dir", tmp_path / "run"]
     run_python(*launch, "--num_processes", "2", ROOT / "run_countdown.py", *TOY, *flags)
     assert (tmp_path / "run" / "final" / "model.safetensors").is_file()
     assert (tmp_path / "run" / "checkpoint-2" / "COMPLETE").is_file()
+
+
+@pytest.mark.parametrize("task", ROWS)
+def test_multiple_choice_and_code_train_and_are_evaluated(task, machine, tmp_path, run_here):
+    """Their graders count letters, and run what the policy writes in a process of its own, beside the device's."""
+    data, folder = tmp_path / "rows.jsonl", tmp_path / "run"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS[task]))
+    flags = ["--model_name", machine.policy, "--data", data, "--bs", "2", "--gc", "1", "--L", machine.length]
+    flags += ["--max_steps", "2", "--num_generations", "4", "--use_ir=sc,cfn", "--cfn_warmup", "1", "--seed", "0"]
+    run_here(f"run_{task}", *flags, "--do_eval", "1", "--eval_problems", "2", "--output_dir", folder)
+    reports = [json.loads((folder / "eval" / f"{name}.json").read_text()) for name in ("before", "after")]
+    assert [report["step"] for report in reports] == [0, 2]
+    if task == "choice":
+        rows = Dataset.from_list([{"question": "1 + 1?", "choices": ["2", "3 + 4"], "gold": "2", "subject": ""}])
+        report = evaluate_ranking(str(folder / "final"), "arc_easy", rows, tmp_path / "rank.json")
+        assert report["setup"]["device"].startswith(machine.device.type)

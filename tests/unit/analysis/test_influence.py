@@ -165,11 +165,12 @@ def test_bad_subsets_are_refused_before_the_weights_are_read(monkeypatch):
 # ---- the command
 
 
-def test_a_checkpoint_becomes_a_report_and_a_figure(tmp_path):
+def test_a_checkpoint_becomes_a_report_and_a_figure(tmp_path, capsys):
     options = InfluenceOptions(
         output=str(tmp_path), queries=6, samples=4, max_new_tokens=96, split_halves=True, sketch=256
     )
     report = analyse(options)
+    assert capsys.readouterr().out.startswith("device: cpu") and report["setup"]["precision"] == "float32"
     saved = json.loads((tmp_path / "influence.json").read_text())
     assert saved == json.loads(json.dumps(report)) and (tmp_path / "influence.png").stat().st_size > 10_000
     assert len(saved["records"]) == 24 and len(saved["queries"]["influence"]) == 6

@@ -256,10 +256,11 @@ def test_every_colour_can_be_read_and_much_stands_out_from_the_page(dark):
 # ---- the command
 
 
-def test_a_run_of_the_embedded_policy_becomes_a_page(tmp_path):
+def test_a_run_of_the_embedded_policy_becomes_a_page(tmp_path, capsys):
     run = write_run(tmp_path / "run", COUNTDOWN, [(QUESTION, RIGHT, True), (QUESTION, "no", False)])
     out = tmp_path / "map.html"
     assert write_token_map(TokenMapOptions(run=str(run), out=str(out), model_name="tiny", limit=1)) == out
+    assert capsys.readouterr().out.startswith("device: cpu")
     page = out.read_text(encoding="utf-8")
     assert "".join(text for _, _, text in spans(page)).startswith("&lt;think&gt;\u21b5\n")
     assert QUESTION in page and "1 completions" not in page and ">right<" in page and ">wrong<" not in page

@@ -21,7 +21,7 @@ from transformers import (
 from trl.trainer.utils import add_fused_lm_head
 
 from policy.buckets import buckets_of
-from policy.features import FeaturePass, mean_state
+from policy.features import TOKEN_FEATURES, FeaturePass, mean_state
 from policy.padding import pad_tokens
 
 SIZES = {
@@ -89,6 +89,20 @@ def test_features_equal_those_of_full_logits_whatever_the_head(model_class, conf
     for name, values in expected.items():
         torch.testing.assert_close(found[name][mask], values[mask], atol=1e-4, rtol=1e-4)
         assert not found[name][~mask].any()
+
+
+def test_the_head_is_gathered_once_per_batch_and_for_self_certainty_alone(monkeypatch):
+    gathered = []
+    monkeypatch.setattr("policy.features.whole_head", lambda model: gathered.append(1) or model.get_output_embeddings())
+    model = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
+    add_fused_lm_head(model, outputs=("log_probs", "entropy"))
+    prompts, prompt_mask = pad_tokens([[5]] * 4, "left", 0, "cpu")
+    tokens, mask = pad_tokens([[9, 10]] * 4, "right", 0, "cpu")
+    features = FeaturePass(model, 1.0, batch_size=1)
+    for names, count in ((TOKEN_FEATURES, 1), (TOKEN_FEATURES - {"self_certainty"}, 0)):
+        gathered.clear()
+        features(prompts, prompt_mask, tokens, mask, nullcontext, names)
+        assert len(gathered) == count
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)

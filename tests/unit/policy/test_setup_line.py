@@ -89,7 +89,9 @@ def lines_of(printed):
 
 
 @pytest.mark.parametrize("script", ["run_countdown", "run_sft", "run_eval"])
-def test_a_script_prints_one_line_and_keeps_it(script, tmp_path, run_here, capsys):
+def test_a_script_prints_one_line_and_keeps_it_behind_the_warning(script, tmp_path, run_here, capsys, monkeypatch):
+    for module in ("training.run", "run_sft", "run_eval"):
+        monkeypatch.setattr(f"{module}.unseen_gpu", lambda: "warning: a GPU that torch does not see")
     folder, data = tmp_path / "run", tmp_path / "traces.jsonl"
     row = {"prompt": [{"role": "user", "content": "1?"}], "completion": [{"role": "assistant", "content": "1"}]}
     data.write_text(f"{json.dumps(row)}\n" * 4, encoding="utf-8")
@@ -100,7 +102,9 @@ def test_a_script_prints_one_line_and_keeps_it(script, tmp_path, run_here, capsy
     }
     place = ["--output", folder / "eval.json"] if script == "run_eval" else ["--output_dir", folder]
     run_here(script, *flags[script].split(), *place)
-    (line,) = lines_of(capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    (line,) = lines_of(printed)
+    assert "warning: a GPU that torch does not see\n" in printed[: printed.index(line)]
     record = json.loads(Path(folder / ("eval.json" if script == "run_eval" else "run.json")).read_text())
     assert all(f"{value}" in line for value in record["setup"].values())
     assert record["setup"]["device"] == "cpu"
