@@ -15,7 +15,6 @@ from tasks.sql import clauses, golds, hidden, schema
 from tasks.sql.golds import Gold, examine
 from tasks.sql.hidden import Source
 
-NUM_SHUFFLED = 3
 MAX_SHUFFLED_BYTES = 32_000_000  # of a database; golds on larger ones are judged by their sort keys alone
 _MADE_BY = (rows, worker, clauses, golds, hidden, schema)  # whose change makes what is kept stale
 
@@ -93,10 +92,10 @@ def _shuffled(path: Path, folder: Path) -> list[str]:
     """Copies of ``path`` with the rows in other orders; none of one that is too large or cannot be copied."""
     if path.stat().st_size > MAX_SHUFFLED_BYTES:
         return []
-    copies = [folder / f"{seed}.sqlite" for seed in range(NUM_SHUFFLED)]
+    copies = [folder / f"{number}.sqlite" for number in range(len(schema.ORDERS))]
     try:
-        for seed, copy in enumerate(copies):
-            schema.shuffled_copy(path, copy, seed)
+        for copy, order in zip(copies, schema.ORDERS, strict=True):
+            schema.shuffled_copy(path, copy, order)
     except sqlite3.Error:
         return []
     return list(map(str, copies))

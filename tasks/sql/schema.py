@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from common.errors import UserError
 
+# Of shuffled rows. Each pair of rows stands both ways round, so that what their order decides never looks determined.
+ORDERS = ("rowid DESC", "place(rowid)", "place(rowid) DESC")
+
 
 class ForeignKey(NamedTuple):
     """``columns`` of a table hold values of ``targets`` in the table ``parent``."""
@@ -116,8 +119,8 @@ def parents_first(tables: list[Table]) -> list[Table]:
     return done
 
 
-def shuffled_copy(source: Path, target: Path, seed: int) -> None:
-    """Write ``source`` to ``target`` with the rows of every table in an order that ``seed`` decides.
+def shuffled_copy(source: Path, target: Path, order: str) -> None:
+    """Write ``source`` to ``target`` with the rows of every table in one of `ORDERS`.
 
     INTEGER becomes INT, and AUTOINCREMENT and WITHOUT ROWID are dropped, so that no key orders the rows; indexes are
     left out. Raises `sqlite3.Error` where the file has something that cannot be copied so.
@@ -127,7 +130,7 @@ def shuffled_copy(source: Path, target: Path, seed: int) -> None:
     original.close()
     connection = sqlite3.connect(target.absolute().as_uri(), uri=True, isolation_level=None)
     try:
-        connection.create_function("place", 1, lambda rowid: _place(seed, rowid), deterministic=True)
+        connection.create_function("place", 1, _place, deterministic=True)
         connection.execute("ATTACH ? AS original", (source.absolute().as_uri() + "?mode=ro&immutable=1",))
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN")
@@ -136,8 +139,8 @@ def shuffled_copy(source: Path, target: Path, seed: int) -> None:
                 connection.execute(_keyless(sql))
                 rows = f"SELECT * FROM original.{quoted(name)}"
                 is_keyed = re.search(r"WITHOUT\s+ROWID\W*$", sql, re.IGNORECASE)
-                order = "" if is_keyed else " ORDER BY place(rowid)"
-                connection.execute(f"INSERT INTO main.{quoted(name)} {rows}{order}")
+                sorting = "" if is_keyed else f" ORDER BY {order}"
+                connection.execute(f"INSERT INTO main.{quoted(name)} {rows}{sorting}")
         for kind, _, sql in statements:
             if kind == "view":
                 connection.execute(sql)
@@ -146,8 +149,8 @@ def shuffled_copy(source: Path, target: Path, seed: int) -> None:
         connection.close()
 
 
-def _place(seed: int, rowid: int) -> bytes:
-    return hashlib.blake2b(f"{seed} {rowid}".encode(), digest_size=8).digest()
+def _place(rowid: int) -> bytes:
+    return hashlib.blake2b(str(rowid).encode(), digest_size=8).digest()
 
 
 def _keyless(sql: str) -> str:
