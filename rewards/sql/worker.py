@@ -47,6 +47,7 @@ class Query:
         self.connection = sqlite3.connect(uri, uri=True, isolation_level=None)
         self.connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
         self.connection.execute("PRAGMA query_only = 1")
+        self.connection.execute("PRAGMA temp_store = MEMORY")  # large sorts would write files, which is not allowed
         for limit, value in LIMITS.items():
             self.connection.setlimit(limit, value)
         self.connection.set_authorizer(self._authorize)

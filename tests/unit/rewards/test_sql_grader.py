@@ -177,6 +177,12 @@ def test_a_killed_process_is_replaced_and_nothing_is_left(item, monkeypatch, tmp
     assert not opened or len(os.listdir("/proc/self/fd")) == opened
 
 
+def test_a_sort_larger_than_the_page_cache_stays_in_memory(item):
+    numbers = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 60000)"
+    found = runner().run(item[0], f"{numbers} SELECT printf('%0100d', x) AS t FROM c ORDER BY t DESC LIMIT 1")
+    assert (found.status, found.rows) == ("ok", [(f"{60000:0100d}",)]), "the process can write no file"
+
+
 def test_results_that_are_kept_are_bounded(item, monkeypatch):
     monkeypatch.setattr(runners, "CACHED_VALUES", 20)
     own = Runner()
