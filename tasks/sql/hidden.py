@@ -99,15 +99,19 @@ class Source:
 
     def _remove_orphans(self, connection: sqlite3.Connection) -> None:
         """Delete rows that refer to none, until there is none: circles of tables and shared columns leave some."""
-        for table in self.tables:
-            try:
-                while orphans := connection.execute(f"PRAGMA foreign_key_check({quoted(table.name)})").fetchall():
-                    rowids = [(rowid,) for _, rowid, _, _ in orphans if rowid is not None]
-                    if not rowids:
-                        break
-                    connection.executemany(f"DELETE FROM {quoted(table.name)} WHERE rowid = ?", rowids)
-            except sqlite3.OperationalError:
-                continue  # keys that are declared wrongly, which SQLite calls a mismatch, hold nothing
+        while sum(_delete_orphans(connection, table) for table in self.tables):
+            pass
+
+
+def _delete_orphans(connection: sqlite3.Connection, table: Table) -> int:
+    """Delete the rows of ``table`` that refer to none; returns how many there were."""
+    try:
+        orphans = connection.execute(f"PRAGMA foreign_key_check({quoted(table.name)})").fetchall()
+    except sqlite3.OperationalError:
+        return 0  # keys that are declared wrongly, which SQLite calls a mismatch, hold nothing
+    rowids = {rowid for _, rowid, _, _ in orphans} - {None}
+    connection.executemany(f"DELETE FROM {quoted(table.name)} WHERE rowid = ?", [(rowid,) for rowid in sorted(rowids)])
+    return len(rowids)
 
 
 def _read(connection: sqlite3.Connection, table: Table) -> list[dict]:
