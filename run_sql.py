@@ -18,7 +18,7 @@ from common.errors import run_cli
 from policy.load import load_tokenizer
 from rewards.graders import GRADERS
 from rewards.sql.grader import sql_rewards
-from tasks.sql.options import SqlOptions, example_database, load_problems
+from tasks.sql.options import SQL_R1, SqlOptions, example_database, load_problems
 from tasks.sql.prompts import worked_example
 from training.own_rewards import with_own_rewards
 from training.problems import check_batch, fitting_rows
@@ -28,8 +28,9 @@ from training.self_check import Scoring, check_scoring
 
 def scoring(task: SqlOptions) -> Scoring:
     """The run's rewards."""
-    columns = sql_rewards(continues=task.prompt_type == "plain")
-    weights = [1.0, task.execute_weight, task.format_weight][: len(columns)]
+    is_r1 = task.reward == SQL_R1
+    columns = sql_rewards(continues=task.prompt_type == "plain", sql_r1=is_r1)
+    weights = [0.0, 1.0] if is_r1 else [1.0, task.execute_weight, task.format_weight][: len(columns)]
     example = worked_example(task.prompt_type, example_database())
     return Scoring(columns, weights, *example, f"--prompt_type={task.prompt_type}")
 

@@ -12,6 +12,7 @@ from rewards.sql.runner import Result, runner
 from rewards.sql.text import QueryError, continued_query, loose_query, read_query, reads_clock
 
 CONTINUES = "continues_sql"  # column: whether the prompt ends in "SQL:", so that the completion begins with the query
+R1_LENGTH = 2_048  # characters from which on SQL-R1 pays no more for length
 JUDGED_BY = ("gold", "databases", "tie_groups")  # columns by which a completion is judged
 
 
@@ -180,6 +181,33 @@ class ExecutesReward:
         ]
 
 
+class SqlR1Reward:
+    """TRL reward column "sql_r1": the reward of SQL-R1 (arXiv 2504.08600) in steps, for comparison.
+
+    The asked shape pays 1, else -1 and nothing more; a query that runs 2, else -2 and nothing more; the gold's result
+    3, else -3; and where it is right min(characters of thinking and answer / 2,048, 1) / 2 + characters of the query /
+    characters of the answer block. As there, the first database alone decides. Queries are compared as this project
+    does: its removal of DISTINCT and its joining of lines, in which a comment swallows what follows, are not copied.
+    """
+
+    __name__ = "sql_r1"
+    full = 6.0  # without the part for length
+
+    def __call__(self, prompts, completions, gold, databases, tie_groups, **columns) -> list[float]:
+        texts = list(map(completion_text, completions))
+        return list(map(self._paid, texts, grade_batch(texts, gold, databases, tie_groups, None)))
+
+    def _paid(self, text: str, grade: SqlGrade) -> float:
+        if not grade.well_formed:
+            return -1.0
+        if grade.verdict not in RAN:
+            return 1.0 - 2.0
+        if grade.verdict == SqlVerdict.WRONG:
+            return 1.0 + 2.0 - 3.0
+        block = last_answer(cut_thinking(text)).text
+        return self.full + min(len(text) / R1_LENGTH, 1) / 2 + len(read_query(block)) / len(block)
+
+
 def grade_batch(texts, gold, databases, tie_groups, continues: Sequence[bool] | None) -> list[SqlGrade]:
     """The grade of each completion; queries and results that the runner holds are not run again."""
     rows = zip(gold, databases, tie_groups, strict=True)
@@ -199,6 +227,8 @@ def distinct_per_question(questions: Sequence[str], values: Sequence[str | None]
     return sum(map(len, found.values())) / len(found)
 
 
-def sql_rewards(continues: bool) -> list:
-    """The reward columns of SQL; a query behind ``SQL:`` has no tags to pay for."""
+def sql_rewards(continues: bool, sql_r1: bool = False) -> list:
+    """The reward columns of SQL, correctness first; a query behind ``SQL:`` has no tags to pay for."""
+    if sql_r1:
+        return [SqlReward(), SqlR1Reward()]
     return [SqlReward(), ExecutesReward()] if continues else [SqlReward(), ExecutesReward(), FormatReward()]

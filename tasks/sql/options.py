@@ -17,6 +17,7 @@ from tasks.sql.problems import SPIDER, load_sql, split_file
 from tasks.sql.prompts import EXAMPLE_SCRIPT, SCHEMA_VALUES, add_prompts, check_prompt
 
 MAX_VALIDATION_SHARE = 0.2
+RESULTS, SQL_R1 = REWARDS = ("results", "sql_r1")
 TEST_NAMES = ("test", "dev")  # Spider's and BIRD's development questions are the ones that are reported
 
 
@@ -57,11 +58,23 @@ class SqlOptions:
         "How is asked: reasoning or think (the query in tags), plain (the query behind SQL:, for a policy without chat "
         "template).",
     )
+    reward: str = flag(
+        RESULTS,
+        "results (correctness, with the weights below), or sql_r1: SQL-R1's reward in steps in its place, for "
+        "comparison.",
+    )
     execute_weight: float = flag(0.0, "Weight of the reward for a query that runs, whatever its result.")
     format_weight: float = flag(0.0, "Weight of the reward for the tags alone; plain has none.")
 
     def __post_init__(self):
         check_prompt(self.prompt_type, 0)
+        if self.reward not in REWARDS:
+            raise UserError(f"--reward={self.reward!r} is unknown; use one of {', '.join(REWARDS)}.")
+        if self.reward == SQL_R1 and (self.prompt_type == "plain" or self.execute_weight or self.format_weight):
+            raise UserError(
+                f"--reward={SQL_R1} pays for tags and for running by itself; use it with tags (--prompt_type=think), "
+                "and without --execute_weight and --format_weight."
+            )
         for name in ("train_problems", "hidden_databases", "schema_values"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name}={getattr(self, name)} must be 0 or more.")

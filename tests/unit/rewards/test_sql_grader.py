@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import RunError, UserError
 from rewards.sql import runner as runners
-from rewards.sql.grader import CONTINUES, ExecutesReward, SqlReward, grade_sql
+from rewards.sql.grader import CONTINUES, ExecutesReward, SqlR1Reward, SqlReward, grade_sql
 from rewards.sql.runner import Runner, runner
 from tasks.sql.golds import examine
 from tasks.sql.problems import load_sql
@@ -155,6 +155,16 @@ def test_the_columns_pay_for_results_and_log_what_groups_found(item):
     )
     assert (logged["distinct_results"], logged["distinct_texts"], logged["verdict/correct"]) == (2, 5, 0.4)
     assert logged["accidental_share"] == 0
+
+
+def test_the_reward_of_sql_r1_pays_in_steps(item):
+    row = row_of("SELECT COUNT(*) FROM item", item)
+    right = tagged("SELECT COUNT(*) FROM item")
+    texts = ["SELECT 5", tagged("SELECT"), tagged("SELECT 4"), tagged("SELECT 5"), right]
+    columns = {name: [value] * 5 for name, value in row.items()}
+    no_shape, fails, wrong, accidental, correct = SqlR1Reward()(prompts=["q"] * 5, completions=texts, **columns)
+    assert (no_shape, fails, wrong) == (-1, -1, 0) and 6 < accidental < 7.5
+    assert correct == pytest.approx(6 + len(right) / 4096 + 25 / 27)
 
 
 def test_a_killed_process_is_replaced_and_nothing_is_left(item, monkeypatch, tmp_path):
