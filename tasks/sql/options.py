@@ -13,7 +13,7 @@ from datasets import Dataset
 from common.errors import UserError
 from common.flags import flag
 from tasks.load import by_hash
-from tasks.sql.problems import SPIDER, load_sql, split_file
+from tasks.sql.problems import HUB_TEST, SPIDER, load_sql, split_file
 from tasks.sql.prompts import EXAMPLE_SCRIPT, SCHEMA_VALUES, add_prompts, check_prompt
 
 MAX_VALIDATION_SHARE = 0.2
@@ -79,7 +79,7 @@ class SqlOptions:
             if getattr(self, name) < 0:
                 raise UserError(f"--{name}={getattr(self, name)} must be 0 or more.")
         for name in ("split", "eval_split"):
-            if getattr(self, name).partition("[")[0] in TEST_NAMES:
+            if getattr(self, name).partition("[")[0] in (*TEST_NAMES, HUB_TEST.get(self.data)):
                 raise UserError(
                     f"--{name}={getattr(self, name)!r}: run_eval.py reports these questions; use another split."
                 )

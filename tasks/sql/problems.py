@@ -60,8 +60,8 @@ def load_sql(
     exceeds a limit or reads the clock.
     """
     place = split_file(source, split)
+    folders = _database_folders(source, databases, place)
     rows = _read(place or source, HUB_TEST.get(source, split) if split == "test" else split)
-    folders = _database_folders(databases, place)
     by_database: dict[str, list[dict]] = defaultdict(list)
     for index, row in enumerate(rows):
         try:
@@ -153,7 +153,7 @@ def _judged(row: dict, path: Path, prepared: Prepared, gold: Gold) -> dict:
     }
 
 
-def _database_folders(databases: str, place: Path | None) -> list[Path]:
+def _database_folders(source: str, databases: str, place: Path | None) -> list[Path]:
     if databases:
         folder = Path(databases).expanduser()
         if not folder.is_dir():
@@ -161,8 +161,8 @@ def _database_folders(databases: str, place: Path | None) -> list[Path]:
         return [folder]
     if place is None:
         raise UserError(
-            "--databases is needed: a hub data set has questions alone; give the folder of its databases, <db>.sqlite "
-            "or <db>/<db>.sqlite."
+            f"{source!r} is no file or folder, and a hub data set has questions alone: check the path, or give the "
+            "folder of the databases, <db>.sqlite or <db>/<db>.sqlite, with --databases."
         )
     return [place.parent / name for name in _DATABASE_FOLDERS if (place.parent / name).is_dir()]
 

@@ -197,6 +197,10 @@ def test_validation_takes_whole_databases_and_training_what_can_be_learnt(folder
     [
         ({"split": "test"}, "--split='test': run_eval.py reports these"),
         ({"eval_split": "dev"}, "--eval_split='dev': run_eval.py reports these"),
+        (
+            {"data": "xlangai/spider", "eval_split": "validation"},
+            "--eval_split='validation': run_eval.py reports these",
+        ),
         ({"data": "spider/dev.json"}, "--data='spider/dev.json': run_eval.py reports these"),
         ({"hidden_databases": -1}, "--hidden_databases=-1 must be 0 or more"),
         ({"reward": "r1"}, "--reward='r1' is unknown; use one of results, sql_r1"),
@@ -243,6 +247,10 @@ def test_bad_golds_are_left_out_when_asked_and_said(folder, capsys):
 def test_bad_files_are_named(folder, tmp_path):
     with pytest.raises(UserError, match="has no file of the split 'valid'"):
         load_sql(str(folder), "valid")
+    with pytest.raises(
+        UserError, match="'nowhere/spider' is no file or folder, and a hub data set .* with --databases"
+    ):
+        load_sql("nowhere/spider", "train")
     with pytest.raises(UserError, match="--databases='nowhere' is no folder"):
         load_sql(str(folder), "train", "nowhere")
     (folder / "databases" / "a.sqlite-wal").write_bytes(b"x")
