@@ -27,6 +27,7 @@ from tasks.code.options import CodeOptions
 from tasks.countdown.options import CountdownOptions
 from tasks.igsm.options import IGSMOptions
 from tasks.math.options import GSM8KOptions, NuminaOptions
+from tasks.sql.options import SqlOptions
 from training.fit.estimate import GIB, Work, estimate
 from training.fit.out_of_memory import shapes_of
 
@@ -37,6 +38,7 @@ OPTIONS = {
     "run_igsm.py": (IGSMOptions,),
     "run_choice.py": (ChoiceOptions,),
     "run_code.py": (CodeOptions,),
+    "run_sql.py": (SqlOptions,),
 }
 # What is left to torch of a card's memory: GiB by the size in its name, which presets with the ending _24gb are for.
 OFFERED = {24: 22.0, 80: 79.0}

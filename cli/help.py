@@ -33,7 +33,8 @@ _NAMED = {
     POLICY: "model_name",
     "generation": "L num_generations temperature top_p top_k min_p repetition_penalty generation_batch_size "
     "sampling_batch mask_truncated_completions use_vllm vllm_mode vllm_gpu_memory_utilization",
-    "rewards": "format_weight reward_func reward_func_weight reward_legacy countdown_strict_line scale_rewards",
+    "rewards": "reward format_weight execute_weight reward_func reward_func_weight reward_legacy countdown_strict_line "
+    "scale_rewards",
     BONUSES: "use_ir ir_weight ir_schedule ir_warmup_steps ir_clip ir_min_std match_mass",
     "optimisation": "bs gc micro_batch nepochs max_steps num_iterations learning_rate lr_scheduler_type warmup_steps "
     "optim adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm beta epsilon epsilon_high loss_type "

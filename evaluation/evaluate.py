@@ -18,12 +18,15 @@ from common.sharding import whole_weights
 from evaluation.choice import choice_metrics
 from evaluation.generate import Decoding, Sample, sample_completions
 from evaluation.metrics import mean_interval, summarize
+from evaluation.sql import sql_metrics
 from policy.chat import message_text
 from rewards.answer import Verdict
 from rewards.grade import TIERS, Grade, is_false_claim
+from rewards.sql.grader import SqlVerdict
 
 KS = (1, 4, 8, 16, 32, 64)  # of pass@k and maj@k, beside the number of samples itself
-UNRECORDED = ("test", "io", "helpers")  # columns of a row: the tests of code, which its question finds again
+# Columns of a row that its question finds again: the tests of code, the databases of SQL and the ties on them.
+UNRECORDED = ("test", "io", "helpers", "databases", "tie_groups")
 SEEDS_PER_PROCESS = 1_000_000  # more than a process ever has batches
 
 
@@ -143,7 +146,7 @@ def summarize_records(records: Sequence[dict]) -> dict:
 
     ``false_claims`` is the share of completions that give a wrong answer (`is_false_claim`), of all completions.
     Where records have a "part", such as a range of difficulty, also the accuracy of each as ``accuracy/<part>``; where
-    they have "choices", also `choice_metrics`.
+    they have "choices", also `choice_metrics`; where they have "same_set", `sql_metrics`.
     """
 
     def by_problem(read: Callable[[dict], object], part: str | None = None) -> list[list]:
@@ -165,6 +168,8 @@ def summarize_records(records: Sequence[dict]) -> dict:
         metrics[f"accuracy/{part}"] = mean_interval(np.array(by_problem(itemgetter("medium"), part), dtype=float))
     if "choices" in records[0]:
         metrics |= choice_metrics(records)
+    if "same_set" in records[0]:
+        metrics |= sql_metrics(records)
     return metrics | {
         "mean_length": float(np.mean([record["length"] for record in records])),
         "truncated": float(np.mean([record["truncated"] for record in records])),
@@ -175,7 +180,7 @@ def summarize_records(records: Sequence[dict]) -> dict:
 
 def _votes_right(record: dict) -> bool:
     """Whether the answer that a record votes for is right: that at its place, else the one that the loose tier read."""
-    return record["loose"] and record["verdict"] != Verdict.WRONG
+    return record["loose"] and record["verdict"] not in (Verdict.WRONG, SqlVerdict.ACCIDENTAL)
 
 
 def save_report(report: dict, path: Path) -> None:

@@ -8,6 +8,7 @@ from common.errors import UserError
 from common.flags import flag
 from rewards.sandbox.pool import MODES
 
+HIDDEN_DATABASES = 8
 SETTINGS = ("data", "split", "limit", "num_shots", "prompt_type", "circular")  # that make a task's rows and prompts
 
 
@@ -17,7 +18,7 @@ class EvalOptions:
 
     task: str = flag(
         "gsm8k",
-        "gsm8k, math500, svamp, countdown, igsm, arc_challenge, arc_easy, mmlu, humaneval, mbpp, or math "
+        "gsm8k, math500, svamp, countdown, igsm, arc_challenge, arc_easy, mmlu, humaneval, mbpp, spider, bird, or math "
         "(NuminaMath-TIR, or any questions and answers).",
     )
     model_name: str = flag(
@@ -57,6 +58,20 @@ class EvalOptions:
         "auto", "Isolation of the code of humaneval and mbpp: auto, strict or process, as in run_code.py."
     )
     test_seconds: int = flag(5, "Seconds of processor time for an answer in code and its tests, 1 or more.")
+    databases: str = flag(
+        "",
+        "SQL: folder of the SQLite files, <db>.sqlite or <db>/<db>.sqlite. Unset: a folder called databases, database "
+        "or dev_databases beside the questions.",
+    )
+    hidden_databases: int = flag(
+        HIDDEN_DATABASES,
+        "SQL: hidden databases made per database, on which a query has to be right too, 0 or more; where there is "
+        "suite/<db>/ beside the databases, those are used.",
+    )
+    skip_bad_golds: bool = flag(
+        False,
+        "SQL: leave questions out whose gold query fails, exceeds a limit or reads the clock; else they are errors.",
+    )
     n: int = flag(1, "Samples per problem; pass@k and maj@k need several and a temperature above 0.")
     temperature: float = flag(0.0, "Sampling temperature; 0 is greedy.")
     top_p: float = flag(1.0, "Nucleus sampling: share of probability to sample from, in (0, 1].")
@@ -100,6 +115,7 @@ class EvalOptions:
             ("max_new_tokens", 0),
             ("temperature", 0),
             ("test_seconds", 1),
+            ("hidden_databases", 0),
         ):
             if getattr(self, name) < least:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
@@ -137,6 +153,7 @@ class EvalOptions:
             "p": f"{self.top_p:g}" if self.top_p < 1 else "",
             "max": self.max_new_tokens,
             "seed": self.seed,
+            "hidden": self.hidden_databases if self.hidden_databases != HIDDEN_DATABASES else "",
             "split-": self.split,
             "data-": "-".join(Path(self.data).parts[-2:]),
         }

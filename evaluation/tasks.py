@@ -21,9 +21,12 @@ from tasks.igsm import dataset as igsm
 from tasks.igsm.space import ProblemSpace
 from tasks.math import problems as math
 from tasks.math.prompts import add_prompts, check_prompt
+from tasks.sql import problems as sql
+from tasks.sql import prompts as sql_prompts
 
 CODE_TOKENS = 1024
 CHOICE_TOKENS = 512  # reasoning and a letter
+SQL_TOKENS = 1024
 GENERATED_PROMPTS = {"reasoning": "chat", "plain": "base"}
 
 
@@ -141,6 +144,10 @@ def _code(source: str) -> EvalTask:
     )
 
 
+def _sql(source: str) -> EvalTask:
+    return EvalTask(source, "test", sql.load_sql, sql_prompts.check_prompt, sql_prompts.add_prompts, "sql", SQL_TOKENS)
+
+
 TASKS = {
     "gsm8k": EvalTask(math.GSM8K, "test", math.load_gsm8k, check_prompt, add_prompts, "number", 512),
     "math500": EvalTask(math.MATH_500, "test", math.load_math, check_prompt, add_prompts, "latex", 2048),
@@ -154,6 +161,8 @@ TASKS = {
     "mmlu": _choice(choice.MMLU, choice.ALL, "dev"),
     "humaneval": _code(code.HUMANEVAL),
     "mbpp": _code(code.MBPP),
+    "spider": _sql(sql.SPIDER),
+    "bird": _sql(sql.BIRD),
     "math": EvalTask(math.NUMINA, "test", math.load_math, check_prompt, add_prompts, "latex", 2048),
 }
 
@@ -176,13 +185,20 @@ def checked_task(options: EvalOptions) -> EvalTask:
     return task
 
 
+def _sql_rows(source: str, split: str, options: EvalOptions) -> Dataset:
+    """Rows judged on the published databases of other rows where there are any, else on made ones."""
+    return sql.load_sql(
+        source, split, options.databases, options.hidden_databases, options.skip_bad_golds, use_suite=True
+    )
+
+
 def load_rows(task: EvalTask, options: EvalOptions) -> Dataset:
     """The first ``--limit`` rows, each in all rotations of its options with ``--circular``.
 
     With ``--num_shots`` those of multiple choice have a column shots, see `tasks.choice.problems.with_shots`.
     """
-    source = options.data or task.source
-    rows = task.load(source, options.split or task.split)
+    source, split = options.data or task.source, options.split or task.split
+    rows = task.load(source, split) if task.grader != "sql" else _sql_rows(source, split, options)
     rows = rows.select(range(min(options.limit or len(rows), len(rows))))
     if options.num_shots and task.shots_split:
         if Path(source).expanduser().is_file():

@@ -11,6 +11,7 @@ from rewards.format import AnswerPlace
 from rewards.grade import Grade
 from rewards.igsm import grade_igsm, read_integer
 from rewards.latex import grade_latex
+from rewards.sql.grader import grade_sql
 
 GRADERS: dict[str, Callable[[str, dict], Grade]] = {
     "number": lambda completion, row: grade_number(completion, row["gold"], place=AnswerPlace.of_row(row)),
@@ -18,6 +19,7 @@ GRADERS: dict[str, Callable[[str, dict], Grade]] = {
     "countdown": lambda completion, row: grade_countdown(completion, row["numbers"], row["target"]),
     "choice": lambda completion, row: grade_choice(completion, row["choices"], row["gold"], row.get(FIRST_LINE, False)),
     "code": grade_code,
+    "sql": grade_sql,
     "igsm": lambda completion, row: grade_igsm(completion, _integer(row["gold"])),
 }
 

@@ -136,7 +136,7 @@ def _load_local(path: Path, split: str | None) -> Dataset:
             arguments |= _as_texts(path, SEPARATORS[ending])
         split = split if split and "[" in split else None
     try:
-        loaded = load_dataset(**arguments, split=split, cache_dir=_cache_folder())
+        loaded = load_dataset(**arguments, split=split, cache_dir=cache_folder())
     except (DatasetsError, ValueError, OSError) as error:
         reason = error.__cause__ or error
         raise UserError(
@@ -146,7 +146,7 @@ def _load_local(path: Path, split: str | None) -> Dataset:
 
 
 @lru_cache
-def _cache_folder() -> str:
+def cache_folder() -> str:
     """The library's cache of converted files; where it cannot be written, a folder that ends with the process."""
     cache = Path(config.HF_DATASETS_CACHE)
     try:

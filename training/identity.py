@@ -50,6 +50,7 @@ DERIVED_BY_RESULT = {
     "names and weights of the bonuses": "use_ir ir_weight",
 }
 DERIVED = frozenset(" ".join(DERIVED_BY_RESULT.values()).split())
+PLACES = ("databases",)  # columns of rows that say where files are on this machine
 # Learning rate schedules whose rate at a step is the same however long the run is.
 ENDLESS_SCHEDULES = ("constant", "constant_with_warmup", "inverse_sqrt")
 
@@ -103,7 +104,7 @@ def _whole(value):
 
 def _data(rows: Dataset) -> dict[str, Any]:
     digest = hashlib.blake2b(digest_size=8)
-    for row in rows:
+    for row in rows.remove_columns([name for name in PLACES if name in rows.column_names]):
         digest.update(json.dumps(row, sort_keys=True, default=str).encode("ascii"))
     return {"rows": len(rows), "digest": digest.hexdigest()}
 

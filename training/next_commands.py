@@ -4,7 +4,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+_EVALUATED = {"choice": "arc_challenge", "code": "humaneval", "sql": "spider"}  # where it is not named as the script
 _OWN = ("--use_ir", "--output_dir", "--run_name", "--resume")  # flags of this run alone
+_PLACES = ("--data", "--databases")
 
 
 def next_commands(task: str, arguments: Sequence[str], folder: Path, use_ir: str) -> list[str]:
@@ -13,8 +15,10 @@ def next_commands(task: str, arguments: Sequence[str], folder: Path, use_ir: str
     other = "knn+" if use_ir == "no" else "no"
     same = shlex.join([*_without(arguments, _OWN), f"--use_ir={other}"])
     policy = shlex.quote(str(folder / "final"))
+    # A hub data set has the questions of SQL without the databases.
+    place = "".join(f" {shlex.quote(text)}" for text in _only(arguments, _PLACES)) if task == "sql" else ""
     return [
-        f"python run_eval.py --task={task} --model_name={policy}",
+        f"python run_eval.py --task={_EVALUATED.get(task, task)} --model_name={policy}{place}",
         f"python run_{task}.py {same}",
         f"python -m analysis.token_map --run {shlex.quote(str(folder))} --model_name {policy} --out map.html",
     ]
@@ -22,15 +26,22 @@ def next_commands(task: str, arguments: Sequence[str], folder: Path, use_ir: str
 
 def _without(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
     """``arguments`` without the flags ``names`` and their values."""
-    kept, skips = [], False
+    return [argument for argument, is_named in _named(arguments, names) if not is_named]
+
+
+def _only(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The flags ``names`` of ``arguments`` with their values."""
+    return [argument for argument, is_named in _named(arguments, names) if is_named]
+
+
+def _named(arguments: Sequence[str], names: Sequence[str]) -> list[tuple[str, bool]]:
+    """Each argument with whether it is one of the flags ``names`` or a value of one."""
+    told, takes = [], False
     for argument in arguments:
         flag, equals, _ = argument.partition("=")
+        is_named = takes
         if argument.startswith("--"):
-            is_out = flag.replace("-", "_").replace("__", "--", 1) in names
-            skips = is_out and not equals
-            if is_out:
-                continue
-        elif skips:
-            continue
-        kept.append(argument)
-    return kept
+            is_named = flag.replace("-", "_").replace("__", "--", 1) in names
+            takes = is_named and not equals
+        told.append((argument, is_named))
+    return told

@@ -54,8 +54,8 @@ GOLDS = {
     "igsm": {"gold": "7"},
     "choice": {"choices": ["iron", "a gas", "copper", "42"], "gold": "42"},
 }
-# Code is run in the sandbox: tests/unit/rewards/test_code_sandbox.py has the hostile answers of that one.
-TEXT_GRADERS = {name: grade for name, grade in GRADERS.items() if name != "code"}
+# Code and SQL are run: test_code_sandbox.py and test_sql_grader.py in tests/unit/rewards/ have their hostile answers.
+TEXT_GRADERS = {name: grade for name, grade in GRADERS.items() if name not in ("code", "sql")}
 GRADE_FUNCTIONS = TEXT_GRADERS | {"igsm, lenient": lambda completion, row: grade_igsm(completion, 7, lenient=True)}
 COLUMNS = [
     *gsm8k_rewards(GRADERS["number"], legacy=False, cosine=True, max_length=MAX_TOKENS),

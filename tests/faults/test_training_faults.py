@@ -86,6 +86,7 @@ def test_an_empty_completion_has_no_answer_and_no_reward(completion):
     rows = {"number": {"gold": "0"}, "latex": {"gold": "0"}, "igsm": {"gold": "0"}}
     rows["countdown"] = {"numbers": [2, 3], "target": 0}
     rows["code"] = {"entry_point": "f", "test": "assert f()"}
+    rows["sql"] = {"gold": "SELECT 1", "databases": ["unread.sqlite"], "tie_groups": [[]]}
     rows["choice"] = {"choices": ["0", "1"], "gold": "0"}
     assert rows.keys() == GRADERS.keys()
     for name, row in rows.items():

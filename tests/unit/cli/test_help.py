@@ -20,6 +20,7 @@ from tasks.code.options import CodeOptions
 from tasks.countdown.options import CountdownOptions
 from tasks.igsm.options import IGSMOptions
 from tasks.math.options import GSM8KOptions, NuminaOptions
+from tasks.sql.options import SqlOptions
 from tests.processes import ROOT
 from training.run_options import RunConfig, RunOptions
 from training.sft import SFTOptions, SFTRunConfig
@@ -29,6 +30,7 @@ SCRIPTS = {
     "igsm": (IGSMOptions, IntrinsicOptions),
     "choice": (ChoiceOptions, IntrinsicOptions),
     "code": (CodeOptions, IntrinsicOptions),
+    "sql": (SqlOptions, IntrinsicOptions),
     "gsm8k": (GSM8KOptions, MathIntrinsicOptions),
     "math": (NuminaOptions, MathIntrinsicOptions),
 }

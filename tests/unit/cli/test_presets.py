@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ FILES = sorted(PRESETS.glob("*.yaml"))
 RECIPES = [file for file in FILES if not file.stem.endswith("_24gb")]
 ON_24GB = {
     *("memory_r_gsm8k", "memory_r_aimo", "intuitor_math_gsm8k", "intuitor_math_math500", "bridge_igsm"),
-    *("intuitor_reasoning_arc", "intuitor_code_humaneval", "intuitor_code", "intuitor_default"),
+    *("intuitor_reasoning_arc", "intuitor_code_humaneval", "intuitor_code", "intuitor_default", "merci_sql"),
 }
 TABLE = ROOT / "benchmarks" / "results" / "preset_table.json"
 ALL = {
@@ -55,6 +56,7 @@ ROWS = {
         {"prompt": f"f{n}", "code": "def f(x): ...", "test_list": [f"assert f({n}) == 0"], "test_imports": []}
         for n in range(8)
     ],
+    "run_sql.py": [{"db": db, "question": f"{n}?", "sql": f"SELECT x + {n} FROM t"} for n in range(8) for db in "ab"],
     "run_countdown.py": [{"nums": [n, n + 1, 3], "target": 2 * n + 4} for n in range(1, 60)],
 }
 # run_igsm.py makes its problems; these are short enough for a policy that spells English letter by letter.
@@ -67,6 +69,13 @@ EASY = {
     "train_problems": 24,
     "eval_problems": 4,
 }
+
+
+def make_database(path):
+    path.parent.mkdir(exist_ok=True)
+    connection = sqlite3.connect(path)
+    connection.executescript("CREATE TABLE t (x INT); INSERT INTO t VALUES (1), (2)")
+    connection.close()
 
 
 def train(script, monkeypatch, *flags):
@@ -84,6 +93,8 @@ def test_every_preset_takes_a_step_with_its_own_values(file, monkeypatch, tmp_pa
     data = tmp_path / "rows.jsonl"
     if script in ROWS:
         data.write_text("".join(json.dumps(row) + "\n" for row in ROWS[script]))
+    for db in "ab":  # of the questions in SQL
+        make_database(tmp_path / "databases" / f"{db}.sqlite")
     toy = TOY | ({"data": data} if script in ROWS else EASY)
     monkeypatch.chdir(tmp_path)
     train(script, monkeypatch, "--config", str(file), *(f"--{name}={value}" for name, value in toy.items()))

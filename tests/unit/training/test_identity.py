@@ -143,3 +143,8 @@ def test_supervised_training_too():
     assert sft(learning_rate=1.0) != sft() and sft(rows=ROWS.select([0])) != sft()
     assert sft(per_device_train_batch_size=8, gradient_accumulation_steps=2) == sft() == sft(max_steps=9)
     assert sft(lr_scheduler_type="linear", max_steps=9) != sft(lr_scheduler_type="linear")
+
+
+def test_where_databases_are_on_a_machine_is_no_setting():
+    here, there = (ROWS.add_column("databases", [[f"{place}/a.sqlite"]] * 2) for place in ("/home/me", "/data"))
+    assert grpo(rows=here) == grpo(rows=there) == grpo() != grpo(rows=here.add_column("tie_groups", [[[1]]] * 2))

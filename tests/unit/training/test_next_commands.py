@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.tasks import TASKS
+from tests.processes import ROOT
 from training.next_commands import next_commands
 
 
@@ -27,3 +29,16 @@ def test_folders_with_blanks_are_quoted():
     evaluate, _, token_map = next_commands("gsm8k", [], Path("my runs/a"), "no")
     assert shlex.split(evaluate)[-1] == "--model_name=my runs/a/final"
     assert shlex.split(token_map)[3:] == ["--run", "my runs/a", "--model_name", "my runs/a/final", "--out", "map.html"]
+
+
+@pytest.mark.parametrize("script", sorted(ROOT.glob("run_*.py")), ids=lambda script: script.stem)
+def test_the_test_split_is_that_of_a_task_that_there_is(script):
+    task = script.stem.removeprefix("run_")
+    evaluate, *_ = next_commands(task, [], Path("outputs/a"), "no")
+    name = shlex.split(evaluate)[2].removeprefix("--task=")
+    assert name in TASKS or task in ("eval", "sft"), "scripts that end in no run of this kind"
+
+
+def test_sql_is_evaluated_where_its_databases_are():
+    evaluate, *_ = next_commands("sql", ["--data", "my spider", "--bs", "2", "--databases=d"], Path("a"), "no")
+    assert shlex.split(evaluate)[3:] == ["--model_name=a/final", "--data", "my spider", "--databases=d"]

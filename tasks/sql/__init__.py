@@ -1,0 +1,1 @@
+"""Text-to-SQL: questions on SQLite databases (Spider, BIRD), judged by the results of queries."""

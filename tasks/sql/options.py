@@ -1,0 +1,163 @@
+"""Flags and data of run_sql.py."""
+
+import atexit
+import hashlib
+import shutil
+import sqlite3
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+
+from common.errors import UserError
+from common.flags import flag
+from tasks.load import by_hash
+from tasks.sql.problems import HUB_TEST, SPIDER, load_sql, split_file
+from tasks.sql.prompts import EXAMPLE_SCRIPT, SCHEMA_VALUES, add_prompts, check_prompt
+
+MAX_VALIDATION_SHARE = 0.2
+RESULTS, SQL_R1 = REWARDS = ("results", "sql_r1")
+TEST_NAMES = ("test", "dev")  # Spider's and BIRD's development questions are the ones that are reported
+
+
+@dataclass
+class SqlOptions:
+    """Data, prompt and rewards."""
+
+    data: str = flag(
+        SPIDER,
+        "Training questions: a folder in Spider's or BIRD's layout or with <split>.jsonl, a json, jsonl or parquet "
+        "file with db_id, question and query, or a hub name.",
+    )
+    databases: str = flag(
+        "",
+        "Folder of the SQLite files, <db>.sqlite or <db>/<db>.sqlite. Unset: a folder called databases, database or "
+        "train_databases beside the questions; a hub data set has none.",
+    )
+    split: str = flag("train", "Split of a folder or hub data set to train on; not test or dev.")
+    eval_split: str = flag(
+        "",
+        "Split to validate on, not test or dev. Unset: validation where the folder has it; else whole databases are "
+        "set aside from the training split.",
+    )
+    hidden_databases: int = flag(
+        3,
+        "Hidden databases per database, on which a query has to be right too, 0 or more; made at the first start and "
+        "kept in the cache of data sets.",
+    )
+    skip_bad_golds: bool = flag(
+        False,
+        "Leave questions out whose gold query fails, exceeds a limit or reads the clock; else they end the run. BIRD "
+        "has some.",
+    )
+    train_problems: int = flag(0, "Random training questions to use; 0 uses all.")
+    schema_values: int = flag(SCHEMA_VALUES, "Example texts per column that the prompt shows, 0 or more.")
+    prompt_type: str = flag(
+        "reasoning",
+        "How is asked: reasoning or think (the query in tags), plain (the query behind SQL:, for a policy without chat "
+        "template).",
+    )
+    reward: str = flag(
+        RESULTS,
+        "results (correctness, with the weights below), or sql_r1: SQL-R1's reward in steps in its place, for "
+        "comparison.",
+    )
+    execute_weight: float = flag(0.0, "Weight of the reward for a query that runs, whatever its result.")
+    format_weight: float = flag(0.0, "Weight of the reward for the tags alone; plain has none.")
+
+    def __post_init__(self):
+        check_prompt(self.prompt_type, 0)
+        if self.reward not in REWARDS:
+            raise UserError(f"--reward={self.reward!r} is unknown; use one of {', '.join(REWARDS)}.")
+        if self.reward == SQL_R1 and (self.prompt_type == "plain" or self.execute_weight or self.format_weight):
+            raise UserError(
+                f"--reward={SQL_R1} pays for tags and for running by itself; use it with tags (--prompt_type=think), "
+                "and without --execute_weight and --format_weight."
+            )
+        for name in ("train_problems", "hidden_databases", "schema_values"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name}={getattr(self, name)} must be 0 or more.")
+        for name in ("split", "eval_split"):
+            if getattr(self, name).partition("[")[0] in (*TEST_NAMES, HUB_TEST.get(self.data)):
+                raise UserError(
+                    f"--{name}={getattr(self, name)!r}: run_eval.py reports these questions; use another split."
+                )
+        if Path(self.data).suffix and Path(self.data).stem in TEST_NAMES:
+            raise UserError(f"--data={self.data!r}: run_eval.py reports these questions; train on others.")
+
+
+def load_problems(options: SqlOptions, eval_problems: int, validate: bool, seed: int) -> tuple[Dataset, Dataset | None]:
+    """(training, validation) rows with prompts; no database is in both.
+
+    Which questions validate does not depend on the seed, nor do the hidden databases. Questions without a determined
+    answer, and those whose gold gives no rows, which any wrong query that gives none would match, are not trained on.
+    Raises `UserError` when no training question is left.
+    """
+
+    def load(split: str) -> Dataset:
+        return load_sql(options.data, split, options.databases, options.hidden_databases, options.skip_bad_golds)
+
+    train, validation = load(options.split), None
+    if validate:
+        split = options.eval_split or ("validation" if _has_split(options.data, "validation") else "")
+        validation = load(split) if split else _databases_set_aside(train, eval_problems)
+        held_out = set(validation["db"])
+        train = train.select([index for index, db in enumerate(train["db"]) if db not in held_out])
+        validation = validation.select(by_hash(validation)[:eval_problems])
+        validation = add_prompts(validation, options.prompt_type, schema_values=options.schema_values)
+    train = _learnable(train)
+    if not len(train):
+        raise UserError(f"no training question of {options.data!r} is left; give questions on more databases.")
+    if options.train_problems:
+        train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
+    return add_prompts(train, options.prompt_type, schema_values=options.schema_values), validation
+
+
+def _has_split(data: str, split: str) -> bool:
+    """Whether the folder ``data`` has a file for ``split``."""
+    if not Path(data).expanduser().is_dir():
+        return False
+    try:
+        return split_file(data, split) is not None
+    except UserError:
+        return False
+
+
+def _databases_set_aside(rows: Dataset, count: int) -> Dataset:
+    """The questions of whole databases, in an order that their names decide, until there are ``count`` of them.
+
+    At most `MAX_VALIDATION_SHARE` of the questions, but one database at least.
+    """
+    order = sorted(set(rows["db"]), key=lambda db: hashlib.blake2b(db.encode()).digest())
+    chosen: list[int] = []
+    for db in order:
+        found = [index for index, name in enumerate(rows["db"]) if name == db]
+        if chosen and (len(chosen) >= count or len(chosen) + len(found) > MAX_VALIDATION_SHARE * len(rows)):
+            continue
+        chosen += found
+    return rows.select(chosen)
+
+
+def _learnable(rows: Dataset) -> Dataset:
+    """``rows`` whose gold has rows, and determined ones; prints how many were left out."""
+    cut = sum(rows["cut"])
+    kept = [index for index, row in enumerate(rows) if not row["cut"] and row["rows"]]
+    if len(kept) < len(rows):
+        print(
+            f"left out of training: {cut} of {len(rows)} questions whose gold determines no answer (as a LIMIT that "
+            f"cuts through ties), {len(rows) - len(kept) - cut} more whose gold gives no rows",
+            flush=True,
+        )
+    return rows.select(kept)
+
+
+def example_database() -> str:
+    """Path of a database made by `EXAMPLE_SCRIPT`, which ends with the process."""
+    folder = tempfile.mkdtemp(prefix="sql-example-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder) / "example.sqlite"
+    connection = sqlite3.connect(path)
+    connection.executescript(EXAMPLE_SCRIPT + "INSERT INTO city VALUES ('Oslo', 717710), ('Rome', 2746984);")
+    connection.close()
+    return str(path)
