@@ -10,9 +10,10 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import read_json
-from evaluation.compare import IDENTITY, first_pass, read_report
-from evaluation.evaluate import KS
-from evaluation.metrics import pass_at_k
+from evaluation.against_base import first_pass
+from evaluation.approaches import approach_counts, coverage_at_n
+from evaluation.compare import IDENTITY, read_report
+from evaluation.metrics import KS, pass_at_k
 from rewards.grade import is_false_claim
 
 BEST_RECORD = Path("best", "held_out.json")  # which evaluation the policy in best/ was chosen by
@@ -139,6 +140,10 @@ def _scores(records: list[dict], path: Path) -> tuple[dict[Any, str], dict[str, 
             "length": [[float(record["length"]) for record in group] for group in groups.values()],
             "truncated": [[float(record["truncated"]) for record in group] for group in groups.values()],
         }
+        approaches = [
+            approach_counts([record.get("approach") for record in group], [record["medium"] for record in group])
+            for group in groups.values()
+        ]
     except (TypeError, ValueError) as error:
         raise UserError(f"{path} has a damaged record ({error}); leave this run out.") from error
     problems = {
@@ -151,6 +156,8 @@ def _scores(records: list[dict], path: Path) -> tuple[dict[Any, str], dict[str, 
     for k in KS:
         if 1 < k <= samples.min():
             scores[f"pass@{k}"] = pass_at_k(samples, right, k)
+            if any(approaches) and samples.min() == samples.max():
+                scores[f"coverage@{k}"] = coverage_at_n(samples[0], approaches, k)
     return problems, scores
 
 
