@@ -114,18 +114,19 @@ def report_of(rows, samples=8):
 
 
 def test_against_the_base_counts_problems_slopes_and_rare_ways():
-    base = report_of([["a", "a", "a", "a"], [], ["a"], ["a", "b"]])
-    policy = report_of([["b", "a", "b", "a"], ["a"], [], ["a", "b"]])
+    base = report_of([["a", "a", "a", "a"], [], ["a"], ["a", "b"], ["a", "a", "a", "b"]])
+    policy = report_of([["b", "a", "b", "a"], ["a"], [], ["a", "b"], ["a", "a"]])
     found = against_base(base, policy)
-    assert (found["entries"], found["exits"], found["samples"], found["problems"]) == (1, 1, 8, 4) and found["p"] == 1.0
-    assert found["slope_ks"] == [1, 4] and found["shrinkage_slope"]["difference"] == pytest.approx(0.0, abs=1e-12)
+    assert (found["entries"], found["exits"], found["samples"], found["problems"]) == (1, 1, 8, 5) and found["p"] == 1.0
+    assert found["slope_ks"] == [1, 4] and found["shrinkage_slope"]["difference"] < 0
     # Problem 1, which the base never solved, has one rare answer of 8; in problem 0 "b" is rare, 2 of 8; problem 2 has
-    # none; in problem 3 the base's first half has both ways.
-    assert found["rare@1"]["policy"] == pytest.approx((2 / 8 + 1 / 8 + 0 + 0) / 4)
-    assert found["rare@1"]["base"] == 0.0 and found["rare@1"]["difference"] == found["rare@1"]["policy"]
+    # none; in problem 3 the base's first half has both ways; in problem 4 only its second half has "b", 1 of 4.
+    assert found["rare@1"]["policy"] == pytest.approx((2 / 8 + 1 / 8) / 5)
+    assert found["rare@1"]["base"] == pytest.approx(1 / 4 / 5)
+    assert found["rare@1"]["difference"] == pytest.approx((3 / 8 - 1 / 4) / 5)
     json.dumps(found, allow_nan=False)
     lines = base_lines(found)
-    assert len(lines) == 3 and "1 problems more, 1 fewer, of 4" in lines[1] and lines[2].startswith("rare@1")
+    assert len(lines) == 3 and "1 problems more, 1 fewer, of 5" in lines[1] and lines[2].startswith("rare@1")
     assert against_base(base, base)["shrinkage_slope"]["low"] is None
     assert against_base(report_of([["a"]], 4), report_of([["a"]], 4)) == {} == against_base(base, report_of([["a"]]))
     assert base_lines({}) == base_lines(None) == []
