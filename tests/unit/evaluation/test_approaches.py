@@ -118,7 +118,7 @@ def test_against_the_base_counts_problems_slopes_and_rare_ways():
     policy = report_of([["b", "a", "b", "a"], ["a"], [], ["a", "b"], ["a", "a"]])
     found = against_base(base, policy)
     assert (found["entries"], found["exits"], found["samples"], found["problems"]) == (1, 1, 8, 5) and found["p"] == 1.0
-    assert found["slope_ks"] == [1, 4] and found["shrinkage_slope"]["difference"] < 0
+    assert found["slope_ks"] == [1, 4] and found["shrinkage_slope"]["difference"] > 0
     # Problem 1, which the base never solved, has one rare answer of 8; in problem 0 "b" is rare, 2 of 8; problem 2 has
     # none; in problem 3 the base's first half has both ways; in problem 4 only its second half has "b", 1 of 4.
     assert found["rare@1"]["policy"] == pytest.approx((2 / 8 + 1 / 8) / 5)
