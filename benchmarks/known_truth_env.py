@@ -164,6 +164,15 @@ class World:
         return chosen
 
     @cached_property
+    def answer_numbers(self) -> Tensor:
+        """(P, S) long: equal numbers for equal answers of a problem, 0 for none."""
+        rows = []
+        for answers in self.answers:
+            places: dict[str | None, int] = {None: 0}
+            rows.append([places.setdefault(answer, len(places)) for answer in answers])
+        return torch.tensor(rows)
+
+    @cached_property
     def approaches(self) -> list[list[Tensor]]:
         """Of each problem, the places of the right texts of each normal form."""
         found = []

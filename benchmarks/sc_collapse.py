@@ -64,15 +64,9 @@ class CertaintyTrial(ArmTrial):
 
     def _answer_masses(self, probability: torch.Tensor) -> torch.Tensor:
         """(P, S): the probability of each text's answer."""
-        masses = torch.zeros_like(probability)
-        for row, answers in enumerate(self.world.answers):
-            places: dict[str, list[int]] = {}
-            for column, answer in enumerate(answers):
-                if answer is not None:
-                    places.setdefault(answer, []).append(column)
-            for columns in places.values():
-                masses[row, columns] = probability[row, columns].sum()
-        return masses
+        numbers = self.world.answer_numbers
+        masses = torch.zeros(len(numbers), int(numbers.max()) + 1, dtype=probability.dtype)
+        return masses.scatter_add(1, numbers, probability).gather(1, numbers) * (numbers > 0)
 
 
 def collapse_step(curve: Curve, reward: str) -> int | None:

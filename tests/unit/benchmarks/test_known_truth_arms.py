@@ -70,6 +70,19 @@ def test_certainties_of_all_texts_are_those_of_the_rollout(world, policy):
         torch.testing.assert_close(chosen, seen.mean(dim=1), atol=1e-5, rtol=1e-4)
 
 
+def test_a_vote_is_worth_the_probability_of_its_answer(world, policy):
+    run = trial(CertaintyTrial, world, policy, Arm("majority", "majority", {"sc_alone": True}))
+    probability = policy.distribution(2).double().exp().detach()
+    masses = run._answer_masses(probability)
+    answers = world.answers[1]
+    place = next(place for place, answer in enumerate(answers) if answer is not None)
+    same = torch.tensor([answer == answers[place] for answer in answers])
+    assert same.sum() > 1 and masses[1][same].tolist() == pytest.approx(
+        [probability[1][same].sum().item()] * same.sum()
+    )
+    assert (masses[1][torch.tensor([answer is None for answer in answers])] == 0).all()
+
+
 def test_agreement_is_the_chance_that_a_right_text_is_paid_more():
     values, mass = torch.tensor([[3.0, 1.0, 3.0, 2.0]]).double(), torch.tensor([[0.1, 0.3, 0.2, 0.4]]).double()
     right = torch.tensor([[True, True, False, False]])
