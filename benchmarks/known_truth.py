@@ -219,12 +219,14 @@ class Trial:
     @torch.no_grad()
     def measure(self, step: int) -> dict[str, float]:
         """Exact figures of the policy, and what has been sampled so far; means over problems."""
+        return {"step": step} | self.figures(self.policy.distribution(self.options.problems).double().exp())
+
+    def figures(self, probability: Tensor) -> dict[str, float]:
+        """What `measure` tells of a policy that writes each text with ``probability`` (P, S)."""
         world = self.world
-        probability = self.policy.distribution(self.options.problems).double().exp()
         right, rare = ((probability * chosen).sum(dim=1) for chosen in (world.right, world.rare))
         once = world.numbers_once.expand_as(self.seen)
         return {
-            "step": step,
             "pass@1": right.mean().item(),
             "pass@8": (1 - (1 - right) ** 8).mean().item(),
             "pass@64": (1 - (1 - right) ** 64).mean().item(),

@@ -53,11 +53,9 @@ class ArmTrial(Trial):
 
     coverage = (8, 64)
 
-    @torch.no_grad()
-    def measure(self, step: int) -> dict[str, float]:
-        """`Trial.measure`, the mass of the "common" and the "rare" strategy, and "coverage@N", the expected number of
+    def figures(self, probability: Tensor) -> dict[str, float]:
+        """`Trial.figures`, the mass of the "common" and the "rare" strategy, and "coverage@N", the expected number of
         different right approaches in N samples, sum over approaches of 1 - (1 - p)^N; means over problems."""
-        probability = self.policy.distribution(self.options.problems).double().exp()
         masses = {name: getattr(self.world, name) for name in ("common", "rare")}
         found = {name: (probability * chosen).sum(dim=1).mean().item() for name, chosen in masses.items()}
         for n in self.coverage:
@@ -66,7 +64,7 @@ class ArmTrial(Trial):
                 for row, ways in zip(probability, self.world.approaches, strict=True)
             ]
             found[f"coverage@{n}"] = torch.stack(counts).mean().item()
-        return super().measure(step) | found
+        return super().figures(probability) | found
 
 
 def text_certainties(policy: Policy, problems: int) -> dict[str, Tensor]:

@@ -64,12 +64,12 @@ class PartitionTrial(ArmTrial):
                 self.factors.append(pairs[inside])
         return found
 
-    def measure(self, step: int) -> dict[str, float]:
+    def figures(self, probability: Tensor) -> dict[str, float]:
         found = {name: float(np.mean(values)) for name, values in self.logged.items() if values}
         pairs = torch.cat(self.factors).double().numpy() if self.factors else np.zeros((0, 2))
         if len(pairs) > 1 and (np.ptp(pairs, axis=0) > 0).all():
             found["correlation"] = float(np.corrcoef(pairs.T)[0, 1])
-        return super().measure(step) | found
+        return super().figures(probability) | found
 
 
 def left_out(curves: Curves) -> list[int]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 from scipy import stats
+from torch import Tensor
 
 from analysis.statistics import holm, mean_t_interval, paired_t
 from analysis.style import NOTE, SERIES, STYLE
@@ -52,17 +53,15 @@ class CertaintyTrial(ArmTrial):
 
     every = 2
 
-    @torch.no_grad()
-    def measure(self, step: int) -> dict[str, float]:
-        problems, found = self.options.problems, {}
-        probability = self.policy.distribution(problems).double().exp()
-        values = text_certainties(self.policy, problems) | {"majority": self._answer_masses(probability)}
+    def figures(self, probability: Tensor) -> dict[str, float]:
+        found, values = {}, text_certainties(self.policy, self.options.problems)
+        values |= {"majority": self._answer_masses(probability)}
         for name, value in values.items():
             found[f"paid/{name}"] = (probability * value).sum(dim=1).mean().item()
             found[f"agreement/{name}"] = right_above_wrong(value, probability, self.world.right)
-        return super().measure(step) | found
+        return super().figures(probability) | found
 
-    def _answer_masses(self, probability: torch.Tensor) -> torch.Tensor:
+    def _answer_masses(self, probability: Tensor) -> Tensor:
         """(P, S): the probability of each text's answer."""
         numbers = self.world.answer_numbers
         masses = torch.zeros(len(numbers), int(numbers.max()) + 1, dtype=probability.dtype)
