@@ -75,7 +75,7 @@ def test_a_vote_is_worth_the_probability_of_its_answer(world, policy):
     probability = policy.distribution(2).double().exp().detach()
     masses = run._answer_masses(probability)
     answers = world.answers[1]
-    place = next(place for place, answer in enumerate(answers) if answer is not None)
+    place = int(world.decoy[1].nonzero()[0])
     same = torch.tensor([answer == answers[place] for answer in answers])
     assert same.sum() > 1
     torch.testing.assert_close(masses[1][same], probability[1][same].sum().expand(int(same.sum())))
