@@ -43,9 +43,16 @@ class ArmOptions:
     records: str = field(default="", metadata={"help": "Folder of the records, one per arm and seed. Unset: outputs/."})
     output: str = field(default="", metadata={"help": "Report of all records: files without .md, .png. Unset: there."})
 
+    report_only: bool = field(default=False, metadata={"help": "Run nothing; report the records that are there."})
+
     def __post_init__(self):
         if self.seeds < 2:
             raise UserError(f"--seeds={self.seeds} must be at least 2.")
+
+    @property
+    def to_run(self) -> range:
+        """The seeds whose missing trials are run."""
+        return range(0 if self.report_only else self.seeds)
 
 
 class ArmTrial(Trial):

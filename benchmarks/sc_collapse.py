@@ -188,7 +188,7 @@ def plot(curves: Curves, path: Path) -> None:
 
 def main() -> None:
     options = parse_one(ArmOptions)
-    records = run_arms(ARMS, range(options.seeds), options.records or FOLDER, CertaintyTrial)
+    records = run_arms(ARMS, options.to_run, options.records or FOLDER, CertaintyTrial)
     curves, commits = read_arms(records)
     output = options.output or f"{FOLDER}/report"
     Path(output).parent.mkdir(parents=True, exist_ok=True)
