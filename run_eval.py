@@ -15,9 +15,10 @@ answer_help(EvalOptions)  # before anything large is imported
 from pathlib import Path
 
 from common.errors import run_cli
+from evaluation.against_base import against_base, base_lines
 from evaluation.compare import compare, compare_table, read_report, regrade
 from evaluation.evaluate import save_report
-from evaluation.table import format_metric, interval_note
+from evaluation.table import format_metric, interval_note, sample_note
 from evaluation.tasks import checked_task, load_rows
 from policy.load import resolve
 from policy.setup_line import unseen_gpu
@@ -31,6 +32,8 @@ def print_report(report: dict, path: Path, tier: str) -> None:
     for name, value in metrics.items():
         if name not in ("accuracy", "pass@1"):
             print(f"{name:20}{format_metric(name, value)}")
+    if note := sample_note(report):
+        print(note)
     print(f"{interval_note(None, metrics)}; task {report['task']}; records: {path}")
 
 
@@ -41,7 +44,7 @@ def main() -> None:
     # ---- finished evaluations
     if options.compare:
         first, second = (read_report(path, needed=TIERS) for path in options.compare)
-        print(compare_table(compare(first, second)))
+        print("\n".join([compare_table(compare(first, second)), *base_lines(against_base(first, second))]))
         return
     if options.regrade:
         report, changed = regrade(read_report(options.regrade))

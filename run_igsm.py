@@ -16,11 +16,10 @@ from cli.dry_run import dry_run
 from cli.parse import parse_options
 from common.errors import run_cli
 from policy.load import load_tokenizer
-from rewards.graders import GRADERS
 from rewards.igsm import igsm_rewards
 from tasks.igsm.dataset import worked_example
 from tasks.igsm.options import IGSMOptions, load_problems
-from tasks.igsm.solution import approach
+from tasks.igsm.solution import approach, grade_solution
 from training.own_rewards import with_own_rewards
 from training.problems import check_batch, fitting_rows
 from training.run import Run
@@ -56,7 +55,7 @@ def main() -> None:
     trainer = run.build_trainer(train_rows, scores.columns, scores.weights, tokenizer)
 
     # ---- evaluate, train, evaluate, save
-    run.train(trainer, run.held_out(validation_rows, GRADERS["igsm"]), write_report)
+    run.train(trainer, run.held_out(validation_rows, grade_solution), write_report)
 
 
 if __name__ == "__main__":

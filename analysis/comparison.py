@@ -8,7 +8,8 @@ from common.errors import UserError
 
 FEW_SEEDS = 5  # below it a spread over seeds is itself hardly known
 HEADER = ("arm", "seeds", "mean", "IQM", "difference", "95 % interval", "p", "Holm p", "detectable")
-UNITS = {"length": ("tokens", 1.0)}  # outcome -> unit and scale; all others are shares
+# Outcome, up to an @ -> unit and scale; all others are shares.
+UNITS = {"length": ("tokens", 1.0), "coverage": ("approaches", 1.0)}
 DASH = "-"
 
 
@@ -100,7 +101,7 @@ def comparison_table(result: dict) -> str:
     """The result of `compare_arms` as Markdown that reads as plain text too: one table per outcome, then the notes."""
     blocks = []
     for outcome, rows in result["outcomes"].items():
-        unit, scale = UNITS.get(outcome, ("per cent", 100.0))
+        unit, scale = UNITS.get(outcome.partition("@")[0], ("per cent", 100.0))
         lines = [HEADER, *(_cells(label, row, scale) for label, row in rows.items())]
         widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
         lines.insert(1, tuple("-" * width for width in widths))

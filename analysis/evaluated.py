@@ -9,7 +9,8 @@ import numpy as np
 from analysis.outcomes import Outcomes
 from common.errors import UserError
 from common.files import read_json
-from evaluation.compare import first_pass, read_report
+from evaluation.against_base import first_pass
+from evaluation.compare import read_report
 
 RECORD_VERSION = 1
 RECORD_FIX = "restore it with git, or leave it out"

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.approaches import approach_counts, coverage_at_n
 from evaluation.compare import IDENTITY
-from evaluation.evaluate import KS
-from evaluation.metrics import pass_at_k
+from evaluation.metrics import KS, pass_at_k
 from rewards.grade import is_false_claim
 
 FLAGS = ("right", "false_claims", "truncated")  # one bit per sample
@@ -31,6 +31,7 @@ class Outcomes:
         problems: id -> hash of what the problem is.
         right, false_claims, truncated: of each problem, whether each sample is.
         length: tokens of each sample.
+        approaches: of each problem, how many right samples took each different approach, the most frequent first.
     """
 
     problems: dict[Any, str]
@@ -38,6 +39,7 @@ class Outcomes:
     false_claims: list[list[bool]]
     truncated: list[list[bool]]
     length: list[list[int]]
+    approaches: list[list[int]]
 
     @classmethod
     def of_records(cls, records: Sequence[dict]) -> "Outcomes":
@@ -52,10 +54,14 @@ class Outcomes:
             [[is_false_claim(record["verdict"]) for record in group] for group in groups.values()],
             [[bool(record["truncated"]) for record in group] for group in groups.values()],
             [[int(record["length"]) for record in group] for group in groups.values()],
+            [_approaches(group) for group in groups.values()],
         )
 
     def scores(self) -> dict[str, np.ndarray]:
-        """outcome -> (P,) mean over the samples of each problem; pass@k for every k up to their number."""
+        """outcome -> (P,) mean over the samples of each problem; pass@k for every k up to their number.
+
+        And Coverage@k, where any record tells an approach and all problems have as many samples.
+        """
         named = {"accuracy": self.right, "false_claims": self.false_claims, "length": self.length}
         named["truncated"] = self.truncated
         scores = {name: np.array([np.mean(values) for values in column]) for name, column in named.items()}
@@ -64,6 +70,9 @@ class Outcomes:
         for k in KS:
             if 1 < k <= samples.min():
                 scores[f"pass@{k}"] = pass_at_k(samples, right, k)
+                if any(self.approaches) and samples.min() == samples.max():
+                    counts = [dict(enumerate(found)) for found in self.approaches]
+                    scores[f"coverage@{k}"] = coverage_at_n(int(samples[0]), counts, k)
         return scores
 
     def packed(self) -> dict[str, Any]:
@@ -75,6 +84,7 @@ class Outcomes:
             "ids": len(ids) if sorted(ids, key=str) == sorted(range(len(ids)), key=str) else ids,
             "problems": _text(bytes.fromhex("".join(self.problems.values()))),
             "samples": counts[0] if len(set(counts)) == 1 else counts,
+            "approaches": _text(zlib.compress(json.dumps(self.approaches).encode(), 9)),
             "length": _text(zlib.compress(lengths.tobytes(), 9)),
             **{name: _text(np.packbits([bit for row in getattr(self, name) for bit in row])) for name in FLAGS},
         }
@@ -91,8 +101,9 @@ class Outcomes:
         total, ends = sum(counts), np.cumsum(counts)[:-1]
         try:
             lengths = np.frombuffer(zlib.decompress(b64decode(packed["length"], validate=True)), "<u2")
+            approaches = json.loads(zlib.decompress(b64decode(packed["approaches"], validate=True)))
         except zlib.error as error:
-            raise ValueError(f"lengths: {error}") from error
+            raise ValueError(f"lengths or approaches: {error}") from error
         if len(lengths) != total:
             raise ValueError(f"{total} samples, but {len(lengths)} lengths")
         columns = []
@@ -103,7 +114,14 @@ class Outcomes:
             columns.append([part.astype(bool).tolist() for part in np.split(bits[:total], ends)])
         texts = [digests[at : at + _DIGEST_BYTES].hex() for at in range(0, len(digests), _DIGEST_BYTES)]
         length = [part.tolist() for part in np.split(lengths, ends)]
-        return cls(dict(zip(ids, texts, strict=True)), *columns, length)
+        if len(approaches) != len(ids):
+            raise ValueError(f"{len(ids)} problems, but approaches of {len(approaches)}")
+        return cls(dict(zip(ids, texts, strict=True)), *columns, length, approaches)
+
+
+def _approaches(group: Sequence[dict]) -> list[int]:
+    counts = approach_counts([record.get("approach") for record in group], [record["medium"] for record in group])
+    return sorted(counts.values(), reverse=True)
 
 
 def _digest(record: dict) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ from intrinsic.base import LEVELS
 from intrinsic.match_mass import match_mass, plain_advantages, trained_tokens
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import build_encoder
-from intrinsic.pipeline import BonusPipeline, reward_advantages
+from intrinsic.pipeline import BonusPipeline, ScoredBonus, reward_advantages
 from intrinsic.rollout import Rollout
 from policy.features import mean_state
 
@@ -81,6 +82,14 @@ class Options:
         return shared | flags
 
 
+class Step(NamedTuple):
+    """What one update was made of: the batch, what each bonus paid for it, and the scalars that they would log."""
+
+    rollout: Rollout
+    scored: list[ScoredBonus]
+    learnt: dict[str, float]
+
+
 class CachedEncoder:
     """The text encoder of the memories; each text once in all runs."""
 
@@ -98,14 +107,17 @@ class CachedEncoder:
 
 
 class Trial:
-    """One policy trained with one choice of bonuses.
+    """One policy trained with one choice of bonuses; measured every `every` steps.
 
     Args:
         policy: where it starts; not changed.
         bonuses: pipeline with fresh bonuses.
         seed: of the sampling.
         match_mass: as --match_mass.
+        sc_alone: as --sc_alone.
     """
+
+    every = EVERY
 
     def __init__(
         self,
@@ -116,9 +128,10 @@ class Trial:
         seed: int,
         encode: Callable,
         match_mass: bool = False,
+        sc_alone: bool = False,
     ):
         self.world, self.options, self.bonuses, self.encode = world, options, bonuses, encode
-        self.matches_mass = match_mass
+        self.matches_mass, self.verdict_weight = match_mass, 0.0 if sc_alone else 1.0
         self.frozen, self.policy = policy, copy.deepcopy(policy)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=options.learning_rate)
         self.generator = torch.Generator().manual_seed(seed)
@@ -128,33 +141,35 @@ class Trial:
             bonus.check(options.num_generations, LENGTH)
 
     def run(self) -> list[dict[str, float]]:
-        """Measurements before training and after every `EVERY` steps."""
+        """Measurements before training and after every `every` steps."""
         curve = [self.measure(0)]
         for step in range(self.options.steps):
             self.train_step(step)
-            if (step + 1) % EVERY == 0 or step + 1 == self.options.steps:
+            if (step + 1) % self.every == 0 or step + 1 == self.options.steps:
                 curve.append(self.measure(step + 1))
         return curve
 
-    def train_step(self, step: int) -> None:
+    def train_step(self, step: int) -> Step:
         """Sample, score, let the bonuses learn, and one GRPO update on the batch."""
         sequences = self.policy.sample(self.problems, self.generator)
         rollout = self._rollout(sequences, step)
         scored = self.bonuses.score(rollout)
         columns = [rollout.rewards, *self.bonuses.reward_values(scored, self.options.num_generations)]
         rewards = torch.stack(columns, dim=1)
-        settings = (torch.ones(len(columns)), self.options.num_generations, "group")
+        weights = torch.tensor([self.verdict_weight] + [1.0] * (len(columns) - 1))
+        settings = (weights, self.options.num_generations, "group")
         before = reward_advantages(rewards, *settings)
         advantages = self.bonuses.join(before, scored, rollout)
         if self.matches_mass:
             plain = plain_advantages(rewards, 1, scored, settings)
             advantages, _ = match_mass(advantages, before if plain is None else plain, trained_tokens(rollout, False))
-        self.bonuses.update(rollout)
+        learnt = self.bonuses.update(rollout)
         logps = self._logps(self.policy, sequences)[1]
         weights = advantages if advantages.dim() == 2 else advantages[:, None]
         self.optimizer.zero_grad()
         (-(weights * logps).mean()).backward()
         self.optimizer.step()
+        return Step(rollout, scored, learnt)
 
     def _logps(self, policy: Policy, sequences: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         hidden, distribution = policy(self.problems, sequences)
@@ -204,12 +219,14 @@ class Trial:
     @torch.no_grad()
     def measure(self, step: int) -> dict[str, float]:
         """Exact figures of the policy, and what has been sampled so far; means over problems."""
+        return {"step": step} | self.figures(self.policy.distribution(self.options.problems).double().exp())
+
+    def figures(self, probability: Tensor) -> dict[str, float]:
+        """What `measure` tells of a policy that writes each text with ``probability`` (P, S)."""
         world = self.world
-        probability = self.policy.distribution(self.options.problems).double().exp()
         right, rare = ((probability * chosen).sum(dim=1) for chosen in (world.right, world.rare))
         once = world.numbers_once.expand_as(self.seen)
         return {
-            "step": step,
             "pass@1": right.mean().item(),
             "pass@8": (1 - (1 - right) ** 8).mean().item(),
             "pass@64": (1 - (1 - right) ** 64).mean().item(),
@@ -223,7 +240,11 @@ class Trial:
 
 def pipeline_of(row: Row, intrinsic: IntrinsicOptions) -> BonusPipeline:
     """Fresh bonuses for one trial, as the row and the flags say."""
-    options = replace(intrinsic, use_ir=row.bonus, ir_level=row.level)
+    return fresh_pipeline(replace(intrinsic, use_ir=row.bonus, ir_level=row.level))
+
+
+def fresh_pipeline(options: IntrinsicOptions) -> BonusPipeline:
+    """The bonuses of ``options``, as a run begins with them."""
     return BonusPipeline(build_bonuses(options), options.schedules(), options.ir_clip, options.ir_min_std)
 
 

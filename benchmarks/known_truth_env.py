@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rewards.countdown import Verdict, grade_countdown
-from rewards.expression import ZeroDivisorError, evaluate_expression
+from rewards.expression import ZeroDivisorError, evaluate_expression, normal_form
 
 OPERATIONS = "+-*/"
 TOKENS = ("first", "second", "third", *OPERATIONS)
@@ -78,8 +78,11 @@ def strategies(numbers: tuple[int, int, int]) -> dict[int, set[str]]:
     return found
 
 
-def find_problems(count: int) -> list[Problem]:
-    """``count`` problems with two strategies, spread evenly over all with numbers 2 to 9 and targets 10 to 99."""
+def find_problems(count: int, two_forms: bool = False) -> list[Problem]:
+    """``count`` problems with two strategies, spread evenly over all with numbers 2 to 9 and targets 10 to 99.
+
+    ``two_forms``: only those whose strategies are two expressions by `rewards.expression.normal_form` too.
+    """
     found = []
     for numbers in combinations(range(2, 10), 3):
         reached = strategies(numbers)
@@ -87,20 +90,45 @@ def find_problems(count: int) -> list[Problem]:
             if len(reached[target]) == 2:
                 pairs = sorted(reached[target], key=lambda pair: [OPERATIONS.index(op) for op in pair])
                 found.append(Problem(numbers, target, *pairs))
+    if two_forms:
+        found = [problem for problem in found if len(right_forms(problem)) == 2]
     return found[:: len(found) // count][:count]
+
+
+def right_forms(problem: Problem) -> set[str]:
+    """The normal forms of the texts that solve ``problem``."""
+    forms = set()
+    for order, pair in product(permutations(problem.numbers), (problem.common, problem.rare)):
+        text = f"({order[0]}{pair[0]}{order[1]}){pair[1]}{order[2]}"
+        try:
+            value, _ = evaluate_expression(text)
+        except ZeroDivisorError:
+            continue
+        if value == problem.target:
+            forms.add(normal_form(text))
+    return forms
 
 
 class World:
     """All texts of a few problems.
 
+    Args:
+        count: number of problems.
+        two_forms: as in `find_problems`.
+        rare: mass of the rare strategy in `prior`.
+        decoy: mass of one wrong answer in `prior`.
+
     Attributes:
         sequences: (S, 5) places in `TOKENS` of every text a policy can write.
         right: (P, S) bool; common, rare: (P, S) bool, the right texts of each strategy.
+        decoy: (P, S) bool, the texts of the wrong answer, with each number once, that has most nearly as many texts as
+            the common strategy; the first such by its spelling.
         texts, answers, verdicts: of each problem, S texts, their canonical answers or None, and the grader's verdicts.
     """
 
-    def __init__(self, count: int):
-        self.problems = find_problems(count)
+    def __init__(self, count: int, two_forms: bool = False, rare: float = PRIOR_RARE, decoy: float = 0.0):
+        self.problems = find_problems(count, two_forms)
+        self.rare_mass, self.decoy_mass = rare, decoy
         self.all = list(product(range(len(TOKENS)), repeat=LENGTH))
         self.sequences = torch.tensor(self.all)
         self.texts, self.answers, self.verdicts = [], [], []
@@ -123,14 +151,50 @@ class World:
         self.rare[row, column] = grade.medium and pair == problem.rare
 
     @cached_property
+    def decoy(self) -> Tensor:
+        chosen = torch.zeros_like(self.right)
+        for row, answers in enumerate(self.answers):
+            places = defaultdict(list)
+            for column in (self.numbers_once & ~self.right[row]).nonzero().flatten().tolist():
+                if answers[column] is not None:
+                    places[answers[column]].append(column)
+            wanted = int(self.common[row].sum())
+            best = min(places, key=lambda answer: (abs(len(places[answer]) - wanted), answer))
+            chosen[row, places[best]] = True
+        return chosen
+
+    @cached_property
+    def answer_numbers(self) -> Tensor:
+        """(P, S) long: equal numbers for equal answers of a problem, 0 for none."""
+        rows = []
+        for answers in self.answers:
+            places: dict[str | None, int] = {None: 0}
+            rows.append([places.setdefault(answer, len(places)) for answer in answers])
+        return torch.tensor(rows)
+
+    @cached_property
+    def approaches(self) -> list[list[Tensor]]:
+        """Of each problem, the places of the right texts of each normal form."""
+        found = []
+        for row, answers in enumerate(self.answers):
+            places = defaultdict(list)
+            for column in self.right[row].nonzero().flatten().tolist():
+                places[answers[column]].append(column)
+            found.append([torch.tensor(columns) for columns in places.values()])
+        return found
+
+    @cached_property
     def prior(self) -> Tensor:
         """(P, S) probabilities that policies start from."""
         wrong = ~self.right
         shapes = (wrong & self.numbers_once).float()
         mass = PRIOR_SHAPE * shapes / shapes.sum(1, keepdim=True)
         mass = mass + (1.0 - PRIOR_SHAPE) * wrong / wrong.sum(1, keepdim=True)
-        prior = (1.0 - PRIOR_COMMON - PRIOR_RARE) * mass
-        for share, chosen in ((PRIOR_COMMON, self.common), (PRIOR_RARE, self.rare)):
+        shares = [(PRIOR_COMMON, self.common), (self.rare_mass, self.rare)]
+        if self.decoy_mass:
+            shares.append((self.decoy_mass, self.decoy))
+        prior = (1.0 - PRIOR_COMMON - self.rare_mass - self.decoy_mass) * mass
+        for share, chosen in shares:
             prior = prior + share * chosen / chosen.sum(1, keepdim=True)
         return prior
 

@@ -24,9 +24,9 @@ def final(curves: dict[int, Curve], column: str, seeds: Sequence[int]) -> np.nda
     return np.array([curves[seed][-1][column] for seed in seeds])
 
 
-def paired_seeds(curves: Curves, label: str) -> list[int]:
-    """Seeds of a row that plain GRPO has too."""
-    return sorted(curves[label].keys() & curves.get(NO_BONUS, {}).keys())
+def paired_seeds(curves: Curves, label: str, baseline: str = NO_BONUS) -> list[int]:
+    """Seeds of a row that ``baseline`` has too."""
+    return sorted(curves[label].keys() & curves.get(baseline, {}).keys())
 
 
 def complete(curves: Curves) -> Curves:
@@ -34,8 +34,8 @@ def complete(curves: Curves) -> Curves:
     return {label: runs for label, runs in curves.items() if len(paired_seeds(curves, label)) > 1}
 
 
-def comparisons(curves: Curves, column: str) -> dict[str, dict]:
-    """The differences of every row to plain GRPO with the same seeds, as one family.
+def comparisons(curves: Curves, column: str, baseline: str = NO_BONUS) -> dict[str, dict]:
+    """The differences of every row to ``baseline`` with the same seeds, as one family.
 
     Returns:
         label -> {"difference", "half" (of its 95 % t interval over seeds), "p" (paired t test), "p_holm" (adjusted for
@@ -43,9 +43,9 @@ def comparisons(curves: Curves, column: str) -> dict[str, dict]:
     """
     found = {}
     for label, runs in curves.items():
-        if label != NO_BONUS:
-            seeds = paired_seeds(curves, label)
-            differences = final(runs, column, seeds) - final(curves[NO_BONUS], column, seeds)
+        if label != baseline:
+            seeds = paired_seeds(curves, label, baseline)
+            differences = final(runs, column, seeds) - final(curves[baseline], column, seeds)
             mean, half = mean_t_interval(differences)
             found[label] = {"difference": mean, "half": half, "p": paired_t(differences)}
     for row, p in zip(found.values(), holm([row["p"] for row in found.values()]), strict=True):

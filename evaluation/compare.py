@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from common.errors import UserError
 from common.files import read_json
+from evaluation.against_base import first_pass
 from evaluation.evaluate import record_summary, summarize_records
-from evaluation.metrics import CONFIDENCE, NUM_RESAMPLES, SEED
+from evaluation.metrics import paired_difference
 from evaluation.tasks import eval_task
 from rewards.grade import TIERS
 
@@ -45,12 +45,6 @@ def read_report(path: str | Path, needed: Sequence[str] = COMPLETION) -> dict:
     return report
 
 
-def first_pass(report: dict) -> list[dict]:
-    """The records of the report's first pass."""
-    name = report["records"][0].get("pass")
-    return [record for record in report["records"] if record.get("pass") == name]
-
-
 def _by_problem(records: Sequence[dict], tier: str) -> dict[str, list[bool]]:
     """Problem -> whether each of its samples is right."""
     right: dict[str, list[bool]] = {}
@@ -63,33 +57,6 @@ def _by_problem(records: Sequence[dict], tier: str) -> dict[str, list[bool]]:
 def sign_test_name(samples: int) -> str:
     """What the exact binomial test on the problems that only one of two did better on is called."""
     return "McNemar's exact test" if samples == 1 else "exact sign test on the share of right samples of each problem"
-
-
-def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
-    """Mean of second - first over the same problems, with a 95 % interval (BCa bootstrap over the problems).
-
-    Also how many problems only one of them did better on, and the exact p-value of these counts (two-sided binomial,
-    one half): the sign test, which is McNemar's where every score is 0 or 1. Where all differences agree there is
-    nothing to resample and the interval is NaN.
-    """
-    differences = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
-    low = high = float("nan")
-    if np.ptp(differences) > 0:
-        interval = stats.bootstrap(
-            (differences,), np.mean, n_resamples=NUM_RESAMPLES, batch=1000, confidence_level=CONFIDENCE, rng=SEED
-        ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
-    worse, better = int((differences < 0).sum()), int((differences > 0).sum())
-    p_value = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
-    return {
-        "difference": float(differences.mean()),
-        "low": low,
-        "high": high,
-        "only_first": worse,
-        "only_second": better,
-        "p": float(p_value),
-        "n": len(differences),
-    }
 
 
 def compare(first: dict, second: dict) -> dict[str, dict[str, float | str]]:

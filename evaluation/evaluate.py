@@ -15,18 +15,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from common.files import read_json
 from common.sharding import whole_weights
+from evaluation.against_base import against_base
+from evaluation.approaches import approach_metrics, cover_metrics
 from evaluation.choice import choice_metrics
 from evaluation.generate import Decoding, Sample, sample_completions
-from evaluation.metrics import mean_interval, summarize
+from evaluation.metrics import KS, mean_interval, summarize
 from evaluation.sql import sql_metrics
 from policy.chat import message_text
 from rewards.answer import Verdict
 from rewards.grade import TIERS, Grade, is_false_claim
 from rewards.sql.grader import SqlVerdict
 
-KS = (1, 4, 8, 16, 32, 64)  # of pass@k and maj@k, beside the number of samples itself
 # Columns of a row that its question finds again: the tests of code, the databases of SQL and the ties on them.
 UNRECORDED = ("test", "io", "helpers", "databases", "tie_groups")
+BASE = "before"  # name of the evaluation that later ones of a run are held against
 SEEDS_PER_PROCESS = 1_000_000  # more than a process ever has batches
 
 
@@ -74,6 +76,7 @@ class HeldOut:
     ) -> dict:
         """Sample, grade, summarise and save ``<name>.json``; every process returns the report.
 
+        Where ``before.json`` is there, the report holds `against_base` too, that of the main process.
         With an ``accelerator`` the policy runs under its autocast, as in training. On several processes each takes
         every n-th problem, and the main one saves.
         """
@@ -95,6 +98,9 @@ class HeldOut:
             "records": records,
         }
         if accelerator is None or accelerator.is_main_process:
+            base = self.load(BASE) if name != BASE else None
+            if base is not None:
+                report["against_base"] = against_base(base, report)
             save_report(report, self.folder / f"{name}.json")
         return report
 
@@ -145,6 +151,7 @@ def summarize_records(records: Sequence[dict]) -> dict:
     """Metrics of one pass from its records: accuracy (medium), tiers, pass@k, maj@k, false claims, length and shape.
 
     ``false_claims`` is the share of completions that give a wrong answer (`is_false_claim`), of all completions.
+    Cover@tau where there are several samples; `approach_metrics` where any record tells an approach.
     Where records have a "part", such as a range of difficulty, also the accuracy of each as ``accuracy/<part>``; where
     they have "choices", also `choice_metrics`; where they have "same_set", `sql_metrics`.
     """
@@ -161,6 +168,9 @@ def summarize_records(records: Sequence[dict]) -> dict:
     metrics = summarize(medium, ks)
     votes = summarize(np.array(by_problem(_votes_right)), ks, answers=by_problem(itemgetter("answer")))
     metrics |= {name: value for name, value in votes.items() if name.startswith("maj@")}
+    metrics |= cover_metrics(medium)
+    if any(record.get("approach") is not None for record in records):
+        metrics |= approach_metrics(medium, by_problem(itemgetter("approach")), ks)
     metrics |= {tier: mean_interval(np.array(by_problem(itemgetter(tier)), dtype=float)) for tier in TIERS}
     claims = [[is_false_claim(verdict) for verdict in verdicts] for verdicts in by_problem(itemgetter("verdict"))]
     metrics["false_claims"] = mean_interval(np.array(claims, dtype=float))

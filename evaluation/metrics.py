@@ -7,10 +7,12 @@ import numpy as np
 from scipy import stats
 
 from common.errors import UserError
+from evaluation.options import LARGEST_K
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9999
 SEED = 0
+KS = (1, 4, 8, 16, 32, LARGEST_K)  # of pass@k, maj@k and Coverage@N, beside the number of samples itself
 
 
 def pass_at_k(num_samples, num_correct, k: int) -> np.ndarray:
@@ -120,6 +122,33 @@ def _vote(answers: Sequence[Hashable | None], correct: np.ndarray) -> float:
     right = Counter(answer for answer, is_right in zip(answers, correct, strict=True) if is_right)
     most = max(votes.values())
     return float(np.mean([right[answer] / count for answer, count in votes.items() if count == most]))
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
+    """Mean of second - first over the same problems, with a 95 % interval (BCa bootstrap over the problems).
+
+    Also how many problems only one of them did better on, and the exact p-value of these counts (two-sided binomial,
+    one half): the sign test, which is McNemar's where every score is 0 or 1. Where all differences agree there is
+    nothing to resample and the interval is NaN.
+    """
+    differences = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
+    low = high = float("nan")
+    if np.ptp(differences) > 0:
+        interval = stats.bootstrap(
+            (differences,), np.mean, n_resamples=NUM_RESAMPLES, batch=1000, confidence_level=CONFIDENCE, rng=SEED
+        ).confidence_interval
+        low, high = float(interval.low), float(interval.high)
+    worse, better = int((differences < 0).sum()), int((differences > 0).sum())
+    p_value = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
+    return {
+        "difference": float(differences.mean()),
+        "low": low,
+        "high": high,
+        "only_first": worse,
+        "only_second": better,
+        "p": float(p_value),
+        "n": len(differences),
+    }
 
 
 def summarize(correct, ks: Sequence[int] = (1, 4, 8), answers=None) -> dict[str, dict[str, float]]:

@@ -9,6 +9,7 @@ from common.flags import flag
 from rewards.sandbox.pool import MODES
 
 HIDDEN_DATABASES = 8
+LARGEST_K = 64  # of pass@k, of which an unbiased estimate wants twice as many samples
 SETTINGS = ("data", "split", "limit", "num_shots", "prompt_type", "circular")  # that make a task's rows and prompts
 
 
@@ -72,7 +73,10 @@ class EvalOptions:
         False,
         "SQL: leave questions out whose gold query fails, exceeds a limit or reads the clock; else they are errors.",
     )
-    n: int = flag(1, "Samples per problem; pass@k and maj@k need several and a temperature above 0.")
+    n: int = flag(
+        0,
+        f"Samples per problem; pass@k needs several. 0: 1 where greedy, else {2 * LARGEST_K}, for k up to {LARGEST_K}.",
+    )
     temperature: float = flag(0.0, "Sampling temperature; 0 is greedy.")
     top_p: float = flag(1.0, "Nucleus sampling: share of probability to sample from, in (0, 1].")
     max_new_tokens: int = flag(0, "Most tokens of a completion; 0 takes the task's own.")
@@ -109,7 +113,7 @@ class EvalOptions:
                 )
         check_dtype(self.dtype, trained=False)
         for name, least in (
-            ("n", 1),
+            ("n", 0),
             ("batch_size", 1),
             ("limit", 0),
             ("max_new_tokens", 0),
@@ -119,6 +123,7 @@ class EvalOptions:
         ):
             if getattr(self, name) < least:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
+        self.n = self.n or (2 * LARGEST_K if self.temperature else 1)
         if self.n > 1 and not self.temperature:
             raise UserError(f"--n={self.n} greedy completions would all be the same; add --temperature=1.0.")
         if not 0 < self.top_p <= 1:

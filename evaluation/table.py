@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
+from evaluation.against_base import base_lines
+from evaluation.options import LARGEST_K
+
 HEADER = ("metric", "before", "after", "factor")
 MISSING = "-"
+COUNTS = ("right_approaches", "coverage@")  # whatever their size
 SHARES = ("truncated", "clipped", "well_formed", "multiple_answers", "pass@", "maj@")
 
 
@@ -31,8 +35,9 @@ def closing_table(before: Mapping[str, Any] | None, after: Mapping[str, Any] | N
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    note = interval_note(before, after)
-    return "\n".join([*lines, note] if note else lines)
+    last = after or before or {}
+    notes = [interval_note(before, after), sample_note(last), *base_lines(last.get("against_base"))]
+    return "\n".join([*lines, *filter(None, notes)])
 
 
 def interval_note(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
@@ -45,6 +50,17 @@ def interval_note(before: Mapping[str, Any] | None, after: Mapping[str, Any] | N
     if not counts:
         return ""
     return f"[low, high]: 95 % interval over {' and '.join(str(count) for count in sorted(counts))} problems"
+
+
+def sample_note(evaluation: Mapping[str, Any]) -> str:
+    """One line on which pass@k rest on fewer than 2 k samples, and how to get more; "" where none does."""
+    decoding = evaluation["passes"][0]["decoding"] if "passes" in evaluation else evaluation.get("decoding")
+    if decoding is None or decoding["samples"] >= 2 * LARGEST_K:
+        return ""
+    samples = decoding["samples"]
+    rests = f"pass@k rest on 2 k samples up to k = {samples // 2}" if samples > 1 else "one sample per problem"
+    more = f"run_eval.py --temperature 1, or --eval_samples {2 * LARGEST_K} in training"
+    return f"{rests}; pass@{LARGEST_K} asks for {2 * LARGEST_K}: {more}"
 
 
 def point(value: Any) -> float | None:
@@ -60,7 +76,8 @@ def format_metric(name: str, value: Any) -> str:
     if mean is None:
         return MISSING
     is_interval = isinstance(value, Mapping) and value.get("low") is not None and value.get("high") is not None
-    is_share = value["high"] <= 1 if is_interval else name.rpartition("/")[2].startswith(SHARES)
+    last = name.rpartition("/")[2]
+    is_share = (value["high"] <= 1 if is_interval else last.startswith(SHARES)) and not last.startswith(COUNTS)
     scale, form = (100, ".1f") if is_share else (1, ".4g")
     unit = " %" if is_share else ""
     text = f"{mean * scale:{form}}{unit}"

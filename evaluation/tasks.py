@@ -18,6 +18,7 @@ from tasks.code import prompts as code_prompts
 from tasks.countdown import problems as countdown
 from tasks.countdown.problems import load_countdown
 from tasks.igsm import dataset as igsm
+from tasks.igsm.solution import grade_solution
 from tasks.igsm.space import ProblemSpace
 from tasks.math import problems as math
 from tasks.math.prompts import add_prompts, check_prompt
@@ -56,8 +57,8 @@ class EvalTask:
 
     @property
     def grade(self) -> Callable[[str, dict], Grade]:
-        """(completion, row) -> `Grade`."""
-        return GRADERS[self.grader]
+        """(completion, row) -> `Grade`, with the approach where the task has a normal form of it."""
+        return grade_solution if self.grader == "igsm" else GRADERS[self.grader]
 
 
 # As in configs/countdown_tiny.yaml and configs/countdown.yaml.

@@ -85,13 +85,14 @@ def grade_countdown(completion: str, numbers: Sequence[int], target: int) -> Gra
     """`Grade` of ``completion`` (without its prompt) for the problem ``numbers`` -> ``target``.
 
     strict: `is_well_formed`, and medium. medium: `judge` calls it correct. loose: medium, or `judge_reference` calls it
-    right. The answer is `final_answer`.
+    right. The answer is `final_answer`, and so is the approach: the expression is the way to its value.
     """
     verdict = judge(completion, numbers, target)
     well_formed = is_well_formed(completion)
     medium = verdict is Verdict.CORRECT
     loose = medium or judge_reference(completion, numbers, target) == 1.0
-    return Grade(medium and well_formed, medium, loose, final_answer(completion, target), str(verdict), well_formed)
+    answer = final_answer(completion, target)
+    return Grade(medium and well_formed, medium, loose, answer, str(verdict), well_formed, approach=answer)
 
 
 def final_answer(completion: str, target: int) -> str | None:

@@ -19,6 +19,8 @@ class Grade(NamedTuple):
             tier read; None when there is none. Equal answers have equal texts, so they can be counted and voted on.
         verdict: one word on the medium tier, for example correct, wrong, no_answer, multiple_answers or unparsable.
         well_formed: the whole completion is exactly the asked shape, whatever its answer.
+        approach: normal form of the way to the answer, equal texts for equal ways; None where none can be read, or
+            where the task has no such form.
     """
 
     strict: bool
@@ -27,6 +29,7 @@ class Grade(NamedTuple):
     answer: str | None
     verdict: str
     well_formed: bool
+    approach: str | None = None
 
 
 def is_false_claim(verdict: str) -> bool:

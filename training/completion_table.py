@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from evaluation.approaches import group_columns
 from intrinsic.parts.groups import sequence_mean
 from intrinsic.pipeline import ScoredBonus
 from intrinsic.rollout import Rollout
@@ -20,6 +21,10 @@ class BonusColumn:
         return [0.0] * len(prompts)
 
 
+def _group_columns(rollout: Rollout) -> dict[str, list[float]]:
+    return group_columns(rollout.approaches, (rollout.correct > 0.5).tolist(), rollout.num_generations)
+
+
 def write_completions(folder: Path, step: int, logs: dict, rollout: Rollout, scored: list[ScoredBonus]) -> None:
     """Write the batch of ``step`` to ``folder``, which is made; ``logs`` are TRL's own of that batch."""
     columns = {
@@ -28,6 +33,7 @@ def write_completions(folder: Path, step: int, logs: dict, rollout: Rollout, sco
         "completion": rollout.completions,
         "correct": rollout.correct.bool().tolist(),
         **{name: list(values) for name, values in logs["extra"].items()},
+        **(_group_columns(rollout) if "approach" in logs["extra"] else {}),
         **{name: list(values) for name, values in logs["rewards"].items()},
         "advantage": list(logs["advantages"]),
     }

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from rewards.grade import Grade
+from rewards.graders import GRADERS
 from rewards.igsm import read_integer
 from tasks.igsm.dataset import question_of
 from tasks.igsm.reader import CATEGORIES, Key, Reading, UnreadableProblemError, read_problem
@@ -21,12 +23,27 @@ Step = tuple[Key, frozenset[Key]]
 
 
 def approach(prompt: str | list[dict], completion: str) -> str | None:
+    """`approach_to` the problem in ``prompt``."""
+    return approach_to(question_of(prompt), completion)
+
+
+def approach_to(question: str, completion: str) -> str | None:
     """The steps of ``completion`` that `accepted_steps` takes, one spelling for each set of them; None without any."""
     try:
-        steps = accepted_steps(_problem(question_of(prompt)), completion)
+        steps = accepted_steps(_problem(question), completion)
     except UnreadableProblemError:
         return None
     return "; ".join(sorted(_spelt_step(*step) for step in steps)) or None
+
+
+def grade_solution(completion: str, row: dict) -> Grade:
+    """The grade of `rewards.graders`, with the `approach` that ``completion`` takes to the problem of ``row``.
+
+    ``row`` holds gold, and the problem as question or in its prompt; the text of a prompt's last user turn will do.
+    """
+    asked = row.get("question") or row["prompt"]
+    asked = asked if isinstance(asked, str) and not question_of(asked) else question_of(asked)
+    return GRADERS["igsm"](completion, row)._replace(approach=approach_to(asked, completion))
 
 
 @lru_cache(maxsize=256)

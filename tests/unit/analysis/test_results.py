@@ -58,6 +58,7 @@ def test_packing_keeps_ids_that_are_texts_and_problems_with_fewer_samples():
         {"b": "00000001", "c": "0000000a"},
         *[[[True, False, True], [flag]] for flag in (True, False, True)],
         [[7, 0, 70_000], [9]],
+        [[2], []],
     )
     found = Outcomes.unpacked(json.loads(json.dumps(outcomes.packed())))
     assert found.length == [[7, 0, 65_535], [9]]

@@ -15,10 +15,11 @@ PROMPTS = [[{"role": "user", "content": f"question {number}"}] for number in ran
 
 @pytest.fixture
 def frame(rollout_factory, tmp_path):
-    rollout = rollout_factory(["a", "bb", "cccc"], [1.0, 0.0, 1.0], questions=["q0", "q1", "q2"])
+    settings = {"questions": ["q0", "q1", "q2"], "num_generations": 3, "approaches": ["1+2", None, "3"]}
+    rollout = rollout_factory(["a", "bb", "cccc"], [1.0, 0.0, 1.0], **settings)
     logs = {
         "prompt": PROMPTS,
-        "extra": {"verdict": ["yes", "no", "yes"]},
+        "extra": {"verdict": ["yes", "no", "yes"], "approach": ["1+2", "", "3"]},
         "rewards": {"correctness": [1.0, 0.0, 1.0], "ir_mine_near": [0.1, 0.2, 0.3]},
         "advantages": [0.5, -1.0, 0.75],
     }
@@ -37,6 +38,8 @@ def test_a_row_holds_what_was_asked_said_paid_and_learnt(frame):
         "completion": ["a", "bb", "cccc"],
         "correct": [True, False, True],
         "verdict": ["yes", "no", "yes"],
+        "right_approaches": [2, 2, 2],
+        "coverage@2": pytest.approx([4 / 3] * 3),  # of the three pairs one holds both ways, and two one
         "correctness": [1.0, 0.0, 1.0],
         "ir_mine_near": [0.1, 0.2, 0.3],
         "advantage": [0.5, -1.0, 0.75],

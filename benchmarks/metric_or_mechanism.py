@@ -1,0 +1,199 @@
+"""Metric or mechanism? One rule of rarity with six partitions of the right answers: benchmarks/plans has the plan.
+
+python -m benchmarks.metric_or_mechanism
+
+Goes on where it stopped; a report is made of all records there, and names the cells that are empty.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from scipy import stats
+from torch import Tensor
+
+from analysis.statistics import mean_t_interval
+from analysis.style import NOTE, SERIES, STYLE, TOTAL
+from benchmarks.known_truth import Step
+from benchmarks.known_truth_arms import Arm, ArmOptions, ArmTrial, empty_cells, read_arms, run_arms
+from benchmarks.known_truth_report import LEVEL, Curves, comparisons, complete, final
+from common.errors import run_cli
+from common.flags import parse_one
+from intrinsic.rarity import PARTITIONS, Rarity
+
+WORLD = {"two_forms": True, "rare": 0.02}
+EXACT, IDENTICAL, RANDOM = "rarity exact", "rarity answer", "rarity random"
+PROXIES = ("rarity bigram", "rarity embedding", "rarity likelihood")
+ARMS = [
+    Arm("no", "no", world=WORLD),
+    *(Arm(f"rarity {name}", "rarity", {"rarity_partition": name}, WORLD) for name in PARTITIONS),
+    Arm("maxrl", "maxrl", world=WORLD),
+    Arm("repexp", "repexp", world=WORLD),
+]
+PRIMARY, MARGIN = "rare@64", 0.05
+COLUMNS = (PRIMARY, "coverage@8", "pass@1")
+PARTITION_COLUMNS = ("agreement", "alike", "correlation")
+MASSES = {"common": (0.15, 0.25), "rare": (0.01, 0.03)}  # of a fitted policy; its seed is left out outside them
+FOLDER = "outputs/metric_or_mechanism"
+
+
+class PartitionTrial(ArmTrial):
+    """A trial whose measurements also hold how the partition did so far, as far as it has one:
+
+    "agreement" and "alike", means over batches of what `Rarity.update` logs, and "correlation", Pearson's, of the
+    factors that its bonus and the exact partition give to the same right answers.
+    """
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.exact = Rarity("exact")
+        self.logged: dict[str, list[float]] = {"agreement": [], "alike": []}
+        self.factors: list[Tensor] = []
+
+    def train_step(self, step: int) -> Step:
+        found = super().train_step(step)
+        for item in found.scored:
+            if isinstance(item.bonus, Rarity):
+                for name, values in self.logged.items():
+                    if f"ir/rarity/{name}" in found.learnt:
+                        values.append(found.learnt[f"ir/rarity/{name}"])
+                inside = self.exact.eligible(found.rollout)
+                pairs = torch.stack([self.exact.score(found.rollout), item.raw["rarity"]], dim=1)
+                self.factors.append(pairs[inside])
+        return found
+
+    def figures(self, probability: Tensor) -> dict[str, float]:
+        found = {name: float(np.mean(values)) for name, values in self.logged.items() if values}
+        pairs = torch.cat(self.factors).double().numpy() if self.factors else np.zeros((0, 2))
+        if len(pairs) > 1 and (np.ptp(pairs, axis=0) > 0).all():
+            found["correlation"] = float(np.corrcoef(pairs.T)[0, 1])
+        return super().figures(probability) | found
+
+
+def left_out(curves: Curves) -> list[int]:
+    """Seeds whose fitted policy misses `MASSES`."""
+    first = {seed: curve[0] for runs in curves.values() for seed, curve in runs.items()}
+    return [
+        seed
+        for seed, point in sorted(first.items())
+        if any(not low <= point[name] <= high for name, (low, high) in MASSES.items())
+    ]
+
+
+def called(against_no: dict[str, dict], against_exact: dict[str, dict]) -> list[str]:
+    """The names of the plan that the two families of contrasts earn."""
+
+    def is_above(found: dict) -> bool:
+        return found["difference"] > 0 and found["p_holm"] < LEVEL
+
+    def within(found: dict) -> bool:
+        return abs(found["difference"]) + found["half"] < MARGIN
+
+    exact = against_no[EXACT]
+    beaten = [name for name, found in against_exact.items() if found["difference"] < 0 and found["p_holm"] < LEVEL]
+    if not is_above(exact):
+        fails = exact["difference"] + exact["half"] < MARGIN
+        return ["the mechanism fails" if fails else "undecided"]
+    if RANDOM not in beaten:
+        return ["not by what it knows"]
+    names = ["the metric matters"] if set(PROXIES) & set(beaten) else []
+    if any(is_above(against_no[name]) and within(against_exact[name]) for name in PROXIES):
+        names.append("proxies suffice")
+    return names or ["undecided"]
+
+
+def report(curves: Curves, commits: list[str], seeds: int) -> str:
+    """Markdown: levels, both families of contrasts, how each partition agrees, and what the plan calls it."""
+    out = left_out(curves)
+    rows = complete({name: {s: c for s, c in runs.items() if s not in out} for name, runs in curves.items()})
+    if "no" not in rows:
+        return "Plain GRPO has fewer than two seeds yet, so nothing is compared.\n"
+    heads = [*COLUMNS, *PARTITION_COLUMNS]
+    lines = [f"| arm | seeds | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
+    for label, runs in rows.items():
+        cells = [_level(runs, column) for column in heads]
+        lines.append(f"| `{label}` | {len(runs)} | {' | '.join(cells)} |")
+    parts = ["\n".join(lines)]
+    partitions = {name: runs for name, runs in rows.items() if name in (EXACT, RANDOM, *PROXIES)}
+    families = [("no", rows, column) for column in COLUMNS] + [(EXACT, partitions, column) for column in COLUMNS]
+    found = {}
+    for baseline, members, column in families:
+        if baseline not in members or len(members) < 2:
+            continue
+        family = found[baseline, column] = comparisons(members, column, baseline)
+        table = [f"| {column} minus `{baseline}` | difference | p | Holm |", "|---|---|---|---|"]
+        for label, row in family.items():
+            values = f"{row['difference']:+.3f} ± {row['half']:.3f} | {row['p']:.4f} | {row['p_holm']:.4f}"
+            table.append(f"| `{label}` | {values} |")
+        parts.append("\n".join(table))
+    empty = empty_cells(ARMS, curves, seeds)
+    if not empty:
+        names = called(found["no", PRIMARY], found[EXACT, PRIMARY])
+        parts.append(f"By the plan's rules on {PRIMARY}: **{'**, **'.join(names)}**.")
+    before = np.mean([curve[0][PRIMARY] for runs in rows.values() for curve in runs.values()])
+    parts += [
+        f"Mean ± 95 % t interval over seeds; {PRIMARY} before training {before:.3f}. Holm: over the rows of a table.",
+        f"`{IDENTICAL}` is the exact partition on this task, and {_identity(rows)}.",
+        f"Empty cells (arm: seeds without a record): {'; '.join(empty) or 'none'}."
+        + " Without them the plan's rules are not applied." * bool(empty),
+        f"Seeds left out for their fitted policy: {', '.join(map(str, out)) or 'none'}.",
+        f"Code: {' and '.join(commits)}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _level(runs: dict, column: str) -> str:
+    values = [curve[-1][column] for curve in runs.values() if column in curve[-1]]
+    return "{:.3f} ± {:.3f}".format(*mean_t_interval(values)) if len(values) > 1 else ""
+
+
+def _identity(rows: Curves) -> str:
+    if not {EXACT, IDENTICAL} <= rows.keys():
+        return "the two cannot be compared yet"
+    seeds = sorted(rows[EXACT].keys() & rows[IDENTICAL].keys())
+    same = all((final(rows[EXACT], name, seeds) == final(rows[IDENTICAL], name, seeds)).all() for name in COLUMNS)
+    return "gave the same numbers" if same else "did NOT give the same numbers: the apparatus is at fault"
+
+
+def plot(curves: Curves, path: Path) -> None:
+    """Effect of each partition against its agreement with the exact one, and against the correlation of the credit."""
+    rows = complete(curves)
+    names = [name for name in rows if name.startswith("rarity ")]
+    if "no" not in rows or not names:
+        return
+    family = comparisons(rows, PRIMARY)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.6), sharey=True, layout="constrained")
+        for axis, column in zip(axes, ("agreement", "correlation"), strict=True):
+            points = []
+            for name in names:
+                values = [curve[-1][column] for curve in rows[name].values() if column in curve[-1]]
+                if values:
+                    points.append((float(np.mean(values)), family[name]["difference"]))
+                    axis.errorbar(*points[-1], yerr=family[name]["half"], fmt="o", color=SERIES[0])
+                    axis.annotate(name.removeprefix("rarity "), points[-1], textcoords="offset points", xytext=(5, 4))
+            rho = stats.spearmanr(*zip(*points, strict=True)).statistic if len(points) > 2 else math.nan
+            axis.axhline(0.0, color=TOTAL, linewidth=1)
+            axis.set(xlabel=f"{column} with the exact partition", title=f"rank correlation {rho:.2f}")
+        axes[0].set_ylabel(f"{PRIMARY} minus no")
+        figure.supxlabel("means over seeds with unadjusted 95 % intervals", fontsize=9, color=NOTE)
+        figure.savefig(path, dpi=130)
+        plt.close(figure)
+
+
+def main() -> None:
+    options = parse_one(ArmOptions)
+    records = run_arms(ARMS, options.to_run, options.records or FOLDER, PartitionTrial)
+    curves, commits = read_arms(records)
+    output = options.output or f"{FOLDER}/report"
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    text = report(curves, commits, options.seeds)
+    Path(f"{output}.md").write_text(text, encoding="utf-8")
+    plot(curves, Path(f"{output}.png"))
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    run_cli(main)
