@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import known_truth_arms, metric_or_mechanism, sc_collapse
 from benchmarks.known_truth import Options, Trial, fresh_pipeline
-from benchmarks.known_truth_arms import Arm, ArmTrial, empty_cells, read_arms, right_above_wrong, run_arms
+from benchmarks.known_truth_arms import Arm, ArmOptions, ArmTrial, empty_cells, read_arms, right_above_wrong, run_arms
 from benchmarks.known_truth_env import Policy, World, find_problems, right_forms
 from benchmarks.metric_or_mechanism import EXACT, IDENTICAL, PRIMARY, PROXIES, RANDOM, PartitionTrial
 from benchmarks.sc_collapse import DECOYS, CertaintyTrial, collapse_step, correlations
@@ -135,6 +135,7 @@ def test_arms_are_run_once_and_empty_cells_are_named(world, policy, tmp_path, mo
     assert [sorted(curves[arm.label]) for arm in arms] == [[0, 1]] * 3 and curves["no"][0][-1]["step"] == 1
     assert empty_cells(arms, curves, 3) == ["no: 1 of 3", "maxrl: 1 of 3", "no there: 1 of 3"]
     assert empty_cells(arms, curves, 2) == []
+    assert list(ArmOptions(seeds=2).to_run) == [0, 1] and not ArmOptions(report_only=True).to_run
 
 
 def contrast(difference, p=0.001, half=0.01):
