@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.approaches import approach_counts, coverage_at_n
-from evaluation.compare import IDENTITY
+from evaluation.compare import problem_of
 from evaluation.metrics import KS, pass_at_k
 from rewards.grade import is_false_claim
 
@@ -125,8 +125,7 @@ def _approaches(group: Sequence[dict]) -> list[int]:
 
 
 def _digest(record: dict) -> str:
-    text = json.dumps([record[name] for name in IDENTITY if name in record])
-    return blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+    return blake2b(problem_of(record).encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def _text(content: Any) -> str:

@@ -14,7 +14,7 @@ from evaluation.metrics import paired_difference
 from evaluation.tasks import eval_task
 from rewards.grade import TIERS
 
-IDENTITY = ("question", "gold", "numbers", "target")
+_IDENTITY = ("question", "db", "gold", "numbers", "target")  # columns of a row, whichever its task has
 COMPLETION = ("id", "completion", "length", "truncated")
 
 
@@ -45,12 +45,17 @@ def read_report(path: str | Path, needed: Sequence[str] = COMPLETION) -> dict:
     return report
 
 
+def problem_of(record: dict) -> str:
+    """What problem a record is of, whatever its prompt; its prompt where its row keeps neither question nor numbers."""
+    names = _IDENTITY if record.keys() & {"question", "numbers"} else ("prompt", *_IDENTITY)
+    return json.dumps([record[name] for name in names if name in record])
+
+
 def _by_problem(records: Sequence[dict], tier: str) -> dict[str, list[bool]]:
     """Problem -> whether each of its samples is right."""
     right: dict[str, list[bool]] = {}
     for record in records:
-        problem = json.dumps([record[name] for name in IDENTITY if name in record])
-        right.setdefault(problem, []).append(record[tier])
+        right.setdefault(problem_of(record), []).append(record[tier])
     return right
 
 

@@ -66,6 +66,14 @@ def test_compare_matches_problems_whatever_their_order():
     assert "-83.3 %" in table and "6 problems" in table
 
 
+def test_problems_without_a_question_are_told_apart_by_their_prompt():
+    first, second = (report_of([PERFECT.format(7)] * 3, golds=[7, 7, 7]) for _ in range(2))
+    for report in (first, second):
+        for record in report["records"]:
+            record["prompt"] = record.pop("question")
+    assert compare(first, second)["medium"]["n"] == 3
+
+
 @pytest.mark.parametrize(
     "other, words",
     [(report_of(["1"] * 5), "different problems"), (report_of(["1"] * 6, task="svamp"), "different tasks")],
