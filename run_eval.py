@@ -28,9 +28,10 @@ from rewards.sandbox.pool import open_sandbox
 def print_report(report: dict, path: Path, tier: str) -> None:
     """The metrics of a report, one line each; ``tier`` alone if given."""
     metrics = {tier: report["metrics"][tier]} if tier else report["metrics"]
+    width = max(20, *(len(name) + 2 for name in metrics))
     for name, value in metrics.items():
         if name not in ("accuracy", "pass@1"):
-            print(f"{name:20}{format_metric(name, value)}")
+            print(f"{name:{width}}{format_metric(name, value)}")
     print(f"{interval_note(None, metrics)}; task {report['task']}; records: {path}")
 
 
