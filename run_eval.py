@@ -18,23 +18,12 @@ from common.errors import run_cli
 from evaluation.against_base import against_base, base_lines
 from evaluation.compare import compare, compare_table, read_report, regrade
 from evaluation.evaluate import save_report
-from evaluation.table import format_metric, interval_note, sample_note
+from evaluation.table import report_text
 from evaluation.tasks import checked_task, load_rows
 from policy.load import resolve
 from policy.setup_line import unseen_gpu
 from rewards.grade import TIERS
 from rewards.sandbox.pool import open_sandbox
-
-
-def print_report(report: dict, path: Path, tier: str) -> None:
-    """The metrics of a report, one line each; ``tier`` alone if given."""
-    metrics = {tier: report["metrics"][tier]} if tier else report["metrics"]
-    for name, value in metrics.items():
-        if name not in ("accuracy", "pass@1"):
-            print(f"{name:20}{format_metric(name, value)}")
-    if note := sample_note(report):
-        print(note)
-    print(f"{interval_note(None, metrics)}; task {report['task']}; records: {path}")
 
 
 def main() -> None:
@@ -51,7 +40,7 @@ def main() -> None:
         path = options.in_output(Path(options.regrade).with_suffix(".regraded.json"))
         save_report(report, path)
         print(f"{changed} of {len(report['records'])} verdicts changed")
-        print_report(report, path, options.tier)
+        print(report_text(report, path, options.tier))
         return
 
     # ---- rows
@@ -70,7 +59,7 @@ def main() -> None:
         from evaluation.rank import evaluate_ranking
 
         path = options.output_path()
-        print_report(evaluate_ranking(options.model_name, options.task, rows, path, options.dtype), path, "")
+        print(report_text(evaluate_ranking(options.model_name, options.task, rows, path, options.dtype), path))
         return
     rows = task.add_prompts(rows, options.prompt_type, options.num_shots, options.seed)
 
@@ -93,7 +82,7 @@ def main() -> None:
         options.seed,
         options.dtype,
     )
-    print_report(report, path, options.tier)
+    print(report_text(report, path, options.tier))
 
 
 def run_backend(options: EvalOptions, max_new_tokens: int) -> None:

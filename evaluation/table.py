@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from evaluation.against_base import base_lines
@@ -96,3 +97,14 @@ def _metrics(evaluation: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def _factor(before: Any, after: Any) -> str:
     old, new = point(before), point(after)
     return f"{new / old:.2f}x" if old and new is not None else MISSING
+
+
+def report_text(report: dict, path: Path, tier: str = "") -> str:
+    """The metrics of a report, one line each, then what they rest on; ``tier`` alone if given."""
+    metrics = {tier: report["metrics"][tier]} if tier else report["metrics"]
+    width = max(20, *(len(name) + 2 for name in metrics))
+    shown = {name: value for name, value in metrics.items() if name not in ("accuracy", "pass@1")}
+    lines = [f"{name:{width}}{format_metric(name, value)}" for name, value in shown.items()]
+    if note := sample_note(report):
+        lines.append(note)
+    return "\n".join([*lines, f"{interval_note(None, metrics)}; task {report['task']}; records: {path}"])

@@ -39,6 +39,7 @@ def test_trains_with_a_bonus_and_evaluates_where_it_says(data, tmp_path):
     limits = ["--limit", "2", "--max_new_tokens", "4", "--prompt_type=plain", "--hidden_databases=0"]
     output = run_script("run_eval.py", *command.split()[2:], *limits, cwd=tmp_path).stdout
     assert "task spider" in output and "suite_accuracy" in output
+    assert "execution_minus_suite  0" in output, "names and values stand apart"
 
 
 @pytest.mark.parametrize(
