@@ -100,7 +100,7 @@ def test_memory_and_time_are_those_of_the_longest_prompts_and_completions(dry_ru
     monkeypatch.setattr("training.fit.report.correctness", correctness)
     code, output, _ = dry_run(*TOY, "--max_steps=50", tries_step=True)
     assert code == 0 and rows == [8, 8] and set(lengths) == {12}
-    prompt = int(re.search(r"activations of 8 x (\d+) tokens", output)[1]) - 12
+    prompt = int(re.search(r"activations of 2 x (\d+) and 8 x 12 tokens", output)[1])
     assert prompt == max(len(ids) for ids in prompt_ids())
     assert re.search(r"at most at once +\d+\.\d\d GiB", output) and re.search(r"measured peak .* \d+\.\d\d GiB", output)
     seconds = float(re.search(r"([\d.]+) s for a step on the worst batch, 50 steps", output)[1])

@@ -147,12 +147,13 @@ def test_copy_of_the_initial_policy_is_counted_in_main_memory_as_it_is_held(arch
 
 
 def test_advice_comes_in_order_and_each_flag_takes_less(architecture):
-    found = savings(architecture, PolicyOptions(), WORK)
-    first = ["--micro_batch 2", "--gradient_checkpointing true", "--sampling_batch 4"]
+    work = replace(WORK, generation_batch=16)
+    found = savings(architecture, PolicyOptions(), work)
+    first = ["--micro_batch 2", "--gradient_checkpointing true", "--sampling_batch 8"]
     assert [flag for flag, _ in found] == [*first, "--lora", "--L 11"]
-    peaks = [estimate(architecture, PolicyOptions(), WORK).peak, *[peak for _, peak in found]]
+    peaks = [estimate(architecture, PolicyOptions(), work).peak, *[peak for _, peak in found]]
     assert peaks == sorted(set(peaks), reverse=True)
-    adapter = replace(WORK, micro_batch=2, checkpointing=True, sampling_batch=4, reference=False)
+    adapter = replace(work, micro_batch=2, checkpointing=True, sampling_batch=8, reference=False)
     assert dict(found)["--lora"] == estimate(architecture, PolicyOptions(lora=True), adapter).peak
     with_all = replace(WORK, micro_batch=1, checkpointing=True)
     left = [flag for flag, _ in savings(architecture, PolicyOptions(lora=True), with_all)]
