@@ -144,7 +144,7 @@ def record_of(row: dict, grade: Callable[[str, dict], Grade], sample: Sample, id
 
 def record_summary(grade: Grade) -> dict:
     """What a record says of its grade; ``correct`` is the medium tier."""
-    return {**grade._asdict(), "correct": grade.medium}
+    return {**asdict(grade), "correct": grade.medium}
 
 
 def summarize_records(records: Sequence[dict]) -> dict:

@@ -87,24 +87,25 @@ def attend(module, query, key, value, attention_mask, shared: SharedRow | None =
 
     found = [among(queries[0], keys[0], values[0], None)]
     for block, own_query, own_key, own_value in zip(shared.blocks, queries[1:], keys[1:], values[1:], strict=True):
-        seen = (
+        seen_key, seen_value = (
             torch.cat([prompt.index_select(0, block.owner), own], dim=1)  # (b, P + t, key heads, d)
             for prompt, own in ((keys[0], own_key), (values[0], own_value))
         )
-        found.append(among(own_query, *seen, block.mask))
+        found.append(among(own_query, seen_key, seen_value, block.mask))
     return torch.cat(found)[None], None
 
 
-def _eager(module, *args, shared: SharedRow | None = None, **kwargs):
+def _eager(module, query, key, value, attention_mask, shared: SharedRow | None = None, **kwargs):
     if shared is not None:
-        return attend(module, *args, shared=shared, **kwargs)
-    return inspect.getmodule(type(module)).eager_attention_forward(module, *args, **kwargs)
+        return attend(module, query, key, value, attention_mask, shared, **kwargs)
+    usual = inspect.getmodule(type(module)).eager_attention_forward
+    return usual(module, query, key, value, attention_mask, **kwargs)
 
 
-def _sdpa(module, *args, shared: SharedRow | None = None, **kwargs):
+def _sdpa(module, query, key, value, attention_mask, shared: SharedRow | None = None, **kwargs):
     if shared is not None:
-        return attend(module, *args, shared=shared, **kwargs)
-    return sdpa_attention_forward(module, *args, **kwargs)
+        return attend(module, query, key, value, attention_mask, shared, **kwargs)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
 AttentionInterface.register(SHARED["eager"], _eager)

@@ -103,8 +103,8 @@ def shared_row(
         steps = torch.arange(block.length, device=own.device)
         positions.append((lengths[block.owner][:, None] + steps).flatten())
         blocks.append(block)
-    joined = (torch.cat(parts)[None] for parts in (ids, positions, labels))
-    return SharedRow(*joined, last=lengths - 1, width=width, blocks=blocks)
+    row_ids, row_positions, row_labels = (torch.cat(parts)[None] for parts in (ids, positions, labels))
+    return SharedRow(row_ids, row_positions, row_labels, last=lengths - 1, width=width, blocks=blocks)
 
 
 def _block(rows: list[int], length: int, owner: Tensor, is_prompt: Tensor, completion_mask: Tensor, dtype) -> Block:

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
 
 TIERS = ("strict", "medium", "loose")
 
 
-class Grade(NamedTuple):
+@dataclass(frozen=True)
+class Grade:
     """What a grader says of one completion; ``strict`` implies ``medium``, and ``medium`` implies ``loose``.
 
     Attributes:

@@ -1,12 +1,12 @@
 """SQL: does the query of a completion have the gold's result, on the database asked about and on hidden ones?"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
 
 from common.errors import RunError, UserError
 from rewards.format import FormatReward, completion_text, cut_thinking, is_well_formed, last_answer
-from rewards.grade import log_grades
+from rewards.grade import Grade, log_grades
 from rewards.sql.rows import digest, loosely_same, same_result
 from rewards.sql.runner import Result, runner
 from rewards.sql.text import QueryError, continued_query, loose_query, read_query, reads_clock
@@ -37,21 +37,16 @@ class SqlVerdict(StrEnum):
 RAN = (SqlVerdict.CORRECT, SqlVerdict.WRONG, SqlVerdict.ACCIDENTAL)  # verdicts of queries that gave a result
 
 
-class SqlGrade(NamedTuple):
-    """A `rewards.grade.Grade` with one more field.
+@dataclass(frozen=True)
+class SqlGrade(Grade):
+    """A grade with one more field.
 
     Attributes:
         same_set: the query at its place gives the gold's set of rows on the first database, BIRD's execution accuracy:
             order, duplicates and hidden databases do not count.
     """
 
-    strict: bool
-    medium: bool
-    loose: bool
-    answer: str | None
-    verdict: str
-    well_formed: bool
-    same_set: bool
+    same_set: bool = False
 
 
 def run_query(path: str, sql: str) -> Result:
@@ -96,12 +91,12 @@ def grade_sql(completion: str, row: dict) -> SqlGrade:
     well_formed = bool(row.get(CONTINUES)) or is_well_formed(completion)
     text = query if query is not None else loose_query(completion)
     if text is None:
-        return SqlGrade(False, False, False, None, verdict, well_formed, False)
+        return SqlGrade(False, False, False, None, verdict, well_formed)
     first, gold, ties = row["databases"][0], row["gold"], row["tie_groups"]
     found = run_query(first, text)
     if found.status != "ok":
         verdict = found.status if query is not None else verdict
-        return SqlGrade(False, False, False, None, str(verdict), well_formed, False)
+        return SqlGrade(False, False, False, None, str(verdict), well_formed)
     target, medium = gold_result(first, gold), False
     if query is not None:
         right = is_right(first, query, gold, ties[0])
@@ -111,7 +106,7 @@ def grade_sql(completion: str, row: dict) -> SqlGrade:
     loose = medium or (found.width == target.width and loosely_same(found.rows, target.rows))
     same_set = query is not None and found.width == target.width and set(found.rows) == set(target.rows)
     answer = digest(found.rows, ties[0])
-    return SqlGrade(medium and well_formed, medium, loose, answer, str(verdict), well_formed, same_set)
+    return SqlGrade(medium and well_formed, medium, loose, answer, str(verdict), well_formed, same_set=same_set)
 
 
 def _placed_query(completion: str, continues: bool) -> tuple[str | None, str]:

@@ -7,6 +7,7 @@ notations are not read. Texts are of any origin: every pattern is bounded, and n
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 from rewards.grade import Grade
@@ -43,7 +44,7 @@ def grade_solution(completion: str, row: dict) -> Grade:
     """
     asked = row.get("question") or row["prompt"]
     asked = asked if isinstance(asked, str) and not question_of(asked) else question_of(asked)
-    return GRADERS["igsm"](completion, row)._replace(approach=approach_to(asked, completion))
+    return replace(GRADERS["igsm"](completion, row), approach=approach_to(asked, completion))
 
 
 @lru_cache(maxsize=256)

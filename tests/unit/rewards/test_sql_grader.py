@@ -99,13 +99,8 @@ def test_a_sample_of_spiders_golds_is_right_by_itself_unless_cut():
 @pytest.mark.parametrize("query", HOSTILE)
 def test_what_writes_opens_or_draws_lots_is_forbidden_and_changes_nothing(query, item):
     before = Path(item[0]).read_bytes()
-    assert grade_sql(tagged(query), row_of("SELECT name FROM item", item))[:5] == (
-        False,
-        False,
-        False,
-        None,
-        "forbidden",
-    )
+    grade = grade_sql(tagged(query), row_of("SELECT name FROM item", item))
+    assert (grade.medium, grade.loose, grade.answer, grade.verdict) == (False, False, None, "forbidden")
     assert Path(item[0]).read_bytes() == before and not Path("/tmp/stolen.sqlite").exists()
 
 
