@@ -12,15 +12,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from analysis.arms import check_same_problems, group_arms
-from analysis.comparison import choose_baseline, compare_arms
-from analysis.evaluated import read_evaluated, read_facts
-from analysis.results_figure import draw_sweep, short
+from analysis.results_figure import draw_sweep
+from analysis.sweep import Sweep, read_sweep, short
 from common.errors import UserError, run_cli
 from common.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
-BASELINE = "no"
 PAGES = ("README.md", "docs/*.md", "docs/methods/*.md")
 _BLOCK = re.compile(r"(<!-- results: (?P<what>[^\n]*?) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 _COLUMNS = (
@@ -31,29 +28,11 @@ _COLUMNS = (
 )
 
 
-def read_sweep(folder: Path) -> dict:
-    """The arms of a folder of records.
-
-    Returns:
-        {"after": the result of `analysis.comparison.compare_arms`, "before": mean accuracy before training of each
-        run, "facts": `read_facts` of each}. Raises `UserError` where the folder holds no two arms.
-    """
-    paths = sorted(folder.glob("*.json"))
-    if not paths:
-        raise UserError(f"{folder} holds no records; make some with bash sweeps/{folder.name}.sh.")
-    runs = {which: [read_evaluated(path, which) for path in paths] for which in ("before", "after")}
-    check_same_problems([*runs["before"], *runs["after"]])
-    arms = group_arms(runs["after"])
-    result = compare_arms(arms, choose_baseline(arms, BASELINE))
-    before = [run.scores["accuracy"].mean() for run in runs["before"]]
-    return {"after": result, "before": before, "facts": [read_facts(path) for path in paths]}
-
-
-def table(sweep: dict) -> str:
+def table(sweep: Sweep) -> str:
     """Every arm: accuracy and false claims after training, paired differences to plain GRPO, Holm's p of a family."""
-    outcomes = sweep["after"]["outcomes"]
+    outcomes = sweep.result["outcomes"]
     lines = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
-    for label in sweep["after"]["runs"]:
+    for label in sweep.result["runs"]:
         right, claims = outcomes["accuracy"][label], outcomes["false_claims"][label]
         cells = [_name(label), str(len(right["by_seed"]))]
         for row in (right, claims):
@@ -74,12 +53,12 @@ def _difference(row: dict) -> tuple[str, str]:
     return interval, "" if row["p_holm"] is None else f"{row['p_holm']:.3f}"
 
 
-def notes(sweep: dict) -> str:
+def notes(sweep: Sweep) -> str:
     """What the table rests on: problems, samples, steps, code, machine, and what limits it."""
-    result, facts = sweep["after"], sweep["facts"]
+    result, facts = sweep.result, sweep.facts
     detectable = [row["mde"] for row in result["outcomes"]["accuracy"].values() if row.get("mde")]
     steps, samples, minutes = (_range([fact[name] for fact in facts]) for name in ("steps", "samples", "minutes"))
-    before = 100 * sum(sweep["before"]) / len(sweep["before"])
+    before = 100 * sum(run.scores["accuracy"].mean() for run in sweep.before) / len(sweep.before)
     sentences = [
         f"{len(facts)} runs of {steps} steps; {result['problems']} validation problems with {samples} samples each. "
         f"Before training {before:.1f} % were right. Differences are paired by seed and problem, with "
@@ -99,14 +78,14 @@ def _range(values: list) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def arm_sentence(sweep: dict, arm: str) -> str:
+def arm_sentence(sweep: Sweep, arm: str) -> str:
     """One sentence on the accuracy and false claims of an arm; raises `UserError` where there is no such arm."""
-    outcomes = sweep["after"]["outcomes"]
+    outcomes = sweep.result["outcomes"]
     if arm not in outcomes["accuracy"] or "paired_seeds" not in outcomes["accuracy"][arm]:
         known = ", ".join(repr(label) for label in outcomes["accuracy"])
         raise UserError(f"no arm {arm!r} beside the baseline; the records have {known}.")
     right, claims = outcomes["accuracy"][arm], outcomes["false_claims"][arm]
-    plain = outcomes["accuracy"][sweep["after"]["baseline"]]["by_seed"]
+    plain = outcomes["accuracy"][sweep.result["baseline"]]["by_seed"]
     seeds = right["paired_seeds"]
     base = 100 * sum(plain[seed] for seed in seeds) / len(seeds) if seeds else float("nan")
     level, changes = 100 * right["mean"], []
@@ -122,9 +101,14 @@ def arm_sentence(sweep: dict, arm: str) -> str:
 KINDS: dict[str, Callable[..., str]] = {"table": table, "notes": notes, "arm": arm_sentence}
 
 
-def pages(root: Path = ROOT) -> dict[Path, str]:
-    """The text that every page with blocks should have. Raises `UserError` where a block asks for what there is not."""
-    sweeps: dict[str, dict] = {}
+def pages(root: Path, sweeps: dict[str, Sweep]) -> dict[Path, str]:
+    """The text that every page with blocks should have.
+
+    Args:
+        sweeps: those read already, by the name of their folder; the others that blocks ask for are added.
+
+    Raises `UserError` where a block asks for what there is not.
+    """
 
     def block(found: re.Match) -> str:
         name, kind, *arm = found["what"].split(maxsplit=2)
@@ -152,7 +136,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the figures of the pages from results/.", allow_abbrev=False)
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 2 where a page is stale")
     check = parser.parse_args().check
-    texts = pages()
+    sweeps: dict[str, Sweep] = {}
+    texts = pages(ROOT, sweeps)
     changed = stale(texts)
     if check and changed:
         names = ", ".join(str(path.relative_to(ROOT)) for path in changed)
@@ -163,7 +148,8 @@ def main() -> None:
         write_atomically(path, lambda temporary, path=path: temporary.write_text(texts[path], encoding="utf-8"))
         print(f"written: {path.relative_to(ROOT)}")
     for folder in sorted(path for path in (ROOT / "results").iterdir() if path.is_dir()):
-        print(f"drawn: {draw_sweep(folder, ROOT / 'docs' / 'figures' / f'{folder.name}.png').relative_to(ROOT)}")
+        sweep = sweeps.get(folder.name) or read_sweep(folder)
+        print(f"drawn: {draw_sweep(sweep, ROOT / 'docs' / 'figures' / f'{folder.name}.png').relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

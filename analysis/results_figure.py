@@ -6,40 +6,28 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from analysis.arms import Arm, group_arms
-from analysis.comparison import choose_baseline, compare_arms
-from analysis.evaluated import EvaluatedRun, read_evaluated
+from analysis.arms import Arm
+from analysis.evaluated import EvaluatedRun
 from analysis.style import BEFORE, STYLE, TOTAL, color_of
+from analysis.sweep import Sweep, short
 from intrinsic import NO_BONUS
-from intrinsic.base import LEVELS
 
 DIFFERENCES = {"accuracy": "right", "false_claims": "false claims", "pass@8": "pass@8"}
-_DEFAULT_LEVEL = f", ir_level={LEVELS[0]}"  # named in labels where arms differ in their level
 
 
-def draw_sweep(folder: Path, path: Path) -> Path:
-    """Draw the records of ``folder`` into ``path``, which is returned."""
-    records = sorted(folder.glob("*.json"))
-    after = [read_evaluated(record, "after") for record in records]
-    before = [read_evaluated(record, "before") for record in records]
-    arms = group_arms(after)
-    result = compare_arms(arms, choose_baseline(arms, NO_BONUS))
-    names = [name for name in DIFFERENCES if name in result["outcomes"]]
+def draw_sweep(sweep: Sweep, path: Path) -> Path:
+    """Draw ``sweep`` into ``path``, which is returned."""
+    names = [name for name in DIFFERENCES if name in sweep.result["outcomes"]]
     with plt.rc_context(STYLE):
-        height = 1.6 + 0.32 * len(arms)
+        height = 1.6 + 0.32 * len(sweep.arms)
         figure, axes = plt.subplots(1, len(names) + 1, figsize=(3.2 * (len(names) + 1), height), layout="constrained")
         for number, (ax, name) in enumerate(zip(axes, names, strict=False)):
-            _draw_differences(ax, result["outcomes"][name], DIFFERENCES[name], labels=number == 0)
-        _draw_pass_at_k(axes[-1], arms, before)
+            _draw_differences(ax, sweep.result["outcomes"][name], DIFFERENCES[name], labels=number == 0)
+        _draw_pass_at_k(axes[-1], sweep.arms, sweep.before)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
         plt.close(figure)
     return path
-
-
-def short(text: str) -> str:
-    """``text`` without the level of bonuses where it is the default."""
-    return text.replace(_DEFAULT_LEVEL, "")
 
 
 def _draw_differences(ax: Axes, rows: dict[str, dict], title: str, labels: bool) -> None:

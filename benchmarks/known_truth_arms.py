@@ -18,6 +18,7 @@ from benchmarks.known_truth_env import LENGTH, TOKENS, Policy, World, fitted_pol
 from benchmarks.known_truth_records import Records, Row
 from benchmarks.known_truth_report import Curves
 from common.errors import UserError
+from common.flags import parse_one
 from intrinsic.options import IntrinsicOptions
 
 
@@ -147,3 +148,22 @@ def empty_cells(arms: Sequence[Arm], curves: Curves, seeds: int) -> list[str]:
     """One phrase for each arm that lacks records of some of the planned ``seeds``."""
     missing = {arm.label: seeds - len([seed for seed in curves.get(arm.label, {}) if seed < seeds]) for arm in arms}
     return [f"{label}: {count} of {seeds}" for label, count in missing.items() if count]
+
+
+def run_experiment(
+    arms: Sequence[Arm],
+    folder: str,
+    make_trial: Callable[..., Trial],
+    report: Callable[[Curves, list[str], int], str],
+    plot: Callable[[Curves, Path], None],
+) -> None:
+    """Command line of an experiment: the arms, then its report and picture of all records, in ``folder`` by default."""
+    options = parse_one(ArmOptions)
+    records = run_arms(arms, options.to_run, options.records or folder, make_trial)
+    curves, commits = read_arms(records)
+    output = options.output or f"{folder}/report"
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    text = report(curves, commits, options.seeds)
+    Path(f"{output}.md").write_text(text, encoding="utf-8")
+    plot(curves, Path(f"{output}.png"))
+    print(text, end="")

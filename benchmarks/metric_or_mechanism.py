@@ -17,10 +17,9 @@ from torch import Tensor
 from analysis.statistics import mean_t_interval
 from analysis.style import NOTE, SERIES, STYLE, TOTAL
 from benchmarks.known_truth import Step
-from benchmarks.known_truth_arms import Arm, ArmOptions, ArmTrial, empty_cells, read_arms, run_arms
+from benchmarks.known_truth_arms import Arm, ArmTrial, empty_cells, run_experiment
 from benchmarks.known_truth_report import LEVEL, Curves, comparisons, complete, final
 from common.errors import run_cli
-from common.flags import parse_one
 from intrinsic.rarity import PARTITIONS, Rarity
 
 WORLD = {"two_forms": True, "rare": 0.02}
@@ -183,17 +182,5 @@ def plot(curves: Curves, path: Path) -> None:
         plt.close(figure)
 
 
-def main() -> None:
-    options = parse_one(ArmOptions)
-    records = run_arms(ARMS, options.to_run, options.records or FOLDER, PartitionTrial)
-    curves, commits = read_arms(records)
-    output = options.output or f"{FOLDER}/report"
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    text = report(curves, commits, options.seeds)
-    Path(f"{output}.md").write_text(text, encoding="utf-8")
-    plot(curves, Path(f"{output}.png"))
-    print(text, end="")
-
-
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(lambda: run_experiment(ARMS, FOLDER, PartitionTrial, report, plot))

@@ -18,18 +18,15 @@ from analysis.statistics import holm, mean_t_interval, paired_t
 from analysis.style import NOTE, SERIES, STYLE
 from benchmarks.known_truth_arms import (
     Arm,
-    ArmOptions,
     ArmTrial,
     empty_cells,
-    read_arms,
     right_above_wrong,
-    run_arms,
+    run_experiment,
     text_certainties,
 )
 from benchmarks.known_truth_records import Curve
 from benchmarks.known_truth_report import LEVEL, Curves
 from common.errors import run_cli
-from common.flags import parse_one
 
 DECOYS = (0.0, 0.2, 0.4, 0.55, 0.7)
 HALF_AGREEING = 0.4  # the decoy at which certainty is about unrelated to correctness
@@ -186,17 +183,5 @@ def plot(curves: Curves, path: Path) -> None:
         plt.close(figure)
 
 
-def main() -> None:
-    options = parse_one(ArmOptions)
-    records = run_arms(ARMS, options.to_run, options.records or FOLDER, CertaintyTrial)
-    curves, commits = read_arms(records)
-    output = options.output or f"{FOLDER}/report"
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    text = report(curves, commits, options.seeds)
-    Path(f"{output}.md").write_text(text, encoding="utf-8")
-    plot(curves, Path(f"{output}.png"))
-    print(text, end="")
-
-
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(lambda: run_experiment(ARMS, FOLDER, CertaintyTrial, report, plot))

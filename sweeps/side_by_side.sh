@@ -29,7 +29,8 @@ run_one() {
     fi
     "$PYTHON" -m analysis.records "$folder" --out "$RESULTS" > /dev/null
     finished=$(count_finished) total=$(wc -l < "$OUTPUTS/plan.txt")
-    left=$((total - finished)) minutes=$((($(date +%s) - STARTED) * (total - finished) / (finished - BEFORE) / 60))
+    left=$((total - finished))
+    minutes=$((($(date +%s) - STARTED) * left / (finished - BEFORE) / 60))
     echo "$name: done; $left of $total runs left, about $minutes minutes"
 }
 

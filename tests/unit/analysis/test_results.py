@@ -8,7 +8,8 @@ from analysis import results
 from analysis.evaluated import read_evaluated
 from analysis.outcomes import Outcomes
 from analysis.records import record_of
-from analysis.results import pages, read_sweep, stale, table
+from analysis.results import pages, stale, table
+from analysis.sweep import read_sweep
 from common.errors import UserError
 from common.files import write_json
 from tests.unit.analysis.test_compare_runs import drawn, write_run
@@ -80,20 +81,20 @@ def test_a_damaged_record_is_named(change, said, folders, tmp_path):
 
 
 def test_a_page_shows_what_the_records_hold_and_is_stale_once_they_change(root):
-    texts = pages(root)
+    texts = pages(root, {})
     (text,) = texts.values()
     assert "| `rnd` | 1 | " in text and "1 seed: " in text and "old" not in text and text.endswith("results -->\nend\n")
     assert [path.name for path in stale(texts)] == ["page.md"]
     (root / "docs" / "page.md").write_text(text)
-    assert stale(pages(root)) == []
+    assert stale(pages(root, {})) == []
     (root / "results" / "toy" / "rnd_seed0.json").unlink()
     with pytest.raises(UserError, match="there is one arm"):
-        pages(root)
+        pages(root, {})
 
 
 def test_a_difference_is_paired_by_seed(root):
     sweep = read_sweep(root / "results" / "toy")
-    plain, bonus = (sweep["after"]["outcomes"]["accuracy"][name] for name in ("no", "rnd"))
+    plain, bonus = (sweep.result["outcomes"]["accuracy"][name] for name in ("no", "rnd"))
     assert bonus["difference"] == pytest.approx(bonus["mean"] - plain["by_seed"][0])
     assert f"{100 * bonus['difference']:+.1f} [" in table(sweep)
 
@@ -102,11 +103,11 @@ def test_a_block_that_asks_for_what_there_is_not_is_named(root):
     page = root / "docs" / "page.md"
     page.write_text(page.read_text().replace("arm rnd", "arm cfn"))
     with pytest.raises(UserError, match="no arm 'cfn'"):
-        pages(root)
+        pages(root, {})
     page.write_text(page.read_text().replace("toy arm cfn", "toy plot"))
     with pytest.raises(UserError, match="asks for 'plot'"):
-        pages(root)
+        pages(root, {})
 
 
 def test_the_pages_of_the_project_say_what_its_records_hold():
-    assert [str(path.relative_to(results.ROOT)) for path in stale(pages())] == []
+    assert [str(path.relative_to(results.ROOT)) for path in stale(pages(results.ROOT, {}))] == []
