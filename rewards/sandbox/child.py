@@ -286,7 +286,8 @@ def end(process: int, seconds: int, grace: float = 0.0) -> tuple[str, int | None
         how = "stopped"
     elif os.WIFSIGNALED(status):
         how = "killed"
-    if how != "ended" and usage.ru_utime + usage.ru_stime >= 0.9 * seconds:
+    spent = usage.ru_utime + usage.ru_stime >= 0.9 * seconds  # as where the answer ignores the signal
+    if how != "ended" and (spent or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU)):
         how = "timeout"
     return how, os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
 
