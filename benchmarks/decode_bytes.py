@@ -23,7 +23,7 @@ from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, architecture
 from common.errors import UserError, run_cli
 from common.flags import parse_one
-from policy.decoding import ComputeTypeCache
+from policy.growing_cache import GrowingCache
 
 # Kernels that read as many bytes of their first argument as they return, and not all of it.
 GATHERS = ("embedding", "index_select", "gather")
@@ -31,19 +31,19 @@ GATHERS = ("embedding", "index_select", "gather")
 
 @dataclass(frozen=True)
 class Way:
-    """How the policy decodes: type of its weights, whether one autocast holds for all tokens, and type of the cache."""
+    """How the policy decodes: type of its weights, whether one autocast holds for all tokens, and whose cache it is."""
 
     weights: torch.dtype = torch.float32
     one_autocast: bool = False
-    half_cache: bool = False
+    growing_cache: bool = False
 
 
 WAYS = {
     "autocast around each pass": Way(),
     "one autocast": Way(one_autocast=True),
-    "bfloat16 cache": Way(half_cache=True),
-    "one autocast, bfloat16 cache": Way(one_autocast=True, half_cache=True),
-    "bfloat16 weights": Way(weights=torch.bfloat16, one_autocast=True),
+    "growing cache": Way(growing_cache=True),
+    "one autocast, growing cache": Way(one_autocast=True, growing_cache=True),
+    "bfloat16 weights, growing cache": Way(weights=torch.bfloat16, one_autocast=True, growing_cache=True),
 }
 
 
@@ -80,7 +80,9 @@ class BytesMoved(TorchDispatchMode):
         written = [value for value in tree_leaves(outputs) if isinstance(value, Tensor)]
         read = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         storages = {value.untyped_storage()._cdata for value in read}
-        if any(value.untyped_storage()._cdata not in storages for value in written):
+        if func is torch.ops.aten.copy_.default:  # writes to its first argument and does not read it
+            self.total += sum(map(_held, read))
+        elif any(value.untyped_storage()._cdata not in storages for value in written):
             if func._overloadpacket.__name__ in GATHERS:
                 read = [*written, *read[1:]]
             self.total += sum(map(_held, [*read, *written]))
@@ -96,13 +98,13 @@ def _held(value: Tensor) -> int:
 def bytes_of_step(policy, rows: int, tokens: int, way: Way) -> int:
     """Bytes moved by the forward pass that decodes the last of ``tokens`` of each of ``rows``, on real or fake tensors.
 
-    Prompts are of one length, so no mask is read, as without padding.
+    Prompts are of one length, so no mask is read, as without padding. The growing cache has room for the token.
     """
 
     def autocast(on: bool):
         return torch.autocast("cpu", torch.bfloat16) if on else nullcontext()
 
-    cache = ComputeTypeCache(policy.config, torch.bfloat16) if way.half_cache else DynamicCache(config=policy.config)
+    cache = GrowingCache(policy.config, torch.bfloat16) if way.growing_cache else DynamicCache(config=policy.config)
     inputs = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
     with torch.no_grad(), autocast(way.one_autocast):
         for length in (tokens - 1, 1):

@@ -1,10 +1,11 @@
-"""Sampling in the compute type: each weight is cast once per call of ``generate``, and keys and values are kept cast.
+"""Sampling in the compute type: each weight is cast once per call of ``generate``; keys and values are kept cast, once.
 
 Decoding one token reads every weight and all keys and values, so their bytes are its time. accelerate puts autocast
 around each forward pass, at the end of which autocast forgets its casts: every float32 weight is cast again for every
 token. And rotary embeddings turn keys into float32, with which the values are stored too. One context around the whole
 call and a cache in the compute type leave every token and every logit as it is: the casts are those that the matrix
-products make anyway. Prompts of several completions are read once (policy/prefill.py).
+products make anyway. The cache is not copied for each token (policy/growing_cache.py); prompts of several completions
+are read once (policy/prefill.py).
 """
 
 import logging
@@ -13,12 +14,12 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache, wraps
 
 import torch
-from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from common.sharding import is_sharded
 from policy.drawing import LEAST_VOCABULARY, sample_by_one_number
+from policy.growing_cache import GrowingCache
 from policy.load import base_of
 from policy.prefill import fill, shared_columns, takes_shared_prefill
 from policy.shared_attention import SHARED
@@ -29,33 +30,19 @@ ATTENTION = (*SHARED, *SHARED.values(), "flash_attention_2", "flash_attention_3"
 logger = logging.getLogger(__name__)
 
 
-class ComputeTypeCache(DynamicCache):
-    """`transformers.DynamicCache` that stores keys and values in the type ``kept``."""
-
-    def __init__(self, config, kept: torch.dtype):
-        super().__init__(config=config)
-        # Not called dtype: by an attribute of this name accelerate tells tensors among the outputs of a policy.
-        self.kept = kept
-
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args, **kwargs):
-        """Append (B, heads, tokens, width) of one layer; returns all that it holds, in ``kept``."""
-        cast = key_states.to(self.kept), value_states.to(self.kept)
-        return super().update(*cast, layer_idx, *args, **kwargs)
-
-
-def compute_type_cache(model, asked: dict) -> ComputeTypeCache | None:
-    """A cache for one call ``model.generate(**asked)`` under the autocast that is on; None for the model's own.
+def growing_cache(model, asked: dict) -> GrowingCache | None:
+    """A cache for a call ``model.generate(**asked)``, in the type of the autocast that is on; None for the model's own.
 
     Why it is not for a model or a call is said once in the log.
     """
-    device = model.device.type
-    if "past_key_values" in asked or not torch.is_autocast_enabled(device):
+    if "past_key_values" in asked:
         return None
     reason = _reason_for_own_cache(model, asked)
     if reason is not None:
         _say_once(reason)
         return None
-    return ComputeTypeCache(model.config, torch.get_autocast_dtype(device))
+    device = model.device.type
+    return GrowingCache(model.config, torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None)
 
 
 def _reason_for_own_cache(model, asked: dict) -> str | None:
@@ -102,20 +89,19 @@ def shares_prefill(model, asked: dict) -> bool:
 
 def prefilled_cache(model, asked: dict) -> DynamicCache | None:
     """The cache of one call ``model.generate(**asked)``, with what its rows begin with; None for the model's own."""
-    cache = compute_type_cache(model, asked)
-    if not shares_prefill(model, asked):
+    cache = growing_cache(model, asked)
+    if cache is None or not shares_prefill(model, asked):
         return cache
     ids, mask = asked["input_ids"], asked["attention_mask"]
     columns = shared_columns(ids.masked_fill(mask == 0, -1).cpu())
     if columns:
-        cache = DynamicCache(config=model.config) if cache is None else cache
         fill(cache, model, ids, mask, columns)
     return cache
 
 
 @lru_cache
 def _say_once(reason: str) -> None:
-    logger.warning("keys and values are kept in the type that the policy gives them (%s)", reason)
+    logger.warning("the policy is sampled with its own cache, which is slower (%s)", reason)
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from policy.decoding import compute_type_cache, shares_prefill
+from policy.decoding import growing_cache, shares_prefill
 from policy.frozen import inner_linear_layers
+from policy.growing_cache import ROOM
 from policy.load import base_of
 from policy.options import PolicyOptions
 from policy.shared_attention import Block, SharedRow
@@ -193,7 +194,9 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
     def sampling(rows: int, completions: int) -> dict[str, int]:
         prompts = math.ceil(rows / completions) if weights.shares_prefill else rows
         return {
-            f"keys and values of {rows} x {tokens} tokens": math.ceil(rows * tokens * traced.cache * (1 + 1 / layers)),
+            f"keys and values of {rows} x {tokens} tokens": math.ceil(
+                rows * (tokens + ROOM) * traced.cache * (1 + 1 / layers)
+            ),
             "prompts": prompts * work.prompt * traced.prefill,
             "scores of the next token": rows * ids * SAMPLING_COPIES * torch.float32.itemsize,
             "weights in the compute type": weights.casts,
@@ -429,7 +432,7 @@ def _generation(model, prompt: int, bfloat16: bool) -> tuple[int, int]:
     ids = torch.zeros(1, prompt, dtype=torch.long)
     with torch.no_grad(), _autocast(bfloat16):
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": True}
-        output = _backbone(model.eval())(**inputs, past_key_values=compute_type_cache(base_of(model), {}))
+        output = _backbone(model.eval())(**inputs, past_key_values=growing_cache(base_of(model), ASKED_OF_GENERATE))
     layers = output.past_key_values.layers
     cache = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers) / prompt
     linear = torch.bfloat16 if bfloat16 else output.last_hidden_state.dtype

@@ -24,7 +24,8 @@ from transformers import (
 )
 
 from policy import decoding
-from policy.decoding import ComputeTypeCache, cast_once, compute_type_cache
+from policy.decoding import cast_once, growing_cache
+from policy.growing_cache import GrowingCache
 from policy.padding import pad_tokens
 from policy.precision import Precision
 
@@ -93,7 +94,7 @@ def test_tokens_and_logits_are_bit_for_bit_those_of_autocast_around_each_pass(na
     wrapped = forward_in_autocast(build(name, attention))
     for found in (sample(model, cast_once(model, BFLOAT16)), sample(wrapped, cast_once(wrapped, BFLOAT16))):
         assert torch.equal(found[0], usual[0]) and torch.equal(found[1], usual[1])
-        assert type(found[2]) is ComputeTypeCache
+        assert type(found[2]) is GrowingCache
         for layer, before in zip(found[2].layers, usual[2].layers, strict=True):
             assert layer.keys.dtype == layer.values.dtype == torch.bfloat16
             assert torch.equal(layer.keys, before.keys.bfloat16())
@@ -101,11 +102,11 @@ def test_tokens_and_logits_are_bit_for_bit_those_of_autocast_around_each_pass(na
     assert usual[2].layers[0].keys.dtype == torch.float32  # what the rotary embedding makes of them
 
 
-def test_float32_is_left_alone():
+def test_float32_has_the_same_logits():
     model = build()
     found = sample(model, cast_once(model, Precision(torch.float32, "cpu").autocast))
     usual = sample(build(), nullcontext())
-    assert torch.equal(found[1], usual[1]) and type(found[2]) is type(usual[2])
+    assert torch.equal(found[1], usual[1]) and found[2].layers[0].keys.dtype == torch.float32
 
 
 class CountCasts(TorchDispatchMode):
@@ -174,7 +175,7 @@ def test_other_caches_are_left_alone_and_the_reason_said_once(settings, asked, r
     decoding._say_once.cache_clear()
     model = build(**settings)
     with BFLOAT16(), caplog.at_level(logging.WARNING):
-        assert compute_type_cache(model, asked) is compute_type_cache(model, asked) is None
+        assert growing_cache(model, asked) is growing_cache(model, asked) is None
     assert len(caplog.records) == 1 and reason in caplog.text
 
 
@@ -190,4 +191,4 @@ def test_a_sliding_window_model_samples_with_its_own_cache():
 def test_a_cache_of_the_caller_is_his_own():
     model = build()
     with BFLOAT16():
-        assert compute_type_cache(model, {"past_key_values": object()}) is None
+        assert growing_cache(model, {"past_key_values": object()}) is None

@@ -7,7 +7,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, set_seed
 
-from policy.decoding import ComputeTypeCache, cast_once
+from policy.decoding import cast_once
+from policy.growing_cache import GrowingCache
 from policy.padding import pad_tokens
 from policy.precision import Precision
 from policy.prefill import shared_columns
@@ -80,7 +81,7 @@ def test_in_bfloat16_the_shared_cache_keeps_the_compute_type(adapter):
     base = (model.get_base_model() if adapter else model).base_model
     base.register_forward_hook(lambda module, args, output: kept.append(output.past_key_values))
     found = sample(model, GROUPS, cast_once(model, BFLOAT16), do_sample=True, top_k=0)
-    assert shapes[0] == (2, 11) and all(type(cache) is ComputeTypeCache for cache in kept)
+    assert shapes[0] == (2, 11) and all(type(cache) is GrowingCache for cache in kept)
     assert kept[0].layers[0].keys.dtype == torch.bfloat16 and len(kept[0].layers[0].keys) == 8
     shapes.clear()
     different = [[50 + place, *row] for place, row in enumerate(GROUPS)]

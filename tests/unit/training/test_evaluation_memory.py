@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import Qwen2Config
 
+from policy.growing_cache import ROOM
 from policy.options import PolicyOptions
 from training.fit import evaluation as evaluation_memory
 from training.fit.estimate import SAMPLING_COPIES, Work, estimate
@@ -70,8 +71,9 @@ def test_on_a_gpu_it_is_the_largest_batch_that_leaves_the_peak_to_training():
 
 def test_the_phase_holds_keys_values_and_scores_of_its_batch():
     found = estimate(SHAPE, PolicyOptions(), replace(WORK, evaluation_batch=64)).evaluation
-    # 64 rows of 32 tokens; 2 layers of 2 heads of 8 numbers, keys and values, float32; one layer more while one grows.
-    assert found["keys and values of 64 x 32 tokens"] == 64 * 32 * (2 * 2 * 2 * 8 * 4) * 3 // 2
+    # 64 rows of 32 tokens and the room behind; 2 layers of 2 heads of 8 numbers, keys and values, float32; one layer
+    # more while one grows.
+    assert found["keys and values of 64 x 32 tokens"] == 64 * (32 + ROOM) * (2 * 2 * 2 * 8 * 4) * 3 // 2
     assert found["scores of the next token"] == 64 * 96 * SAMPLING_COPIES * 4
     assert estimate(SHAPE, PolicyOptions(), WORK).evaluation == {}
 

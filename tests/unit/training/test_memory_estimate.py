@@ -8,6 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 from policy.frozen import FrozenPolicy
+from policy.growing_cache import ROOM
 from policy.load import EMBEDDED, load_policy
 from policy.options import PolicyOptions
 from policy.shared_prompts import inputs_of, share_prompts, shared_row
@@ -77,8 +78,8 @@ def test_cache_of_generation_is_that_of_the_model(architecture):
     layers = model(input_ids=ids, use_cache=True).past_key_values.layers
     real = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
     found = estimate(architecture, PolicyOptions(), WORK).generation["keys and values of 8 x 32 tokens"]
-    # One layer is copied while it grows.
-    assert found == pytest.approx(real * (1 + 1 / len(layers)), rel=0.01)
+    # There is room behind the last token, and one layer is copied while it grows.
+    assert found == pytest.approx(real * (32 + ROOM) / 32 * (1 + 1 / len(layers)), rel=0.01)
 
 
 def test_weights_in_four_bits_are_the_frozen_ones_of_the_layers_alone(architecture, monkeypatch):
@@ -147,13 +148,13 @@ def test_copy_of_the_initial_policy_is_counted_in_main_memory_as_it_is_held(arch
 
 
 def test_advice_comes_in_order_and_each_flag_takes_less(architecture):
-    work = replace(WORK, generation_batch=16)
+    work = replace(WORK, generation_batch=12)
     found = savings(architecture, PolicyOptions(), work)
-    first = ["--micro_batch 2", "--gradient_checkpointing true", "--sampling_batch 8"]
+    first = ["--micro_batch 2", "--gradient_checkpointing true", "--sampling_batch 6"]
     assert [flag for flag, _ in found] == [*first, "--lora", "--L 11"]
     peaks = [estimate(architecture, PolicyOptions(), work).peak, *[peak for _, peak in found]]
     assert peaks == sorted(set(peaks), reverse=True)
-    adapter = replace(work, micro_batch=2, checkpointing=True, sampling_batch=8, reference=False)
+    adapter = replace(work, micro_batch=2, checkpointing=True, sampling_batch=6, reference=False)
     assert dict(found)["--lora"] == estimate(architecture, PolicyOptions(lora=True), adapter).peak
     with_all = replace(WORK, micro_batch=1, checkpointing=True)
     left = [flag for flag, _ in savings(architecture, PolicyOptions(lora=True), with_all)]
