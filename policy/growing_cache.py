@@ -19,6 +19,9 @@ class GrowingLayer(DynamicLayer):
     For sampling alone: what is held is overwritten in place, which no backward pass may read.
     """
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, kept: torch.dtype | None):
         super().__init__()
         self.kept = kept
@@ -58,4 +61,4 @@ class GrowingCache(DynamicCache):
 
     def __init__(self, config, kept: torch.dtype | None = None):
         super().__init__(config=config)
-        self.layers = [GrowingLayer(kept) for _ in self.layers]
+        self.layers: list = [GrowingLayer(kept) for _ in DynamicCache(config=config).layers]

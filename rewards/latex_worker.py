@@ -1,8 +1,9 @@
 """LaTeX answers compared by math-verify in a process of its own, which a hostile answer cannot hold up for long.
 
 A power tower can keep one C call busy for hours, where neither an alarm nor a thread interrupts it, and math-verify's
-alarms work in the main thread alone. So the library runs in a child process with capped memory: its alarms work there,
-and whatever they cannot stop is killed with the process. Requests and replies are lines of JSON.
+alarms work in the main thread alone and count the time that other programs take. So the library runs without them in a
+child process with capped memory and a limit on its processor time: an exception first, and the end of the process for
+what no exception stops.
 
 `python -m rewards.latex_worker` is that process. Its libraries do call Python's eval: sympy reads every number that way
 (``Integer (18 )``), after latex2sympy's grammar or math-verify's expressions let nothing but digits, operators and
@@ -10,23 +11,22 @@ brackets through, and sympy compiles helper functions that it writes itself. So 
 the process refuses to compile any other text, and to open files for writing, to start programs and to use the network.
 """
 
-import atexit
 import importlib
 import json
 import logging
 import os
 import re
-import subprocess
+import signal
 import sys
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from common.errors import RunError
+from rewards.worker_process import READY, WorkerProcess
 
-PARSE_SECONDS = VERIFY_SECONDS = 2  # math-verify's own alarms, whole seconds
-DEADLINE = 6.0  # seconds until the process is killed
+CPU_SECONDS = 4.0  # of processor time for one comparison; one and a half times that end the process
 MAX_MEMORY = 4 * 2**30  # bytes of address space
 ROOT = Path(__file__).parent.parent
 
@@ -63,89 +63,43 @@ class Reading:
     gold_form: str = ""
 
 
-class _Worker:
-    """The child process: started at the first question, and again after it had to be killed."""
-
-    def __init__(self):
-        self.lock = threading.Lock()
-        self.process: subprocess.Popen | None = None
-        self.expired = False
-
-    def ask(self, request: dict) -> bool:
-        """The reply to ``request``; False when the process fails or needs more than `DEADLINE` seconds."""
-        with self.lock:
-            if self.process is None:
-                self.process = self._start()
-            reply = self._exchange(request)
-            if self.expired or not reply:
-                self.stop()
-            if not reply:
-                logger.warning("gave up comparing %.80r with the gold answer %.80r", request["answer"], request["gold"])
-            return bool(reply) and json.loads(reply)
-
-    def _exchange(self, request: dict) -> str:
-        self.expired = False
-        deadline = threading.Timer(DEADLINE, self._expire)
-        deadline.start()
-        try:
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-            return self.process.stdout.readline()
-        except BrokenPipeError:
-            return ""
-        finally:
-            deadline.cancel()
-            deadline.join()
-
-    def _expire(self) -> None:
-        self.expired = True
-        self.process.kill()
-
-    def _start(self) -> subprocess.Popen:
-        # A session of its own keeps signals meant for the training (Ctrl-C, SIGTERM to the group) away from it.
-        process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="ascii",
-            start_new_session=True,
-        )
-        if process.stdout.readline() != "ready\n":
-            process.kill()
-            raise RunError(f"the LaTeX grader's process did not start (exit code {process.wait()}); see its message.")
-        return process
-
-    def stop(self) -> None:
-        """End the process, if there is one."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
-            self.process = None
-
-
-_worker = _Worker()
-atexit.register(lambda: _worker.stop())
-
-
-def _forget_worker() -> None:
-    """A forked process must not share the pipes of its parent."""
-    global _worker
-    _worker = _Worker()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_worker)
+_worker = WorkerProcess([sys.executable, "-m", __name__], "compares LaTeX", cwd=ROOT)
 
 
 @lru_cache(maxsize=4096)
 def is_equal(gold: str, answer: str, reading: Reading = Reading()) -> bool:
-    """Whether math-verify calls ``answer`` equal to ``gold``, from any thread; False if it cannot say in `DEADLINE`.
+    """Whether math-verify calls ``answer`` equal to ``gold``, from any thread; False if `CPU_SECONDS` do not suffice.
 
     Raises `RunError` when the child process cannot be started.
     """
-    return _worker.ask({"gold": gold, "answer": answer, **asdict(reading)})
+    reply = _worker.ask({"gold": gold, "answer": answer, "seconds": CPU_SECONDS, **asdict(reading)})
+    if reply is None or reply["expired"]:
+        logger.warning("gave up comparing %.80r with the gold answer %.80r", answer, gold)
+    return reply is not None and reply["equal"]
+
+
+class _Expired(BaseException):
+    """The processor time of a comparison is used up; not an `Exception`, as sympy catches those."""
+
+
+def _expire(number, frame):
+    raise _Expired
+
+
+@contextmanager
+def _limit_cpu(seconds: float) -> Iterator[None]:
+    """While open: `_Expired` after so much processor time, and the end of the process after half as much again."""
+    if not hasattr(signal, "setitimer"):  # not on Windows, where the caller's wall clock ends the process
+        yield
+        return
+    signal.signal(signal.SIGPROF, _expire)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 1.5 * seconds)  # its signal is not handled
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def _limit_memory() -> None:
@@ -183,7 +137,7 @@ def _compare(request: dict) -> bool:
         float_rounding=request["float_rounding"],
         strict=request["strict"],
         allow_set_relation_comp=request["set_relations"],
-        timeout_seconds=VERIFY_SECONDS,
+        timeout_seconds=None,
     )
 
 
@@ -202,8 +156,16 @@ def _parse(text: str, request: dict) -> list:
         [configs[way] for way in request["ways"]],
         # Of a whole answer no part may stand for it where it cannot be read.
         extraction_mode="first_match" if request["whole"] else "any_match",
-        parsing_timeout=PARSE_SECONDS,
+        parsing_timeout=None,
     )
+
+
+def _reply(request: dict) -> dict:
+    try:
+        with _limit_cpu(request["seconds"]):
+            return {"equal": bool(_compare(request)), "expired": False}
+    except _Expired:
+        return {"equal": False, "expired": True}
 
 
 def _serve() -> None:
@@ -216,9 +178,9 @@ def _serve() -> None:
     # Its classes are made by compiling text, which comes too late once that is refused.
     importlib.import_module("sympy.integrals.manualintegrate")
     sys.addaudithook(_refuse_code)
-    print("ready", file=replies, flush=True)
+    print(READY, file=replies, flush=True)
     for line in sys.stdin:
-        print(json.dumps(_compare(json.loads(line))), file=replies, flush=True)
+        print(json.dumps(_reply(json.loads(line))), file=replies, flush=True)
 
 
 if __name__ == "__main__":

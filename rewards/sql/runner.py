@@ -1,9 +1,6 @@
 """Queries as the graders run them: in a process of their own (`worker`), which no query can hold up for long."""
 
-import atexit
-import json
 import os
-import subprocess
 import sys
 import threading
 from collections import OrderedDict
@@ -12,9 +9,9 @@ from typing import NamedTuple
 
 from common.errors import RunError
 from rewards.sql.rows import Row
+from rewards.worker_process import WorkerProcess
 
 WORKER = Path(__file__).with_name("worker.py")
-WALL_SECONDS = 60.0  # beside the worker's own limit on processor time, which a loaded machine stretches
 CACHED_VALUES = 2_000_000  # values of results that are kept
 
 
@@ -38,11 +35,12 @@ class Result(NamedTuple):
 
 
 class Runner:
-    """The worker process: started at the first query, and again after it ended; results are kept, last used last."""
+    """Results of the worker process, which are kept, last used last."""
 
     def __init__(self):
+        python = getattr(sys, "_base_executable", sys.executable)
+        self.worker = WorkerProcess([python, "-I", "-S", str(WORKER)], "runs SQL", env={})
         self.lock = threading.Lock()
-        self.process: subprocess.Popen | None = None
         self.kept: OrderedDict[tuple[str, str], Result] = OrderedDict()
         self.values = 0
 
@@ -54,11 +52,8 @@ class Runner:
             return found
 
     def _ask(self, path: str, sql: str) -> Result:
-        if self.process is None:
-            self.process = self._start()
-        reply = self._exchange(json.dumps({"path": path, "sql": sql}))
+        reply = self.worker.ask({"path": path, "sql": sql})
         if reply is None:
-            self._stop()
             result = Result("timeout", [], 0, "ended by the limit on processor time")
         elif reply["status"] == "unopened":
             raise RunError(
@@ -72,51 +67,10 @@ class Runner:
             self.values -= self.kept.popitem(last=False)[1].values
         return result
 
-    def _exchange(self, request: str) -> dict | None:
-        """The reply; None where the process ended or did not answer in time."""
-        deadline = threading.Timer(WALL_SECONDS, self.process.kill)
-        deadline.start()
-        try:
-            self.process.stdin.write(request + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-            return json.loads(line) if line.endswith("\n") else None
-        except BrokenPipeError:
-            return None
-        finally:
-            deadline.cancel()
-            deadline.join()
-
-    def _start(self) -> subprocess.Popen:
-        # A session of its own keeps signals meant for the training (Ctrl-C, SIGTERM to the group) away from it.
-        process = subprocess.Popen(
-            [getattr(sys, "_base_executable", sys.executable), "-I", "-S", str(WORKER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="ascii",
-            env={},
-            start_new_session=True,
-        )
-        if process.stdout.readline() != "ready\n":
-            process.kill()
-            raise RunError(
-                f"the process that runs SQL ended at once (exit code {process.wait()}); run `python -I -S {WORKER}` to "
-                "see why."
-            )
-        return process
-
-    def _stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
-            self.process = None
-
     def close(self) -> None:
         """End the process, if there is one, and forget the results."""
+        self.worker.stop()
         with self.lock:
-            self._stop()
             self.kept.clear()
             self.values = 0
 
@@ -126,7 +80,6 @@ def _value(value):
 
 
 _runner = Runner()
-atexit.register(lambda: _runner.close())
 
 
 def runner() -> Runner:
@@ -135,7 +88,7 @@ def runner() -> Runner:
 
 
 def _forget() -> None:
-    """A forked process must not share the pipes of its parent."""
+    """A forked process may not wait for a lock that a thread of its parent held."""
     global _runner
     _runner = Runner()
 

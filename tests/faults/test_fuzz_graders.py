@@ -1,6 +1,6 @@
 """Completions nobody thought of: every reward and grader gives a verdict of the right type, quickly, without an error.
 
-LaTeX answers are compared in a process of its own; its time is bounded there (`rewards.latex_worker.DEADLINE`).
+LaTeX answers are compared in a process of its own; its time is bounded there (`rewards.latex_worker.CPU_SECONDS`).
 """
 
 import math

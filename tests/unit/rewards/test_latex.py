@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from common.errors import RunError, UserError
 from rewards import latex_worker
 from rewards.latex import canonical_latex, grade_latex, last_boxes
 from rewards.latex_reading import MAX_LENGTH
+from rewards.worker_process import WorkerProcess
 
 ROOT = Path(__file__).resolve().parents[3]
 MATH_500 = ROOT / ".." / "shared" / "data" / "math500" / "test.jsonl"
@@ -204,7 +207,7 @@ HOSTILE += [
 @pytest.mark.fault("F16")
 @pytest.mark.parametrize("answer", HOSTILE, ids=lambda answer: ascii(answer[:12]))
 def test_hostile_answer_is_wrong_and_the_grader_goes_on(answer, monkeypatch):
-    monkeypatch.setattr(latex_worker, "DEADLINE", 0.5)
+    monkeypatch.setattr(latex_worker, "CPU_SECONDS", 0.3)
     grade = grade_latex(answered(answer), "x^2 + 1")
     assert not grade.loose and grade.well_formed
     monkeypatch.undo()
@@ -212,14 +215,40 @@ def test_hostile_answer_is_wrong_and_the_grader_goes_on(answer, monkeypatch):
 
 
 @pytest.mark.fault("F16")
-def test_process_that_misses_the_deadline_is_killed_and_replaced(monkeypatch):
+def test_a_comparison_that_no_exception_stops_ends_its_process():
+    stubborn = "signal.signal(signal.SIGPROF, signal.SIG_IGN)\n    while True: pass"  # as one long call of a C library
+    code = f"import signal\nfrom rewards.latex_worker import _limit_cpu\nwith _limit_cpu(0.1):\n    {stubborn}"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=300).returncode == -signal.SIGVTALRM
+
+
+@pytest.mark.fault("F16")
+def test_a_process_that_ended_is_replaced():
     assert latex_worker.is_equal("$x + w$", "$w + x$")
+    latex_worker._worker.process.kill()
+    assert not latex_worker.is_equal("$x + z$", "$z + x$")
+    assert latex_worker.is_equal("$x + y$ ", "$y + x$")
+
+
+def test_a_comparison_that_an_exception_stops_leaves_its_process_alive(monkeypatch):
+    assert latex_worker.is_equal("$x + v$", "$v + x$")
     process = latex_worker._worker.process
-    monkeypatch.setattr(latex_worker, "DEADLINE", 0.2)
+    monkeypatch.setattr(latex_worker, "CPU_SECONDS", 0.2)
     assert not latex_worker.is_equal("$3$", "$\\sum_{i=1}^{10^{12}} i^{19}$")
-    assert process.poll() is not None
-    monkeypatch.undo()
-    assert latex_worker.is_equal("$x + z$", "$z + x$")
+    assert process.poll() is None
+
+
+def test_what_other_programs_take_does_not_count(monkeypatch):
+    monkeypatch.setattr(signal, "alarm", None)  # of the wall clock; math-verify's own limits set it
+    request = {"gold": "$x + u$", "answer": "$u + x$", "seconds": 60.0, **asdict(latex_worker.Reading())}
+    seen = []
+    compare = latex_worker._compare
+    monkeypatch.setattr(
+        latex_worker, "_compare", lambda asked: seen.extend(map(signal.getitimer, range(3))) or compare(asked)
+    )
+    assert latex_worker._reply(request) == {"equal": True, "expired": False}
+    wall, *processor = (left for left, _ in seen)
+    assert wall == 0 and all(left > 50 for left in processor)
+    assert all(signal.getitimer(clock)[0] == 0 for clock in range(3))
 
 
 @pytest.mark.fault("F15")
@@ -278,8 +307,7 @@ def test_grading_in_threads_gives_the_same_verdicts():
 
 
 def test_process_that_cannot_start_stops_the_run(monkeypatch):
-    monkeypatch.setattr(latex_worker, "_worker", latex_worker._Worker())
-    monkeypatch.setattr(latex_worker.sys, "executable", "false")
+    monkeypatch.setattr(latex_worker, "_worker", WorkerProcess(["false"], "compares LaTeX"))
     with pytest.raises(RunError, match="did not start"):
         latex_worker.is_equal("$a$", "$this start fails$")
 

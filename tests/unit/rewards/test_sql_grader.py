@@ -68,7 +68,7 @@ def test_the_labelled_cases_get_their_verdicts_and_tiers(tmp_path, monkeypatch):
     quick = tmp_path / "worker.py"
     quick.write_text(runners.WORKER.read_text().replace("CPU_SECONDS = 4.0", "CPU_SECONDS = 1.0"))
     monkeypatch.setattr(runners, "WORKER", quick)
-    runner().close()
+    monkeypatch.setattr(runners, "_runner", Runner())
     paths, wrong, number = {}, [], 0
     for line in (DATA / "sql_cases.jsonl").read_text().splitlines():
         case = json.loads(line)
@@ -174,16 +174,16 @@ def test_a_killed_process_is_replaced_and_nothing_is_left(item, monkeypatch, tmp
     opened = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     own = Runner()
     slow = "SELECT instr(printf('%.*c', 900000, 'x'), printf('%.*c', 450000, 'x') || 'y')"
-    assert own.run(item[0], slow).status == "timeout" and own.process is None
+    assert own.run(item[0], slow).status == "timeout" and own.worker.process is None
     assert own.run(item[0], "SELECT COUNT(*) FROM item").rows == [(5,)]
-    first = own.process.pid
+    first = own.worker.process.pid
     endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x FROM c) SELECT COUNT(*) FROM c"
     assert own.run(item[0], endless).message == "interrupted", "by the budget of steps"
     for number in range(230):  # the other hostile ones of a step of 256, and the ordinary ones
         own.run(
             item[number % 2], HOSTILE[number % len(HOSTILE)] if number % 9 == 0 else f"SELECT {number}, name FROM item"
         )
-    assert own.process.pid == first, "nothing but a kill starts a process anew"
+    assert own.worker.process.pid == first, "nothing but a kill starts a process anew"
     own.close()
     assert not os.path.exists(f"/proc/{first}")
     assert not opened or len(os.listdir("/proc/self/fd")) == opened
