@@ -67,12 +67,13 @@ class SharedRow:
         return [part.unflatten(0, size) for part, size in zip(parts, sizes, strict=True)]
 
 
-def attend(module, query, key, value, attention_mask, shared: SharedRow | None = None, dropout=0.0, **kwargs):
+def attend(module, query, key, value, attention_mask, shared: SharedRow, **kwargs):
     """Scaled dot-product attention of one `SharedRow`, as transformers calls it in a layer.
 
     Args:
         query: (1, heads, S, d); ``key`` and ``value`` (1, key heads, S, d).
         attention_mask: not looked at.
+        kwargs: ``scaling`` of the scores; policies with dropout have no `SharedRow`.
 
     Returns:
         ((1, S, heads, d), None).
@@ -82,7 +83,7 @@ def attend(module, query, key, value, attention_mask, shared: SharedRow | None =
 
     def among(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         heads_first = (states.transpose(1, 2) for states in (q, k, v))  # (b, t, heads, d) -> (b, heads, t, d)
-        found, _ = sdpa_attention_forward(module, *heads_first, mask, dropout=dropout, scaling=scaling)
+        found, _ = sdpa_attention_forward(module, *heads_first, mask, scaling=scaling)
         return found.flatten(0, 1)  # (b, t, heads, d) -> (b * t, heads, d)
 
     found = [among(queries[0], keys[0], values[0], None)]

@@ -96,7 +96,7 @@ def shared_row(
     least = MIN_TOKENS.get(completion_mask.device.type, MIN_TOKENS_ACCELERATOR)
     ids, positions, labels, blocks = [prompts.flatten()], [places[:width].repeat(len(first))], [], []
     for rows in length_buckets(counts, 0, least):
-        block = _block(rows, max(counts[row] for row in rows), owner, is_prompt, completion_mask, dtype)
+        block = _block(rows, max(counts[row] for row in rows), owner, is_prompt, dtype)
         own = completion_ids[rows, : block.length]
         ids.append(own.flatten())
         labels.append(own.masked_fill(completion_mask[rows, : block.length] == 0, -100).flatten())
@@ -107,15 +107,13 @@ def shared_row(
     return SharedRow(row_ids, row_positions, row_labels, last=lengths - 1, width=width, blocks=blocks)
 
 
-def _block(rows: list[int], length: int, owner: Tensor, is_prompt: Tensor, completion_mask: Tensor, dtype) -> Block:
-    """The `Block` of ``rows``, given each row's prompt (B,), the prompts' mask (n, P) and the completions' (B, T)."""
-    own = completion_mask[rows, :length].bool()
-    before = torch.ones(length, length, dtype=torch.bool, device=own.device).tril()
-    itself = torch.eye(length, dtype=torch.bool, device=own.device)  # padding sees itself, else it would see nothing
-    among_own = before & (own[:, None, :] | itself)  # (b, t, t)
+def _block(rows: list[int], length: int, owner: Tensor, is_prompt: Tensor, dtype: torch.dtype) -> Block:
+    """The `Block` of ``rows``, given each row's prompt (B,) and the prompts' mask (n, P)."""
     to_prompt = is_prompt[owner[rows]][:, None, :].expand(-1, length, -1)  # (b, t, P)
-    seen = torch.cat([to_prompt, among_own], dim=2)[:, None]
-    mask = torch.zeros(seen.shape, dtype=dtype, device=own.device).masked_fill(~seen, -torch.inf)
+    # Padding stands behind a completion, where none of its tokens looks.
+    before = torch.ones(length, length, dtype=torch.bool, device=is_prompt.device).tril()
+    seen = torch.cat([to_prompt, before.expand(len(rows), -1, -1)], dim=2)[:, None]
+    mask = torch.zeros(seen.shape, dtype=dtype, device=is_prompt.device).masked_fill(~seen, -torch.inf)
     return Block(rows, length, owner[rows], mask)
 
 
