@@ -1,6 +1,7 @@
 """Paired differences over seeds and problems with their tests, and rliable's measures of a set of runs."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy import optimize, stats
@@ -29,18 +30,26 @@ def crossed_error(values) -> float:
     values = np.asarray(values, dtype=np.float64)
     if values.size < 2:
         return float("nan")
-    rng, means = np.random.default_rng(SEED), []
-    for start in range(0, NUM_RESAMPLES, BATCH):
-        count = min(BATCH, NUM_RESAMPLES - start)
-        seeds, problems = (_resampling_weights(levels, count, rng) for levels in values.shape)
+    means = []
+    for counts in _resamples(values.shape, NUM_RESAMPLES):
+        seeds, problems = (drawn.astype(np.float64) / _draws(drawn.shape[1]) for drawn in counts)
         means.append(((seeds @ values) * problems).sum(axis=1))
     return float(np.concatenate(means).std(ddof=1))
 
 
-def _resampling_weights(levels: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count, levels) shares of each level among ``levels`` - 1 draws with replacement."""
-    drawn = max(1, levels - 1)
-    return rng.multinomial(drawn, np.full(levels, 1.0 / levels), size=count) / drawn
+@lru_cache(maxsize=4)  # all arms and outcomes of a comparison have a few shapes, and drawing takes most of the time
+def _resamples(shape: tuple[int, int], number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """In batches, how often each seed (count, S) and each problem (count, P) is drawn, with replacement."""
+    rng, batches = np.random.default_rng(SEED), []
+    for start in range(0, number, BATCH):
+        count = min(BATCH, number - start)
+        drawn = [rng.multinomial(_draws(levels), np.full(levels, 1.0 / levels), size=count) for levels in shape]
+        batches.append(tuple(counts.astype(np.int16) for counts in drawn))
+    return batches
+
+
+def _draws(levels: int) -> int:
+    return max(1, levels - 1)
 
 
 def crossed_freedom(values) -> float:
