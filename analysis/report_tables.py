@@ -9,9 +9,15 @@ _COLUMNS = ("pass@1", "rare@64")  # of the report of known truth
 _HOLM = 2  # columns right of a difference
 
 
-def first_table(path: Path) -> str:
-    """The first Markdown table of ``path`` as it stands there. Raises as `tables` does."""
-    return "\n".join(tables(path)[0])
+def table_of(path: Path, number: str = "1") -> str:
+    """The Markdown table of this number, counted from 1, in ``path`` as it stands there.
+
+    Raises as `tables` does, and `UserError` where there is no such table.
+    """
+    found = tables(path)
+    if number not in map(str, range(1, len(found) + 1)):
+        raise UserError(f"a page shows table {number!r} of {path}, which has {len(found)}; give 1 to {len(found)}.")
+    return "\n".join(found[int(number) - 1])
 
 
 def known_truth_rows(path: Path, wanted: str) -> str:

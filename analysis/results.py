@@ -3,8 +3,9 @@
 A page holds blocks ``<!-- results: NAME KIND [WHICH] -->`` ... ``<!-- end of results -->``. Of a sweep NAME, with
 records in results/NAME, the kinds are "table" (right answers of every arm), "others" (false claims, pass@k and
 Coverage@k), "gains" (before and after training), "notes" (what they rest on), "arm" (a sentence on the arm WHICH) and
-"answer" (which arms are told apart). Of a report benchmarks/results/NAME.md they are "report" (its first table) and
-"rows" (of that of known truth, those of the bonuses WHICH, separated by semicolons).
+"answer" (which arms are told apart). Of a report benchmarks/results/NAME.md they are "report" (its
+table number WHICH, by default 1) and "rows" (of that of known truth, those of the bonuses WHICH, separated by
+semicolons).
 
 python -m analysis.results [--check]
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from analysis import results_tables
-from analysis.report_tables import first_table, known_truth_rows
+from analysis.report_tables import known_truth_rows, table_of
 from analysis.results_figure import DIGEST, draw_sweep
 from analysis.sweep import Sweep, arm_of, can_compare, digest_of, read_sweep
 from common.errors import UserError, run_cli
@@ -34,7 +35,7 @@ SWEEP_KINDS: dict[str, Callable[..., str]] = {
     "arm": results_tables.arm_sentence,
     "answer": results_tables.answer,
 }
-REPORT_KINDS: dict[str, Callable[..., str]] = {"report": first_table, "rows": known_truth_rows}
+REPORT_KINDS: dict[str, Callable[..., str]] = {"report": table_of, "rows": known_truth_rows}
 
 
 class Results:

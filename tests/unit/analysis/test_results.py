@@ -165,11 +165,16 @@ def test_a_record_with_the_name_of_another_arm_is_refused(old, new, said, root):
         ("toy plot", "asks for 'plot'"),
         ("other table", "no sweeps/other.sh"),
         ("other report", "other.md is missing"),
+        ("short report", "short.md has no table"),
+        ("short2 report 2", "table '2' of .*short2.md, which has 1"),
     ],
 )
 def test_a_block_that_asks_for_what_there_is_not_is_named(block, said, root):
-    page = root / "docs" / "page.md"
+    page, reports = root / "docs" / "page.md", root / "benchmarks" / "results"
     page.write_text(page.read_text().replace("toy arm rnd", block))
+    reports.mkdir(parents=True)
+    (reports / "short.md").write_text("Nothing.\n")
+    (reports / "short2.md").write_text("| a |\n|---|\n| 1 |\n")
     with pytest.raises(UserError, match=said):
         Results(root).pages()
 
