@@ -1,6 +1,7 @@
 """Evaluated runs as arms of an experiment: runs that differ in nothing but their seed, on the same problems."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,25 +50,36 @@ def group_arms(runs: Sequence[EvaluatedRun]) -> list[Arm]:
     """The arms in the order in which they are met.
 
     A flag that only some runs record, all with the same value, tells none apart: the others are of a code without it.
+    A path that names the seed of its run is the same for all seeds: each may start from a policy of its own seed.
 
     Raises:
         UserError: two runs of the same settings and seed, or a single arm.
     """
-    differing = _differing_flags([run.flags for run in runs])
+    settings = [_without_seed(run) for run in runs]
+    differing = _differing_flags(settings)
     groups: dict[str, dict[int, EvaluatedRun]] = {}
-    for run in runs:
-        group = groups.setdefault(json.dumps([run.flags.get(name) for name in differing]), {})
+    flags_of = {}
+    for run, flags in zip(runs, settings, strict=True):
+        key = json.dumps([flags.get(name) for name in differing])
+        flags_of.setdefault(key, flags)
+        group = groups.setdefault(key, {})
         if run.seed in group:
             raise UserError(
                 f"{group[run.seed].path} and {run.path} have the same settings and --seed {run.seed}; leave one out."
             )
         group[run.seed] = run
-    labels = arm_labels([next(iter(group.values())).flags for group in groups.values()])
+    labels = arm_labels(list(flags_of.values()))
     if len(labels) < 2:
         raise UserError(
             f"the {len(runs)} finished runs have the same settings, so there is one arm; name runs of another one too."
         )
     return [Arm(label, dict(sorted(group.items()))) for label, group in zip(labels, groups.values(), strict=True)]
+
+
+def _without_seed(run: EvaluatedRun) -> dict[str, Any]:
+    """Its flags, without "_seedN" of its own seed N in texts."""
+    own = re.compile(rf"_seed{run.seed}(?!\d)")
+    return {name: own.sub("", value) if isinstance(value, str) else value for name, value in run.flags.items()}
 
 
 def arm_labels(settings: Sequence[dict[str, Any]]) -> list[str]:

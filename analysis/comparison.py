@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from analysis.arms import Arm
-from analysis.statistics import crossed_difference, holm, interquartile_mean
+from analysis.statistics import crossed_difference, holm, interquartile_mean, probability_of_improvement
 from common.errors import UserError
 
 FEW_SEEDS = 5  # below it a spread over seeds is itself hardly known
-HEADER = ("arm", "seeds", "mean", "IQM", "difference", "95 % interval", "p", "Holm p", "detectable")
+HEADER = ("arm", "seeds", "mean", "IQM", "difference", "95 % interval", "p", "Holm p", "detectable", "P(above)")
 # Outcome, up to an @ -> unit and scale; all others are shares.
 UNITS = {"length": ("tokens", 1.0), "coverage": ("approaches", 1.0)}
 DASH = "-"
@@ -32,8 +32,9 @@ def compare_arms(arms: Sequence[Arm], baseline: Arm) -> dict:
     Returns:
         {"baseline": label, "problems": P, "runs": label -> seed -> folder,
         "outcomes": outcome -> label -> {"mean", "iqm" (over seeds), "by_seed", and but for the baseline "paired_seeds",
-        "difference", "low", "high", "p", "mde", "p_holm"}, "notes": sentences on what limits the figures}.
-        The differences are None where no seed is common.
+        "difference", "low", "high", "p", "mde", "p_holm", "above" (`probability_of_improvement` over the baseline, over
+        all seeds of both)}, "notes": sentences on what limits the figures}. The differences are None where no seed is
+        common.
     """
     runs = [run for arm in arms for run in arm.runs.values()]
     outcomes = [name for name in runs[0].scores if all(name in run.scores for run in runs)]
@@ -52,6 +53,8 @@ def _family(outcome: str, baseline: Arm, others: Sequence[Arm]) -> dict[str, dic
     for arm in others:
         seeds = _paired_seeds(arm, baseline)
         rows[arm.label]["paired_seeds"] = seeds
+        ours, theirs = (list(rows[label]["by_seed"].values()) for label in (arm.label, baseline.label))
+        rows[arm.label]["above"] = probability_of_improvement(ours, theirs)
         if seeds:
             differences = arm.table(outcome, seeds) - baseline.table(outcome, seeds)
             rows[arm.label] |= crossed_difference(differences)
@@ -82,10 +85,7 @@ def _notes(baseline: Arm, others: Sequence[Arm]) -> list[str]:
         elif arm.runs.keys() != baseline.runs.keys():
             seeds = ", ".join(map(str, common))
             notes.append(f"{arm.label}: its difference is over the seeds that {baseline.label} has too: {seeds}.")
-    counts = [count for arm in others if (count := len(_paired_seeds(arm, baseline)))]
-    if 1 in counts:
-        notes.append("With one seed the interval is over problems alone and says nothing of other seeds; no p value.")
-    few = [count for count in counts if 1 < count < FEW_SEEDS]
+    few = [count for arm in others if 1 < (count := len(_paired_seeds(arm, baseline))) < FEW_SEEDS]
     if few:
         notes.append(
             f"{min(few)} paired seeds: with fewer than {FEW_SEEDS} the spread over seeds is hardly known; intervals, p "
@@ -107,21 +107,39 @@ def comparison_table(result: dict) -> str:
         lines.insert(1, tuple("-" * width for width in widths))
         text = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
         blocks.append("\n".join([f"{outcome}, {unit}", "", *text]))
+    notes = list(result["notes"])
+    if any(len(row.get("paired_seeds", [])) == 1 for row in next(iter(result["outcomes"].values())).values()):
+        notes.append("With one seed the interval is over problems alone and says nothing of other seeds; no p value.")
     blocks.append(
         f"{result['problems']} problems. Differences: arm minus {result['baseline']}, paired by seed and problem; "
         "two-way bootstrap over both; p for the size of the family after Holm; detectable: the difference found with "
-        "80 % power at .05."
+        "80 % power at .05; P(above): chance that a run of the arm is above one of the baseline."
     )
-    return "\n\n".join([*blocks, *result["notes"]])
+    return "\n\n".join([*blocks, *notes])
 
 
 def _cells(label: str, row: dict, scale: float) -> tuple[str, ...]:
     level = (f"{row['mean'] * scale:.1f}", f"{row['iqm'] * scale:.1f}")
     if "paired_seeds" not in row:
-        return (label, str(len(row["by_seed"])), *level, *[DASH] * 5)
+        return (label, str(len(row["by_seed"])), *level, *[DASH] * 6)
     found = {name: row[name] for name in ("difference", "low", "high", "mde")}
     shown = {name: DASH if value is None else f"{value * scale:+.1f}" for name, value in found.items()}
     interval = DASH if row["low"] is None else f"[{shown['low']}, {shown['high']}]"
     p_values = [DASH if row[name] is None else f"{row[name]:.4f}" for name in ("p", "p_holm")]
     detectable = shown["mde"].removeprefix("+")
-    return (label, str(len(row["paired_seeds"])), *level, shown["difference"], interval, *p_values, detectable)
+    return (
+        label,
+        str(len(row["paired_seeds"])),
+        *level,
+        shown["difference"],
+        interval,
+        *p_values,
+        detectable,
+        chance_above(row),
+    )
+
+
+def chance_above(row: dict) -> str:
+    """The probability of improvement of a row of `compare_arms`, with its interval where there is one."""
+    chance, low, high = (row["above"][name] for name in ("chance", "low", "high"))
+    return f"{chance:.2f}" if low is None else f"{chance:.2f} [{low:.2f}, {high:.2f}]"

@@ -1,8 +1,11 @@
-"""Tables and pictures of the pages, drawn from the records under results/ so that no figure can go stale: make results.
+"""Tables and pictures of the pages, drawn from records so that no figure can go stale: make results.
 
-A page holds blocks ``<!-- results: SWEEP KIND [ARM] -->`` ... ``<!-- end of results -->``. SWEEP is a
-folder of results/; KIND is "table" (every arm against plain GRPO), "notes" (what the table rests on) or "arm" (one
-sentence on ARM).
+A page holds blocks ``<!-- results: NAME KIND [WHICH] -->`` ... ``<!-- end of results -->``. Of a sweep NAME, with
+records in results/NAME, the kinds are "table" (right answers of every arm), "others" (false claims, pass@k and
+Coverage@k), "gains" (before and after training), "notes" (what they rest on), "arm" (a sentence on the arm WHICH) and
+"answer" (which arms are told apart). Of a report benchmarks/results/NAME.md they are "report" (its
+table number WHICH, by default 1) and "rows" (of that of known truth, those of the bonuses WHICH, separated by
+semicolons).
 
 python -m analysis.results [--check]
 """
@@ -12,144 +15,109 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from analysis.results_figure import draw_sweep
-from analysis.sweep import Sweep, read_sweep, short
+from PIL import Image
+
+from analysis import results_tables
+from analysis.report_tables import known_truth_rows, table_of
+from analysis.results_figure import DIGEST, draw_sweep
+from analysis.sweep import Sweep, arm_of, can_compare, digest_of, read_sweep
 from common.errors import UserError, run_cli
 from common.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/*.md", "docs/methods/*.md")
 _BLOCK = re.compile(r"(<!-- results: (?P<what>[^\n]*?) -->\n).*?(<!-- end of results -->)", re.DOTALL)
-_COLUMNS = (
-    "arm",
-    "seeds",
-    *("right, %", "difference to `no`", "Holm p"),
-    *("false claims, %", "difference to `no`", "Holm p"),
-)
+SWEEP_KINDS: dict[str, Callable[..., str]] = {
+    "table": results_tables.main_table,
+    "others": results_tables.other_table,
+    "gains": results_tables.gains_table,
+    "notes": results_tables.notes,
+    "arm": results_tables.arm_sentence,
+    "answer": results_tables.answer,
+}
+REPORT_KINDS: dict[str, Callable[..., str]] = {"report": table_of, "rows": known_truth_rows}
 
 
-def table(sweep: Sweep) -> str:
-    """Every arm: accuracy and false claims after training, paired differences to plain GRPO, Holm's p of a family."""
-    outcomes = sweep.result["outcomes"]
-    lines = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
-    for label in sweep.result["runs"]:
-        right, claims = outcomes["accuracy"][label], outcomes["false_claims"][label]
-        cells = [_name(label), str(len(right["by_seed"]))]
-        for row in (right, claims):
-            cells += [f"{100 * row['mean']:.1f}", *(_difference(row) if "paired_seeds" in row else ("", ""))]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+class Results:
+    """The records and reports of the project in ``root``; each sweep is read once."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.sweeps: dict[str, Sweep] = {}
+
+    def sweep(self, name: str) -> Sweep:
+        """The sweep of results/``name``, which can be compared."""
+        if name not in self.sweeps:
+            self.sweeps[name] = read_sweep(self.root / "results" / name)
+        return self.sweeps[name]
+
+    def block(self, what: str) -> str:
+        """The content of the block ``NAME KIND [WHICH]``; raises `UserError` where it asks for what there is not."""
+        name, kind, which = [*what.split(maxsplit=2), "", ""][:3]
+        arguments = [which] if which else []
+        if kind in REPORT_KINDS:
+            return REPORT_KINDS[kind](self.root / "benchmarks" / "results" / f"{name}.md", *arguments)
+        if kind not in SWEEP_KINDS:
+            known = ", ".join([*SWEEP_KINDS, *REPORT_KINDS])
+            raise UserError(f"the block of results {what!r} asks for {kind!r}; use one of {known}.")
+        script, folder = self.root / "sweeps" / f"{name}.sh", self.root / "results" / name
+        if not script.is_file():
+            raise UserError(f"the block of results {what!r} asks for a sweep, and there is no sweeps/{name}.sh.")
+        arms = {arm_of(path) for path in folder.glob("*.json")}
+        planned = re.findall(r"[\w:+-]+", script.read_text(encoding="utf-8"))
+        if which and which not in {*arms, *planned}:
+            raise UserError(f"the block of results {what!r} asks for the arm {which!r}; sweeps/{name}.sh has none.")
+        if not can_compare(folder) or (which and which not in arms):
+            return f"No record yet: `{' '.join(['bash', f'sweeps/{name}.sh', *arguments])}`."
+        return SWEEP_KINDS[kind](self.sweep(name), *arguments)
+
+    def pages(self) -> dict[Path, str]:
+        """The text that every page with blocks should have; raises as `block` does."""
+        texts = {}
+        for path in sorted(path for pattern in PAGES for path in self.root.glob(pattern)):
+            text = path.read_text(encoding="utf-8")
+            if _BLOCK.search(text):
+                texts[path] = _BLOCK.sub(lambda found: f"{found[1]}{self.block(found['what'])}\n{found[3]}", text)
+        return texts
+
+    def pictures(self) -> dict[Path, str]:
+        """The picture of every sweep that can be compared -> its name."""
+        folders = sorted(path for path in (self.root / "results").glob("*") if can_compare(path))
+        return {self.root / "docs" / "figures" / f"{folder.name}.png": folder.name for folder in folders}
+
+    def stale(self) -> list[Path]:
+        """The pages that say, and the pictures that show, something else than the records."""
+        pages = [path for path, text in self.pages().items() if path.read_text(encoding="utf-8") != text]
+        drawn = self.pictures().items()
+        return pages + [path for path, name in drawn if drawn_from(path) != digest_of(self.root / "results" / name)]
 
 
-def _name(label: str) -> str:
-    bonus, *others = short(label).split(", ")
-    return ", ".join([f"`{bonus}`", *others])
-
-
-def _difference(row: dict) -> tuple[str, str]:
-    if row["low"] is None:
-        return "", ""
-    interval = f"{100 * row['difference']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
-    return interval, "" if row["p_holm"] is None else f"{row['p_holm']:.3f}"
-
-
-def notes(sweep: Sweep) -> str:
-    """What the table rests on: problems, samples, steps, code, machine, and what limits it."""
-    result, facts = sweep.result, sweep.facts
-    detectable = [row["mde"] for row in result["outcomes"]["accuracy"].values() if row.get("mde")]
-    steps, samples, minutes = (_range([fact[name] for fact in facts]) for name in ("steps", "samples", "minutes"))
-    before = 100 * sum(run.scores["accuracy"].mean() for run in sweep.before) / len(sweep.before)
-    sentences = [
-        f"{len(facts)} runs of {steps} steps; {result['problems']} validation problems with {samples} samples each. "
-        f"Before training {before:.1f} % were right. Differences are paired by seed and problem, with "
-        "95 % intervals by a two-way bootstrap over both; Holm's adjustment counts the arms of a column."
-    ]
-    if detectable:
-        shown = _range([round(100 * value, 1) for value in detectable])
-        sentences.append(f"A difference in accuracy would be found with 80 % power from {shown} points on.")
-    sentences += map(short, result["notes"])
-    machines = sorted({f"{fact['machine']['system']}, {fact['machine']['cores']} cores" for fact in facts})
-    sentences.append(f"Machine: {'; '.join(machines)}; {minutes} minutes a run.")
-    return " ".join(sentences)
-
-
-def _range(values: list) -> str:
-    low, high = min(values), max(values)
-    return str(low) if low == high else f"{low} to {high}"
-
-
-def arm_sentence(sweep: Sweep, arm: str) -> str:
-    """One sentence on the accuracy and false claims of an arm; raises `UserError` where there is no such arm."""
-    outcomes = sweep.result["outcomes"]
-    if arm not in outcomes["accuracy"] or "paired_seeds" not in outcomes["accuracy"][arm]:
-        known = ", ".join(repr(label) for label in outcomes["accuracy"])
-        raise UserError(f"no arm {arm!r} beside the baseline; the records have {known}.")
-    right, claims = outcomes["accuracy"][arm], outcomes["false_claims"][arm]
-    plain = outcomes["accuracy"][sweep.result["baseline"]]["by_seed"]
-    seeds = right["paired_seeds"]
-    base = 100 * sum(plain[seed] for seed in seeds) / len(seeds) if seeds else float("nan")
-    level, changes = 100 * right["mean"], []
-    for row in (right, claims):
-        difference, p = _difference(row)
-        changes.append(f"{difference} points" + (f", Holm p {p}" if p else ""))
-    return (
-        f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}: {level:.1f} % right after training, plain GRPO "
-        f"{base:.1f} %; difference {changes[0]}. False claims {100 * claims['mean']:.1f} %, difference {changes[1]}."
-    )
-
-
-KINDS: dict[str, Callable[..., str]] = {"table": table, "notes": notes, "arm": arm_sentence}
-
-
-def pages(root: Path, sweeps: dict[str, Sweep]) -> dict[Path, str]:
-    """The text that every page with blocks should have.
-
-    Args:
-        sweeps: those read already, by the name of their folder; the others that blocks ask for are added.
-
-    Raises `UserError` where a block asks for what there is not.
-    """
-
-    def block(found: re.Match) -> str:
-        name, kind, *arm = found["what"].split(maxsplit=2)
-        if kind not in KINDS:
-            raise UserError(f"a block of results asks for {kind!r}; use one of {', '.join(KINDS)}.")
-        if name not in sweeps:
-            sweeps[name] = read_sweep(root / "results" / name)
-        return f"{found[1]}{KINDS[kind](sweeps[name], *arm)}\n{found[3]}"
-
-    texts = {}
-    for path in sorted(path for pattern in PAGES for path in root.glob(pattern)):
-        text = path.read_text(encoding="utf-8")
-        if _BLOCK.search(text):
-            texts[path] = _BLOCK.sub(block, text)
-    return texts
-
-
-def stale(texts: dict[Path, str]) -> list[Path]:
-    """The pages that say something else than the records."""
-    return [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
+def drawn_from(picture: Path) -> str | None:
+    """The digest of the records that ``picture`` was drawn from; None where there is none."""
+    if not picture.is_file():
+        return None
+    with Image.open(picture) as image:
+        return image.info.get(DIGEST)
 
 
 def main() -> None:
-    """Command line: writes blocks and pictures, or with ``--check`` only says which pages are stale."""
-    parser = argparse.ArgumentParser(description="Write the figures of the pages from results/.", allow_abbrev=False)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit code 2 where a page is stale")
-    check = parser.parse_args().check
-    sweeps: dict[str, Sweep] = {}
-    texts = pages(ROOT, sweeps)
-    changed = stale(texts)
-    if check and changed:
-        names = ", ".join(str(path.relative_to(ROOT)) for path in changed)
-        raise UserError(f"{names}: not what the records in results/ say; run make results.")
+    """Command line: writes blocks and pictures, or with ``--check`` only says which are stale."""
+    parser = argparse.ArgumentParser(description="Write the figures of the pages from records.", allow_abbrev=False)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 2 where something is stale")
+    check, results = parser.parse_args().check, Results(ROOT)
+    stale = results.stale()
+    if check and stale:
+        names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+        raise UserError(f"{names}: not what the records say; run make results.")
     if check:
         return
-    for path in changed:
-        write_atomically(path, lambda temporary, path=path: temporary.write_text(texts[path], encoding="utf-8"))
-        print(f"written: {path.relative_to(ROOT)}")
-    for folder in sorted(path for path in (ROOT / "results").iterdir() if path.is_dir()):
-        sweep = sweeps.get(folder.name) or read_sweep(folder)
-        print(f"drawn: {draw_sweep(sweep, ROOT / 'docs' / 'figures' / f'{folder.name}.png').relative_to(ROOT)}")
+    pages = results.pages()
+    for path in stale:
+        if path in pages:
+            write_atomically(path, lambda temporary, path=path: temporary.write_text(pages[path], encoding="utf-8"))
+            print(f"written: {path.relative_to(ROOT)}")
+    for path, name in results.pictures().items():
+        print(f"drawn: {draw_sweep(results.sweep(name), path).relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -1,69 +1,133 @@
-"""The picture of a sweep: differences to plain GRPO with intervals, and pass@k of every arm beside the base policy."""
+"""The picture of a sweep: differences to its baseline; pass@k and performance profiles beside the base policy."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from analysis.arms import Arm
 from analysis.evaluated import EvaluatedRun
-from analysis.style import BEFORE, STYLE, TOTAL, color_of
-from analysis.sweep import Sweep, short
-from intrinsic import NO_BONUS
+from analysis.results_tables import CLEAR, other_outcomes, title
+from analysis.statistics import crossed_difference, performance_profile
+from analysis.style import BEFORE, NOTE, STYLE, TOTAL, UNPARSABLE, color_of
+from analysis.sweep import Sweep
+from intrinsic import SHUFFLE
 
-DIFFERENCES = {"accuracy": "right", "false_claims": "false claims", "pass@8": "pass@8"}
+DIGEST = "Records"  # text field of the picture: hash of the records it was drawn from
+BASE = "base policy"
+DASHES = ("-", "--", ":")  # of the first arms of each colour, the second, ...
+CONTROLS = ("noise", SHUFFLE)
+THRESHOLDS = np.linspace(0.0, 1.0, 65)[:-1]
+
+Look = tuple[str, str, float]  # colour, dash, width
 
 
 def draw_sweep(sweep: Sweep, path: Path) -> Path:
     """Draw ``sweep`` into ``path``, which is returned."""
-    names = [name for name in DIFFERENCES if name in sweep.result["outcomes"]]
+    others = [label for label in sweep.result["runs"] if label != sweep.result["baseline"]]
+    names = ["accuracy", *other_outcomes(sweep)[:2]]
+    rows = (1.3 + 0.3 * (len(others) + 1), 3.4)
     with plt.rc_context(STYLE):
-        height = 1.6 + 0.32 * len(sweep.arms)
-        figure, axes = plt.subplots(1, len(names) + 1, figsize=(3.2 * (len(names) + 1), height), layout="constrained")
-        for number, (ax, name) in enumerate(zip(axes, names, strict=False)):
-            _draw_differences(ax, sweep.result["outcomes"][name], DIFFERENCES[name], labels=number == 0)
-        _draw_pass_at_k(axes[-1], sweep.arms, sweep.before)
+        figure = plt.figure(figsize=(12.5, sum(rows) + 0.3), layout="constrained")
+        upper, lower = figure.subfigures(2, 1, height_ratios=rows)
+        axes = upper.subplots(1, 1 + len(names), sharey=True)
+        _draw_levels(axes[0], sweep, others)
+        for ax, name in zip(axes[1:], names, strict=True):
+            _draw_differences(ax, sweep, others, name)
+        fan, profile, key = lower.subplots(1, 3, width_ratios=(1, 1, 0.62))
+        curves = _curves(sweep, others)
+        _draw_fan(fan, curves)
+        _draw_profile(profile, curves)
+        key.axis("off")
+        key.legend(*fan.get_legend_handles_labels(), loc="center left", ncols=1 + (len(curves) > 12))
+        note = (
+            "95 % intervals; filled: clear of 0 after Holm; cross: one seed, no interval; grey: controls, base policy"
+        )
+        figure.supxlabel(note, fontsize=9, color=NOTE)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=130, metadata={DIGEST: sweep.digest})
         plt.close(figure)
     return path
 
 
-def _draw_differences(ax: Axes, rows: dict[str, dict], title: str, labels: bool) -> None:
-    others = [(label, row) for label, row in rows.items() if row.get("low") is not None]
+def _look(label: str, others: Sequence[str]) -> Look:
+    """That of an arm; the baseline is black, controls are grey."""
+    if label not in others:
+        return TOTAL, "-", 2.4
+    if label.startswith(CONTROLS):
+        controls = [name for name in others if name.startswith(CONTROLS)]
+        return UNPARSABLE, DASHES[controls.index(label) % len(DASHES)], 1.2
+    place = [name for name in others if not name.startswith(CONTROLS)].index(label)
+    return color_of(place), DASHES[place // 8 % len(DASHES)], 1.6
+
+
+def _draw_levels(ax: Axes, sweep: Sweep, others: Sequence[str]) -> None:
+    base = 100 * float(np.mean([run.scores["accuracy"].mean() for run in sweep.before]))
+    ax.axvline(base, color=BEFORE, linestyle="--", linewidth=1.6)
+    ax.text(base, 1.01, BASE, transform=ax.get_xaxis_transform(), fontsize=8, color=NOTE, ha="left", va="bottom")
+    labels = [sweep.result["baseline"], *others]
+    for place, label in enumerate(labels):
+        row = sweep.result["outcomes"]["accuracy"][label]
+        color = _look(label, others)[0]
+        seeds = [100 * value for value in row["by_seed"].values()]
+        ax.plot(seeds, [-place] * len(seeds), "o", color=color, alpha=0.4)
+        ax.plot(100 * row["mean"], -place, "|", color=color, markersize=16, markeredgewidth=2.4)
+    ax.set_yticks([-place for place in range(len(labels))], labels)
+    ax.set_ylim(-len(labels) + 0.4, 0.6)
+    ax.set_xlabel("right, per cent: seeds and their mean", fontsize="small")
+
+
+def _draw_differences(ax: Axes, sweep: Sweep, others: Sequence[str], name: str) -> None:
     ax.axvline(0, color=TOTAL, linewidth=0.8)
-    for place, (_, row) in enumerate(others):
-        low, middle, high = (100 * row[name] for name in ("low", "difference", "high"))
-        ax.plot([low, high], [-place, -place], color=color_of(place), linewidth=2)
-        ax.plot(middle, -place, "o", color=color_of(place), markersize=5)
-    ax.set_yticks([-place for place in range(len(others))], [short(label) if labels else "" for label, _ in others])
-    ax.margins(y=0.2)
-    ax.set_title(title)
-    ax.set_xlabel("minus plain GRPO, points, 95 % interval", fontsize="small")
+    for place, label in enumerate(others, start=1):
+        row, color = sweep.result["outcomes"][name][label], _look(label, others)[0]
+        if len(row["paired_seeds"]) == 1:
+            ax.plot(100 * row["difference"], -place, "x", color=color, markersize=7, markeredgewidth=2)
+        elif row["low"] is not None:
+            clear = row["p_holm"] is not None and row["p_holm"] < CLEAR
+            ax.plot([100 * row["low"], 100 * row["high"]], [-place, -place], color=color, linewidth=2)
+            ax.plot(100 * row["difference"], -place, "o", color=color, markerfacecolor=color if clear else "white")
+    ax.set_title(title(name))
+    ax.set_xlabel(f"minus {sweep.result['baseline']}, points", fontsize="small")
 
 
-def _draw_pass_at_k(ax: Axes, arms: list[Arm], before: list[EvaluatedRun]) -> None:
-    curves = [("before training", BEFORE, _pass_at_k(before))]
-    others = iter(range(len(arms)))
-    for arm in arms:
-        plain = arm.bonus == NO_BONUS
-        curves.append(
-            (short(arm.label), TOTAL if plain else color_of(next(others)), _pass_at_k(list(arm.runs.values())))
-        )
-    for label, color, (ks, means) in curves:
-        ax.plot(ks, means, "o-", color=color, markersize=3, label=label)
-    ks = curves[0][2][0]
+def _curves(sweep: Sweep, others: Sequence[str]) -> list[tuple[str, Look, list[EvaluatedRun]]]:
+    """(label, look, runs): the base policy, the baseline, then the other arms."""
+    arms = {arm.label: list(arm.runs.values()) for arm in sweep.arms}
+    labels = [sweep.result["baseline"], *others]
+    base = (BASE, (BEFORE, "--", 2.4), sweep.before)
+    return [base, *((label, _look(label, others), arms[label]) for label in labels)]
+
+
+def _draw_fan(ax: Axes, curves: list[tuple[str, Look, list[EvaluatedRun]]]) -> None:
+    names = ["accuracy", *(name for name in curves[0][2][0].scores if name.startswith("pass@"))]
+    ks = [int(name.partition("@")[2] or 1) for name in names]
+    for place, (label, (color, dash, width), runs) in enumerate(curves):
+        tables = [np.stack([run.scores[name] for run in runs]) for name in names]
+        ax.plot(ks, [100 * table.mean() for table in tables], dash, color=color, linewidth=width, label=label)
+        if place < 2:
+            _shade(ax, ks, tables, color)
     ax.set_xscale("log", base=2)
     ax.set_xticks(ks, list(map(str, ks)))
-    ax.set_xlabel("k")
-    ax.set_title("pass@k, per cent")
-    ax.legend(fontsize="x-small", frameon=False)
+    ax.set(title="pass@k", xlabel="k", ylabel="per cent of problems")
 
 
-def _pass_at_k(runs: list[EvaluatedRun]) -> tuple[list[int], list[float]]:
-    """(ks, per cent of the problems with a right one among k samples, mean of ``runs``)."""
-    names = [name for name in runs[0].scores if name.startswith("pass@")]
-    ks = [1, *(int(name.removeprefix("pass@")) for name in names)]
-    means = [100 * float(np.mean([run.scores[name].mean() for run in runs])) for name in ("accuracy", *names)]
-    return ks, means
+def _draw_profile(ax: Axes, curves: list[tuple[str, Look, list[EvaluatedRun]]]) -> None:
+    for place, (_, (color, dash, width), runs) in enumerate(curves):
+        scores = np.stack([run.scores["accuracy"] for run in runs])
+        shares = performance_profile(scores, THRESHOLDS)
+        ax.plot(THRESHOLDS, 100 * shares, dash, color=color, linewidth=width, drawstyle="steps-post")
+        if place < 2:
+            steps = np.unique(scores)
+            at = steps[steps < 1]
+            _shade(ax, at, [scores > threshold for threshold in at], color, step="post")
+    ax.set(title="performance profile", xlabel="t: more than this share of the samples is right")
+    ax.set_ylabel("per cent of problems")
+
+
+def _shade(ax: Axes, at, tables: Sequence[np.ndarray], color: str, step: str | None = None) -> None:
+    """The 95 % interval of the mean of each (S, P) table, over seeds and problems; of one seed over problems alone."""
+    found = [crossed_difference(table) for table in tables]
+    low, high = ([100 * row[name] for row in found] for name in ("low", "high"))
+    ax.fill_between(at, low, high, color=color, alpha=0.13, linewidth=0, step=step)

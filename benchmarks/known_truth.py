@@ -254,6 +254,7 @@ def run_trials(options: Options, intrinsic: IntrinsicOptions, records: Records) 
     Returns how many trials are still without a record.
     """
     world, encode = None, CachedEncoder(intrinsic.encoder)
+    before, begun = _missing(options, records), time.perf_counter()
     for seed in range(options.seeds):
         with records.claim(seed) as is_ours:
             rows = [row for row in options.rows if is_ours and not records.has(row, seed)]
@@ -264,7 +265,14 @@ def run_trials(options: Options, intrinsic: IntrinsicOptions, records: Records) 
             for row in rows:
                 trial = Trial(world, policy, pipeline_of(row, intrinsic), options, seed, encode, intrinsic.match_mass)
                 records.save(row, seed, trial.run())
-        print(f"seed {seed}: {len(rows)} trials in {time.perf_counter() - start:.0f} s", flush=True)
+        left, now = _missing(options, records), time.perf_counter()
+        minutes = left * (now - begun) / (before - left) / 60  # other processes' trials count too
+        done = f"seed {seed}: {len(rows)} trials in {now - start:.0f} s"
+        print(f"{done}; {left} of {options.seeds * len(options.rows)} left, about {minutes:.0f} minutes", flush=True)
+    return _missing(options, records)
+
+
+def _missing(options: Options, records: Records) -> int:
     return sum(not records.has(row, seed) for seed in range(options.seeds) for row in options.rows)
 
 

@@ -24,12 +24,14 @@ from intrinsic.options import IntrinsicOptions
 
 @dataclass(frozen=True)
 class Arm:
-    """A bonus, its flags beside the defaults, and what sets its `World` apart; ``label`` names it in tables."""
+    """A bonus, its flags beside the defaults, what sets its `World` apart, and `Options` beside the defaults; ``label``
+    names it in tables."""
 
     label: str
     bonus: str
     flags: dict[str, Any] = field(default_factory=dict)
     world: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def intrinsic(self) -> IntrinsicOptions:
@@ -109,24 +111,25 @@ def run_arms(
     arms: Sequence[Arm], seeds: Sequence[int], folder: str | Path, make_trial: Callable[..., Trial] = ArmTrial
 ) -> dict[str, Records]:
     """Run every arm of every seed that has no record and that no other process works at; label -> its records."""
-    options, root = Options(bonuses="no"), Records(folder, {})
-    records = {arm.label: _records(arm, options, root.folder) for arm in arms}
+    root, options = Records(folder, {}), {arm.label: Options(bonuses="no", **arm.options) for arm in arms}
+    records = {arm.label: _records(arm, options[arm.label], root.folder) for arm in arms}
     worlds: dict[str, World] = {}
     encode = CachedEncoder(arms[0].intrinsic.encoder)
     for seed in seeds:
         with root.claim(seed) as is_ours:
             missing = [arm for arm in arms if is_ours and not records[arm.label].has(Row(arm.bonus), seed)]
-            for place, key in enumerate(dict.fromkeys(str(arm.world) for arm in missing)):
-                group = [arm for arm in missing if str(arm.world) == key]
+            keys = {arm.label: str((options[arm.label].problems, arm.world)) for arm in missing}
+            for place, key in enumerate(dict.fromkeys(keys.values())):
+                group = [arm for arm in missing if keys[arm.label] == key]
                 if key not in worlds:
-                    worlds[key] = World(options.problems, **group[0].world)
+                    worlds[key] = World(options[group[0].label].problems, **group[0].world)
                 world, start = worlds[key], time.perf_counter()
                 policy = fitted_policy(world, seed)
                 fitted = time.perf_counter() - start
                 for arm in group:
                     begun, intrinsic = time.perf_counter(), arm.intrinsic
                     bonuses, alone = fresh_pipeline(intrinsic), {"sc_alone": intrinsic.sc_alone}
-                    trial = make_trial(world, policy, bonuses, options, seed, encode, **alone)
+                    trial = make_trial(world, policy, bonuses, options[arm.label], seed, encode, **alone)
                     records[arm.label].save(Row(arm.bonus), seed, trial.run())
                     took = time.perf_counter() - begun
                     print(f"seed {seed}, world {place}, {arm.label}: {took:.0f} s (policy {fitted:.0f} s)", flush=True)

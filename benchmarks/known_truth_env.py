@@ -115,7 +115,7 @@ class World:
     Args:
         count: number of problems.
         two_forms: as in `find_problems`.
-        rare: mass of the rare strategy in `prior`.
+        common, rare: mass of each strategy in `prior`.
         decoy: mass of one wrong answer in `prior`.
 
     Attributes:
@@ -126,9 +126,16 @@ class World:
         texts, answers, verdicts: of each problem, S texts, their canonical answers or None, and the grader's verdicts.
     """
 
-    def __init__(self, count: int, two_forms: bool = False, rare: float = PRIOR_RARE, decoy: float = 0.0):
+    def __init__(
+        self,
+        count: int,
+        two_forms: bool = False,
+        common: float = PRIOR_COMMON,
+        rare: float = PRIOR_RARE,
+        decoy: float = 0.0,
+    ):
         self.problems = find_problems(count, two_forms)
-        self.rare_mass, self.decoy_mass = rare, decoy
+        self.common_mass, self.rare_mass, self.decoy_mass = common, rare, decoy
         self.all = list(product(range(len(TOKENS)), repeat=LENGTH))
         self.sequences = torch.tensor(self.all)
         self.texts, self.answers, self.verdicts = [], [], []
@@ -190,10 +197,10 @@ class World:
         shapes = (wrong & self.numbers_once).float()
         mass = PRIOR_SHAPE * shapes / shapes.sum(1, keepdim=True)
         mass = mass + (1.0 - PRIOR_SHAPE) * wrong / wrong.sum(1, keepdim=True)
-        shares = [(PRIOR_COMMON, self.common), (self.rare_mass, self.rare)]
+        shares = [(self.common_mass, self.common), (self.rare_mass, self.rare)]
         if self.decoy_mass:
             shares.append((self.decoy_mass, self.decoy))
-        prior = (1.0 - PRIOR_COMMON - self.rare_mass - self.decoy_mass) * mass
+        prior = (1.0 - self.common_mass - self.rare_mass - self.decoy_mass) * mass
         for share, chosen in shares:
             prior = prior + share * chosen / chosen.sum(1, keepdim=True)
         return prior

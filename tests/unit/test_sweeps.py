@@ -8,16 +8,17 @@ import pytest
 
 from tests.processes import ROOT
 
-# In place of the interpreter: a run that leaves an evaluation unless it is told to fail, and the writer of records.
+# In place of the interpreter: a run that leaves a policy and an evaluation unless it is told to fail, the writer of
+# records, and other modules, which leave nothing.
 STAND_IN = """#!/usr/bin/env bash
 echo "$@" >> calls.txt
 if [[ $1 == -m ]]; then
-    touch "${@: -1}/$(basename "$3").json"
+    if [[ $2 == analysis.records ]]; then touch "${@: -1}/$(basename "$3").json"; fi
     exit
 fi
 while [[ $1 != --output_dir ]]; do shift; done
 if [[ $2 == *"$FAILING"* ]]; then exit 1; fi
-mkdir -p "$2/eval" && touch "$2/eval/after.json"
+mkdir -p "$2/eval" "$2/final" && touch "$2/eval/after.json"
 """
 
 
@@ -59,3 +60,39 @@ def test_a_failed_run_is_named_and_goes_on_later_while_others_run(sweep, tmp_pat
     (tmp_path / folder / "checkpoint-25").mkdir(parents=True)
     lines, calls, code = sweep("countdown.sh", "no knn+", "0")
     assert code == 0 and len(lines) == 1 and calls[0].endswith(f"--output_dir {folder} --resume auto")
+
+
+def test_a_pretrained_policy_runs_in_the_same_order_on_the_data_that_are_named(sweep):
+    lines, calls, code = sweep("smollm2.sh", "cfn no shuffle:knn+", "0 1", "rows.jsonl")
+    runs = [line.partition(":")[0] for line in lines]
+    assert code == 0 and runs[:3] == ["no_seed0", "no_seed1", "cfn_seed0"] and len(runs) == 6
+    trained = [call for call in calls if call.startswith("run_gsm8k.py")]
+    assert all("--model_name=smollm2 --data=rows.jsonl" in call for call in trained) and len(trained) == 6
+    assert sweep("smollm2.sh", "no cfn", "0 1") == ([], [], 0), "finished runs are skipped"
+
+
+def test_bridge_makes_each_start_once_and_trains_from_it(sweep):
+    folder = "outputs/sweeps/bridge/starts/injected_seed1"
+    lines, _, code = sweep("bridge.sh", "plain injected", "0 1", failing="starts/injected_seed1")
+    assert code != 0 and lines == [f"injected_seed1: the supervised start failed, see {folder}.log"]
+    lines, calls, code = sweep("bridge.sh", "plain injected", "0 1")
+    assert code == 0 and [line.partition(":")[0] for line in lines] == [
+        *("plain_seed0", "injected_seed0", "plain_seed1", "injected_seed1")
+    ]
+    traces, start = calls[:2]
+    assert "--style injected" in traces and "--seed 101 " in traces and start.startswith("run_sft.py")
+    trained = [call for call in calls if call.startswith("run_countdown.py")]
+    assert f"--model_name={folder}/final --use_ir=no --seed=1" in trained[-1] and len(trained) == 4
+    assert sum(call.startswith("run_sft.py") for call in calls) == 1, "starts that are there are not made again"
+
+
+def test_known_truth_hands_its_flags_to_processes_that_share_the_records(sweep):
+    _, calls, code = sweep("known_truth.sh", "--seeds", "3")
+    folder = "benchmarks/results/known_truth"
+    assert code == 0 and calls == [f"-m benchmarks.known_truth --records {folder} --output {folder} --seeds 3"]
+
+
+def test_a_run_that_collapses_leaves_a_record_too(sweep):
+    """Self-certainty stops where it collapses unless told otherwise, and a stopped run has no evaluation after."""
+    _, calls, _ = sweep("countdown.sh", "sc", "0")
+    assert "--stop_on_collapse=false" in calls[0]

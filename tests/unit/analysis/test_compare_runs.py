@@ -87,7 +87,9 @@ def test_a_case_by_hand(by_hand):
     assert claims["rnd"]["difference"] == pytest.approx(0.125)
     assert result["outcomes"]["truncated"]["no"]["mean"] == 0.5 and result["outcomes"]["length"]["no"]["mean"] == 10.5
     assert "pass@8" not in result["outcomes"]  # of two samples
+    assert accuracy["rnd"]["above"]["chance"] == 0.875  # of .5 and .75 against .25 and .5: three above, one tie
     text = comparison_table(result)
+    assert "| 0.88 [" in text
     assert "| rnd | 2     | 62.5 | 62.5 | +25.0" in text and "2 paired seeds: with fewer than 5" in text
 
 
@@ -162,13 +164,12 @@ def test_unequal_seeds_and_code_are_paired_where_common_and_said(tmp_path):
     ]
     arms = arms_of(folders)
     result = compare_arms(arms, choose_baseline(arms, "no"))
-    rows, notes = result["outcomes"]["accuracy"], " ".join(result["notes"])
+    rows, notes = result["outcomes"]["accuracy"], comparison_table(result)
     assert rows["rnd"]["paired_seeds"] == [1, 2] and list(rows["rnd"]["by_seed"]) == [1, 2, 7]
     assert rows["sc"]["difference"] is None and rows["sc"]["p_holm"] is None
     assert rows["cfn"]["p"] is None and rows["cfn"]["low"] is not None
     for words in ("sc: no seed in common", "the seeds that no has too: 1, 2", "over problems alone", "c0ffee, new"):
         assert words in notes
-    assert comparison_table(result)
 
 
 def test_runs_on_other_problems_are_refused(tmp_path):

@@ -4,12 +4,14 @@ import json
 
 import pytest
 
-from analysis import results
 from analysis.evaluated import read_evaluated
 from analysis.outcomes import Outcomes
 from analysis.records import record_of
-from analysis.results import pages, stale, table
-from analysis.sweep import read_sweep
+from analysis.report_tables import known_truth_rows
+from analysis.results import ROOT, Results, drawn_from
+from analysis.results_figure import draw_sweep
+from analysis.results_tables import ONE_SEED, answer, gains_table, main_table, other_table
+from analysis.sweep import digest_of, read_sweep
 from common.errors import UserError
 from common.files import write_json
 from tests.unit.analysis.test_compare_runs import drawn, write_run
@@ -39,6 +41,8 @@ def root(folders, tmp_path):
     """A project with records of these runs and a page that shows them."""
     (tmp_path / "results" / "toy").mkdir(parents=True)
     (tmp_path / "docs").mkdir()
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "toy.sh").write_text("arms=${1:-no rnd sc shuffle:knn+}")
     (tmp_path / "docs" / "page.md").write_text(PAGE + "<!-- end of results -->\nend\n")
     for folder in folders:
         write_json(tmp_path / "results" / "toy" / f"{folder.name}.json", record_of(folder))
@@ -81,33 +85,109 @@ def test_a_damaged_record_is_named(change, said, folders, tmp_path):
 
 
 def test_a_page_shows_what_the_records_hold_and_is_stale_once_they_change(root):
-    texts = pages(root, {})
-    (text,) = texts.values()
-    assert "| `rnd` | 1 | " in text and "1 seed: " in text and "old" not in text and text.endswith("results -->\nend\n")
-    assert [path.name for path in stale(texts)] == ["page.md"]
-    (root / "docs" / "page.md").write_text(text)
-    assert stale(pages(root, {})) == []
+    (page, text), *_ = Results(root).pages().items()
+    assert "| `rnd` | 1 | " in text and "1 seed: right " in text and "old" not in text
+    assert text.endswith("results -->\nend\n")
+    assert [path.name for path in Results(root).stale()] == ["page.md", "toy.png"]
+    page.write_text(text)
+    picture = root / "docs" / "figures" / "toy.png"
+    draw_sweep(Results(root).sweep("toy"), picture)
+    assert Results(root).stale() == [] and drawn_from(picture) == digest_of(root / "results" / "toy")
+    (root / "results" / "toy" / "no_seed1.json").unlink()
+    assert [path.name for path in Results(root).stale()] == ["page.md", "toy.png"]
+
+
+def test_a_sweep_without_records_of_an_arm_and_of_the_baseline_says_so(root):
+    page = root / "docs" / "page.md"
+    page.write_text(page.read_text().replace("arm rnd", "arm shuffle:knn+"))
+    (text,) = Results(root).pages().values()
+    assert "No record yet: `bash sweeps/toy.sh shuffle:knn+`." in text
     (root / "results" / "toy" / "rnd_seed0.json").unlink()
-    with pytest.raises(UserError, match="there is one arm"):
-        pages(root, {})
+    (text,) = Results(root).pages().values()
+    assert "No record yet: `bash sweeps/toy.sh`." in text and Results(root).pictures() == {}
 
 
-def test_a_difference_is_paired_by_seed(root):
+def test_a_difference_is_paired_by_seed_and_one_seed_has_no_interval(root):
     sweep = read_sweep(root / "results" / "toy")
     plain, bonus = (sweep.result["outcomes"]["accuracy"][name] for name in ("no", "rnd"))
     assert bonus["difference"] == pytest.approx(bonus["mean"] - plain["by_seed"][0])
-    assert f"{100 * bonus['difference']:+.1f} [" in table(sweep)
+    shown = f"{100 * bonus['difference']:+.1f}"
+    assert f"| {shown} ({ONE_SEED}) |  | " in main_table(sweep)
+    assert f"({ONE_SEED})" in other_table(sweep) and "pass@" not in other_table(sweep)  # of two samples
+    (right, _) = answer(sweep).splitlines()[2:]
+    assert right == f"| right, `toy` | none | none | none | `rnd` {shown} |"
 
 
-def test_a_block_that_asks_for_what_there_is_not_is_named(root):
-    page = root / "docs" / "page.md"
-    page.write_text(page.read_text().replace("arm rnd", "arm cfn"))
-    with pytest.raises(UserError, match="no arm 'cfn'"):
-        pages(root, {})
-    page.write_text(page.read_text().replace("toy arm cfn", "toy plot"))
-    with pytest.raises(UserError, match="asks for 'plot'"):
-        pages(root, {})
+def test_gains_are_after_minus_before_and_paired_by_seed(root):
+    """Training gained nothing in the records; seed 0 of rnd then gains what one problem is worth."""
+    path = root / "results" / "toy" / "rnd_seed0.json"
+    assert "| +0.0 [+0.0, +0.0] |" in gains_table(read_sweep(path.parent))
+    record = json.loads(path.read_text())
+    outcomes = Outcomes.unpacked(record["evaluations"]["after"])
+    before = float(outcomes.scores()["accuracy"].mean())
+    outcomes.right[0] = [not all(outcomes.right[0])] * len(outcomes.right[0])
+    after = float(outcomes.scores()["accuracy"].mean())
+    record["evaluations"]["after"] = outcomes.packed()
+    path.write_text(json.dumps(record))
+    gain = f"{100 * (after - before):+.1f} ({ONE_SEED})"
+    row = f"| `rnd` | 1 | {100 * before:.1f} | {100 * after:.1f} | {gain} | {gain} |  |"
+    assert row in gains_table(read_sweep(path.parent))
 
 
-def test_the_pages_of_the_project_say_what_its_records_hold():
-    assert [str(path.relative_to(results.ROOT)) for path in stale(pages(results.ROOT, {}))] == []
+def test_runs_that_start_from_policies_of_their_own_seed_are_one_arm(root):
+    """As in BRIDGE, where the seed is that of the supervised start too; the arm is called as its runs."""
+    folder = root / "results" / "toy"
+    for name, policy in (("no_seed0", "plain"), ("no_seed1", "plain"), ("rnd_seed0", "injected")):
+        record = json.loads((folder / f"{name}.json").read_text())
+        record["flags"] |= {"use_ir": "no", "model_name": f"start/{policy}_seed{record['seed']}/final"}
+        (folder / f"{name.replace('no', 'plain').replace('rnd', 'injected')}.json").write_text(json.dumps(record))
+        (folder / f"{name}.json").unlink()
+    sweep = read_sweep(folder)
+    assert {arm.label: list(arm.runs) for arm in sweep.arms} == {"plain": [0, 1], "injected": [0]}
+    assert sweep.result["baseline"] == "plain"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [("rnd_seed0", "rnd-seed0", "is not named ARM_seedN"), ("no_seed1", "sc_seed1", "same settings and different")],
+)
+def test_a_record_with_the_name_of_another_arm_is_refused(old, new, said, root):
+    folder = root / "results" / "toy"
+    (folder / f"{old}.json").rename(folder / f"{new}.json")
+    with pytest.raises(UserError, match=said):
+        Results(root).pages()
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ("toy arm cfn", "the arm 'cfn'; sweeps/toy.sh has none"),
+        ("toy plot", "asks for 'plot'"),
+        ("other table", "no sweeps/other.sh"),
+        ("other report", "other.md is missing"),
+        ("short report", "short.md has no table"),
+        ("short2 report 2", "table '2' of .*short2.md, which has 1"),
+    ],
+)
+def test_a_block_that_asks_for_what_there_is_not_is_named(block, said, root):
+    page, reports = root / "docs" / "page.md", root / "benchmarks" / "results"
+    page.write_text(page.read_text().replace("toy arm rnd", block))
+    reports.mkdir(parents=True)
+    (reports / "short.md").write_text("Nothing.\n")
+    (reports / "short2.md").write_text("| a |\n|---|\n| 1 |\n")
+    with pytest.raises(UserError, match=said):
+        Results(root).pages()
+
+
+def test_cards_show_rows_of_the_report_of_known_truth():
+    report = ROOT / "benchmarks" / "results" / "known_truth.md"
+    text = known_truth_rows(report, "knn; knn (reward)")
+    # By hand from the report: level, difference and Holm's p, of pass@1 and of rare@64.
+    row = "| `knn (reward)` | 0.949 ± 0.004 | +0.009 ± 0.002 | 0.0001 | 0.100 ± 0.026 | -0.080 ± 0.048 | 0.1044 |"
+    assert row in text and "10 seeds" in text and "for 27 comparisons" in text
+    with pytest.raises(UserError, match="no row `sent`"):
+        known_truth_rows(report, "sent")
+
+
+def test_the_pages_and_pictures_of_the_project_say_what_its_records_hold():
+    assert [str(path.relative_to(ROOT)) for path in Results(ROOT).stale()] == []

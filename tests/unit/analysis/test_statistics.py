@@ -12,8 +12,11 @@ from analysis.statistics import (
     detectable_effect,
     holm,
     interquartile_mean,
+    mann_whitney_interval,
     mean_t_interval,
     paired_t,
+    performance_profile,
+    probability_of_improvement,
 )
 
 SEEDS = np.array([0.06, 0.02, 0.09, -0.01, 0.05])
@@ -96,3 +99,55 @@ def test_the_detectable_effect_is_found_in_80_percent_of_repetitions():
 
 def test_interquartile_mean_leaves_out_a_quarter_at_each_end():
     assert interquartile_mean([0.0, 0.4, 0.5, 10.0]) == pytest.approx(0.45)
+
+
+def test_interquartile_mean_is_the_middle_half_of_all_runs_and_tasks_as_rliable_defines_it():
+    """Agarwal et al. 2021: of the N M scores of N runs on M tasks, sorted, without floor(N M / 4) at each end."""
+    scores = np.random.default_rng(4).random((3, 7))
+    ordered, cut = sorted(scores.ravel()), 21 // 4
+    assert interquartile_mean(scores) == pytest.approx(sum(ordered[cut:-cut]) / (21 - 2 * cut))
+
+
+@pytest.mark.parametrize("numbers", [(5, 5), (2, 6), (1, 3)])
+def test_probability_of_improvement_is_rliables_mean_over_pairs_of_runs(numbers):
+    """P(X > Y) = 1 / (N K) sum_i sum_j S(x_i, y_j), S = 1 where y_j < x_i, 1/2 where equal, 0 else."""
+    rng = np.random.default_rng(5)
+    ours, theirs = (rng.integers(0, 5, number) / 5 for number in numbers)
+    pairs = [1.0 if y < x else 0.5 if y == x else 0.0 for x in ours for y in theirs]
+    found = probability_of_improvement(ours, theirs)
+    assert found["chance"] == pytest.approx(sum(pairs) / len(pairs))
+    assert (found["low"] is None) == (min(numbers) == 1)
+    assert probability_of_improvement(ours, ours)["chance"] == 0.5
+    opposite = probability_of_improvement(theirs, ours)
+    assert opposite["chance"] == pytest.approx(1 - found["chance"])
+    assert opposite["low"] is None or opposite["low"] == pytest.approx(1 - found["high"])
+
+
+def test_the_interval_of_an_improvement_obeys_newcombes_equation_and_is_open_where_no_runs_overlap():
+    low, high = mann_whitney_interval(0.8, 5, 6)
+    for bound in (low, high):
+        others = (5 + 6) / 2 - 1
+        spread = 1 + others * (1 - bound) / (2 - bound) + others * bound / (1 + bound)
+        assert (0.8 - bound) ** 2 == pytest.approx(1.959964**2 * bound * (1 - bound) * spread / 30, rel=1e-5)
+    assert low < 0.8 < high
+    assert mann_whitney_interval(1.0, 5, 5) == (pytest.approx(0.64, abs=0.02), 1.0)
+    assert mann_whitney_interval(0.0, 5, 5)[0] == 0.0
+
+
+@pytest.mark.parametrize("seeds, shift", [(2, 0.7), (5, 1.5), (5, 2.5), (10, 0.7)])
+def test_the_interval_of_an_improvement_covers_the_truth(seeds, shift):
+    rng, truth = np.random.default_rng(6), stats.norm.cdf(shift / 2**0.5)
+    covered = 0
+    for _ in range(200):
+        found = probability_of_improvement(rng.normal(shift, 1, seeds), rng.normal(0, 1, seeds))
+        covered += found["low"] <= truth <= found["high"]
+    assert covered / 200 >= 0.9
+
+
+def test_a_performance_profile_is_rliables_share_of_scores_above_each_threshold():
+    """F(tau) = 1/M sum_m 1/N sum_n [x_nm > tau]: one minus the empirical distribution function."""
+    scores, thresholds = np.random.default_rng(7).integers(0, 9, (4, 50)) / 8, np.arange(9) / 8
+    by_hand = [np.mean([[score > tau for score in run] for run in scores]) for tau in thresholds]
+    assert performance_profile(scores, thresholds) == pytest.approx(by_hand)
+    survival = stats.ecdf(scores.ravel()).sf.evaluate(thresholds)
+    assert performance_profile(scores, thresholds) == pytest.approx(survival)

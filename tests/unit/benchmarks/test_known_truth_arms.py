@@ -12,6 +12,7 @@ from benchmarks.known_truth_arms import Arm, ArmOptions, ArmTrial, empty_cells, 
 from benchmarks.known_truth_env import Policy, World, find_problems, right_forms
 from benchmarks.metric_or_mechanism import EXACT, IDENTICAL, PRIMARY, PROXIES, RANDOM, PartitionTrial
 from benchmarks.sc_collapse import DECOYS, CertaintyTrial, collapse_step, correlations
+from tests.processes import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +219,10 @@ def test_the_step_of_collapse_is_ranked_against_agreement(tmp_path):
     sc_collapse.plot(curves, tmp_path / "figure.png")
     del curves["sc 0.7"][9]
     assert "sc 0.7: 1 of 10" in sc_collapse.report(curves, ["c0ffee"], seeds=10)
+
+
+def test_the_committed_report_is_that_of_the_committed_records():
+    folder = ROOT / "benchmarks" / "results" / "metric_or_mechanism"
+    arms = metric_or_mechanism.ARMS
+    curves, commits = read_arms(run_arms(arms, [], folder))
+    assert metric_or_mechanism.report(curves, commits, 10) == folder.with_suffix(".md").read_text(encoding="utf-8")

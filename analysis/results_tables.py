@@ -1,0 +1,182 @@
+"""What the pages say of a sweep: tables, what they rest on, the sentence of an arm, and the answer of the README."""
+
+from pathlib import Path
+
+import numpy as np
+
+from analysis.arms import Arm
+from analysis.comparison import UNITS, chance_above
+from analysis.statistics import crossed_difference, holm
+from analysis.sweep import Sweep
+from common.errors import UserError
+
+CLEAR = 0.05  # Holm's p below which an arm is told apart from the baseline
+ONE_SEED = "1 seed: no interval"
+TITLES = {"accuracy": "right", "false_claims": "false claims"}
+
+
+def title(outcome: str) -> str:
+    """What tables and pictures call an outcome."""
+    return TITLES.get(outcome, outcome)
+
+
+def main_table(sweep: Sweep) -> str:
+    """Every arm: right answers after training, their paired difference, and the probability of improvement."""
+    base = sweep.result["baseline"]
+    heads = ["arm", "seeds", "right, %", "IQM, %", f"difference to `{base}`", "Holm p", f"P(above `{base}`)"]
+    rows = []
+    for label, row in sweep.result["outcomes"]["accuracy"].items():
+        rows.append([f"`{label}`", str(len(row["by_seed"])), f"{100 * row['mean']:.1f}", f"{100 * row['iqm']:.1f}"])
+        rows[-1] += ["", "", ""] if label == base else [*_difference(row), chance_above(row)]
+    return markdown(heads, rows)
+
+
+def other_outcomes(sweep: Sweep) -> list[str]:
+    """False claims, and pass@k and Coverage@k for the largest k that the samples give."""
+    names = list(sweep.result["outcomes"])
+    kinds = ([name for name in names if name.startswith(kind)] for kind in ("pass@", "coverage@"))
+    return ["false_claims", *(found[-1] for found in kinds if found)]
+
+
+def other_table(sweep: Sweep) -> str:
+    """Every arm: the `other_outcomes`, each with its paired difference and Holm's p of its own family."""
+    base, heads, rows = sweep.result["baseline"], ["arm"], {label: [f"`{label}`"] for label in sweep.result["runs"]}
+    for name in other_outcomes(sweep):
+        unit, scale = _unit(name)
+        heads += [f"{title(name)}, {unit}", f"difference to `{base}`", "Holm p"]
+        for label, row in sweep.result["outcomes"][name].items():
+            difference = ["", ""] if label == base else _difference(row, scale)
+            rows[label] += [f"{row['mean'] * scale:.{_digits(scale)}f}", *difference]
+    return markdown(heads, list(rows.values()))
+
+
+def gains_table(sweep: Sweep) -> str:
+    """Every arm: right answers before and after training, the gain, and by how much the baseline's is exceeded."""
+    start = {run.path: run.scores["accuracy"] for run in sweep.before}
+    base, arms = sweep.result["baseline"], {arm.label: arm for arm in sweep.arms}
+    heads = ["arm", "seeds", "right before, %", "after, %", "gain", f"gain over that of `{base}`", "Holm p"]
+    gains, more, rows = {}, {}, []
+    for label in sweep.result["runs"]:  # the baseline is the first
+        runs = arms[label].runs
+        gains[label] = {seed: run.scores["accuracy"] - start[run.path] for seed, run in runs.items()}
+        more[label] = _paired(gains[label], {} if label == base else gains[base])
+    for row, p in zip(more.values(), holm([row["p"] for row in more.values()]), strict=True):
+        row["p_holm"] = p
+    for label, arm in arms.items():
+        before, after = ([tables[run.path].mean() for run in arm.runs.values()] for tables in (start, _after(arm)))
+        levels = [f"{100 * np.mean(values):.1f}" for values in (before, after)]
+        own = _paired(gains[label], dict.fromkeys(gains[label], 0.0))
+        rows.append([f"`{label}`", str(len(arm.runs)), *levels, _points(own, 100.0)])
+        rows[-1] += ["", ""] if label == base else _difference(more[label])
+    return markdown(heads, rows)
+
+
+def _after(arm: Arm) -> dict[Path, np.ndarray]:
+    return {run.path: run.scores["accuracy"] for run in arm.runs.values()}
+
+
+def _paired(ours: dict[int, np.ndarray], theirs: dict[int, np.ndarray | float]) -> dict:
+    """`crossed_difference` over the seeds that both have, and those as "paired_seeds"; all None where there is none."""
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        return {"paired_seeds": [], **dict.fromkeys(("difference", "low", "high", "p", "mde"))}
+    return {"paired_seeds": seeds, **crossed_difference(np.stack([ours[seed] - theirs[seed] for seed in seeds]))}
+
+
+def notes(sweep: Sweep) -> str:
+    """What the tables rest on: problems, samples, steps, code, machine, and what limits them."""
+    result, facts = sweep.result, sweep.facts
+    detectable = [row["mde"] for row in result["outcomes"]["accuracy"].values() if row.get("mde")]
+    steps, samples, minutes = (_range([fact[name] for fact in facts]) for name in ("steps", "samples", "minutes"))
+    before = 100 * sum(run.scores["accuracy"].mean() for run in sweep.before) / len(sweep.before)
+    sentences = [
+        f"{len(facts)} runs of {steps} steps; {result['problems']} validation problems with {samples} samples each. "
+        f"Before training {before:.1f} % were right. Differences are paired by seed and problem, with 95 % intervals "
+        "by a two-way bootstrap over both; Holm's adjustment counts the arms of a column. IQM: mean of the middle half "
+        f"of the seeds. P(above): chance that a run is above one of `{result['baseline']}`."
+    ]
+    if detectable:
+        shown = _range([round(100 * value, 1) for value in detectable])
+        sentences.append(f"A difference in right answers would be found with 80 % power from {shown} points on.")
+    sentences += result["notes"]
+    machines = sorted({f"{fact['machine']['system']}, {fact['machine']['cores']} cores" for fact in facts})
+    sentences.append(f"Machine: {'; '.join(machines)}; {minutes} minutes a run.")
+    return " ".join(sentences)
+
+
+def arm_sentence(sweep: Sweep, arm: str) -> str:
+    """The right answers and false claims of an arm, for its card; raises `UserError` where there is no such arm."""
+    outcomes, base = sweep.result["outcomes"], sweep.result["baseline"]
+    if arm not in outcomes["accuracy"] or arm == base:
+        known = ", ".join(repr(label) for label in outcomes["accuracy"] if label != base)
+        raise UserError(f"no arm {arm!r} beside the baseline {base!r}; the records have {known}.")
+    parts = []
+    for name in ("accuracy", "false_claims"):
+        row, plain = outcomes[name][arm], outcomes[name][base]["by_seed"]
+        seeds = row["paired_seeds"]
+        if not seeds:
+            return f"`bash sweeps/{sweep.name}.sh {arm}`: no seed in common with `{base}`, so no difference."
+        own, other = (100 * np.mean([by_seed[seed] for seed in seeds]) for by_seed in (row["by_seed"], plain))
+        difference, p = _difference(row)
+        levels = f"{title(name)} {own:.1f} % against {other:.1f} % of `{base}`"
+        parts.append(f"{levels}, difference {difference} points" + (f", Holm p {p}" if p else ""))
+    steps = _range([fact["steps"] for fact in sweep.facts])
+    count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+    above = chance_above(outcomes["accuracy"][arm])
+    return (
+        f"`bash sweeps/{sweep.name}.sh {arm}`, {steps} steps, {count}: {'; '.join(parts)}. A run has more right "
+        f"answers than one of `{base}` with a chance of {above}."
+    )
+
+
+def answer(sweep: Sweep) -> str:
+    """Which arms are told apart from the baseline, in a table of the same height for any number of arms."""
+    base = sweep.result["baseline"]
+    heads = [f"against `{base}`, points", "above", "below", "not told apart", ONE_SEED]
+    rows = []
+    for name in ("accuracy", "false_claims"):
+        cells: dict[str, list[str]] = {head: [] for head in heads[1:]}
+        for label, row in sweep.result["outcomes"][name].items():
+            if label != base and row["paired_seeds"]:
+                clear = row["p_holm"] is not None and row["p_holm"] < CLEAR
+                place = ("above" if row["difference"] > 0 else "below") if clear else "not told apart"
+                one = len(row["paired_seeds"]) == 1
+                shown = f"{100 * row['difference']:+.1f}" if one else _points(row, 100.0)
+                cells[ONE_SEED if one else place].append(f"`{label}` {shown}")
+        rows.append([f"{title(name)}, `{sweep.name}`", *("; ".join(found) or "none" for found in cells.values())])
+    return markdown(heads, rows)
+
+
+def markdown(heads: list[str], rows: list[list[str]]) -> str:
+    """A table; raises ValueError where a row has another number of cells than ``heads``."""
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    lines += ["| " + " | ".join(cell for _, cell in zip(heads, row, strict=True)) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _difference(row: dict, scale: float = 100.0) -> list[str]:
+    """Difference with its interval, and Holm's p."""
+    return [_points(row, scale), "" if row["p_holm"] is None else f"{row['p_holm']:.3f}"]
+
+
+def _points(row: dict, scale: float) -> str:
+    if not row["paired_seeds"]:
+        return "no seed in common"
+    if len(row["paired_seeds"]) == 1:
+        return f"{row['difference'] * scale:+.{_digits(scale)}f} ({ONE_SEED})"
+    difference, low, high = (f"{row[name] * scale:+.{_digits(scale)}f}" for name in ("difference", "low", "high"))
+    return f"{difference} [{low}, {high}]"
+
+
+def _unit(outcome: str) -> tuple[str, float]:
+    unit, scale = UNITS.get(outcome.partition("@")[0], ("%", 100.0))
+    return unit, scale
+
+
+def _digits(scale: float) -> int:
+    return 1 if scale == 100.0 else 2
+
+
+def _range(values: list) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low} to {high}"

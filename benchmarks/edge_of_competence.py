@@ -1,0 +1,110 @@
+"""Does a bonus help at the edge of competence? Gains against the base policy's probability and the size of the group.
+
+python -m benchmarks.edge_of_competence
+
+benchmarks/plans/edge_of_competence.md has the plan. Goes on where it stopped; a report is made of all records there,
+and names the cells that are empty. The figure also shows Countdown, from the records of sweeps/edge_of_competence.sh.
+"""
+
+from itertools import product
+
+import torch
+
+from analysis.statistics import mean_t_interval
+from benchmarks.edge_cells import (
+    BONUSES,
+    CELLS,
+    COLUMNS,
+    CONTROL,
+    GROUPS,
+    PRIMARY,
+    PRIORS,
+    Cell,
+    called,
+    contrasts,
+    gains,
+    left_out,
+)
+from benchmarks.edge_figure import plot
+from benchmarks.known_truth_arms import Arm, ArmTrial, empty_cells, run_experiment
+from benchmarks.known_truth_report import Curves
+from common.errors import run_cli
+from intrinsic import NO_BONUS
+
+RARE_PART = 1 / 40  # of a prior: the rare strategy
+PROBLEMS, COMPLETIONS = 8, 64  # of the world, and of an update
+FOLDER = "outputs/edge_of_competence"
+
+
+ARMS = [
+    Arm(
+        cell.label(bonus),
+        bonus,
+        world={"common": cell.prior * (1 - RARE_PART), "rare": cell.prior * RARE_PART},
+        options={"problems": PROBLEMS, "num_generations": cell.group},
+    )
+    for cell in CELLS
+    for bonus in (NO_BONUS, *BONUSES)
+]
+
+
+class EdgeTrial(ArmTrial):
+    """A trial in which every update has `COMPLETIONS`: groups of the next problems, in turn."""
+
+    every = 50
+
+    def train_step(self, step: int):
+        """As `Trial.train_step`, of the problems whose turn it is."""
+        groups = COMPLETIONS // self.options.num_generations
+        turn = (torch.arange(groups) + step * groups) % self.options.problems
+        self.problems = turn.repeat_interleave(self.options.num_generations)
+        return super().train_step(step)
+
+
+def report(curves: Curves, commits: list[str], seeds: int) -> str:
+    """Markdown: the contrasts, what the plan calls each bonus, the gains of every cell, and what is empty."""
+    empty, parts = empty_cells(ARMS, curves, seeds), []
+    found = {column: gains(curves, column) for column in COLUMNS}
+    families = contrasts(found[PRIMARY])
+    if families["A"]:
+        parts.append(_contrast_table(families, named=not empty))
+    for column, of_bonus in found.items():
+        lines = [f"| {column} minus `no` | {' | '.join(f'G = {group}' for group in GROUPS)} |"]
+        lines.append("|---" * (len(GROUPS) + 1) + "|")
+        for bonus, prior in product(BONUSES, PRIORS):
+            cells = [_gain(of_bonus[bonus][Cell(prior, group)], Cell(prior, group).is_edge) for group in GROUPS]
+            lines.append(f"| `{bonus}`, p = {prior:g} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    missing = "; ".join(empty) if len(empty) <= 12 else f"{len(empty)} of {len(ARMS)} arms lack seeds"
+    out = "; ".join(f"p = {prior:g}: {', '.join(map(str, own))}" for prior, own in left_out(curves).items() if own)
+    parts += [
+        "Mean ± 95 % t interval over seeds; bold: at the edge. Holm: over the bonuses of a contrast.",
+        f"Empty cells (arm: seeds without a record): {missing or 'none'}."
+        + " Without them the plan's names are not given." * bool(empty),
+        f"Seeds left out for their fitted policy: {out or 'none'}.",
+        f"Code: {' and '.join(commits) or 'no record yet'}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _contrast_table(families: dict[str, dict[str, dict]], named: bool) -> str:
+    lines = ["| bonus | A: gain at the edge | Holm | B: more than elsewhere | Holm | called |", "|---" * 6 + "|"]
+    trusted = named and called(*(families[name][CONTROL] for name in families)) in ("no gain of 0.02", "not shown")
+    for bonus in families["A"]:
+        both = [families[name][bonus] for name in families]
+        cells = [f"{own['mean']:+.3f} ± {own['half']:.3f} | {own['p_holm']:.4f}" for own in both]
+        name = (called(*both) if trusted or bonus == CONTROL else "no verdict") if named else ""
+        lines.append(f"| `{bonus}` | {' | '.join(cells)} | {name} |")
+    return "\n".join(lines)
+
+
+def _gain(by_seed: dict[int, float], is_edge: bool) -> str:
+    if not by_seed:
+        return ""
+    values = list(by_seed.values())
+    shown = f"{values[0]:+.3f} (1 seed)" if len(values) == 1 else "{:+.3f} ± {:.3f}".format(*mean_t_interval(values))
+    return f"**{shown}**" if is_edge else shown
+
+
+if __name__ == "__main__":
+    run_cli(lambda: run_experiment(ARMS, FOLDER, EdgeTrial, report, plot))
