@@ -23,7 +23,14 @@ from trl.trainer.utils import add_fused_lm_head
 from policy import buckets, shared_prompts
 from policy.padding import pad_tokens
 from policy.precision import Precision
-from policy.shared_prompts import reason_for_rows, share_prompts, shared_passes
+from policy.shared_prompts import (
+    _attention_dtype,
+    reason_for_rows,
+    score_in_passes,
+    share_prompts,
+    shared_passes,
+    shared_row,
+)
 
 SIZES = {
     "vocab_size": 97,
@@ -150,6 +157,8 @@ def test_it_goes_with(kind, monkeypatch):
         model.gradient_checkpointing_enable({"use_reentrant": False})
     found = score_shared(model, *tokens, autocast)
     if kind == "bfloat16":
+        with autocast():  # kernels of a GPU take no mask in another type than the queries
+            assert shared_row(*tokens, _attention_dtype(model)).blocks[0].mask.dtype == torch.bfloat16
         torch.testing.assert_close(found.logps, expected, atol=0.2, rtol=0)
         assert cosine(gradient(model, found.logps), wanted) > 0.99
         return
@@ -185,6 +194,18 @@ def test_passes_hold_the_completions_of_a_prompt_and_no_idle_row_beside_others()
     for rows in shared_passes(prompt_ids, prompt_mask, 8, idle):
         assert len({bool(idle[row]) for row in rows}) == 1
     assert shared_passes(prompt_ids[[0, 1, 3]], prompt_mask[[0, 1, 3]], 8) is None
+
+
+def test_rows_without_a_gradient_leave_no_graph():
+    model, tokens = build(*FAMILIES["llama"]), batch()
+    share_prompts(model)
+    idle = torch.tensor([False, True, False, True, True, False, False, True])
+    passes = shared_passes(*tokens[:2], 8, idle)
+    tracked = []
+    model.get_input_embeddings().register_forward_hook(lambda *call: tracked.append(call[-1].requires_grad))
+    logps, _ = score_in_passes(model, passes, tokens, FLOAT32, idle)
+    assert tracked == [not idle[rows[0]] for rows in passes] and len(set(tracked)) == 2
+    torch.testing.assert_close(logps, score_shared(model, *tokens, FLOAT32).logps, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("reason", OTHERS)
