@@ -154,6 +154,6 @@ def _draw(ax: Axes, found: dict[str, dict[int, Point]], ticks: Sequence[str], ed
                 ax.plot([x, x], [low, high], color=color, linewidth=1.6)
             ax.plot(x, gain, "x" if low is None else "o", color=color, markersize=5)
     if not found:
-        ax.text(0.5, 0.5, EMPTY, transform=ax.transAxes, ha="center", va="center", color=NOTE)
+        ax.text(0.5, 0.6, EMPTY, transform=ax.transAxes, ha="center", va="center", color=NOTE)
     ax.set_xticks(range(len(ticks)), ticks, fontsize="small")
     ax.set_xlim(-0.6, len(ticks) - 0.4)
