@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from policy.load import EMBEDDED
-from tests.processes import ENVIRONMENT, ROOT, run_python, run_script
+from tests.processes import ENVIRONMENT, ROOT, run_script
 
 SHARED = ROOT.parent / "shared" / "data"
 TINY = ["--model_name=tiny", "--max_new_tokens", "8"]
@@ -29,10 +29,10 @@ def rows(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory):
-    """Countdown, four samples of each of eight problems, by an interpreter of its own."""
+    """Countdown, four samples of each of eight problems."""
     path = tmp_path_factory.mktemp("eval") / "sampled.json"
     flags = ["--task=countdown", "--model_name=tiny", "--limit", "8", "--n", "4", "--temperature", "1"]
-    return path, run_python(ROOT / "run_eval.py", *flags, "--output", path)
+    return path, run(*flags, "--output", path, fresh=True)
 
 
 def test_all_tiers_pass_and_vote_are_side_by_side_with_records(sampled):
