@@ -1,9 +1,10 @@
 """Real processes at the price of a fork: a server imports the entry scripts once and forks for every run.
 
-Three things differ from an interpreter of its own. What the server has imported can hide a missing import, so each
-script's happy path is run ``fresh``: it imports the project's own modules anew. All forks of a server share a hash
-seed, and environment variables that are read at import are those of pytest; where that counts, and for one run of each
-kind (training, supervised training, evaluation), `run_python` starts an interpreter as a user does.
+Four things differ from an interpreter of its own. The report of a training run is left out, which takes longer than the
+run, and what the server has imported can hide a missing import: so each script's happy path is run ``fresh``, with its
+report and with the project's own modules imported anew. All forks of a server share a hash seed, and environment
+variables that are read at import are those of pytest; where that counts, and for one run of each kind (training,
+supervised training, evaluation), `run_python` starts an interpreter as a user does.
 """
 
 import gc
@@ -17,6 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).parents[1]
 ROOMS = sorted(file.parent for file in ROOT.glob("*/__init__.py"))  # the folders of the sources
@@ -46,7 +48,8 @@ class ScriptProcess:
         cwd: the folder it runs in.
         prepare: called in the process before the script, with its end of the pipe ``connection``.
         max_file_size: bytes; larger files cannot be written, as under a quota.
-        fresh: whether it imports the project's modules itself instead of finding them imported by the server.
+        fresh: whether it imports the project's modules itself instead of finding them imported by the server, and
+            writes its report.
         environment: variables set before it begins.
     """
 
@@ -135,6 +138,18 @@ def run_ranks(module: str, *arguments, log: Path, environment: dict[str, str] | 
             run.process.kill()
 
 
+def accelerate_launch(config: str, module: str, *arguments, log: Path) -> None:
+    """``accelerate launch --config_file config -m module``; only the processes that torch would start are forks."""
+    from accelerate.commands.launch import launch_command, launch_command_parser
+
+    def start(args) -> None:
+        run_ranks(args.training_script, *args.training_script_args, log=log, environment=dict(os.environ))
+
+    command = ["--config_file", str(ROOT / config), "--main_process_port", "0", "-m", module, *map(str, arguments)]
+    with mock.patch("torch.distributed.run.run", start):
+        launch_command(launch_command_parser().parse_args(command))
+
+
 def _checked(result: subprocess.CompletedProcess, code: int) -> subprocess.CompletedProcess:
     assert result.returncode == code, result.stderr[-3000:] + result.stdout[-1000:]
     return result
@@ -160,7 +175,7 @@ def _run(
     for path, descriptor in zip(files, (1, 2), strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), descriptor)
     os.chdir(cwd)
-    os.environ.update(ENVIRONMENT | environment)
+    os.environ.update(environment | ENVIRONMENT)
     torch.set_num_threads(1)
     if max_file_size is not None:
         import resource  # which Windows lacks
@@ -172,6 +187,10 @@ def _run(
     if fresh:
         for name in [name for name in sys.modules if name.split(".")[0] in OURS]:
             del sys.modules[name]
+    else:
+        import analysis.report
+
+        analysis.report.write_report = lambda folder: folder / "report.html"
     script = arguments[0]
     if script.endswith(".py"):
         sys.argv = [str(ROOT / script), *arguments[1:]]

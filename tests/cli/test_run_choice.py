@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.processes import ROOT, run_python, run_script
+from tests.processes import run_script
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from tests.processes import ROOT, run_python, run_script
+from tests.processes import run_script
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 """Toy runs of every case, and a trainer whose completions depend on prompt, place in the group and step alone.
 
 Sampling draws from the random state of each process, so one process and two sample different completions; the scripted
-ones are the same however the batch is split. As a program it trains cases on as many processes as it is launched on:
-
-    python -m torch.distributed.run --standalone --nproc_per_node 2 -m tests.equivalence.scripted FOLDER CASE...
+ones are the same however the batch is split. As a program it trains cases on as many processes as it is started on
+(`tests.processes.run_ranks`), its arguments being a folder and the names of the cases.
 """
 
 import gc
@@ -139,6 +138,5 @@ def forget_imports() -> None:
 
 
 if __name__ == "__main__":
-    forget_imports()
     for case in sys.argv[2:]:
         run_case(case, Path(sys.argv[1]), PartialState(cpu=True).num_processes, accumulation=2)
