@@ -19,7 +19,7 @@ import pytest
 from datasets import Dataset
 from transformers import set_seed
 
-from tests.toys import TRAINER, make_rollout, stub_encode
+from tests.toys import TRAINER, make_rollout, shallow, stub_encode
 
 
 def pytest_addoption(parser):
@@ -94,7 +94,7 @@ def random_policy(tokenizer):
     from training.tiny_policy import build_model
 
     set_seed(0)
-    return build_model(tokenizer)
+    return shallow(build_model(tokenizer))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from intrinsic.options import IntrinsicOptions
 from intrinsic.pipeline import BonusPipeline
 from policy.load import load_policy, load_tokenizer
 from tests.equivalence.cases import CASES
-from tests.toys import TRAINER, stub_encode
+from tests.toys import TRAINER, shallow, stub_encode
 from training.trainer import IntrinsicGRPOTrainer
 
 GROUP, LENGTH, STEPS = (TRAINER[name] for name in ("num_generations", "max_completion_length", "max_steps"))
@@ -67,7 +67,7 @@ class ScriptedTrainer(IntrinsicGRPOTrainer):
 def build(
     flags: dict, output_dir: Path, trainer_class=IntrinsicGRPOTrainer, peft_config=None, capture=True, **overrides
 ) -> IntrinsicGRPOTrainer:
-    """A trainer of the embedded policy on 6 prompts: 3 x 4 completions of up to 8 tokens per update.
+    """A trainer of the embedded policy's lower half on 6 prompts: 3 x 4 completions of up to 8 tokens per update.
 
     Args:
         flags: of `IntrinsicOptions`.
@@ -78,7 +78,7 @@ def build(
     settings = TRAINER | size | overrides
     rows = Dataset.from_list([{"prompt": [{"role": "user", "content": f"Numbers: {n}."}]} for n in range(7, 13)])
     return trainer_class(
-        model=load_policy("tiny"),
+        model=shallow(load_policy("tiny")),
         args=GRPOConfig(**settings),
         train_dataset=rows,
         reward_funcs=[correctness],
