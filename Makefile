@@ -12,9 +12,10 @@ demo: .venv/installed
 	$(BIN)/python run_countdown.py --use_ir=knn+ --encoder policy --eval_greedy false --run_name demo_seed$(SEED) --seed $(SEED)
 
 # Two processes of one thread each use two cores better than one process of two threads, and threads that wait for no
-# other are not slowed down by programs beside them.
+# other are not slowed down by programs beside them. Files are begun in the order of their names, which has the long ones of
+# tests/cli first; else those with few tests, lighteval and launchers, would be begun last, and one process would wait.
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -5,6 +5,8 @@ import importlib
 import os
 import sys
 
+gc.disable()  # until all tests are collected: it would walk whatever is imported already, again and again
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -17,7 +19,7 @@ import pytest
 from datasets import Dataset
 from transformers import set_seed
 
-from tests.toys import TRAINER, make_rollout, stub_encode
+from tests.toys import TRAINER, make_rollout, shallow, stub_encode
 
 
 def pytest_addoption(parser):
@@ -27,6 +29,10 @@ def pytest_addoption(parser):
         default="auto",
         help="Where tests/gpu runs: cuda at full size, cpu at toy size, auto: cuda where there is one.",
     )
+
+
+def pytest_collection_finish():
+    gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,7 +94,7 @@ def random_policy(tokenizer):
     from training.tiny_policy import build_model
 
     set_seed(0)
-    return build_model(tokenizer)
+    return shallow(build_model(tokenizer))
 
 
 @pytest.fixture

@@ -1,20 +1,24 @@
 """Real processes at the price of a fork: a server imports the entry scripts once and forks for every run.
 
-Three things differ from an interpreter of its own, so each script is also run by `run_python` in its happy path:
-imports of the server can hide a missing one, all forks of a server share a hash seed, and environment variables that
-are read at import are those of pytest.
+Four things differ from an interpreter of its own. The report of a training run is left out, which takes longer than the
+run, and what the server has imported can hide a missing import: so each script's happy path is run ``fresh``, with its
+report and with the project's own modules imported anew. All forks of a server share a hash seed, and environment
+variables that are read at import are those of pytest; where that counts, and for one run of each kind (training,
+supervised training, evaluation), `run_python` starts an interpreter as a user does.
 """
 
 import gc
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).parents[1]
 ROOMS = sorted(file.parent for file in ROOT.glob("*/__init__.py"))  # the folders of the sources
@@ -25,23 +29,28 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "off
 
 context = multiprocessing.get_context("forkserver")
 scripts = sorted(path.stem for path in ROOT.glob("run_*.py"))
-# And what they import only once they need it: text encoder, adapters, evaluation. The server looks for modules in the
-# folder that pytest was started in; one that it does not find is imported by each fork, which takes longer.
-needed_late = ["sentence_transformers", "peft", "evaluation.checkpoint"]
-context.set_forkserver_preload([*scripts, *needed_late, "pytest"])
+OURS = {"tests", *scripts, *(room.name for room in ROOMS)}  # first parts of the names of the project's modules
+# And what they import only once they need it: text encoder, adapters, evaluation.
+PRELOADED = [*scripts, "sentence_transformers", "peft", "evaluation.checkpoint", "pytest"]
+# The server looks for it in the folder that pytest was started in; what it does not find is imported by each fork,
+# which takes longer.
+context.set_forkserver_preload(["tests.preloaded"])
 
 
 class ScriptProcess:
     """An entry script in a process of its own, what it prints going to files.
 
     Args:
-        script: its file name in the root of the repository.
+        script: its file name in the root of the repository, or the name of a module that is run as with ``-m``.
         flags: its command line.
         stdout: file for standard output.
         stderr: file for standard error; by default that for standard output.
         cwd: the folder it runs in.
         prepare: called in the process before the script, with its end of the pipe ``connection``.
         max_file_size: bytes; larger files cannot be written, as under a quota.
+        fresh: whether it imports the project's modules itself instead of finding them imported by the server, and
+            writes its report.
+        environment: variables set before it begins.
     """
 
     def __init__(
@@ -53,11 +62,13 @@ class ScriptProcess:
         cwd: Path = ROOT,
         prepare=None,
         max_file_size: int | None = None,
+        fresh: bool = False,
+        environment: dict[str, str] | None = None,
     ):
         self.files = (stdout, stderr or stdout)
         self.connection, theirs = context.Pipe()
-        arguments = [str(ROOT / script), *map(str, flags)]
-        settings = (arguments, self.files, cwd, theirs, prepare, max_file_size)
+        arguments = [script, *map(str, flags)]
+        settings = (arguments, self.files, cwd, theirs, prepare, max_file_size, fresh, environment or {})
         self.process = context.Process(target=_run, args=settings)
         self.process.start()
         theirs.close()
@@ -81,11 +92,13 @@ class ScriptProcess:
         return "".join(path.read_text(encoding="utf-8") for path in dict.fromkeys(self.files) if path.exists())
 
 
-def run_script(script: str, *flags, code: int = 0, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+def run_script(
+    script: str, *flags, code: int = 0, cwd: Path = ROOT, fresh: bool = False
+) -> subprocess.CompletedProcess:
     """A whole run of an entry script, forked; it must end with the exit code ``code``."""
     with tempfile.TemporaryDirectory() as folder:
         files = (Path(folder) / "stdout", Path(folder) / "stderr")
-        run = ScriptProcess(script, flags, *files, cwd=cwd)
+        run = ScriptProcess(script, flags, *files, cwd=cwd, fresh=fresh)
         result = subprocess.CompletedProcess(
             [script, *flags], run.finish(), *(path.read_text("utf-8") for path in files)
         )
@@ -97,6 +110,44 @@ def run_python(*arguments, code: int = 0, cwd: Path = ROOT) -> subprocess.Comple
     command = [sys.executable, *map(str, arguments)]
     settings = {"capture_output": True, "text": True, "cwd": cwd, "env": os.environ | ENVIRONMENT, "timeout": 300}
     return _checked(subprocess.run(command, **settings), code)
+
+
+def run_ranks(module: str, *arguments, log: Path, environment: dict[str, str] | None = None) -> None:
+    """``python -m module`` as the two processes that a launcher would start, what both print going to files at ``log``.
+
+    Where one fails, the other is not waited for.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    runs = []
+    for rank in ("0", "1"):
+        variables = (environment or {}) | world | {"RANK": rank, "LOCAL_RANK": rank}
+        runs.append(ScriptProcess(module, arguments, log.with_name(f"{log.name}{rank}"), environment=variables))
+    running = {run.process.sentinel: run for run in runs}
+    try:
+        while running:
+            ended = wait(list(running), PATIENCE)
+            assert ended, f"both processes hang: {[run.printed for run in runs]}"
+            for sentinel in ended:
+                run = running.pop(sentinel)
+                assert run.finish() == 0, run.printed[-3000:]
+    finally:
+        for run in running.values():
+            run.process.kill()
+
+
+def accelerate_launch(config: str, module: str, *arguments, log: Path) -> None:
+    """``accelerate launch --config_file config -m module``; only the processes that torch would start are forks."""
+    from accelerate.commands.launch import launch_command, launch_command_parser
+
+    def start(args) -> None:
+        run_ranks(args.training_script, *args.training_script_args, log=log, environment=dict(os.environ))
+
+    command = ["--config_file", str(ROOT / config), "--main_process_port", "0", "-m", module, *map(str, arguments)]
+    with mock.patch("torch.distributed.run.run", start):
+        launch_command(launch_command_parser().parse_args(command))
 
 
 def _checked(result: subprocess.CompletedProcess, code: int) -> subprocess.CompletedProcess:
@@ -115,14 +166,16 @@ def train(flags: list[str], log: Path, **settings) -> tuple[int, str]:
     return run.finish(), run.printed
 
 
-def _run(arguments: list[str], files, cwd: Path, connection: Connection, prepare, max_file_size: int | None) -> None:
+def _run(
+    arguments: list[str], files, cwd: Path, connection: Connection, prepare, max_file_size, fresh, environment
+) -> None:
     import torch
 
     gc.freeze()  # walking what the server has imported would take longer than a toy run, and copy its pages
     for path, descriptor in zip(files, (1, 2), strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), descriptor)
     os.chdir(cwd)
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(environment | ENVIRONMENT)
     torch.set_num_threads(1)
     if max_file_size is not None:
         import resource  # which Windows lacks
@@ -130,6 +183,18 @@ def _run(arguments: list[str], files, cwd: Path, connection: Connection, prepare
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_size, max_file_size))
     if prepare is not None:
         prepare(connection)
-    sys.argv = arguments
     sys.path.insert(0, str(ROOT))
-    runpy.run_path(arguments[0], run_name="__main__")
+    if fresh:
+        for name in [name for name in sys.modules if name.split(".")[0] in OURS]:
+            del sys.modules[name]
+    else:
+        import analysis.report
+
+        analysis.report.write_report = lambda folder: folder / "report.html"
+    script = arguments[0]
+    if script.endswith(".py"):
+        sys.argv = [str(ROOT / script), *arguments[1:]]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        sys.argv = arguments
+        runpy.run_module(script, run_name="__main__", alter_sys=True)

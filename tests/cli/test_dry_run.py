@@ -214,5 +214,9 @@ def test_a_preset_with_flags_on_top_says_which_values_it_loses(dry_run, tmp_path
 
 
 def test_from_the_shell(tmp_path):
-    result = run_python(ROOT / "run_countdown.py", *TOY, "--dry_run", cwd=tmp_path)
+    """Of which only an interpreter of its own says what it imports: without a bonus no text encoder."""
+    flags = [*TOY, "--use_ir=no", "--dry_run"]
+    result = run_python("-X", "importtime", ROOT / "run_countdown.py", *flags, cwd=tmp_path)
     assert passed(result.stdout) == CHECKS and not list(tmp_path.iterdir())
+    imported = set(re.findall(r"\| +([\w.]+)$", result.stderr, re.MULTILINE))
+    assert "trl" in imported and not {"faiss", "sentence_transformers"} & imported

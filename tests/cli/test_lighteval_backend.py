@@ -10,8 +10,9 @@ from transformers import set_seed
 
 from evaluation.lighteval_backend import OVERLAY, run_lighteval
 from policy.chat import render
-from policy.load import EMBEDDED, load_policy, load_tokenizer
+from policy.load import EMBEDDED, load_tokenizer
 from tasks.math.prompts import draw_shots, prompt
+from tests.toys import shallow
 from training.tiny_policy import build_model
 
 pytestmark = pytest.mark.skipif(
@@ -22,12 +23,12 @@ pytestmark = pytest.mark.skipif(
 # which are lost if prompts are cut. In the third LightEval takes 14.5, behind the words "the answer", for the gold.
 ROWS = [
     {"question": "Ada has 2 pens and buys 3. How many?", "answer": "2 + 3 = 5\n#### 5"},
-    {"question": "Numbers" * 60 + "?", "answer": "4 + 4 = 8\n#### 8"},
+    {"question": "Numbers" * 20 + "?", "answer": "4 + 4 = 8\n#### 8"},
     {
-        "question": "What is 29 halved" + " 7" * 150 + "?",
+        "question": "What is 29 halved" + " 7" * 50 + "?",
         "answer": "29 / 2 = 14.5. Round the answer up: 14.5 becomes 15\n#### 15",
     },
-    {"question": "What is 27 divided by 3" + " 7" * 150 + "?", "answer": "9\n#### 9"},
+    {"question": "What is 27 divided by 3" + " 7" * 50 + "?", "answer": "9\n#### 9"},
 ]
 # What the trained policy says to our prompt: right and in shape; right, but with text behind; in shape, but wrong;
 # right without any tag. And to the built-in: right; wrong; right, where that cannot score; right inside <think>.
@@ -38,7 +39,7 @@ ANSWERS = [
     "The answer is 9",
 ]
 BUILTIN_ANSWERS = ["The answer is 5.", "The answer is 7.", "The answer is 15.", "<think>\nThe answer is 9.\n</think>"]
-MAX_NEW_TOKENS = 48
+MAX_NEW_TOKENS = 24
 TIERS = {"strict": [1, 0, 0, 0], "medium": [1, 1, 0, 0], "loose": [1, 1, 0, 1], "format": [1, 0, 1, 0]}
 
 
@@ -51,9 +52,7 @@ BUILTIN_PROMPT = (
 def memorise(tokenizer):
     """A policy trained on the prompts of both tasks with one shot, each with its answer, until it knows them."""
     set_seed(0)
-    model = build_model(tokenizer)
-    model.config.num_hidden_layers = 2
-    model.model.layers = model.model.layers[:2]
+    model = shallow(build_model(tokenizer), layers=1)
     prompts = [
         render(prompt(row["question"], shots=draw_shots(1, 0, index)), tokenizer) for index, row in enumerate(ROWS)
     ]
@@ -76,7 +75,7 @@ def memorise(tokenizer):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Report on a policy that knows the answers, judged where another was before, and whether its folder stayed."""
+    """Report on a policy that knows the answers, whether its folder stayed, and files left in the user's folders."""
     folder = tmp_path_factory.mktemp("lighteval")
     data = folder / "data"
     data.mkdir()
@@ -84,15 +83,19 @@ def run(tmp_path_factory):
     (data / "train.jsonl").write_text(json.dumps(SHOT) + "\n")
     policy = folder / "policy"
     shutil.copytree(EMBEDDED, policy)
-    files = sorted(policy.rglob("*"))
+    memorise(load_tokenizer("tiny")).save_pretrained(policy)
+    files, home = sorted(policy.rglob("*")), folder / "home"
+    home.mkdir()
     settings = {"data": str(data), "max_new_tokens": MAX_NEW_TOKENS, "batch_size": 4, "num_shots": 1}
-    for weights in (load_policy("tiny"), memorise(load_tokenizer("tiny"))):
-        weights.save_pretrained(policy)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HOME", "HF_HOME", "XDG_CACHE_HOME"):
+            patch.setenv(name, str(home))
         run_lighteval(str(policy), "gsm8k", folder / "out", **settings)
-    return json.loads((folder / "out" / "lighteval.json").read_text()), sorted(policy.rglob("*")) == files
+    left = [path for path in home.rglob("*") if path.is_file()]
+    return json.loads((folder / "out" / "lighteval.json").read_text()), sorted(policy.rglob("*")) == files, left
 
 
-def test_completions_are_those_of_whole_prompts_and_of_the_weights_now_at_the_path(run):
+def test_completions_are_those_of_whole_prompts(run):
     assert [record["completion"] for record in run[0]["records"]] == ANSWERS
     assert [record["builtin_completion"] for record in run[0]["records"]] == BUILTIN_ANSWERS
 
@@ -112,6 +115,8 @@ def test_builtin_gsm8k_has_its_own_prompt_metric_and_ceiling(run):
     assert (metrics["gsm8k/extractive_match"], metrics["gsm8k/ceiling"]) == (0.25, 0.75)
 
 
-def test_run_leaves_no_trace_in_checkpoint_and_process(run):
+def test_run_leaves_no_trace_in_checkpoint_process_and_caches(run):
+    """Completions cached under the policy's name would be taken for those of later weights at the same path."""
     assert run[1], "LightEval wrote into the checkpoint's folder"
+    assert not run[2]
     assert "lighteval" not in sys.modules and str(OVERLAY) not in sys.path

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.processes import ROOT, run_python, run_script
+from tests.processes import run_script
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def data(tmp_path):
 
 def test_trains_with_a_bonus_and_reports_chance_and_letters(data, tmp_path):
     flags = ["--data", data, "--bs", "1", "--L", "6", "--max_steps", "2", "--do_eval", "1", "--eval_problems", "2"]
-    run_python(ROOT / "run_choice.py", *flags, "--use_ir=outcome", "--seed", "0", cwd=tmp_path)
+    run_script("run_choice.py", *flags, "--use_ir=outcome", "--seed", "0", cwd=tmp_path, fresh=True)
     (folder,) = (tmp_path / "outputs" / "choice").iterdir()
     report = json.loads((folder / "eval" / "after.json").read_text())
     assert {"chance_corrected", "letters/entropy"} <= report["metrics"].keys() and len(report["records"]) >= 2

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.processes import ROOT, run_python, run_script
+from tests.processes import run_script
 
 ROWS = [
     {"prompt": f"Return {n}.", "code": f"def f(): return {n}", "test_list": [f"assert f() == {n}"], "test_imports": []}
@@ -20,7 +20,7 @@ def data(tmp_path):
 
 def test_trains_with_a_bonus_under_a_named_isolation(data, tmp_path):
     flags = ["--data", data, "--bs", "1", "--L", "6", "--max_steps", "2", "--do_eval", "1", "--eval_problems", "2"]
-    output = run_python(ROOT / "run_code.py", *flags, "--use_ir=outcome", "--seed", "0", cwd=tmp_path).stdout
+    output = run_script("run_code.py", *flags, "--use_ir=outcome", "--seed", "0", cwd=tmp_path, fresh=True).stdout
     assert "sandbox: a process of its own, resource limits" in output
     (folder,) = (tmp_path / "outputs" / "code").iterdir()
     records = json.loads((folder / "eval" / "after.json").read_text())["records"]
@@ -31,7 +31,7 @@ def test_trains_with_a_bonus_under_a_named_isolation(data, tmp_path):
 
 def test_run_eval_judges_code(data, tmp_path):
     flags = ["--task=mbpp", "--data", data, "--limit", 2, "--max_new_tokens", 4, "--prompt_type=plain"]
-    assert "task mbpp" in run_python(ROOT / "run_eval.py", *map(str, flags), cwd=tmp_path).stdout
+    assert "task mbpp" in run_script("run_eval.py", *flags, cwd=tmp_path, fresh=True).stdout
 
 
 @pytest.mark.parametrize(

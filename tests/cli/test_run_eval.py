@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from policy.load import EMBEDDED
-from tests.processes import ENVIRONMENT, ROOT, run_python, run_script
+from tests.processes import ENVIRONMENT, ROOT, run_script
 
 SHARED = ROOT.parent / "shared" / "data"
 TINY = ["--model_name=tiny", "--max_new_tokens", "8"]
@@ -29,10 +29,10 @@ def rows(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory):
-    """Countdown, four samples of each of eight problems, by an interpreter of its own."""
+    """Countdown, four samples of each of eight problems."""
     path = tmp_path_factory.mktemp("eval") / "sampled.json"
     flags = ["--task=countdown", "--model_name=tiny", "--limit", "8", "--n", "4", "--temperature", "1"]
-    return path, run_python(ROOT / "run_eval.py", *flags, "--output", path)
+    return path, run(*flags, "--output", path, fresh=True)
 
 
 def test_all_tiers_pass_and_vote_are_side_by_side_with_records(sampled):
@@ -93,8 +93,18 @@ def test_shell_script_prints_the_loose_tier_from_inside_its_folder(rows, tmp_pat
     result = subprocess.run(command, **settings)
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.splitlines()[1].startswith("loose") and "medium" not in result.stdout
-    refused = subprocess.run([*command, "--data", "nowhere.jsonl"], **settings)
-    assert refused.returncode == 2 and "nowhere.jsonl" in refused.stderr
+
+
+def test_shell_script_hands_on_its_flags_and_the_exit_code(tmp_path):
+    """What run_eval.py refuses ends the script with code 2; a stand-in for Python says what it was called with."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\nexit 2\n")
+    python.chmod(0o755)
+    command = ["bash", "evaluation/sh/eval_gsm8k.sh", "plain", "a model", "--data", "nowhere.jsonl"]
+    ended = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHON": python}, capture_output=True, text=True)
+    script, *flags = ended.stdout.splitlines()
+    assert ended.returncode == 2 and script == str(ROOT / "run_eval.py")
+    assert flags[1:3] == ["--prompt_type=plain", "--model_name=a model"] and flags[-2:] == ["--data", "nowhere.jsonl"]
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data folder is not here")

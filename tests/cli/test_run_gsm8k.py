@@ -10,7 +10,7 @@ import pytest
 from cli.parse import parse_options
 from intrinsic.options import MathIntrinsicOptions
 from tasks.math.options import GSM8KOptions
-from tests.processes import ROOT, run_python, run_script
+from tests.processes import ROOT, run_script
 
 SEED_README = ROOT.parent / "shared" / "seeds" / "memory_r.txt"
 REAL = ROOT.parent / "shared" / "data" / "gsm8k"
@@ -60,10 +60,10 @@ def test_every_use_ir_trains(flags, problems, tmp_path):
 
 @pytest.fixture(scope="module")
 def lora_run(problems, tmp_path_factory):
-    """Memory-R+ on an adapter, evaluated before, between and after, by an interpreter of its own."""
+    """Memory-R+ on an adapter, evaluated before, between and after."""
     folder = tmp_path_factory.mktemp("lora")
     flags = ["--use_ir=knn+", "--lora", "--lora_r", "4", "--do_eval", "1", "--eval_steps", "1", "--eval_samples", "2"]
-    return folder, run_python(ROOT / "run_gsm8k.py", *TOY, "--data", problems, *flags, "--output_dir", folder)
+    return folder, run_script("run_gsm8k.py", *TOY, "--data", problems, *flags, "--output_dir", folder, fresh=True)
 
 
 def test_held_out_evaluation_reports_all_tiers_greedy_and_sampled(lora_run):
@@ -104,7 +104,7 @@ def test_latex_answers_train_through_run_math(tmp_path):
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     flags = [*TOY, "--data", data, "--use_ir=knn+", "--do_eval", "1", "--output_dir", tmp_path / "run"]
-    run_python(ROOT / "run_math.py", *flags)
+    run_script("run_math.py", *flags, fresh=True)
     log = records(tmp_path / "run")
     assert any("rewards/steps/mean" in record for record in log)
     assert json.loads((tmp_path / "run" / "eval" / "after.json").read_text())["records"][0]["gold"].startswith("\\frac")

@@ -5,13 +5,13 @@ import re
 
 import pytest
 
-from tests.processes import ROOT, run_python, run_script
+from tests.processes import run_script
 
 TOY = ["--train_problems", "12", "--eval_problems", "3", "--bs", "1", "--L", "8", "--max_steps", "2", "--seed", "0"]
 
 
 def test_trains_with_a_bonus_and_evaluates_both_ranges(tmp_path):
-    output = run_python(ROOT / "run_igsm.py", *TOY, "--use_ir=outcome,cfn", cwd=tmp_path).stdout
+    output = run_script("run_igsm.py", *TOY, "--use_ir=outcome,cfn", cwd=tmp_path, fresh=True).stdout
     (folder,) = (tmp_path / "outputs" / "igsm").iterdir()
     assert folder.name == "tiny_outcome-cfn_seed0_train_problems12_bs1_L8"
     assert "accuracy/op 4-5" in output and "accuracy/op 6-7" in output

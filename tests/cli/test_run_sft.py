@@ -13,14 +13,14 @@ TOY = ["--per_device_train_batch_size", "4", "--learning_rate", "1e-3", "--seed"
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "injected.jsonl"
-    run_python("-m", "tasks.countdown.bridge", "--n", 16, "--output", path)
+    run_script("tasks.countdown.bridge", "--n", 16, "--output", path, fresh=True)
     return path
 
 
 @pytest.fixture(scope="module")
 def trained(traces, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sft")
-    result = run_python(ROOT / "run_sft.py", "--data", traces, *TOY, "--max_steps", 2, cwd=folder)
+    result = run_script("run_sft.py", "--data", traces, *TOY, "--max_steps", 2, cwd=folder, fresh=True)
     (run,) = (folder / "outputs" / "sft").iterdir()
     return run, result
 
@@ -44,7 +44,7 @@ def test_reinforcement_learning_goes_on_from_it(trained, tmp_path):
 def test_tiny_is_a_new_policy_sized_for_traces_that_the_embedded_one_has_no_words_for(tmp_path):
     problems = tmp_path / "igsm.jsonl"
     settings = ["--n", 8, "--traces", "plain", "--min_op", 4, "--max_op", 5]
-    run_python("-m", "tasks.igsm.generate", "--output", problems, *settings)
+    run_script("tasks.igsm.generate", "--output", problems, *settings, fresh=True)
     flags = ["--data", problems, *TOY, "--max_length", 400, "--output_dir", tmp_path / "sft"]
     result = run_script("run_sft.py", *flags, "--max_steps", 1)
     assert "new policy" in result.stdout and "traces, 1 updates" in result.stdout

@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from tests.processes import ROOT, run_python, run_script
+from tests.processes import run_script
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def data(tmp_path):
 def test_trains_with_a_bonus_and_evaluates_where_it_says(data, tmp_path):
     flags = ["--data", data, "--bs", "1", "--L", "6", "--max_steps", "2", "--do_eval", "1", "--eval_problems", "2"]
     sql = ["--hidden_databases", "1", "--execute_weight", "0.1"]
-    output = run_python(ROOT / "run_sql.py", *flags, *sql, "--use_ir=outcome", "--seed", "0", cwd=tmp_path).stdout
+    output = run_script("run_sql.py", *flags, *sql, "--use_ir=outcome", "--seed", "0", cwd=tmp_path, fresh=True).stdout
     (folder,) = (tmp_path / "outputs" / "sql").iterdir()
     report = json.loads((folder / "eval" / "after.json").read_text())
     assert report["records"] and not {"databases", "tie_groups"} & report["records"][0].keys()

@@ -1,9 +1,8 @@
 """Toy runs of every case, and a trainer whose completions depend on prompt, place in the group and step alone.
 
 Sampling draws from the random state of each process, so one process and two sample different completions; the scripted
-ones are the same however the batch is split. As a program it trains cases on as many processes as it is launched on:
-
-    python -m torch.distributed.run --standalone --nproc_per_node 2 -m tests.equivalence.scripted FOLDER CASE...
+ones are the same however the batch is split. As a program it trains cases on as many processes as it is started on
+(`tests.processes.run_ranks`), its arguments being a folder and the names of the cases.
 """
 
 import gc
@@ -23,7 +22,7 @@ from intrinsic.options import IntrinsicOptions
 from intrinsic.pipeline import BonusPipeline
 from policy.load import load_policy, load_tokenizer
 from tests.equivalence.cases import CASES
-from tests.toys import TRAINER, stub_encode
+from tests.toys import TRAINER, shallow, stub_encode
 from training.trainer import IntrinsicGRPOTrainer
 
 GROUP, LENGTH, STEPS = (TRAINER[name] for name in ("num_generations", "max_completion_length", "max_steps"))
@@ -68,7 +67,7 @@ class ScriptedTrainer(IntrinsicGRPOTrainer):
 def build(
     flags: dict, output_dir: Path, trainer_class=IntrinsicGRPOTrainer, peft_config=None, capture=True, **overrides
 ) -> IntrinsicGRPOTrainer:
-    """A trainer of the embedded policy on 6 prompts: 3 x 4 completions of up to 8 tokens per update.
+    """A trainer of the embedded policy's lower half on 6 prompts: 3 x 4 completions of up to 8 tokens per update.
 
     Args:
         flags: of `IntrinsicOptions`.
@@ -79,7 +78,7 @@ def build(
     settings = TRAINER | size | overrides
     rows = Dataset.from_list([{"prompt": [{"role": "user", "content": f"Numbers: {n}."}]} for n in range(7, 13)])
     return trainer_class(
-        model=load_policy("tiny"),
+        model=shallow(load_policy("tiny")),
         args=GRPOConfig(**settings),
         train_dataset=rows,
         reward_funcs=[correctness],
@@ -139,6 +138,5 @@ def forget_imports() -> None:
 
 
 if __name__ == "__main__":
-    forget_imports()
     for case in sys.argv[2:]:
         run_case(case, Path(sys.argv[1]), PartialState(cpu=True).num_processes, accumulation=2)

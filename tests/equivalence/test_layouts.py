@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,27 +10,14 @@ from common.files import load_state
 from tests.compare import assert_close, assert_same_bits
 from tests.equivalence.cases import CASES
 from tests.equivalence.scripted import STEPS, rank_folder, run_case
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import run_ranks
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     """Folder with what every case leaves on two processes, in two accumulation steps each."""
     folder = tmp_path_factory.mktemp("two")
-    launch = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "tests.equivalence.scripted",
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, *launch, str(folder), *CASES]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=500)
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_ranks("tests.equivalence.scripted", folder, *CASES, log=folder / "printed")
     return folder
 
 

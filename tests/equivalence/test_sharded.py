@@ -14,7 +14,7 @@ from tests.compare import assert_close, assert_same_bits
 from tests.equivalence.scripted import build_scripted, rank_folder, run_case, weights_of
 from tests.equivalence.sharded import COMPLETIONS, SHARDED, adam_trainer, features_of
 from tests.equivalence.test_layouts import assert_same_run, digest
-from tests.processes import run_python, run_script
+from tests.processes import accelerate_launch, run_script
 from training.checkpoint import is_complete
 
 TOY = ["--gc", "1", "--num_generations", "4", "--L", "64", "--train_problems", "64", "--logging_steps", "1"]
@@ -31,9 +31,10 @@ def completions(folder, step):
 def launched(tmp_path_factory):
     """Folder with all that `tests.equivalence.sharded` leaves, a run of run_countdown.py in ``run`` among it."""
     folder = tmp_path_factory.mktemp("sharded")
-    launch = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/fsdp.yaml"]
-    launch += ["--main_process_port", "0", "-m", "tests.equivalence.sharded", str(folder)]
-    run_python(*launch, *TOY, "--bs", "1", "--max_steps", "2", "--output_dir", str(folder / "run"))
+    flags = [*TOY, "--bs", "1", "--max_steps", "2", "--output_dir", folder / "run"]
+    accelerate_launch(
+        "configs/accelerate/fsdp.yaml", "tests.equivalence.sharded", folder, *flags, log=folder / "printed"
+    )
     return folder
 
 

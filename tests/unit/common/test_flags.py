@@ -14,7 +14,7 @@ from common.flags import answer_help, parse_command, parse_one
 from evaluation.options import EvalOptions
 from policy.options import EMBEDDED_NAME
 from policy.precision import DTYPES
-from tests.processes import ROOT, run_python
+from tests.processes import ROOT, run_script
 
 
 @dataclass
@@ -77,11 +77,9 @@ def test_several_dataclasses_share_a_command_line_and_a_default_serves_a_needed_
         command(parse=lambda: parse_command(Toy, Other))
 
 
-@pytest.mark.parametrize("command", ["run_eval.py", "-m tasks.igsm.check"])
+@pytest.mark.parametrize("command", ["run_eval.py", "tasks.igsm.check"])
 def test_a_mistyped_flag_of_any_command_ends_with_code_2_and_no_traceback(command):
-    words = command.split()
-    script = words if words[0] == "-m" else [ROOT / words[0]]
-    result = run_python(*script, "--tsk", "gsm8k", code=2)
+    result = run_script(command, "--tsk", "gsm8k", code=2)
     assert result.stderr.splitlines()[-1].startswith("error: '--tsk' is not a flag")
     assert "Traceback" not in result.stderr
 

@@ -7,7 +7,7 @@ import torch
 
 from common import threads
 from common.threads import by_load
-from tests.processes import ROOT, run_python
+from tests.processes import OURS, ROOT, run_python
 from training.run_folder import take_recorded_threads
 
 
@@ -37,21 +37,28 @@ def test_what_the_user_set_is_left_alone(monkeypatch):
 
 
 def test_every_script_and_benchmark_chooses_before_torch_is_imported():
-    # The first import of torch finds the choice made: a stand-in for torch asserts it.
+    # The first import of torch finds the choice made: a stand-in for torch says so and ends the import.
     probe = (
-        "import sys, runpy, importlib.abc\n"
+        "import sys, importlib.abc\n"
+        "class Found(BaseException): pass\n"
         "class Probe(importlib.abc.MetaPathFinder):\n"
         "    def find_spec(self, name, path, target=None):\n"
         "        if name == 'torch':\n"
         "            from common.threads import choose_threads\n"
-        "            sys.exit(0 if choose_threads.cache_info().currsize else 9)\n"
+        "            raise Found(choose_threads.cache_info().currsize)\n"
         "sys.meta_path.insert(0, Probe())\n"
         "sys.path.insert(0, sys.argv[1])\n"
-        "importlib.import_module(sys.argv[2])\n"
+        "for module in sys.argv[3:]:\n"
+        "    try:\n"
+        "        importlib.import_module(module)\n"
+        "    except Found as found:\n"
+        "        print(module, found)\n"
+        "    for name in [name for name in sys.modules if name.split('.')[0] in sys.argv[2].split()]:\n"
+        "        del sys.modules[name]\n"
     )
     modules = [path.stem for path in sorted(ROOT.glob("run_*.py"))] + ["benchmarks.step_time", "tests.conftest"]
-    for module in modules:
-        run_python("-c", probe, ROOT, module)
+    printed = run_python("-c", probe, ROOT, " ".join(OURS), *modules).stdout
+    assert printed.splitlines() == [f"{module} 1" for module in modules]
 
 
 def test_a_resumed_run_takes_the_threads_of_its_record(tmp_path):

@@ -1,8 +1,6 @@
 """The registry of graders and the command that measures them: targets on the case files, output, bad input."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from common.errors import UserError
 from evaluation.graders import Case, disagreements, judge_row, read_rows, summary
 from rewards.grade import TIERS
 from rewards.graders import GRADERS
+from tests.processes import run_script
 
 ROOT = Path(__file__).resolve().parents[3]
 CASES = ROOT / "tests" / "cases"
@@ -148,15 +147,13 @@ def test_disagreements_name_the_row_and_count_errors_on_plain_numbers():
 
 
 def test_command_prints_sources_and_overall_last():
-    command = [sys.executable, "-m", "evaluation.graders", "--cases", str(CASES / "gsm8k_answer_cases.jsonl")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    result = run_script("evaluation.graders", "--cases", CASES / "gsm8k_answer_cases.jsonl", fresh=True)
     assert result.stdout == "anchors-authored 64/64\noverall 64/64\n", result.stderr
 
 
 def test_command_reports_bad_input_in_one_line(tmp_path):
-    command = [sys.executable, "-m", "evaluation.graders", "--cases", str(tmp_path / "missing.jsonl")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 2 and result.stdout == ""
+    result = run_script("evaluation.graders", "--cases", tmp_path / "missing.jsonl", code=2)
+    assert result.stdout == ""
     assert result.stderr.startswith("error: ") and "missing.jsonl" in result.stderr
 
 

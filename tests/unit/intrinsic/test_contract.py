@@ -171,7 +171,7 @@ def test_evaluation_does_not_touch_the_bonus(name, trainer_factory):
     options = IntrinsicOptions(use_ir=name)
     bonus = build_bonus(name, options, level="reward")
     before = snapshot(bonus)
-    trainer_factory([bonus], options.schedules(), per_device_eval_batch_size=8).evaluate()
+    trainer_factory([bonus], options.schedules(), per_device_eval_batch_size=16).evaluate()
     assert_same_bits(before, bonus.state_dict())
 
 

@@ -7,6 +7,7 @@ from trl import GRPOTrainer
 from policy import buckets, shared_prompts
 from policy.buckets import buckets_of, by_length, completion_lengths, idle_rows, length_buckets
 from policy.load import load_policy
+from tests.toys import shallow
 
 
 def keep_rows(monkeypatch):
@@ -80,8 +81,8 @@ def test_update_equals_that_of_one_padded_batch(loss_type, beta, way, trainer_fa
         else:
             monkeypatch.undo()
         monkeypatch.setitem(buckets.MIN_TOKENS, "cpu", min_tokens)
-        policy = load_policy("tiny")
-        settings = {"loss_type": loss_type, "beta": beta, "max_completion_length": 96, "optim": "sgd"}
+        policy = shallow(load_policy("tiny"))
+        settings = {"loss_type": loss_type, "beta": beta, "max_completion_length": 40, "optim": "sgd"}
         trainer = trainer_factory(policy=policy, learning_rate=1e-2, num_iterations=2, **settings)
         trainer.train()
         return policy, trainer.state.log_history
@@ -128,7 +129,7 @@ def test_rows_of_advantage_zero_skip_the_backward_pass_and_gradients_stay(
 ):
     if way == "rows":
         keep_rows(monkeypatch)
-    trainer = trainer_factory(policy=load_policy("tiny"), max_completion_length=48, **settings)
+    trainer = trainer_factory(policy=shallow(load_policy("tiny")), max_completion_length=16, **settings)
     trainer.current_gradient_accumulation_steps = 1
     trainer.model.train()
     inputs = trainer._generate_and_score_completions([trainer.train_dataset[0]] * 4 + [trainer.train_dataset[1]] * 4)

@@ -98,7 +98,8 @@ def test_same_seed_gives_the_same_problems_in_another_process():
     assert generate(20, "train", 6).to_list() != generate(20, "train", 5).to_list()
 
 
-def test_asking_for_more_problems_than_exist_says_how_many_there_are():
+def test_asking_for_more_problems_than_exist_says_how_many_there_are(monkeypatch):
+    monkeypatch.setattr("tasks.countdown.problems._MAX_FRUITLESS_DRAWS", 500)
     with pytest.raises(UserError, match="only [0-9]+ distinct ones exist"):
         generate(1000, "train", 0, ProblemSpace(min_numbers=3, max_numbers=3, max_number=4, max_value=99))
 
