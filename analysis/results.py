@@ -1,8 +1,8 @@
 """Tables and pictures of the pages, drawn from the records under results/ so that no figure can go stale: make results.
 
 A page holds blocks ``<!-- results: SWEEP KIND [ARM] -->`` ... ``<!-- end of results -->``. SWEEP is a
-folder of results/; KIND is "table" (every arm against plain GRPO), "notes" (what the table rests on) or "arm" (one
-sentence on ARM).
+folder of results/; KIND is "table" (every arm against plain GRPO), "notes" (what the table rests on), "arm" (one
+sentence on ARM) or "metrics" (means over seeds of the metrics of an evaluation that stand in the place of ARM).
 
 python -m analysis.results [--check]
 """
@@ -16,6 +16,7 @@ from analysis.results_figure import draw_sweep
 from analysis.sweep import Sweep, read_sweep, short
 from common.errors import UserError, run_cli
 from common.files import write_atomically
+from evaluation.table import MISSING, format_metric
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/*.md", "docs/methods/*.md")
@@ -98,7 +99,36 @@ def arm_sentence(sweep: Sweep, arm: str) -> str:
     )
 
 
-KINDS: dict[str, Callable[..., str]] = {"table": table, "notes": notes, "arm": arm_sentence}
+def metrics_table(sweep: Sweep, names: str) -> str:
+    """Means over seeds of the metrics ``names``, before training and of every arm after it.
+
+    Raises `UserError` where no record has such a metric.
+    """
+    columns = names.split()
+    found = {str(run.path): fact["metrics"] for run, fact in zip(sweep.before, sweep.facts, strict=True)}
+    known = {name for metrics in found.values() for name in metrics.get("after", ())}
+    if unknown := [name for name in columns if name not in known]:
+        raise UserError(f"no record has the metric {unknown[0]!r}; they have {', '.join(sorted(known)) or 'none'}.")
+
+    def line(label: str, paths: list[str], which: str) -> str:
+        cells = [label, str(len(paths))]
+        for name in columns:
+            values = [found[path][which][name] for path in paths if name in found[path].get(which, ())]
+            cells.append(format_metric(name, sum(values) / len(values)) if values else MISSING)
+        return f"| {' | '.join(cells)} |"
+
+    lines = [f"| arm | seeds | {' | '.join(f'`{name}`' for name in columns)} |", "|---" * (2 + len(columns)) + "|"]
+    lines.append(line("before training", list(found), "before"))
+    lines += [line(_name(label), list(runs.values()), "after") for label, runs in sweep.result["runs"].items()]
+    return "\n".join(lines)
+
+
+KINDS: dict[str, Callable[..., str]] = {
+    "table": table,
+    "notes": notes,
+    "arm": arm_sentence,
+    "metrics": metrics_table,
+}
 
 
 def pages(root: Path, sweeps: dict[str, Sweep]) -> dict[Path, str]:

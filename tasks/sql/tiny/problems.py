@@ -1,4 +1,4 @@
-"""Problems of the small world: questions with their queries, the databases that judge them, splits by template, prompts.
+"""Problems of the small world: questions and their queries, databases that judge them, splits by template, prompts.
 
 Rows have the columns of `tasks.sql.problems`. The databases are made from their numbers alone. A question is asked of
 the one that its hash names, and judged on the databases of the next numbers too: these are its hidden ones.
@@ -25,6 +25,7 @@ from tasks.sql.tiny.query import CITIES, KINDS, LARGEST, Query
 NAME = "sql_tiny"
 SPLITS = {"train": range(0, 70), "validation": range(70, 85), "test": range(85, 100)}
 TRAIN_PROBLEMS, TEST_PROBLEMS = 4_000, 512
+TEST_SEED = -1  # none that a run draws its training questions by
 DATABASES = 256
 SCHEMA = """
 PRAGMA page_size = 512;
@@ -40,7 +41,7 @@ _MAX_FRUITLESS_DRAWS = 20_000
 
 
 def split_of(query: Query) -> str:
-    """The split that a template belongs to, by its hash; one without conditions, which others are made of, to training."""
+    """The split of a template, by its hash; those without conditions, which others are made of, are for training."""
     digest = hashlib.blake2b(query.template.encode(), digest_size=8).digest()
     place = int.from_bytes(digest, "big") % 100 if query.conditions else 0
     return next(name for name, places in SPLITS.items() if place in places)
@@ -78,6 +79,13 @@ def generate(count: int, split: str, seed: int, num_hidden: int) -> Dataset:
             rows.append(row)
         if len(rows) == count:
             return Dataset.from_list(rows, features=FEATURES)
+
+
+def load_test(source: str, split: str, num_hidden: int = 3) -> Dataset:
+    """`TEST_PROBLEMS` questions of ``split``, the same at every call. Raises `UserError` for another source."""
+    if source != NAME:
+        raise UserError(f"--data={source!r}: {NAME} makes its own questions; leave it out, or use --task=spider.")
+    return generate(TEST_PROBLEMS, split, TEST_SEED, num_hidden)
 
 
 def _row(query: Query, question: str, paths: list[str], num_hidden: int, identity: str) -> dict | None:

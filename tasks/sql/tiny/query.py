@@ -21,7 +21,7 @@ SORTED_HEADS = ("sorted", "top")
 CONDITIONS = ("number", "kind", "not kind", "sold", "unsold")
 CONNECTIVES = ("and", "or")
 _NEGATED = {"kind": "not kind", "not kind": "kind", "sold": "unsold", "unsold": "sold"}
-MOST_CONDITIONS = 2
+CONDITION_WEIGHTS = (1, 2, 3)  # how often a question has none, one or two conditions
 REWRITTEN = 0.3  # chance that a part of a varied text is written another way
 
 
@@ -81,7 +81,7 @@ class Query:
         column, operator, number: the column asked about or sorted by; of "except" a comparison; of "top" and "having"
             a number of items.
         aggregate: of `AGGREGATES`. descending: of sorted heads. distinct: whether "kinds" says DISTINCT.
-        conditions, connective: up to `MOST_CONDITIONS`, joined by "and" or "or".
+        conditions, connective: up to two, joined by "and" or "or".
     """
 
     head: str
@@ -98,7 +98,7 @@ class Query:
     def drawn(cls, rng: Random) -> "Query":
         """A random one."""
         head = rng.choice(HEADS)
-        count = rng.randint(0, MOST_CONDITIONS)
+        (count,) = rng.choices(range(len(CONDITION_WEIGHTS)), CONDITION_WEIGHTS)
         return cls(
             head=head,
             column=rng.choice(COLUMNS),
@@ -181,7 +181,7 @@ def changed(query: Query, rng: Random) -> Query:
     if query.head == "except":
         slips.append(lambda: replace(query, operator=_other(query.operator, OPERATORS, rng)))
     if query.head in ("top", "having", "except"):
-        slips.append(lambda: replace(query, number=max(0, query.number + rng.choice((-1, 1)))))
+        slips.append(lambda: replace(query, number=_beside(query.number, rng)))
     if query.is_sorted:
         slips.append(lambda: replace(query, descending=not query.descending))
     if query.head == "kinds":
@@ -199,7 +199,7 @@ def _with_condition(query: Query, rng: Random) -> Query:
         slips = [
             replace(old, operator=_other(old.operator, OPERATORS, rng)),
             replace(old, column=_other(old.column, COLUMNS, rng)),
-            replace(old, value=max(0, old.value + rng.choice((-1, 1)))),
+            replace(old, value=_beside(old.value, rng)),
         ]
     else:
         slips = [replace(old, kind=_NEGATED[old.kind]), replace(old, value=_other(old.value, _values(old.kind), rng))]
@@ -211,6 +211,10 @@ def _less(query: Query, rng: Random) -> Query:
     """``query`` without one of its conditions."""
     index = rng.randrange(len(query.conditions))
     return replace(query, conditions=query.conditions[:index] + query.conditions[index + 1 :])
+
+
+def _beside(number: int, rng: Random) -> int:
+    return number + rng.choice((-1, 1)) if number else 1
 
 
 def _other(value: str, known, rng: Random) -> str:

@@ -16,6 +16,8 @@ from tests.unit.analysis.test_compare_runs import drawn, write_run
 
 PAGE = "# Results\n<!-- results: toy table -->\n<!-- end of results -->\n<!-- results: toy arm rnd -->\nold\n"
 
+METRICS = {"accidental": {"mean": 0.25, "low": 0.2, "high": 0.3, "n": 4}, "mean_length": 7.0, "passes": "sampled"}
+
 
 @pytest.fixture
 def folders(tmp_path):
@@ -24,7 +26,7 @@ def folders(tmp_path):
     for name, seed, share in (("no", 0, 0.4), ("no", 1, 0.5), ("rnd", 0, 0.6)):
         folder = tmp_path / "runs" / f"{name}_seed{seed}"
         write_run(folder, name, seed, drawn(seed + 10, share))
-        report = json.loads((folder / "eval" / "after.json").read_text()) | {"metrics": {}}
+        report = json.loads((folder / "eval" / "after.json").read_text()) | {"metrics": METRICS}
         for evaluation in ("before", "after"):
             (folder / "eval" / f"{evaluation}.json").write_text(json.dumps(report))
         (folder / "metrics.jsonl").write_text('{"step": 2, "seconds": 90, "rewards/correctness/mean": 0.123456}\n')
@@ -48,6 +50,7 @@ def root(folders, tmp_path):
 def test_a_record_gives_the_scores_of_its_run_folder(folders, tmp_path):
     record = record_of(folders[1])
     assert (record["steps"], record["minutes"], record["curves"]) == (2, 1.5, {"rewards/correctness/mean": [0.1235]})
+    assert record["metrics"]["after"] == {"accidental": 0.25, "mean_length": 7.0}
     write_json(tmp_path / "record.json", record)
     kept, run = read_evaluated(tmp_path / "record.json", "after"), read_evaluated(folders[1], "after")
     assert kept.problems == run.problems and kept.flags == run.flags and kept.scores.keys() == run.scores.keys()
@@ -97,6 +100,15 @@ def test_a_difference_is_paired_by_seed(root):
     plain, bonus = (sweep.result["outcomes"]["accuracy"][name] for name in ("no", "rnd"))
     assert bonus["difference"] == pytest.approx(bonus["mean"] - plain["by_seed"][0])
     assert f"{100 * bonus['difference']:+.1f} [" in table(sweep)
+
+
+def test_metrics_of_an_evaluation_are_averaged_over_seeds(root):
+    text = results.metrics_table(read_sweep(root / "results" / "toy"), "accidental mean_length")
+    assert text.splitlines()[2:] == ["| before training | 3 | 0.25 | 7 |", "| `no` | 2 | 0.25 | 7 |"] + [
+        "| `rnd` | 1 | 0.25 | 7 |"
+    ]
+    with pytest.raises(UserError, match="no record has the metric 'pass@9'; they have accidental, mean_length"):
+        results.metrics_table(read_sweep(root / "results" / "toy"), "pass@9")
 
 
 def test_a_block_that_asks_for_what_there_is_not_is_named(root):
