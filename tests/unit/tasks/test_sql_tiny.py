@@ -88,17 +88,17 @@ def test_slips_run_and_are_seldom_right_and_some_by_accident_alone():
 
 
 def test_no_template_is_in_two_splits_and_training_has_every_part():
-    of_split = {split: {query.template for query in islice(draw_queries(split, Random(0)), 4_000)} for split in SPLITS}
+    of_split = {split: {query.template for query in islice(draw_queries(split, Random(0)), 1_500)} for split in SPLITS}
     assert not any(of_split[a] & of_split[b] for a in SPLITS for b in SPLITS if a < b)
-    assert min(map(len, of_split.values())) > 60
+    assert min(map(len, of_split.values())) > 50
     train = " ".join(of_split["train"])
     assert all(part in train for part in (*CONDITIONS, *HEADS[:2], *HEADS[3:], "MAX", "MIN", "AVG", "SUM"))
     assert all(f" {word} " in train for word in CONNECTIVES)
-    bare = {query.template for query in drawn(2_000) if not query.conditions}
+    bare = {query.template for query in drawn(1_500) if not query.conditions}
     assert len(bare) == 13 and bare <= of_split["train"]
-    told = {row["prompt"].partition("\n")[0] for row in islice(traces(0.5, 3), 5_000)}
+    told = {row["prompt"].partition("\n")[0] for row in islice(traces(0.5, 3), 3_000)}
     held_out = {
-        query.words() for split in ("validation", "test") for query in islice(draw_queries(split, Random(1)), 2_000)
+        query.words() for split in ("validation", "test") for query in islice(draw_queries(split, Random(1)), 1_000)
     }
     assert not told & held_out
 
