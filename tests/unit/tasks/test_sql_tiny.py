@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import yaml
 
 from common.errors import UserError
 from evaluation.options import EvalOptions
@@ -17,6 +18,7 @@ from tasks.sql.tiny import problems
 from tasks.sql.tiny.problems import NAME, SPLITS, add_prompts, draw_queries, generate
 from tasks.sql.tiny.query import AGGREGATES, CONDITIONS, CONNECTIVES, HEADS, Condition, Query, changed
 from tasks.sql.tiny.traces import TraceOptions, _written, traces
+from tests.processes import ROOT
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -126,6 +128,11 @@ def test_training_and_evaluation_ask_the_same_way_of_other_templates():
     rows = load_rows(task, EvalOptions(task=NAME, limit=5, hidden_databases=2))
     assert len(rows) == 5 and len(rows[0]["databases"]) == 3
     assert task.add_prompts(rows, "plain", 0, 0)[0]["prompt"] == f"{rows[0]['question']}\nSQL:"
+
+
+def test_its_settings_leave_none_of_the_batch_to_the_defaults_of_larger_policies():
+    own, defaults = (yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text()) for name in ("sql_world", "sql"))
+    assert defaults.keys() - own.keys() == {"nepochs"} and own["max_steps"] > 0
 
 
 @pytest.mark.parametrize(
