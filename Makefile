@@ -4,12 +4,17 @@ SEED ?= 0
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint format docs results lighteval smollm2 tiny check-vllm
+.PHONY: demo sql_tiny test lint format docs results lighteval smollm2 tiny check-vllm
 
 # Train the embedded policy on Countdown with GRPO and the bonus of Memory-R+, in about twelve minutes on two CPU cores. The memory
 # compares texts by the policy's own states: the sentence encoder of the paper is twenty times as large as this policy.
 demo: .venv/installed
 	$(BIN)/python run_countdown.py --use_ir=knn+ --encoder policy --eval_greedy false --run_name demo_seed$(SEED) --seed $(SEED)
+
+# Warm-start a small policy on generated SQL, then train it with plain GRPO: docs/sql.md.
+sql_tiny: .venv/installed
+	PYTHON=$(BIN)/python bash sweeps/sql_tiny_base.sh
+	$(BIN)/python run_sql.py --config configs/sql_world.yaml --model_name=outputs/sql_tiny_base/warm_start/final --run_name sql_tiny_seed$(SEED) --seed $(SEED)
 
 # Two processes of one thread each use two cores better than one process of two threads, and threads that wait for no
 # other are not slowed down by programs beside them. Files are begun in the order of their names, which has the long ones of

@@ -107,11 +107,15 @@ def read_record(path: Path, which: str) -> EvaluatedRun:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Steps, minutes, samples per problem and machine of the record ``path``; raises `UserError` where damaged."""
+    """Steps, minutes, samples per problem, machine and metrics of the record ``path``.
+
+    The metrics are {} in a record that has none. Raises `UserError` where the record is damaged.
+    """
     record = read_json(path, RECORD_FIX)
     try:
         samples = record["evaluations"]["after"]["samples"]
-        return {name: record[name] for name in ("steps", "minutes", "machine")} | {"samples": samples}
+        facts = {name: record[name] for name in ("steps", "minutes", "machine")}
+        return facts | {"samples": samples, "metrics": record.get("metrics", {})}
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}); {RECORD_FIX}.") from error
 

@@ -12,6 +12,7 @@ from analysis.runs import Run, read_run
 from common.errors import UserError, run_cli
 from common.files import read_json, write_json
 from evaluation.compare import read_report
+from evaluation.table import point
 
 EVALUATIONS = ("before", "after")
 CURVES = r"rewards/correctness/mean|completions/mean_length|completions/clipped_ratio|entropy|ir/.*/share_of_advantage"
@@ -23,15 +24,16 @@ def record_of(folder: str | Path) -> dict[str, Any]:
 
     Returns:
         {"version", "name", "task", "seed", "flags", "commit", "started", "steps", "minutes", "versions", "machine",
-        "curves": metric -> [value of each logged step], "evaluations": "before", "after" -> `Outcomes.packed`}. Of a
-        run that was resumed, commit, versions and machine are those of its last session.
+        "curves": metric -> [value of each logged step], "evaluations": "before", "after" -> `Outcomes.packed`,
+        "metrics": "before", "after" -> metric -> its mean, which a task of its own kind may have beside the outcomes}.
+        Of a run that was resumed, commit, versions and machine are those of its last session.
 
     Raises:
         UserError: the run is damaged, or was not evaluated before and after training.
     """
     path = Path(folder)
     settings, run = read_settings(path), read_run(path)
-    evaluations, task = {}, ""
+    evaluations, metrics, task = {}, {}, ""
     for name in EVALUATIONS:
         file = path / "eval" / f"{name}.json"
         if not file.is_file():
@@ -39,6 +41,7 @@ def record_of(folder: str | Path) -> dict[str, Any]:
         report = read_report(file, needed=NEEDED)
         task = report["task"]
         evaluations[name] = outcomes_of(report, file).packed()
+        metrics[name] = _means(report["metrics"])
     written = read_json(path / "run.json", "restore it")
     latest = [written, *(written.get("resumed") or [])][-1]
     seconds = run.series("seconds")
@@ -56,7 +59,13 @@ def record_of(folder: str | Path) -> dict[str, Any]:
         "machine": latest.get("machine"),
         "curves": _curves(run),
         "evaluations": evaluations,
+        "metrics": metrics,
     }
+
+
+def _means(metrics: dict) -> dict[str, float]:
+    means = {name: point(value) for name, value in metrics.items()}
+    return {name: round(value, DIGITS) for name, value in means.items() if value is not None}
 
 
 def _curves(run: Run) -> dict[str, list[float]]:

@@ -3,9 +3,9 @@
 A page holds blocks ``<!-- results: NAME KIND [WHICH] -->`` ... ``<!-- end of results -->``. Of a sweep NAME, with
 records in results/NAME, the kinds are "table" (right answers of every arm), "others" (false claims, pass@k and
 Coverage@k), "gains" (before and after training), "notes" (what they rest on), "arm" (a sentence on the arm WHICH) and
-"answer" (which arms are told apart). Of a report benchmarks/results/NAME.md they are "report" (its
-table number WHICH, by default 1) and "rows" (of that of known truth, those of the bonuses WHICH, separated by
-semicolons).
+"answer" (which arms are told apart) and "metrics" (means over seeds of the metrics WHICH of an evaluation, separated by
+spaces). Of a report benchmarks/results/NAME.md they are "report" (its table number WHICH, by default 1) and "rows" (of
+that of known truth, those of the bonuses WHICH, separated by semicolons).
 
 python -m analysis.results [--check]
 """
@@ -34,6 +34,7 @@ SWEEP_KINDS: dict[str, Callable[..., str]] = {
     "notes": results_tables.notes,
     "arm": results_tables.arm_sentence,
     "answer": results_tables.answer,
+    "metrics": results_tables.metrics_table,
 }
 REPORT_KINDS: dict[str, Callable[..., str]] = {"report": table_of, "rows": known_truth_rows}
 
@@ -65,10 +66,11 @@ class Results:
             raise UserError(f"the block of results {what!r} asks for a sweep, and there is no sweeps/{name}.sh.")
         arms = {arm_of(path) for path in folder.glob("*.json")}
         planned = re.findall(r"[\w:+-]+", script.read_text(encoding="utf-8"))
-        if which and which not in {*arms, *planned}:
+        arm = arguments if kind != "metrics" else []
+        if not {*arm} <= {*arms, *planned}:
             raise UserError(f"the block of results {what!r} asks for the arm {which!r}; sweeps/{name}.sh has none.")
-        if not can_compare(folder) or (which and which not in arms):
-            return f"No record yet: `{' '.join(['bash', f'sweeps/{name}.sh', *arguments])}`."
+        if not can_compare(folder) or not {*arm} <= arms:
+            return f"No record yet: `{' '.join(['bash', f'sweeps/{name}.sh', *arm])}`."
         return SWEEP_KINDS[kind](self.sweep(name), *arguments)
 
     def pages(self) -> dict[Path, str]:

@@ -9,6 +9,7 @@ from analysis.comparison import UNITS, chance_above
 from analysis.statistics import crossed_difference, holm
 from analysis.sweep import Sweep
 from common.errors import UserError
+from evaluation.table import MISSING, format_metric
 
 CLEAR = 0.05  # Holm's p below which an arm is told apart from the baseline
 ONE_SEED = "1 seed: no interval"
@@ -129,17 +130,41 @@ def arm_sentence(sweep: Sweep, arm: str) -> str:
     )
 
 
+def metrics_table(sweep: Sweep, names: str) -> str:
+    """Means over seeds of the metrics ``names`` of an evaluation, before training and of every arm after it.
+
+    Raises `UserError` where no record has such a metric.
+    """
+    columns = names.split()
+    found = {str(run.path): fact["metrics"] for run, fact in zip(sweep.before, sweep.facts, strict=True)}
+    known = {name for metrics in found.values() for name in metrics.get("after", ())}
+    if unknown := [name for name in columns if name not in known]:
+        raise UserError(f"no record has the metric {unknown[0]!r}; they have {', '.join(sorted(known)) or 'none'}.")
+
+    def row(label: str, paths: list[str], which: str) -> list[str]:
+        cells = [label, str(len(paths))]
+        for name in columns:
+            values = [found[path][which][name] for path in paths if name in found[path].get(which, ())]
+            cells.append(format_metric(name, sum(values) / len(values)) if values else MISSING)
+        return cells
+
+    arms = sweep.result["runs"].items()
+    rows = [row("before training", list(found), "before")]
+    rows += [row(f"`{label}`", list(map(str, runs.values())), "after") for label, runs in arms]
+    return markdown(["arm", "seeds", *(f"`{name}`" for name in columns)], rows)
+
+
 def answer(sweep: Sweep) -> str:
     """Which arms are told apart from the baseline, in a table of the same height for any number of arms."""
     base = sweep.result["baseline"]
-    heads = [f"against `{base}`, points", "above", "below", "not told apart", ONE_SEED]
+    heads = [f"against `{base}`, points", "above", "below", "undecided", ONE_SEED]
     rows = []
     for name in ("accuracy", "false_claims"):
         cells: dict[str, list[str]] = {head: [] for head in heads[1:]}
         for label, row in sweep.result["outcomes"][name].items():
             if label != base and row["paired_seeds"]:
                 clear = row["p_holm"] is not None and row["p_holm"] < CLEAR
-                place = ("above" if row["difference"] > 0 else "below") if clear else "not told apart"
+                place = ("above" if row["difference"] > 0 else "below") if clear else "undecided"
                 one = len(row["paired_seeds"]) == 1
                 shown = f"{100 * row['difference']:+.1f}" if one else _points(row, 100.0)
                 cells[ONE_SEED if one else place].append(f"`{label}` {shown}")

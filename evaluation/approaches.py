@@ -100,6 +100,20 @@ def approach_metrics(correct, approaches: Sequence[Sequence[str | None]], ks: Se
     return metrics
 
 
+def distinct_metrics(**values: Sequence[Sequence[str | None]]) -> dict[str, dict]:
+    """``distinct_<name>``: how many different values the samples of a problem have, with intervals over problems.
+
+    Args:
+        values: name -> P lists of as many samples each; None is no value.
+    """
+    return {
+        f"distinct_{name}": _count_interval(
+            np.array([len(set(problem) - {None}) for problem in problems], dtype=float), len(problems[0])
+        )
+        for name, problems in values.items()
+    }
+
+
 def cover_metrics(correct) -> dict[str, dict]:
     """``cover@<tau>`` of `TAUS` with intervals over problems, as far as 1 / S reaches; ``correct`` is (P, S) bool."""
     correct = np.asarray(correct, dtype=bool)

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from common.files import read_json
 from common.sharding import whole_weights
 from evaluation.against_base import against_base
-from evaluation.approaches import approach_metrics, cover_metrics
+from evaluation.approaches import approach_metrics, cover_metrics, distinct_metrics
 from evaluation.choice import choice_metrics
 from evaluation.generate import Decoding, Sample, sample_completions
 from evaluation.metrics import KS, mean_interval, summarize
@@ -151,7 +151,8 @@ def summarize_records(records: Sequence[dict]) -> dict:
     """Metrics of one pass from its records: accuracy (medium), tiers, pass@k, maj@k, false claims, length and shape.
 
     ``false_claims`` is the share of completions that give a wrong answer (`is_false_claim`), of all completions.
-    Cover@tau where there are several samples; `approach_metrics` where any record tells an approach.
+    Cover@tau and different answers and texts (`distinct_metrics`) where there are several samples; `approach_metrics`
+    where any record tells an approach.
     Where records have a "part", such as a range of difficulty, also the accuracy of each as ``accuracy/<part>``; where
     they have "choices", also `choice_metrics`; where they have "same_set", `sql_metrics`.
     """
@@ -169,6 +170,9 @@ def summarize_records(records: Sequence[dict]) -> dict:
     votes = summarize(np.array(by_problem(_votes_right)), ks, answers=by_problem(itemgetter("answer")))
     metrics |= {name: value for name, value in votes.items() if name.startswith("maj@")}
     metrics |= cover_metrics(medium)
+    if medium.shape[1] > 1 and "completion" in records[0]:
+        answers, texts = by_problem(itemgetter("answer")), by_problem(itemgetter("completion"))
+        metrics |= distinct_metrics(answers=answers, texts=texts)
     if any(record.get("approach") is not None for record in records):
         metrics |= approach_metrics(medium, by_problem(itemgetter("approach")), ks)
     metrics |= {tier: mean_interval(np.array(by_problem(itemgetter(tier)), dtype=float)) for tier in TIERS}

@@ -19,8 +19,8 @@ class EvalOptions:
 
     task: str = flag(
         "gsm8k",
-        "gsm8k, math500, svamp, countdown, igsm, arc_challenge, arc_easy, mmlu, humaneval, mbpp, spider, bird, or math "
-        "(NuminaMath-TIR, or any questions and answers).",
+        "gsm8k, math500, svamp, countdown, igsm, arc_challenge, arc_easy, mmlu, humaneval, mbpp, spider, bird, "
+        "sql_tiny, or math (NuminaMath-TIR, or any questions and answers).",
     )
     model_name: str = flag(
         "tiny",
@@ -32,7 +32,8 @@ class EvalOptions:
     split: str = flag(
         "",
         "Split of a hub dataset or folder; of igsm a range of operations, such as 21-25; of countdown tiny (3 numbers "
-        "up to 15, as the embedded policy is trained) or full (3 or 4 up to 99, as others are). Unset: the task's own; "
+        "up to 15, as the embedded policy is trained) or full (3 or 4 up to 99, as others are); of sql_tiny train, "
+        "validation or test, which share no template. Unset: the task's own; "
         "of countdown tiny, and of a file of --data the test part, which run_countdown.py does not see.",
     )
     limit: int = flag(0, "Evaluate the first this many problems; 0 evaluates all.")

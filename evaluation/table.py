@@ -10,7 +10,7 @@ from evaluation.options import LARGEST_K
 
 HEADER = ("metric", "before", "after", "factor")
 MISSING = "-"
-COUNTS = ("right_approaches", "coverage@")  # whatever their size
+COUNTS = ("right_approaches", "coverage@", "distinct_")  # whatever their size
 SHARES = ("truncated", "clipped", "well_formed", "multiple_answers", "pass@", "maj@")
 
 

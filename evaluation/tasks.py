@@ -24,10 +24,12 @@ from tasks.math import problems as math
 from tasks.math.prompts import add_prompts, check_prompt
 from tasks.sql import problems as sql
 from tasks.sql import prompts as sql_prompts
+from tasks.sql.tiny import problems as sql_tiny
 
 CODE_TOKENS = 1024
 CHOICE_TOKENS = 512  # reasoning and a letter
 SQL_TOKENS = 1024
+SQL_TINY_TOKENS = 96  # the longest gold of the small world has 60 in a tokenizer of its words
 GENERATED_PROMPTS = {"reasoning": "chat", "plain": "base"}
 
 
@@ -164,6 +166,15 @@ TASKS = {
     "mbpp": _code(code.MBPP),
     "spider": _sql(sql.SPIDER),
     "bird": _sql(sql.BIRD),
+    "sql_tiny": EvalTask(
+        sql_tiny.NAME,
+        "test",
+        sql_tiny.load_test,
+        sql_prompts.check_prompt,
+        sql_tiny.add_prompts,
+        "sql",
+        SQL_TINY_TOKENS,
+    ),
     "math": EvalTask(math.NUMINA, "test", math.load_math, check_prompt, add_prompts, "latex", 2048),
 }
 
@@ -188,6 +199,10 @@ def checked_task(options: EvalOptions) -> EvalTask:
 
 def _sql_rows(source: str, split: str, options: EvalOptions) -> Dataset:
     """Rows judged on the published databases of other rows where there are any, else on made ones."""
+    if options.task == sql_tiny.NAME:
+        if options.databases:
+            raise UserError(f"--databases={options.databases!r}: {sql_tiny.NAME} makes its own; leave it out.")
+        return sql_tiny.load_test(source, split, options.hidden_databases)
     return sql.load_sql(
         source, split, options.databases, options.hidden_databases, options.skip_bad_golds, use_suite=True
     )

@@ -279,7 +279,8 @@ class Run:
                 print("validation problems, final policy (run_eval.py reports the test split):")
             print(closing_table(before, after) if held_out else "not evaluated (--do_eval 0)")
             print(f"run folder: {self.path} (report: {report})")
-            print("next:", *next_commands(self.task, sys.argv[1:], self.path, self.intrinsic.use_ir), sep="\n  ")
+            asked = self.flags["task"]
+            print("next:", *next_commands(self.task, sys.argv[1:], self.path, self.intrinsic.use_ir, asked), sep="\n  ")
 
     def _publish(self, before: dict | None, after: dict | None) -> None:
         record = read_json(self.path / RUN_FILE, "restore it")

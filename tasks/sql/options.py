@@ -15,6 +15,7 @@ from common.flags import flag
 from tasks.load import by_hash
 from tasks.sql.problems import HUB_TEST, SPIDER, load_sql, split_file
 from tasks.sql.prompts import EXAMPLE_SCRIPT, SCHEMA_VALUES, add_prompts, check_prompt
+from tasks.sql.tiny import problems as tiny
 
 MAX_VALIDATION_SHARE = 0.2
 RESULTS, SQL_R1 = REWARDS = ("results", "sql_r1")
@@ -28,7 +29,7 @@ class SqlOptions:
     data: str = flag(
         SPIDER,
         "Training questions: a folder in Spider's or BIRD's layout or with <split>.jsonl, a json, jsonl or parquet "
-        "file with db_id, question and query, or a hub name.",
+        "file with db_id, question and query, a hub name, or sql_tiny: generated questions on small databases.",
     )
     databases: str = flag(
         "",
@@ -51,12 +52,12 @@ class SqlOptions:
         "Leave questions out whose gold query fails, exceeds a limit or reads the clock; else they end the run. BIRD "
         "has some.",
     )
-    train_problems: int = flag(0, "Random training questions to use; 0 uses all.")
+    train_problems: int = flag(0, f"Random training questions to use; 0 uses all, of sql_tiny {tiny.TRAIN_PROBLEMS:,}.")
     schema_values: int = flag(SCHEMA_VALUES, "Example texts per column that the prompt shows, 0 or more.")
     prompt_type: str = flag(
         "reasoning",
         "How is asked: reasoning or think (the query in tags), plain (the query behind SQL:, for a policy without chat "
-        "template).",
+        "template; of sql_tiny without the tables, for a policy that a warm start has taught them).",
     )
     reward: str = flag(
         RESULTS,
@@ -85,6 +86,13 @@ class SqlOptions:
                 )
         if Path(self.data).suffix and Path(self.data).stem in TEST_NAMES:
             raise UserError(f"--data={self.data!r}: run_eval.py reports these questions; train on others.")
+        if self.data == tiny.NAME:
+            given = {"split": self.split != "train", "eval_split": self.eval_split, "databases": self.databases}
+            for name in (name for name, is_given in given.items() if is_given):
+                raise UserError(
+                    f"--{name}={getattr(self, name)!r}: --data={tiny.NAME} makes its own questions and databases, and "
+                    "has one split to train on; leave it out."
+                )
 
 
 def load_problems(options: SqlOptions, eval_problems: int, validate: bool, seed: int) -> tuple[Dataset, Dataset | None]:
@@ -94,6 +102,8 @@ def load_problems(options: SqlOptions, eval_problems: int, validate: bool, seed:
     answer, and those whose gold gives no rows, which any wrong query that gives none would match, are not trained on.
     Raises `UserError` when no training question is left.
     """
+    if options.data == tiny.NAME:
+        return _generated(options, eval_problems, validate, seed)
 
     def load(split: str) -> Dataset:
         return load_sql(options.data, split, options.databases, options.hidden_databases, options.skip_bad_golds)
@@ -112,6 +122,17 @@ def load_problems(options: SqlOptions, eval_problems: int, validate: bool, seed:
     if options.train_problems:
         train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
     return add_prompts(train, options.prompt_type, schema_values=options.schema_values), validation
+
+
+def _generated(options: SqlOptions, eval_problems: int, validate: bool, seed: int) -> tuple[Dataset, Dataset | None]:
+    """(training, validation) rows of the small world: the seed draws training questions, no template is in both."""
+
+    def rows(count: int, split: str, seed: int) -> Dataset:
+        found = tiny.generate(count, split, seed, options.hidden_databases)
+        return tiny.add_prompts(found, options.prompt_type, schema_values=options.schema_values)
+
+    train = rows(options.train_problems or tiny.TRAIN_PROBLEMS, "train", seed)
+    return train, rows(eval_problems, "validation", 0) if validate else None
 
 
 def _has_split(data: str, split: str) -> bool:

@@ -52,6 +52,18 @@ def test_runs_once_in_an_order_that_keeps_the_table_useful(sweep):
     assert sweep("countdown.sh", "no cfn", "0 1") == ([], [], 0), "finished runs are skipped"
 
 
+def test_the_runs_of_sql_tiny_begin_with_one_warm_start(sweep, tmp_path):
+    final = tmp_path / "outputs" / "sql_tiny_base" / "warm_start" / "final"
+    final.mkdir(parents=True)
+    (final / "config.json").touch()
+    lines, calls, code = sweep("sql_tiny.sh", "outcome no shuffle:outcome", "0 1")
+    runs = [line.partition(":")[0] for line in lines]
+    assert code == 0 and runs[:3] == ["no_seed0", "no_seed1", "outcome_seed0"] and "shuffle-outcome_seed1" in runs
+    started = [call for call in calls if call.startswith("run_sql.py")]
+    assert len(started) == 6 and all(f"--model_name={final.relative_to(tmp_path)} " in call for call in started)
+    assert "--use_ir=shuffle:outcome --seed=0 --config=configs/sql_world.yaml" in " ".join(started)
+
+
 def test_a_failed_run_is_named_and_goes_on_later_while_others_run(sweep, tmp_path):
     lines, _, code = sweep("countdown.sh", "no knn+", "0", failing="no_seed0")
     folder = "outputs/sweeps/countdown/no_seed0"

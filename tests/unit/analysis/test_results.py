@@ -10,13 +10,16 @@ from analysis.records import record_of
 from analysis.report_tables import known_truth_rows
 from analysis.results import ROOT, Results, drawn_from
 from analysis.results_figure import draw_sweep
-from analysis.results_tables import ONE_SEED, answer, gains_table, main_table, other_table
+from analysis.results_tables import ONE_SEED, answer, gains_table, main_table, metrics_table, other_table
 from analysis.sweep import digest_of, read_sweep
 from common.errors import UserError
 from common.files import write_json
 from tests.unit.analysis.test_compare_runs import drawn, write_run
 
 PAGE = "# Results\n<!-- results: toy table -->\n<!-- end of results -->\n<!-- results: toy arm rnd -->\nold\n"
+
+
+METRICS = {"accidental": {"mean": 0.25, "low": 0.2, "high": 0.3, "n": 4}, "mean_length": 7.0, "passes": "sampled"}
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def folders(tmp_path):
     for name, seed, share in (("no", 0, 0.4), ("no", 1, 0.5), ("rnd", 0, 0.6)):
         folder = tmp_path / "runs" / f"{name}_seed{seed}"
         write_run(folder, name, seed, drawn(seed + 10, share))
-        report = json.loads((folder / "eval" / "after.json").read_text()) | {"metrics": {}}
+        report = json.loads((folder / "eval" / "after.json").read_text()) | {"metrics": METRICS}
         for evaluation in ("before", "after"):
             (folder / "eval" / f"{evaluation}.json").write_text(json.dumps(report))
         (folder / "metrics.jsonl").write_text('{"step": 2, "seconds": 90, "rewards/correctness/mean": 0.123456}\n')
@@ -52,6 +55,7 @@ def root(folders, tmp_path):
 def test_a_record_gives_the_scores_of_its_run_folder(folders, tmp_path):
     record = record_of(folders[1])
     assert (record["steps"], record["minutes"], record["curves"]) == (2, 1.5, {"rewards/correctness/mean": [0.1235]})
+    assert record["metrics"]["after"] == {"accidental": 0.25, "mean_length": 7.0}
     write_json(tmp_path / "record.json", record)
     kept, run = read_evaluated(tmp_path / "record.json", "after"), read_evaluated(folders[1], "after")
     assert kept.problems == run.problems and kept.flags == run.flags and kept.scores.keys() == run.scores.keys()
@@ -116,6 +120,15 @@ def test_a_difference_is_paired_by_seed_and_one_seed_has_no_interval(root):
     assert f"({ONE_SEED})" in other_table(sweep) and "pass@" not in other_table(sweep)  # of two samples
     (right, _) = answer(sweep).splitlines()[2:]
     assert right == f"| right, `toy` | none | none | none | `rnd` {shown} |"
+
+
+def test_metrics_of_an_evaluation_are_averaged_over_seeds(root):
+    text = metrics_table(read_sweep(root / "results" / "toy"), "accidental mean_length")
+    assert text.splitlines()[2:] == ["| before training | 3 | 0.25 | 7 |", "| `no` | 2 | 0.25 | 7 |"] + [
+        "| `rnd` | 1 | 0.25 | 7 |"
+    ]
+    with pytest.raises(UserError, match="no record has the metric 'pass@9'; they have accidental, mean_length"):
+        Results(root).block("toy metrics pass@9")
 
 
 def test_gains_are_after_minus_before_and_paired_by_seed(root):

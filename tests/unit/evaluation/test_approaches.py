@@ -18,6 +18,7 @@ from evaluation.approaches import (
     cover_at_tau,
     cover_metrics,
     coverage_at_n,
+    distinct_metrics,
     group_columns,
     is_rare,
     rare_at_k,
@@ -56,6 +57,13 @@ def test_coverage_is_the_expected_number_of_approaches_in_n_samples():
     for n in range(1, 7):
         drawn = [len(set(subset) - {None}) for subset in combinations(pairs, n)]
         assert coverage_at_n(6, [found, Counter()], n) == pytest.approx([np.mean(drawn), 0.0])
+
+
+def test_different_answers_and_texts_are_counted_per_problem():
+    answers = [["a", "a", None, "b"], [None] * 4]
+    found = distinct_metrics(answers=answers, texts=[["x", "y", "z", "w"], ["x"] * 4])
+    assert (found["distinct_answers"]["mean"], found["distinct_texts"]["mean"]) == (1.0, 2.5)
+    assert 1.0 <= found["distinct_texts"]["low"] <= 2.5 <= found["distinct_texts"]["high"] <= 4.0
 
 
 def test_cover_is_the_share_of_problems_solved_that_often():

@@ -134,7 +134,9 @@ def test_every_rule_names_flags_that_there_are():
             run.given(name)
 
 
-@pytest.mark.parametrize("name", ["countdown_tiny", "countdown", "gsm8k", "math", "igsm", "choice", "code", "sql"])
+@pytest.mark.parametrize(
+    "name", ["countdown_tiny", "countdown", "gsm8k", "math", "igsm", "choice", "code", "sql", "sql_world"]
+)
 def test_the_defaults_of_the_scripts_have_an_effect(name):
     flags = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
     known = {key: value for key, value in flags.items() if key in RunConfig.__dataclass_fields__}

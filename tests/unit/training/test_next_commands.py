@@ -42,3 +42,11 @@ def test_the_test_split_is_that_of_a_task_that_there_is(script):
 def test_sql_is_evaluated_where_its_databases_are():
     evaluate, *_ = next_commands("sql", ["--data", "my spider", "--bs", "2", "--databases=d"], Path("a"), "no")
     assert shlex.split(evaluate)[3:] == ["--model_name=a/final", "--data", "my spider", "--databases=d"]
+
+
+def test_an_evaluation_asks_as_the_run_asked_and_a_small_world_is_a_task():
+    evaluate, *_ = next_commands("gsm8k", [], Path("a"), "no", {"data": "d", "prompt_type": "qwen25-math-cot"})
+    assert shlex.split(evaluate)[2:] == ["--task=gsm8k", "--model_name=a/final", "--prompt_type=qwen25-math-cot"]
+    asked = {"data": "sql_tiny", "prompt_type": "plain"}
+    evaluate, *_ = next_commands("sql", ["--config", "c.yaml", "--data=sql_tiny"], Path("a"), "no", asked)
+    assert shlex.split(evaluate)[2:] == ["--task=sql_tiny", "--model_name=a/final", "--prompt_type=plain"]
