@@ -88,7 +88,7 @@ def test_a_preset_on_a_gpu_that_is_too_small_ends_with_estimate_and_advice(refus
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(f'{{"nums": [{n}, {n + 1}, 3], "target": {2 * n + 4}}}\n' for n in range(1, 99)))
     _, error = refused("--config", str(PRESETS / "memory_r_countdown.yaml"), *TOY, "--data", str(rows))
-    assert error.startswith("error: tiny is estimated to take up to 0.5 GiB under these flags, and Card has 0.1 GiB; ")
+    assert error.startswith("error: tiny is estimated to take up to 0.6 GiB under these flags, and Card has 0.1 GiB; ")
     assert "--micro_batch" in error and error.count("\n") == 1
     assert float(re.search(r"\(about (\S+) GiB\)\.$", error)[1]) <= 0.1
 

@@ -77,8 +77,9 @@ def build(
     size = {"output_dir": str(output_dir), "per_device_train_batch_size": PROMPTS * GROUP}
     settings = TRAINER | size | overrides
     rows = Dataset.from_list([{"prompt": [{"role": "user", "content": f"Numbers: {n}."}]} for n in range(7, 13)])
+    policy = load_policy("tiny")
     return trainer_class(
-        model=shallow(load_policy("tiny")),
+        model=policy if overrides.get("use_vllm") else shallow(policy),  # an engine loads the whole policy by its name
         args=GRPOConfig(**settings),
         train_dataset=rows,
         reward_funcs=[correctness],
