@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The policy that sql_tiny begins with: a new one of 1.1 million parameters, warm-started on traces of which 15 in 100 are
+# The policy that sql_tiny begins with: a new one of 1.1 million parameters, warm-started on traces of which 40 in 100 are
 # right. Minutes on one core; nothing is done where it is there already. `make sql_tiny` and sweeps/sql_tiny.sh run this.
 #   bash sweeps/sql_tiny_base.sh
 set -euo pipefail

@@ -28,7 +28,7 @@ class TraceOptions:
 
     output: str = flag("", "File to write, .jsonl. Needed.")
     n: int = flag(40_000, "Traces, 1 or more; questions may repeat.")
-    right_share: float = flag(0.15, "Share of traces with the gold query, in [0, 1].")
+    right_share: float = flag(0.4, "Share of traces with the gold query, in [0, 1].")
     seed: int = flag(0, "Seed of questions and slips.")
 
     def __post_init__(self):
