@@ -54,7 +54,7 @@ def hide_memory() -> None:
 
 
 def limit(cpu_seconds: int) -> None:
-    """Resource limits that no child raises again; ``cpu_seconds`` of processor time, then SIGXCPU, a second on SIGKILL.
+    """Hard limits, which no child raises again; ``cpu_seconds`` of processor time, then SIGXCPU, a second on SIGKILL.
 
     The signal tells a spent limit from any other death. Measured time does not: the kernel ends a process by counted
     ticks, which on a busy machine come to a second before 0.9 seconds were used.
