@@ -2,7 +2,7 @@
 
 A page holds blocks ``<!-- results: NAME KIND [WHICH] -->`` ... ``<!-- end of results -->``. Of a sweep NAME, with
 records in results/NAME, the kinds are "table" (right answers of every arm), "others" (false claims, pass@k and
-Coverage@k), "gains" (before and after training), "notes" (what they rest on), "arm" (a sentence on the arm WHICH) and
+Coverage@k), "gains" (before and after training), "notes" (what they rest on), "arm" (a sentence on the arm WHICH),
 "answer" (which arms are told apart) and "metrics" (means over seeds of the metrics WHICH of an evaluation, separated by
 spaces). Of a report benchmarks/results/NAME.md they are "report" (its table number WHICH, by default 1) and "rows" (of
 that of known truth, those of the bonuses WHICH, separated by semicolons).

@@ -3,8 +3,9 @@
 import atexit
 import csv
 import hashlib
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import islice
 from math import isfinite
@@ -157,6 +158,21 @@ def cache_folder() -> str:
         atexit.register(temporary.cleanup)
         return temporary.name
     return str(cache)
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """``folder``, filled by ``make`` where it is not there yet; nobody sees it half made, other processes included."""
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+            make(Path(unfinished))
+            try:
+                os.rename(unfinished, folder)
+                os.mkdir(unfinished)  # which the end of the block removes
+            except OSError:
+                if not folder.is_dir():  # else another process was faster, and made the same
+                    raise
+    return folder
 
 
 def _load_hub(name: str, split: str | None, config: str | None) -> Dataset:

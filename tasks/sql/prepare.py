@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import sqlite3
 import tempfile
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rewards.sql import rows, worker
-from tasks.load import cache_folder
+from tasks.load import cache_folder, made_once
 from tasks.sql import clauses, golds, hidden, schema
 from tasks.sql.golds import Gold, examine
 from tasks.sql.hidden import Source
@@ -38,17 +37,10 @@ def prepare(path: Path, queries: Sequence[str], num_hidden: int, suite: Sequence
     """
     queries = sorted(set(queries))
     made = list(suite)
-    folder = Path(cache_folder()) / "sql" / _identity(path, queries, num_hidden, suite)
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
-            _build(Path(unfinished), path, queries, num_hidden, suite)
-            try:
-                os.rename(unfinished, folder)
-                os.mkdir(unfinished)  # which the end of the block removes
-            except OSError:
-                if not folder.is_dir():  # else another process was faster, and made the same
-                    raise
+    folder = made_once(
+        Path(cache_folder()) / "sql" / _identity(path, queries, num_hidden, suite),
+        lambda unfinished: _build(unfinished, path, queries, num_hidden, suite),
+    )
     kept = json.loads((folder / "golds.json").read_text(encoding="utf-8"))
     made = made or [folder / f"{number}.sqlite" for number in range(kept["hidden"])]
     first = {query: Gold(*found[0]) for query, found in kept["golds"].items()}

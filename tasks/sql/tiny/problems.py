@@ -5,9 +5,7 @@ the one that its hash names, and judged on the databases of the next numbers too
 """
 
 import hashlib
-import os
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +15,7 @@ from datasets import Dataset
 
 from common.errors import UserError
 from rewards.sql.grader import CONTINUES, gold_result
-from tasks.load import cache_folder
+from tasks.load import cache_folder, made_once
 from tasks.sql import prompts
 from tasks.sql.problems import FEATURES
 from tasks.sql.tiny.query import CITIES, KINDS, LARGEST, Query
@@ -120,18 +118,12 @@ def databases() -> list[str]:
     """Paths of the `DATABASES` files, which are made at the first call and kept in the cache of data sets."""
     scripts = [_script(Random(f"{NAME} {number}"), LARGEST if number % 2 else SMALL) for number in range(DATABASES)]
     digest = hashlib.sha256("\n".join(scripts).encode()).hexdigest()[:32]
-    folder = Path(cache_folder()) / NAME / digest
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
-            for number, script in enumerate(scripts):
-                _write(Path(unfinished) / f"{number}.sqlite", script)
-            try:
-                os.rename(unfinished, folder)
-                os.mkdir(unfinished)  # which the end of the block removes
-            except OSError:
-                if not folder.is_dir():  # else another process was faster, and made the same
-                    raise
+
+    def make(unfinished: Path) -> None:
+        for number, script in enumerate(scripts):
+            _write(unfinished / f"{number}.sqlite", script)
+
+    folder = made_once(Path(cache_folder()) / NAME / digest, make)
     return [str(folder / f"{number}.sqlite") for number in range(DATABASES)]
 
 
