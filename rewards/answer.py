@@ -23,7 +23,14 @@ from rewards.number import (
     plain_characters,
     plain_numbers,
 )
-from rewards.quantity_words import CHANGE_BEHIND, FACTOR_BEFORE_CURRENCY, FACTOR_OF_MONEY, FACTORS_BEHIND, unit_factor
+from rewards.quantity_words import (
+    CHANGE_BEFORE,
+    CHANGE_BEHIND,
+    FACTOR_BEFORE_CURRENCY,
+    FACTOR_OF_MONEY,
+    FACTORS_BEHIND,
+    unit_factor,
+)
 
 MAX_STATEMENTS = 8  # of the form "the answer is ...", counted from the end
 TAIL_LENGTH = 2_000  # final characters in which the loose tier looks for a number without any mark
@@ -41,12 +48,12 @@ _PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}[,.]?\s+[A-Za-z]{2,}")
 # in + keep what they took, so that none of it is given back to let the number stand alone.
 _FREE_NUMBER = re.compile(
     rf"(?<![A-Za-z0-9^\\{{])(?<![A-Za-z0-9)}}\]\\]_)(?<![0-9][{MARKS_INSIDE}])(?<![0-9]\{{,\}})(?<![0-9]\\[!,;: ])"
-    rf"(?:(?<![)])[+-])?(?P<price>\\?[{CURRENCY}])?-?"
-    rf"(?:[0-9]+ [0-9]+/[0-9]+|{NUMBER}"
+    rf"(?<!\bnot )(?:{CHANGE_BEFORE})?+(?:(?<![)])[+-])?(?P<price>\\?[{CURRENCY}])?-?"
+    rf"(?:[0-9]+ {{1,2}}[0-9]+/[0-9]+|{NUMBER}"
     rf"(?: ?/ ?[0-9]+(?:\.[0-9]+)?|[eE][+-]?[0-9]{{1,3}}(?![A-Za-z0-9])|{TIMES_POWER_OF_TEN})?+)"
     rf"(?(price)(?:{FACTOR_OF_MONEY})?+|(?:{FACTOR_BEFORE_CURRENCY})?+)(?:{FACTORS_BEHIND})*+(?:{CHANGE_BEHIND})?+"
-    rf"(?![0-9}}\u0300-\u036f]|_+[A-Za-z0-9{{(\\]|[{MARKS_INSIDE}][0-9]|\{{,\}}[0-9]|,?\\[!,;: ]\s?[0-9]|~[0-9]|\s?\^"
-    r"|\s?\\(?!text|mathrm|mbox|[%$)\],; !]|q?quad))"
+    rf"(?![0-9}}\u0300-\u036f]|\)?_+[A-Za-z0-9{{(\\]|[{MARKS_INSIDE}][0-9]|\{{,\}}[0-9]|,?\\[!,;: ]\s?[0-9]|~[0-9]"
+    r"|\s?[\^π]|\s?\\(?!text|mathrm|mbox|[%$)\],; !]|q?quad))"
 )
 _FREE_FRACTION = re.compile(
     r"(?<![A-Za-z0-9}\\])[+-]?[0-9]*\\[dtc]?frac\s*(?:\{[0-9.]+\}\s*\{[0-9.]+\}|[0-9]\s?[0-9])"

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from fractions import Fraction
 
-from rewards.quantity_words import SIGNS, unit_factor
+from rewards.quantity_words import CURRENCY_CODES, SIGNS, unit_factor
 
 MAX_LENGTH = 256  # characters of an answer
 
@@ -27,8 +27,9 @@ _SCIENTIFIC = rf"(?P<mantissa>{NUMBER})(?:[eE](?P<exponent>[+-]?[0-9]{{1,3}})|{T
 _VALUE = rf"(?:{_QUOTIENT}|{_SCIENTIFIC}|(?P<number>{NUMBER}))"
 _WORD = r"[^\W\d_]+"
 _QUANTITY = re.compile(
-    rf"(?P<sign>[+-]?) ?(?:[A-Z]{{2}})?(?P<price>[{CURRENCY}]?) ?(?P<inner_sign>[+-]?) ?{_VALUE} ?"
-    rf"(?P<price_behind>[{CURRENCY}]?) ?(?P<unit>[{''.join(SIGNS)}]|[/-]? ?{_WORD}(?:[ ./'’-]+{_WORD})*)?"
+    rf"(?P<sign>[+-]?) ?(?:[A-Z]{{2}}|(?:{'|'.join(CURRENCY_CODES).upper()}) )?(?P<price>[{CURRENCY}]?) ?"
+    rf"(?P<inner_sign>[+-]?) ?{_VALUE} ?(?P<price_behind>[{CURRENCY}]?) ?"
+    rf"(?P<unit>[{''.join(SIGNS)}]|[/-]? ?{_WORD}(?:[ ./'’-]+{_WORD})*)?"
 )
 
 _DASHES = str.maketrans(dict.fromkeys("−‐‑‒–—―", "-") | {"⁄": "/", "∕": "/"})

@@ -46,9 +46,10 @@ SIGNS = {"%": Fraction(1, 100), "‰": Fraction(1, 1000), "‱": Fraction(1, 10_
 # Letters that multiply: right behind the number, or of an amount of money, where m is no metre.
 _ATTACHED = {"k": 10**3, "K": 10**3, "M": 10**6, "MM": 10**6, "B": 10**9}
 _OF_MONEY = {"m": 10**6, "M": 10**6, "MM": 10**6, "b": 10**9, "B": 10**9, "t": 10**12, "T": 10**12}
+CURRENCY_CODES = ("usd", "eur", "gbp", "inr", "jpy", "cny")
 _CURRENCIES = {
     *("dollar", "dollars", "euro", "euros", "pound", "pounds", "rupee", "rupees", "yen", "yuan"),
-    *("usd", "eur", "gbp", "inr", "jpy", "cny"),
+    *CURRENCY_CODES,
 }
 
 NUMERALS = (
@@ -85,9 +86,14 @@ _SPACE, _NUMERAL = r"\s{1,3}", "|".join(NUMERALS)
 _PART = _alternatives([*_PARTS, *(f"{name}s" for name in _PARTS)])
 CHANGE_BEHIND = (
     rf"{_SPACE}and{_SPACE}(?:(?:an?|{_NUMERAL})[\s-]{{1,3}})?(?:{_PART})\b"
-    rf"|{_SPACE}and{_SPACE}[0-9]+\s?/\s?[0-9]+|{_SPACE}(?:squared|cubed|factorial|point|pc)\b"
+    rf"|{_SPACE}and{_SPACE}[0-9]+\s?/\s?[0-9]+|{_SPACE}(?:squared|cubed|factorial|point|pc|remainder{_SPACE}[0-9]+)\b"
     rf"|{_SPACE}(?:baker['’]?s|great){_SPACE}(?:dozen|gross)\b|{_SPACE}(?:in{_SPACE})?(?:binary|octal|hexadecimal)\b"
     rf"|\s?,?\s?\(?(?:in{_SPACE})?base[\s-]{{0,3}}(?:[0-9]+|{_NUMERAL})\b\)?"
+)
+# What stands before a number in running text and makes it another quantity.
+CHANGE_BEFORE = (
+    rf"(?i:\b(?:minus|negative|twice|thrice|double|triple|(?:half|(?:a{_SPACE}|one[\s-])?(?:third|quarter)){_SPACE}of)"
+    rf"{_SPACE}|√\s?)"
 )
 
 

@@ -36,8 +36,25 @@ def test_authored_case_gets_all_three_tiers_right(case):
 
 @pytest.mark.parametrize(
     "text",
-    ["18", "18.0", "018", "+18", "18.", "$18", "18 $", "\\$18.00", "€18", "US$18", "18 USD", "**18**", "`18`", '"18"']
-    + ["18 dollars", "18 miles/hour", "18 cm", "18kg", "18 m²", "18\\text{ cm}^2", "18^\\circ", "$18$", "$$18$$"]
+    [
+        "18",
+        "18.0",
+        "018",
+        "+18",
+        "18.",
+        "$18",
+        "18 $",
+        "\\$18.00",
+        "€18",
+        "US$18",
+        "18 USD",
+        "USD 18",
+        "**18**",
+        "`18`",
+        '"18"',
+    ]
+    + ["18 dollars", "18 miles/hour", "18 cm", "18kg", "18 m²", "18\\text{ cm}^2", "18^\\circ", "$18$", "USD 18"]
+    + ["$$18$$"]
     + ["\\(18\\)", "\\boxed{18}", "\\boxed{\\text{18}}", "(18)", "x = 18", "9 + 9 = 18", "36/2", "\\frac{36}{2}"]
     + [
         "1.8e1",
@@ -142,6 +159,16 @@ def test_number_is_read_exactly(text, value):
         *[("8\u2009640", 8640), ("8\u202f640", 8640), ("8\\text{,}640", 8640), ("31.205.017", 31_205_017)],
         *[("12,34,567", 1_234_567), ("1 080,5", Fraction(2161, 2)), ("8{,}6401", None), ("8'64", None)],
         *[("0.\\overline{6}", Fraction(2, 3)), ("-0.1\\bar{6}", Fraction(-1, 6))],
+        ("minus 5", None),
+        ("negative 5", None),
+        ("half of 8", None),
+        ("a third of 9", None),
+        ("twice 4", None),
+        ("√5", None),
+        ("5π", None),
+        ("(17)_8", None),
+        ("3 ½", Fraction(7, 2)),
+        ("7 remainder 2", None),
     ],
 )
 def test_what_changes_a_number_is_never_dropped(text, value):
@@ -217,6 +244,8 @@ def test_canonical_answer_is_read_back_as_the_same_number(value):
         ("<think>it is 18", "18"),
         ("7 eggs <answer>17</answer> and <answer>18</answer>", "18"),
         ("<answer>18", "18"),
+        ("so it is 18, not 20.", "18"),
+        ("twice 9 is 18", "18"),
         ("no number", None),
     ],
 )
