@@ -14,7 +14,7 @@ from policy.decoding import cast_once
 from policy.end_tokens import end_token_ids
 from policy.padding import pad_tokens
 from policy.slices import in_slices
-from policy.stages import allows_stages, in_stages
+from policy.stages import StageCache, allows_stages, in_stages
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,10 @@ def sample_batches(
     for number, indices in list(enumerate(batches))[skip_batches:]:
         prompt_ids = tokenizer([rendered[index] for index in indices], add_special_tokens=are_texts)["input_ids"]
         prompt_ids = [ids for ids in prompt_ids for _ in range(decoding.samples)]
-        with cast_once(model, autocast):
+        left = StageCache()
+        with cast_once(model, autocast, left):
             padding, own_seed = tokenizer.pad_token_id, seed + number
-            tokens = _completions(model, prompt_ids, decoding, eos_ids, padding, own_seed, batch_size)
+            tokens = _completions(model, prompt_ids, decoding, eos_ids, padding, own_seed, batch_size, left)
         opened = [opened_thinking(rendered[index]) for index in indices for _ in range(decoding.samples)]
         samples = [_sample(row, tokenizer, eos_ids, prefill) for row, prefill in zip(tokens, opened, strict=True)]
         count = decoding.samples
@@ -92,7 +93,14 @@ def sample_batches(
 
 @torch.no_grad()
 def _completions(
-    model, prompt_ids: list[list[int]], decoding: Decoding, eos_ids: set[int], pad_token_id: int, seed: int, size: int
+    model,
+    prompt_ids: list[list[int]],
+    decoding: Decoding,
+    eos_ids: set[int],
+    pad_token_id: int,
+    seed: int,
+    size: int,
+    left: StageCache,
 ) -> list[list[int]]:
     """A completion of each prompt, up to its end token; ``size`` at once, which one problem's samples may exceed."""
 
@@ -109,16 +117,15 @@ def _completions(
         )
         return [_until_end(row, eos_ids) for row in output[:, input_ids.size(1) :].tolist()]
 
-    generate = in_slices(generate, size)
+    if model.device.type == "cpu" and allows_stages(model.generation_config):
+        generate = in_stages(generate, eos_ids, left)
     was_training = model.training
     model.eval()
     devices = [model.device] if model.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            if model.device.type == "cpu" and allows_stages(model.generation_config):
-                return in_stages(generate, prompt_ids, decoding.max_new_tokens, eos_ids)
-            return generate(range(len(prompt_ids)), prompt_ids, decoding.max_new_tokens)
+            return in_slices(generate, size)(range(len(prompt_ids)), prompt_ids, decoding.max_new_tokens)
     finally:
         model.train(was_training)
 

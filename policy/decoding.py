@@ -23,6 +23,7 @@ from policy.growing_cache import GrowingCache
 from policy.load import base_of
 from policy.prefill import fill, shared_columns, takes_shared_prefill
 from policy.shared_attention import SHARED
+from policy.stages import StageCache
 
 # Those whose matrix products autocast casts, whatever type the cache has.
 ATTENTION = (*SHARED, *SHARED.values(), "flash_attention_2", "flash_attention_3")
@@ -105,21 +106,26 @@ def _say_once(reason: str) -> None:
 
 
 @contextmanager
-def cast_once(model, autocast: Callable[[], AbstractContextManager]) -> Iterator[None]:
+def cast_once(model, autocast: Callable[[], AbstractContextManager], left: StageCache | None = None) -> Iterator[None]:
     """While open, ``model.generate`` runs under one ``autocast`` with keys and values in its type, prompts read once.
 
     ``model``: the unwrapped policy, an adapter on it or not. Its weights must not change while this is open, as
-    autocast keeps their casts; at the end these are dropped.
+    autocast keeps their casts; at the end these are dropped. ``left``: where a call that goes on with rows of the one
+    before finds their keys and values.
     """
     policy = base_of(model)
+    left = StageCache() if left is None else left
     usual, own = policy.generate, vars(policy).get("generate")
 
     @wraps(usual)
     def generate(*args, **asked):
-        cache = prefilled_cache(policy, asked)
+        cache = left.take(asked)
+        cache = prefilled_cache(policy, asked) if cache is None else cache
         if draws_by_one_number(policy, asked):
             asked["custom_generate"] = sample_by_one_number
-        return usual(*args, **asked, **({} if cache is None else {"past_key_values": cache}))
+        output = usual(*args, **asked, **({} if cache is None else {"past_key_values": cache}))
+        left.leave(cache)
+        return output
 
     with autocast(), _casts_kept(policy):
         policy.generate = generate

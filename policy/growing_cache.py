@@ -50,6 +50,19 @@ class GrowingLayer(DynamicLayer):
         self.buffers[name] = buffer, filled
         return filled
 
+    def go_on_with(self, rows: Tensor, dropped: int) -> None:
+        """Hold what is held of ``rows`` (b,), without its first ``dropped`` tokens, with room behind it."""
+        self.keys = self._chosen("keys", self.keys[..., dropped:, :], rows)
+        self.values = self._chosen("values", self.values[..., dropped:, :], rows)
+
+    def _chosen(self, name: str, held: Tensor, rows: Tensor) -> Tensor:
+        """``held`` (B, heads, tokens, width) of ``rows`` (b,), copied once into a buffer of its own."""
+        tokens = held.shape[-2]
+        buffer = held.new_empty(len(rows), held.shape[1], tokens + ROOM, held.shape[-1])
+        filled = torch.index_select(held, 0, rows, out=buffer[..., :tokens, :])
+        self.buffers[name] = buffer, filled
+        return filled
+
     def reset(self) -> None:
         """Drop what is held."""
         self.buffers.clear()
@@ -62,3 +75,8 @@ class GrowingCache(DynamicCache):
     def __init__(self, config, kept: torch.dtype | None = None):
         super().__init__(config=config)
         self.layers: list = [GrowingLayer(kept) for _ in DynamicCache(config=config).layers]
+
+    def go_on_with(self, rows: Tensor, dropped: int) -> None:
+        """Keep ``rows`` (b,) of all layers, without their first ``dropped`` tokens."""
+        for layer in self.layers:
+            layer.go_on_with(rows, dropped)

@@ -1,16 +1,23 @@
 """Sampling in stages: after some tokens only the unfinished completions go on, in a smaller batch.
 
 Hugging Face generation decodes every completion until the longest has ended. On a CPU a decoding step costs nearly as
-much per completion, and most of them are short. A stage reads prompt and completion so far again, in one forward pass;
-the tokens come from the same distributions. On an accelerator, where a step costs little more for many completions than
+much per completion, and most of them are short. The next stage takes over the keys and values of the rows that go on
+(`StageCache`); a policy with a cache of its own reads prompt and completion so far again, in one forward pass. The
+tokens come from the same distributions. On an accelerator, where a step costs little more for many completions than
 for few, this gains nothing.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 
+import torch
 from transformers import GenerationConfig
 
-FIRST_STAGE = 48
+from policy.growing_cache import GrowingCache
+from policy.slices import Generate
+
+# Tokens of a stage that takes over keys and values: copying those of the rows that go on costs as much as a decoding
+# step or two. Of one that reads everything again: the first, after which each has as many as there were before.
+STAGE, FIRST_STAGE = 16, 48
 # Settings of generation under which a token depends on the tokens before it alone, whether prompt or completion. Others
 # look at where the prompt ends, at the most tokens of the call, or keep a state: a stage would change what they do.
 _LENGTH_AND_END = "max_length max_new_tokens pad_token_id bos_token_id eos_token_id decoder_start_token_id"
@@ -33,33 +40,64 @@ def allows_stages(config: GenerationConfig) -> bool:
     return all(value is None or value == neutral.get(name) for name, value in settings.items())
 
 
-def stage_sizes(length: int) -> list[int]:
-    """Most tokens of each stage, which add up to ``length``: `FIRST_STAGE`, then as many again as there were before."""
-    sizes = [min(FIRST_STAGE, length)]
-    while sum(sizes) < length:
-        sizes.append(min(sum(sizes), length - sum(sizes)))
-    return sizes
+class StageCache:
+    """Keys and values that one call of ``generate`` leaves to the next, which goes on with some of its rows.
+
+    Attributes:
+        rows: numbers of the completions that the next call samples; none where no call goes on with another's.
+    """
+
+    rows: Sequence[int] = ()
+
+    def __init__(self):
+        self._left: tuple[Sequence[int], GrowingCache] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the last call left nothing."""
+        return self._left is None
+
+    def leave(self, cache) -> None:
+        """Keep the cache that a call for `rows` has filled; those of other kinds are not kept."""
+        self._left = (self.rows, cache) if self.rows and isinstance(cache, GrowingCache) else None
+
+    def take(self, asked: dict) -> GrowingCache | None:
+        """What the last call left for ``generate(**asked)``: all of its tokens but the newest; None where it did not.
+
+        Nothing stays here. The tokens are left padded; columns in which no row that goes on has a token are dropped.
+        """
+        if self._left is None:
+            return None
+        (before, cache), self._left = self._left, None
+        place, tokens = {row: index for index, row in enumerate(before)}, asked["input_ids"]
+        padding = cache.get_seq_length() - (tokens.size(1) - 1)
+        if padding < 0 or not place.keys() >= set(self.rows):
+            return None
+        cache.go_on_with(torch.tensor([place[row] for row in self.rows], device=tokens.device), padding)
+        return cache
 
 
-def in_stages(
-    generate: Callable[[list[int], list[list[int]], int], list[list[int]]],
-    prompt_ids: list[list[int]],
-    length: int,
-    end_ids: Collection[int],
-) -> list[list[int]]:
-    """A completion of up to ``length`` tokens for each prompt.
+def in_stages(generate: Generate, end_ids: Collection[int], left: StageCache) -> Generate:
+    """``generate`` in calls for fewer and fewer rows: those whose completions go on.
 
     Args:
         generate: (row numbers, their token ids to go on from, most new tokens) -> new token ids, up to the end token.
         end_ids: tokens that end a completion.
+        left: what a call leaves to the next.
     """
-    completions: list[list[int]] = [[] for _ in prompt_ids]
-    unfinished = list(range(len(prompt_ids)))
-    for size in stage_sizes(length):
-        parts = generate(unfinished, [prompt_ids[row] + completions[row] for row in unfinished], size)
-        for row, part in zip(unfinished, parts, strict=True):
-            completions[row] += part
-        unfinished = [row for row in unfinished if completions[row][-1] not in end_ids]
-        if not unfinished:
-            break
-    return completions
+
+    def staged(rows: Sequence[int], ids: list[list[int]], most: int) -> list[list[int]]:
+        completions: list[list[int]] = [[] for _ in rows]
+        unfinished, done, size = list(range(len(rows))), 0, STAGE
+        while unfinished and done < most:
+            size = min(size, most - done)
+            left.rows = [rows[index] for index in unfinished]
+            parts = generate(left.rows, [ids[index] + completions[index] for index in unfinished], size)
+            for index, part in zip(unfinished, parts, strict=True):
+                completions[index] += part
+            unfinished = [index for index in unfinished if completions[index][-1] not in end_ids]
+            done += size
+            size = max(FIRST_STAGE - done, done) if left.is_empty else STAGE
+        return completions
+
+    return staged

@@ -42,7 +42,7 @@ from policy.frozen import FrozenPolicy
 from policy.precision import Precision, adapters_in_float32
 from policy.shared_prompts import score_in_passes, share_prompts, shared_passes, shares_prompts
 from policy.slices import in_slices
-from policy.stages import allows_stages, in_stages
+from policy.stages import StageCache, allows_stages, in_stages
 from training.checkpoint import check_identity, load_state, rotate, save_state, saving
 from training.completion_table import BonusColumn, write_completions
 from training.gathering import RolloutGathering
@@ -188,7 +188,8 @@ class IntrinsicGRPOTrainer(RolloutGathering, GRPOTrainer, ShardedTraining):
         whole = super()._generate_single_turn
         if self._has_other_sampler:
             return whole(prompt_ids, *args, **kwargs)
-        whole = cast_once(self.accelerator.unwrap_model(self.model), self.accelerator.autocast)(whole)
+        left = StageCache()
+        whole = cast_once(self.accelerator.unwrap_model(self.model), self.accelerator.autocast, left)(whole)
         capture = self._capture if self.model.training else None
         longest = self.generation_config.max_new_tokens
 
@@ -201,11 +202,10 @@ class IntrinsicGRPOTrainer(RolloutGathering, GRPOTrainer, ShardedTraining):
             finally:
                 self.generation_config.max_new_tokens = longest
 
-        generate = in_slices(generate, self.sampling_batch)
         if self._samples_in_stages:
-            return in_stages(generate, prompt_ids, longest, self.eos_token_ids), None
-        if capture or self.sampling_batch:
-            return generate(range(len(prompt_ids)), prompt_ids, longest), None
+            generate = in_stages(generate, self.eos_token_ids, left)
+        if self._samples_in_stages or capture or self.sampling_batch:
+            return in_slices(generate, self.sampling_batch)(range(len(prompt_ids)), prompt_ids, longest), None
         return whole(prompt_ids, *args, **kwargs)
 
     @property

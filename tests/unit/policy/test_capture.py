@@ -203,7 +203,7 @@ def test_captured_bonuses_cost_no_forward_pass(trainer_factory, random_policy):
 def test_features_of_completions_sampled_in_stages_are_those_of_the_forward_pass(
     trainer_factory, monkeypatch, temperature
 ):
-    monkeypatch.setattr(staged_generation, "FIRST_STAGE", 4)
+    monkeypatch.setattr(staged_generation, "STAGE", 4)
     reader = FeatureReader()
     trainer = trainer_factory(
         policy=load_policy("tiny"),

@@ -26,7 +26,7 @@ def test_each_call_gets_the_rows_of_its_slice_in_order():
 
 @pytest.mark.parametrize("stages", [True, False])
 def test_greedy_slices_give_the_completions_and_features_of_all_at_once(trainer_factory, monkeypatch, stages):
-    monkeypatch.setattr(staged_generation, "FIRST_STAGE", 8)
+    monkeypatch.setattr(staged_generation, "STAGE", 8)
     settings = {"policy": load_policy("tiny"), "max_completion_length": 24, "capture": True}
     trainer = trainer_factory([FeatureReader()], [WeightSchedule(1.0)], **settings)
     monkeypatch.setattr(type(trainer), "_samples_in_stages", stages)

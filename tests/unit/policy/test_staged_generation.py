@@ -6,21 +6,19 @@ from transformers import GenerationConfig
 from trl import GRPOTrainer
 
 from evaluation.generate import Decoding, sample_completions
-from policy import stages as staged_generation
+from policy import stages
+from policy.growing_cache import GrowingCache
 from policy.load import load_policy, load_tokenizer
-from policy.stages import allows_stages, in_stages, stage_sizes
+from policy.stages import StageCache, allows_stages, in_stages
 from tasks.countdown.problems import add_prompts
 from tasks.countdown.problems import generate as generate_problems
 from training.tiny_policy import SPACE
 
-
-@pytest.mark.parametrize("length, sizes", [(8, [8]), (48, [48]), (49, [48, 1]), (200, [48, 48, 96, 8])])
-def test_stages_double_and_add_up(length, sizes):
-    assert stage_sizes(length) == sizes
+PROBLEMS = generate_problems(10, "test", 0, SPACE)
 
 
 def test_only_unfinished_completions_go_on_from_where_they_are(monkeypatch):
-    monkeypatch.setattr(staged_generation, "FIRST_STAGE", 32)
+    monkeypatch.setattr(stages, "STAGE", 32)
     asked = []
 
     def generate(rows, ids, most):
@@ -28,16 +26,70 @@ def test_only_unfinished_completions_go_on_from_where_they_are(monkeypatch):
         # Token 9 ends; a completion ends when it is as long as its prompt's first token says.
         found = []
         for row in ids:
-            left = row[0] - (len(row) - 1)
-            found.append([5] * min(most, left - 1) + [9] * (left <= most))
+            more = row[0] - (len(row) - 1)
+            found.append([5] * min(most, more - 1) + [9] * (more <= most))
         return found
 
-    prompts = [[3], [40], [32], [70]]
-    completions = in_stages(generate, prompts, 64, {9})
+    completions = in_stages(generate, {9}, StageCache())([10, 11, 12, 13], [[3], [40], [32], [70]], 64)
     assert [len(row) for row in completions] == [3, 40, 32, 64]
     assert [row[-1] for row in completions] == [9, 9, 9, 5]
-    assert [(rows, most) for rows, _, most in asked] == [([0, 1, 2, 3], 32), ([1, 3], 32)]
+    assert [(rows, most) for rows, _, most in asked] == [([10, 11, 12, 13], 32), ([11, 13], 32)]
     assert asked[1][1] == [[40] + [5] * 32, [70] + [5] * 32]
+
+
+@pytest.mark.parametrize(("length", "sizes"), [(8, [8]), (49, [16, 32, 1]), (200, [16, 32, 48, 96, 8])])
+def test_stages_that_read_everything_again_double_and_add_up(length, sizes):
+    asked = []
+    in_stages(lambda rows, ids, most: asked.append(most) or [[5] * most], {9}, StageCache())([0], [[1]], length)
+    assert asked == sizes
+
+
+@pytest.mark.parametrize(("size", "slices"), [(256, 1), (7, 2)])
+def test_a_stage_takes_over_keys_and_values_and_finds_what_one_go_finds(monkeypatch, size, slices):
+    model, tokenizer = load_policy("tiny"), load_tokenizer("tiny")
+    prompts = list(add_prompts(PROBLEMS, "chat")["prompt"])
+    prompts[2][-1]["content"] += "........."  # the longest prompt, whose completion is among the shortest
+    greedy = Decoding(samples=1, temperature=0.0, max_new_tokens=40)
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "STAGE", 1000)
+        whole = sample_completions(model, tokenizer, prompts, greedy)
+    monkeypatch.setattr(stages, "STAGE", 3)
+    read, dropped, forward, go_on_with = [], [], model.base_model.forward, GrowingCache.go_on_with
+
+    def counted(input_ids, past_key_values=None, **settings):
+        read.append((*input_ids.shape, past_key_values.get_seq_length()))
+        return forward(input_ids=input_ids, past_key_values=past_key_values, **settings)
+
+    def noted(cache, rows, columns):
+        dropped.append(columns)
+        go_on_with(cache, rows, columns)
+
+    monkeypatch.setattr(model.base_model, "forward", counted)
+    monkeypatch.setattr(GrowingCache, "go_on_with", noted)
+    assert sample_completions(model, tokenizer, prompts, greedy, batch_size=size) == whole
+    assert sum(new > 1 for _, new, _ in read) <= 2 * slices, "prompts are read at the start alone, what is common first"
+    assert len({rows for rows, _, _ in read}) > 2 and max(dropped) > 0, (
+        "rows end, and the longest prompt's before others"
+    )
+
+
+def test_a_call_that_goes_on_with_nothing_of_the_one_before_finds_nothing():
+    cache, left = GrowingCache(load_policy("tiny").config), StageCache()
+    states = torch.zeros(2, 4, 5, 32)
+    for layer in cache.layers:
+        layer.update(states, states)
+
+    def found(rows, length):
+        left.rows = [3, 4]
+        left.leave(cache)
+        left.rows = rows
+        return left.take({"input_ids": torch.zeros(len(rows), length)})
+
+    assert found([4], 6) is cache and cache.get_seq_length() == 5 and len(cache.layers[0].keys) == 1
+    assert found([5], 6) is found([3, 5], 6) is found([3], 7) is None
+    left.rows = []
+    left.leave(cache)
+    assert left.is_empty
 
 
 def completions_of(trainer, rows):
@@ -48,7 +100,7 @@ def completions_of(trainer, rows):
 
 
 def test_greedy_completions_are_those_of_one_go(trainer_factory, monkeypatch):
-    monkeypatch.setattr(staged_generation, "FIRST_STAGE", 4)
+    monkeypatch.setattr(stages, "STAGE", 4)
     trainer = trainer_factory(policy=load_policy("tiny"), max_completion_length=40)
     trainer.generation_config.do_sample = False
     assert trainer._samples_in_stages
@@ -103,7 +155,7 @@ def test_usual_settings_of_a_policy_allow_stages():
 def test_evaluation_does_without_stages_where_the_policy_does(monkeypatch):
     model, tokenizer = load_policy("tiny"), load_tokenizer("tiny")
     model.generation_config.forced_eos_token_id = tokenizer.eos_token_id
-    monkeypatch.setattr(staged_generation, "FIRST_STAGE", 4)
+    monkeypatch.setattr(stages, "STAGE", 4)
     asked, generate = [], model.generate
 
     def counted(**settings):
@@ -130,7 +182,7 @@ def test_evaluation_samples_in_stages_and_finds_the_same(monkeypatch):
     prompts = add_prompts(generate_problems(10, "test", 0, SPACE), "chat")["prompt"]
     greedy = Decoding(samples=1, temperature=0.0, max_new_tokens=40)
     whole = sample_completions(model, tokenizer, prompts, greedy)
-    monkeypatch.setattr(staged_generation, "FIRST_STAGE", 4)
+    monkeypatch.setattr(stages, "STAGE", 4)
     rows, generate = [], model.generate
 
     def counted(input_ids, **settings):
