@@ -1,9 +1,11 @@
 """The command line of every command: flags are the fields of dataclasses, complaints are one sentence."""
 
+import json
+import math
 import sys
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,12 +80,24 @@ def parse_flags(parser: Any, arguments: list[str], known: Collection[str]) -> tu
         )
     except UserError:
         raise
+    except json.JSONDecodeError as error:
+        raise UserError(f"a flag takes JSON, and {error.doc[:80]!r} is none ({error.msg}).") from error
     except ValueError as error:
         raise UserError(f"{error}") from error
     if unknown:
         name = unknown[0].lstrip("-").split("=")[0].replace("-", "_")
         raise UserError(f"{unknown[0]!r} is not a flag{did_you_mean(name, known, '--')}; {parser.listing} lists all.")
+    for options in parsed:
+        _refuse_nan(options)
     return tuple(parsed)
+
+
+def _refuse_nan(options: Any) -> None:
+    """Raise `UserError` where a number that somebody gave is none, or infinite, which nothing here computes with."""
+    for item in fields(options):
+        value = getattr(options, item.name, None)
+        if isinstance(value, float) and not math.isfinite(value) and value != item.default:
+            raise UserError(f"--{item.name}={value} is no finite number; give one.")
 
 
 def typed_value(flag: str, arguments: list[str], default: str) -> str:

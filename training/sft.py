@@ -19,6 +19,7 @@ from training.callbacks import MetricsCallback
 from training.checkpoint import check_identity, find_checkpoint, saving
 from training.launch import check_gpus
 from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers, shield_trackers
+from training.value_checks import check_values
 
 LOSSES = ("completion", "all")
 SETTINGS = "settings.json"
@@ -86,6 +87,7 @@ class SFTRunConfig(TrackedConfig, SFTConfig):
     project: str = flag(PROJECT, PROJECT_HELP)
 
     def __post_init__(self):
+        check_values(self, {})
         self.report_to = chosen_trackers(self.report_to)
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         check_gpus(self.use_cpu)

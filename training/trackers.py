@@ -30,6 +30,7 @@ def chosen_trackers(report_to: str | Sequence[str] | None) -> list[str]:
     """
     texts = [report_to] if isinstance(report_to, str) else report_to or []
     names = list(dict.fromkeys(name.strip() for text in texts for name in text.split(",") if name.strip()))
+    names = ["none"] if names == ["None"] else names
     if not names or names in (["none"], ["all"]):
         return names or ["none"]
     for name in names:
