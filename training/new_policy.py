@@ -43,9 +43,9 @@ class NewPolicyOptions:
     spaces: str = field(
         default="joined",
         metadata={
-            "help": "'joined' or 'apart'. joined: a space and the word behind it are one piece of text, so a word behind a quote is another "
-            "token than behind a space. apart: a word is the same token wherever it stands, for answers that copy words "
-            "of the prompt between other signs, such as queries; texts take more tokens.",
+            "help": "joined: a space and the word behind it are one piece of text, so a word behind a quote is another "
+            "token than one behind a space. apart: a word is the same token wherever it stands, for answers that copy "
+            "words of the prompt between other signs, such as queries; texts take more tokens."
         },
     )
     seed: int = field(default=0, metadata={"help": "Seed of the weights."})

@@ -13,9 +13,9 @@ OF_GRPO = {
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
 }
 JSON_FLAGS = (
-    "generation_kwargs chat_template_kwargs model_init_kwargs lr_scheduler_kwargs gradient_checkpointing_kwargs "
-    "activation_checkpointing_kwargs"
-).split()
+    *("generation_kwargs", "chat_template_kwargs", "model_init_kwargs", "lr_scheduler_kwargs"),
+    *("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"),
+)
 
 
 @dataclass(frozen=True)
