@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import field, fields
+from dataclasses import field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,7 +87,7 @@ def parse_flags(parser: Any, arguments: list[str], known: Collection[str]) -> tu
     if unknown:
         name = unknown[0].lstrip("-").split("=")[0].replace("-", "_")
         raise UserError(f"{unknown[0]!r} is not a flag{did_you_mean(name, known, '--')}; {parser.listing} lists all.")
-    for options in parsed:
+    for options in filter(is_dataclass, parsed):  # flags of no dataclass, such as --config, come as a namespace
         _refuse_nan(options)
     return tuple(parsed)
 

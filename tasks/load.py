@@ -137,13 +137,16 @@ def _load_local(path: Path, split: str | None) -> Dataset:
             arguments |= _as_texts(path, SEPARATORS[ending])
         split = split if split and "[" in split else None
     try:
-        loaded = load_dataset(**arguments, split=split, cache_dir=cache_folder())
+        rows = _one_split(load_dataset(**arguments, split=split, cache_dir=cache_folder()), str(path))
+        rows.data.validate(full=True)  # JSON in another encoding than UTF-8 is taken, and fails where a row is read
+    except UserError:
+        raise
     except (DatasetsError, ValueError, OSError) as error:
         reason = error.__cause__ or error
         raise UserError(
-            f"{str(path)!r} cannot be read as rows ({reason}); check its contents and the split."
+            f"{str(path)!r} cannot be read as rows ({reason}); check its contents, its encoding (UTF-8) and the split."
         ) from error
-    return _one_split(loaded, str(path))
+    return rows
 
 
 @lru_cache

@@ -43,6 +43,14 @@ def test_cells_of_csv_and_tsv_files_are_the_texts_that_stand_there(name, mark, t
     assert [row["answer"] for row in rows] == ["007", "1,080.50", ""]
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_json_in_another_encoding_is_refused_before_a_row_is_read(encoding, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes('{"question": "Ärger?", "answer": "1"}\n'.encode(encoding))
+    with pytest.raises(UserError, match="rows.jsonl' cannot be read as rows .* encoding .UTF-8"):
+        load_rows(path)
+
+
 def test_a_folder_of_csv_files_is_refused_with_a_file_of_it(tmp_path):
     (tmp_path / "train.csv").write_text("question,answer\na,1\n")
     with pytest.raises(UserError, match="folder of .csv files; give the file itself, such as .*train.csv"):
