@@ -11,6 +11,7 @@ import gc
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -176,6 +177,7 @@ def _run(
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), descriptor)
     os.chdir(cwd)
     os.environ.update(environment | ENVIRONMENT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests are a shell's background job
     torch.set_num_threads(1)
     if max_file_size is not None:
         import resource  # which Windows lacks

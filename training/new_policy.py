@@ -25,7 +25,6 @@ from tasks.traces import load_traces
 from training.tiny_policy import CHAT_TEMPLATE
 
 SAMPLE = 32  # rows that show whether a tokenizer has words for them
-SPACES = {"joined": r" ?\p{L}+", "apart": r"\p{L}+"}  # what is one piece of text, a word
 SPECIAL = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>")
 
 
@@ -40,14 +39,6 @@ class NewPolicyOptions:
     layers: int = field(default=6, metadata={"help": "Layers, 1 or more."})
     heads: int = field(default=4, metadata={"help": "Attention heads, 1 or more."})
     context: int = field(default=2048, metadata={"help": "Most tokens of prompt and completion."})
-    spaces: str = field(
-        default="joined",
-        metadata={
-            "help": "joined: a space and the word behind it are one piece of text, so a word behind a quote is another "
-            "token than one behind a space. apart: a word is the same token wherever it stands, for answers that copy "
-            "words of the prompt between other signs, such as queries; texts take more tokens."
-        },
-    )
     seed: int = field(default=0, metadata={"help": "Seed of the weights."})
 
     def __post_init__(self):
@@ -56,8 +47,6 @@ class NewPolicyOptions:
                 raise UserError(f"--{name} is needed.")
         if Path(self.output).exists():
             raise UserError(f"--output={self.output!r} is there already; give a new folder.")
-        if self.spaces not in SPACES:
-            raise UserError(f"--spaces={self.spaces!r} is unknown; use one of {', '.join(SPACES)}.")
         for name, least in (("vocabulary", 300), ("layers", 1), ("heads", 1), ("context", 8)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
@@ -75,15 +64,12 @@ def texts(rows: Dataset) -> Iterator[str]:
                 yield from (message["content"] for message in part if message["role"] != "system")
 
 
-def train_tokenizer(rows: Dataset, vocabulary: int, spaces: str = "joined") -> PreTrainedTokenizerFast:
-    """Byte-level BPE with digits by themselves, so that numbers are read digit by digit; any text survives it.
-
-    ``spaces``: what a word is, one of `SPACES`.
-    """
+def train_tokenizer(rows: Dataset, vocabulary: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with digits by themselves, so that numbers are read digit by digit; any text survives it."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(rf"\d|{SPACES[spaces]}|\s|[^\d\p{{L}}\s]"), behavior="isolated"),
+            pre_tokenizers.Split(Regex(r"\d| ?\p{L}+|\s|[^\d\p{L}\s]"), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -137,7 +123,7 @@ def spells(tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> bool:
 
 def build(rows: Dataset, options: NewPolicyOptions) -> None:
     """Make tokenizer and model for ``rows`` and save both to ``options.output``."""
-    tokenizer = train_tokenizer(rows, options.vocabulary, options.spaces)
+    tokenizer = train_tokenizer(rows, options.vocabulary)
     model = new_model(tokenizer, options)
     model.save_pretrained(options.output)
     tokenizer.save_pretrained(options.output)

@@ -77,19 +77,9 @@ def test_words_come_from_what_is_shown_up_to_the_vocabulary():
     assert list(new_policy.texts(plain)) == ["a bag", "7"]
 
 
-@pytest.mark.parametrize(("spaces", "same"), [("joined", False), ("apart", True)])
-def test_a_word_is_one_token_wherever_it_stands_where_spaces_are_apart(spaces, same):
-    rows = Dataset.from_list([{"prompt": "items of kind rug", "completion": "kind='rug'"}])
-    tokenizer = new_policy.train_tokenizer(rows, 400, spaces)
-    asked, copied = tokenizer("items of kind rug")["input_ids"], tokenizer("kind='rug'")["input_ids"]
-    assert (asked[-1] == copied[-2]) is same
-    assert tokenizer.decode(asked) == "items of kind rug" and tokenizer.decode(copied) == "kind='rug'"
-
-
 @pytest.mark.parametrize(
     "flags",
     [
-        {"spaces": "none"},
         {"vocabulary": 10},
         {"layers": 0},
         {"heads": 0},
