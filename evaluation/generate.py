@@ -79,10 +79,8 @@ def sample_batches(
     for number, indices in list(enumerate(batches))[skip_batches:]:
         prompt_ids = tokenizer([rendered[index] for index in indices], add_special_tokens=are_texts)["input_ids"]
         prompt_ids = [ids for ids in prompt_ids for _ in range(decoding.samples)]
-        left = StageCache()
-        with cast_once(model, autocast, left):
-            padding, own_seed = tokenizer.pad_token_id, seed + number
-            tokens = _completions(model, prompt_ids, decoding, eos_ids, padding, own_seed, batch_size, left)
+        padding, own_seed = tokenizer.pad_token_id, seed + number
+        tokens = _completions(model, prompt_ids, decoding, eos_ids, padding, own_seed, batch_size, autocast)
         opened = [opened_thinking(rendered[index]) for index in indices for _ in range(decoding.samples)]
         samples = [_sample(row, tokenizer, eos_ids, prefill) for row, prefill in zip(tokens, opened, strict=True)]
         count = decoding.samples
@@ -100,7 +98,7 @@ def _completions(
     pad_token_id: int,
     seed: int,
     size: int,
-    left: StageCache,
+    autocast: Callable[[], AbstractContextManager],
 ) -> list[list[int]]:
     """A completion of each prompt, up to its end token; ``size`` at once, which one problem's samples may exceed."""
 
@@ -117,13 +115,14 @@ def _completions(
         )
         return [_until_end(row, eos_ids) for row in output[:, input_ids.size(1) :].tolist()]
 
+    left = StageCache()
     if model.device.type == "cpu" and allows_stages(model.generation_config):
         generate = in_stages(generate, eos_ids, left)
     was_training = model.training
     model.eval()
     devices = [model.device] if model.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices):
+        with cast_once(model, autocast, left), torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
             return in_slices(generate, size)(range(len(prompt_ids)), prompt_ids, decoding.max_new_tokens)
     finally:

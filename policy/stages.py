@@ -15,8 +15,9 @@ from transformers import GenerationConfig
 from policy.growing_cache import GrowingCache
 from policy.slices import Generate
 
-# Tokens of a stage that takes over keys and values: copying those of the rows that go on costs as much as a decoding
-# step or two. Of one that reads everything again: the first, after which each has as many as there were before.
+# STAGE: tokens of the first stage, and of each that takes over keys and values, as copying those of the rows that go on
+# costs as much as a decoding step or two. Stages that read everything again end at FIRST_STAGE tokens, then each has as
+# many as there were before.
 STAGE, FIRST_STAGE = 16, 48
 # Settings of generation under which a token depends on the tokens before it alone, whether prompt or completion. Others
 # look at where the prompt ends, at the most tokens of the call, or keep a state: a stage would change what they do.

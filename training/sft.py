@@ -87,7 +87,7 @@ class SFTRunConfig(TrackedConfig, SFTConfig):
     project: str = flag(PROJECT, PROJECT_HELP)
 
     def __post_init__(self):
-        check_values(self, {})
+        check_values(self)
         self.report_to = chosen_trackers(self.report_to)
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         check_gpus(self.use_cpu)

@@ -1,7 +1,6 @@
 """Values of TRL's and transformers' own flags, which these take unseen until a model is loaded or a step is trained."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.errors import UserError
@@ -47,19 +46,23 @@ RANGES = (
 )
 
 
-def check_values(config, choices: dict[str, Sequence[str]]) -> None:
-    """Raise `UserError` for a value of ``config``, training arguments of TRL, that it cannot train with.
-
-    Flags that ``config`` does not have, or that are unset, are passed over. ``choices``: the words that a flag knows.
-    """
+def check_choices(config, choices: Mapping[str, Sequence[str]]) -> None:
+    """Raise `UserError` where a flag of ``config`` is none of the words that ``choices`` has for it."""
     for name, known in choices.items():
         value = getattr(config, name)
-        if isinstance(value, str) and value not in known:
+        if value not in known:
             raise UserError(f"--{name}={value!r} is unknown; use one of {', '.join(known)}.")
+
+
+def check_values(config) -> None:
+    """Raise `UserError` for a number or JSON of ``config``, training arguments of TRL, that it cannot train with.
+
+    Flags that ``config`` does not have, or that are unset, are passed over.
+    """
     for limits in RANGES:
         for name in limits.flags.split():
             value = getattr(config, name, None)
-            if isinstance(value, int | float) and (math.isnan(value) or not limits.holds(value)):
+            if isinstance(value, int | float) and not limits.holds(value):
                 raise UserError(f"--{name}={value} must be {limits.words}.")
     for name in JSON_FLAGS:
         value = getattr(config, name, None)

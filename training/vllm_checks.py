@@ -8,11 +8,14 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from common.errors import UserError
+from training.value_checks import check_choices
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements-vllm.txt"
 BUILT_FOR = ("torch", "transformers")  # packages of which vLLM takes some versions alone
-MODES = ("colocate", "server")
-CORRECTIONS = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
+CHOICES = {
+    "vllm_mode": ("colocate", "server"),
+    "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+}
 
 
 def check_vllm(config) -> None:
@@ -22,10 +25,7 @@ def check_vllm(config) -> None:
         config: `training.run_options.RunConfig`.
     """
     check_installed()
-    for flag, known in (("vllm_mode", MODES), ("vllm_importance_sampling_mode", CORRECTIONS)):
-        value = getattr(config, flag)
-        if value not in known:
-            raise UserError(f"--{flag}={value!r} is unknown; use one of {', '.join(known)}.")
+    check_choices(config, CHOICES)
     corrected, mode = config.vllm_importance_sampling_correction, config.vllm_importance_sampling_mode
     if config.loss_type == "vespo" and corrected and mode.startswith("sequence"):
         raise UserError(
