@@ -8,8 +8,8 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHON=${PYTHON:-.venv/bin/python}
 folder=outputs/sql_tiny_base
 if [[ -f $folder/warm_start/final/config.json ]]; then exit 0; fi
 rm -rf "$folder" # what a start that was cut off has left
-"$PYTHON" -m tasks.sql.tiny.traces --output "$folder/traces.jsonl" --n 60000
-"$PYTHON" -m training.new_policy --data "$folder/traces.jsonl" --output "$folder/start" --hidden_size 128 --layers 4 --context 256
+"$PYTHON" -m tasks.sql.tiny.traces --output "$folder/traces.jsonl" --n 40000
+"$PYTHON" -m training.new_policy --data "$folder/traces.jsonl" --output "$folder/start" --numbers whole --hidden_size 128 --layers 4 --context 256
 "$PYTHON" run_sft.py --data "$folder/traces.jsonl" --model_name "$folder/start" --output_dir "$folder/warm_start" \
     --num_train_epochs 1 --per_device_train_batch_size 32 --train_sampling_strategy group_by_length \
     --learning_rate 2e-3 --lr_scheduler_type cosine --warmup_steps 50 --weight_decay 0.01 \

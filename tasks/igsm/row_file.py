@@ -133,9 +133,10 @@ class RowFile:
             return
         found = settings if isinstance(settings, dict) else {}
         changed = sorted(name for name, value in self.settings.items() if found.get(name) != value)
+        there = self.partial if self.partial.exists() else self.output
         raise UserError(
-            f"--output={str(self.output)!r} exists and was made with other settings ({', '.join(changed)}); "
-            "give another, or --overwrite true."
+            f"--output={str(self.output)!r}: {str(there)!r} is there and was made with other settings "
+            f"({', '.join(changed)}); give another, or --overwrite true."
         )
 
 

@@ -46,26 +46,26 @@ class Condition:
         """As the question says it."""
         if self.kind == "number":
             return f"with {self.column} {OPERATORS[self.operator]} {self.value}"
-        forms = {"kind": "of kind {}", "not kind": "not of kind {}", "sold": "sold in {}", "unsold": "never sold in {}"}
-        return forms[self.kind].format(self.value)
+        forms = {"kind": "of kind", "not kind": "not of kind", "sold": "sold in", "unsold": "never sold in"}
+        return f"{forms[self.kind]} '{self.value}'"
 
     def sql(self, rng: Random | None = None) -> str:
         """As SQL says it; with ``rng`` now and then in another way that means the same, NULL included."""
         varied = rng is not None and rng.random() < REWRITTEN
         if self.kind == "number":
             if varied and rng.random() < 0.5:
-                return f"{self.value}{_TURNED[self.operator]}{self.column}"
+                return f"{self.value} {_TURNED[self.operator]} {self.column}"
             if varied:
-                return f"NOT {self.column}{_OPPOSITE[self.operator]}{self.value}"
-            return f"{self.column}{self.operator}{self.value}"
+                return f"NOT {self.column} {_OPPOSITE[self.operator]} {self.value}"
+            return f"{self.column} {self.operator} {self.value}"
         if self.kind == "kind":
-            return f"kind IN('{self.value}')" if varied else f"kind='{self.value}'"
+            return f"kind IN ('{self.value}')" if varied else f"kind = '{self.value}'"
         if self.kind == "not kind":
-            return f"NOT kind='{self.value}'" if varied else f"kind<>'{self.value}'"
-        sales = f"(SELECT item FROM sale WHERE city='{self.value}')"
+            return f"NOT kind = '{self.value}'" if varied else f"kind <> '{self.value}'"
+        sales = f"(SELECT item FROM sale WHERE city = '{self.value}')"
         if self.kind == "sold":
-            return f"item.id IN{sales}"
-        return f"NOT item.id IN{sales}" if varied else f"item.id NOT IN{sales}"
+            return f"item.id IN {sales}"
+        return f"NOT item.id IN {sales}" if varied else f"item.id NOT IN {sales}"
 
 
 def _values(kind: str) -> tuple[str, ...]:
@@ -151,7 +151,7 @@ class Query:
         if rng is not None and rng.random() < REWRITTEN:
             parts.reverse()
         where = f" WHERE {f' {self.connective.upper()} '.join(parts)}" if parts else ""
-        order = f" ORDER BY {self.column}{' DESC' if self.descending else ''},item.id"
+        order = f" ORDER BY {self.column}{' DESC' if self.descending else ''}, item.id"
         return {
             "list": f"SELECT name FROM item{where}",
             "count": f"SELECT COUNT(*) FROM item{where}",
@@ -159,11 +159,11 @@ class Query:
             "kinds": f"SELECT {'DISTINCT ' if self.distinct else ''}kind FROM item{where}",
             "sorted": f"SELECT name FROM item{where}{order}",
             "top": f"SELECT name FROM item{where}{order} LIMIT {self.number}",
-            "per kind": f"SELECT kind,COUNT(*) FROM item{where} GROUP BY kind",
-            "having": f"SELECT kind FROM item{where} GROUP BY kind HAVING COUNT(*)>={self.number}",
-            "amount": f"SELECT kind,SUM(amount) FROM item JOIN sale ON item.id=sale.item{where} GROUP BY kind",
+            "per kind": f"SELECT kind, COUNT(*) FROM item{where} GROUP BY kind",
+            "having": f"SELECT kind FROM item{where} GROUP BY kind HAVING COUNT(*) >= {self.number}",
+            "amount": f"SELECT kind, SUM(amount) FROM item JOIN sale ON item.id = sale.item{where} GROUP BY kind",
             "except": f"SELECT kind FROM item{where} EXCEPT SELECT kind FROM item WHERE "
-            f"{self.column}{self.operator}{self.number}",
+            f"{self.column} {self.operator} {self.number}",
         }[self.head]
 
 

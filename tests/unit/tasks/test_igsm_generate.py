@@ -159,7 +159,7 @@ def test_complete_file_is_left_alone_and_other_settings_are_refused(tmp_path, mo
         write_rows(options(tmp_path / "a.jsonl", seed=1, traces="plain"))
     with pytest.raises(Killed):
         write_rows(options(tmp_path / "a.jsonl", seed=1, overwrite=True))
-    with pytest.raises(UserError, match=r"made with other settings \(seed\)"):
+    with pytest.raises(UserError, match=r"a.jsonl.partial. is there and was made with other settings \(seed\)"):
         write_rows(options(tmp_path / "a.jsonl"))
 
 
@@ -218,7 +218,7 @@ def test_bad_files_are_refused(tmp_path):
         with pytest.raises(UserError, match=name):
             read_column(tmp_path / f"{name}.jsonl", "template")
     (tmp_path / "mine.jsonl").write_text("precious\n")
-    with pytest.raises(UserError, match="exists and was made with other settings"):
+    with pytest.raises(UserError, match="mine.jsonl. is there and was made with other settings"):
         write_rows(options(tmp_path / "mine.jsonl"))
     assert (tmp_path / "mine.jsonl").read_text() == "precious\n"
 

@@ -1,4 +1,4 @@
-"""A policy sized for a task: its tokenizer loses nothing and reads digits one by one; its size is the one asked for."""
+"""A policy sized for a task: its tokenizer loses nothing and reads numbers as asked; its size is the one asked for."""
 
 import json
 
@@ -48,6 +48,18 @@ def test_tokenizer_loses_nothing_and_reads_digits_one_by_one(folder):
     assert len(tokenizer.tokenize(" apples")) == 1
 
 
+def test_whole_numbers_and_signs_are_one_token_with_the_space_before_them():
+    """A value that is copied from a question to a query is then the same token in both."""
+    rows = Dataset.from_list([{"prompt": f"over {n} of 'rug'", "completion": f" x >= {n} = 'rug'"} for n in range(31)])
+    tokenizer = new_policy.train_tokenizer(rows, 600, "whole")
+    for text in (" x >= 17", "of kind 'rug'", "1234 ünïcode\n"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    asked, written = (
+        [*map(tokenizer.decode, tokenizer(text)["input_ids"])] for text in ("over 17", " x >= 17 = 'rug'")
+    )
+    assert asked[1:] == [" 17"] and written == [" x", " >", "=", " 17", " =", " '", "rug", "'"]
+
+
 def test_conversations_are_rendered_with_an_end_and_without_the_system_turn(folder):
     text = load_tokenizer(str(folder)).apply_chat_template(ROWS[0]["prompt"] + ROWS[0]["completion"], tokenize=False)
     assert text.startswith("<|user|>A bag") and text.endswith("<|end|>") and "Zebra" not in text
@@ -69,6 +81,14 @@ def test_heads_and_inner_width_follow_the_flags(folder):
     assert (config.num_attention_heads, config.num_key_value_heads, config.intermediate_size) == (2, 2, 128)
 
 
+@pytest.mark.parametrize("hidden_size", [32, 128])
+def test_weights_start_as_large_as_the_width_asks_for(folder, hidden_size):
+    options = NewPolicyOptions(data="x", output="nowhere", hidden_size=hidden_size, layers=1)
+    weights = dict(new_policy.new_model(load_tokenizer(str(folder)), options).named_parameters())
+    for name in ("model.embed_tokens.weight", "model.layers.0.self_attn.o_proj.weight"):
+        assert weights[name].std().item() * hidden_size**0.5 == pytest.approx(1, abs=0.1)
+
+
 def test_words_come_from_what_is_shown_up_to_the_vocabulary():
     rows = Dataset.from_list(ROWS)
     assert len(new_policy.train_tokenizer(rows, 270)) == 270
@@ -83,6 +103,7 @@ def test_words_come_from_what_is_shown_up_to_the_vocabulary():
         {"vocabulary": 10},
         {"layers": 0},
         {"heads": 0},
+        {"numbers": "roman"},
         {"context": 1},
         {"hidden_size": 30},
         {"data": ""},
