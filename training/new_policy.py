@@ -26,8 +26,8 @@ from training.tiny_policy import CHAT_TEMPLATE
 from training.value_checks import check_choices
 
 SAMPLE = 32  # rows that show whether a tokenizer has words for them
-# Where a text is cut before BPE. "digits": as arithmetic is done, digit by digit. "whole": a number of up to 3 digits is
-# one token, and it and a sign take the space before them, so that a short text has few tokens and a copied number is one.
+# Where a text is cut before BPE. "digits": for arithmetic, digit by digit. "whole": a number of up to 3 digits is one
+# token, and numbers and signs take the space before them: a short text has few tokens, and a copied number is one.
 PIECES = {
     "digits": r"\d| ?\p{L}+|\s|[^\d\p{L}\s]",
     "whole": r" ?\d{1,3}| ?\p{L}+| ?[^\d\p{L}\s]|\s",
