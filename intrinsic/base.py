@@ -31,6 +31,7 @@ class Bonus:
         needs: subset of `FEATURES` that the trainer has to put into the rollout.
         pretrain_batches: generation batches of the untrained policy that it still wants to `update` on before training.
         batches_before_bonus: generation batches, those included, that it learns from before it pays anything.
+        from_second_visit: whether it pays nothing for a question that the policy meets for the first time.
         part_names: names of the separately logged parts of the score; empty for a bonus in one piece.
         replaces: whether `combine` puts its own advantage in place of the group's instead of adding to it.
         multiplies: whether `combine` multiplies the group's advantages by one factor instead of adding to them.
@@ -50,6 +51,7 @@ class Bonus:
     part_names: tuple[str, ...] = ()
     pretrain_batches: int = 0
     batches_before_bonus: int = 0
+    from_second_visit: bool = False
     replaces: bool = False
     multiplies: bool = False
     centred: bool = False

@@ -141,6 +141,11 @@ class Outcome(Bonus):
             max_answers=options.outcome_answers,
         )
 
+    @property
+    def from_second_visit(self) -> bool:
+        """Without earlier answers all are alike, and so equal to the mean of their group."""
+        return self.mode == "historical" and self.baseline == "group"
+
     def eligible(self, rollout: Rollout) -> Tensor:
         """(B,) bool: completions whose final answer could be parsed."""
         return torch.tensor([answer is not None for answer in rollout.answers], device=rollout.device)

@@ -47,6 +47,7 @@ class Shuffle(Bonus):
         self.clipped = bonus.clipped
         self.needs = bonus.needs
         self.needs_verdict = bonus.needs_verdict
+        self.from_second_visit = bonus.from_second_visit
         self.part_names = bonus.part_names
 
     @property

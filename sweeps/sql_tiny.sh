@@ -12,7 +12,9 @@ arms=${1:-no outcome cfn rnd knn+ knn repexp entropy ltree ppl sc certain majori
 seeds=${2:-0 1 2 3 4}
 
 run() {
-    echo "${1//:/-}_seed$2 --use_ir=$1 --seed=$2 --config=configs/sql_world.yaml --encoder=policy --stop_on_collapse=false" \
+    flags="--use_ir=$1"
+    if [[ $1 == *outcome ]]; then flags+=" --outcome_mode=batch"; fi # counts over training pay nothing in one epoch
+    echo "${1//:/-}_seed$2 $flags --seed=$2 --config=configs/sql_world.yaml --encoder=policy --stop_on_collapse=false" \
         "--model_name=outputs/sql_tiny_base/warm_start/final"
 }
 

@@ -13,13 +13,14 @@ CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides over the effect of a flag; ``steps`` are the optimiser steps of the run."""
+    """What decides over the effect of a flag: flags, bonuses, optimiser steps of the run, and training questions."""
 
     intrinsic: IntrinsicOptions
     options: object
     config: object
     bonuses: Sequence[Bonus]
     steps: int
+    questions: int
 
     @property
     def ratio_is_one(self) -> bool:
@@ -246,7 +247,7 @@ def _of_other_bonuses(run: Settings, said: set[str]) -> Iterator[str]:
 
 
 def _waiting(run: Settings) -> Iterator[str]:
-    """Bonuses that begin to pay no earlier than the run ends."""
+    """Bonuses that begin to pay no earlier than the run ends, or that pay for questions which never come back."""
     config = run.config
     updates = max(1, config.steps_per_generation * config.num_iterations // config.gradient_accumulation_steps)
     batches = -(-run.steps // updates)
@@ -254,6 +255,12 @@ def _waiting(run: Settings) -> Iterator[str]:
         waits = bonus.batches_before_bonus - bonus.pretrain_batches
         if waits >= batches > 0:
             yield f"no effect: --use_ir {bonus.name}: it pays after {waits} generations, and the run has {batches}"
+        asked = batches * (config.generation_batch_size // config.num_generations)
+        if bonus.from_second_visit and 0 < asked <= run.questions:
+            yield (
+                f"no effect: --use_ir {bonus.name}: it pays for questions that come back, and the run asks {asked} of "
+                f"{run.questions} once each"
+            )
 
 
 def _default(item: Field) -> object:

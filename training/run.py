@@ -101,7 +101,8 @@ class Run:
             self._print(str(choose_threads()))
         if warning := unseen_gpu():
             self._print(warning)
-        for line in inert_settings(Settings(intrinsic, options, config, self.bonuses, total_steps(len(rows), config))):
+        settings = Settings(intrinsic, options, config, self.bonuses, total_steps(len(rows), config), len(rows))
+        for line in inert_settings(settings):
             self._print(line)
         groups = {"task": task_options, "intrinsic": intrinsic, "run": options, "grpo": config}
         self.flags = {name: _flags(group) for name, group in groups.items()}

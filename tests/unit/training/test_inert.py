@@ -12,11 +12,13 @@ from training.run_options import RunConfig, RunOptions
 PLAIN = {"use_cpu": True, "bf16": False, "report_to": "none", "bs": 2, "gc": 4, "num_generations": 4}
 
 
-def lines(intrinsic=None, options=None, steps=100, **flags) -> list[str]:
+def lines(intrinsic=None, options=None, steps=100, questions=150, **flags) -> list[str]:
     intrinsic = MathIntrinsicOptions(**intrinsic or {})
     bonuses = build_bonuses(intrinsic)
     return list(
-        inert_settings(Settings(intrinsic, RunOptions(**options or {}), RunConfig(**PLAIN | flags), bonuses, steps))
+        inert_settings(
+            Settings(intrinsic, RunOptions(**options or {}), RunConfig(**PLAIN | flags), bonuses, steps, questions)
+        )
     )
 
 
@@ -62,6 +64,8 @@ NO_EFFECT = [
     ({"intrinsic": {"use_ir": "knn", "cfn_dim": 30}}, "--cfn_dim 30", "for cfn, which --use_ir does not name"),
     ({"intrinsic": {"use_ir": "no", "rnd_alpha": 3.0}}, "--rnd_alpha 3.0", "for noise or rnd"),
     ({"intrinsic": {"use_ir": "cfn", "shuffle_seed": 3}}, "--shuffle_seed 3", "for shuffle"),
+    ({"intrinsic": {"use_ir": "outcome"}, "questions": 800}, "--use_ir outcome", "the run asks 800 of 800 once each"),
+    ({"intrinsic": {"use_ir": "shuffle:outcome"}, "questions": 900}, "--use_ir shuffle:outcome", "800 of 900 once"),
     ({"intrinsic": {"use_ir": "cfn"}, "steps": 20}, "--use_ir cfn", "pays after 20 generations, and the run has 20"),
     ({"intrinsic": {"use_ir": "shuffle:cfn"}, "steps": 9, "num_iterations": 2}, "shuffle:cfn", "the run has 5"),
     ({"warmup_steps": 100}, "--warmup_steps 100", "before the learning rate has risen"),
@@ -110,6 +114,9 @@ EFFECT = [
     {"intrinsic": {"use_ir": "rarity", "rarity_partition": "bigram", "rarity_threshold": 0.5, "rarity_alpha": 1.0}},
     {"intrinsic": {"use_ir": "rarity", "rarity_partition": "likelihood", "rarity_tau": 0.5}},
     {"intrinsic": {"use_ir": "rarity", "rarity_partition": "random", "rarity_seed": 3, "rarity_clip_high": 2.0}},
+    {"intrinsic": {"use_ir": "outcome"}, "questions": 799},
+    {"intrinsic": {"use_ir": "outcome", "outcome_mode": "batch"}, "questions": 800},
+    {"intrinsic": {"use_ir": "outcome", "outcome_baseline": "constant"}, "questions": 800},
     {"intrinsic": {"use_ir": "cfn"}, "steps": 21},
     {"intrinsic": {"use_ir": "cfn", "cfn_pretrain": 50}, "steps": 10},
     {"intrinsic": {"use_ir": "knn+", "explore_warmup": 0.5}},
@@ -128,7 +135,7 @@ def test_every_flag_of_vllm_is_named_where_vllm_does_not_sample():
 
 
 def test_every_rule_names_flags_that_there_are():
-    run = Settings(MathIntrinsicOptions(), RunOptions(), RunConfig(**PLAIN), [], 1)
+    run = Settings(MathIntrinsicOptions(), RunOptions(), RunConfig(**PLAIN), [], 1, 1)
     for rule in RULES:
         for name in rule.flags.split():
             run.given(name)
