@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 # Train the embedded policy on Countdown with GRPO and the bonus of Memory-R+, in about seven minutes on two CPU cores. The
 # memory compares texts by the policy's own states: the sentence encoder of the paper is twenty times as large as this
-# policy. A learning rate that falls from twice the default to zero needs fewer steps than a constant one.
+# policy. Fewer steps than the default, with a learning rate that falls to zero, keep it short.
 demo: .venv/installed
 	$(BIN)/python run_countdown.py --use_ir=knn+ --encoder policy --eval_greedy false --run_name demo_seed$(SEED) --seed $(SEED) \
 		--learning_rate 4e-4 --lr_scheduler_type linear --max_steps 80
