@@ -61,7 +61,7 @@ def test_the_runs_of_sql_tiny_begin_with_one_warm_start(sweep, tmp_path):
     assert code == 0 and runs[:3] == ["no_seed0", "no_seed1", "outcome_seed0"] and "shuffle-outcome_seed1" in runs
     started = [call for call in calls if call.startswith("run_sql.py")]
     assert len(started) == 6 and all(f"--model_name={final.relative_to(tmp_path)} " in call for call in started)
-    assert "--use_ir=shuffle:outcome --seed=0 --config=configs/sql_world.yaml" in " ".join(started)
+    assert "--use_ir=shuffle:outcome --outcome_mode=batch --seed=0 --config=configs/sql_world.yaml" in " ".join(started)
 
 
 def test_a_failed_run_is_named_and_goes_on_later_while_others_run(sweep, tmp_path):
