@@ -17,7 +17,7 @@ from transformers import set_seed
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.errors import UserError, run_cli
-from common.flags import parse_one
+from common.flags import check_choices, parse_one
 from policy.decoding import cast_once
 from policy.load import load_tokenizer
 from policy.precision import NAMES, Precision, half_type
@@ -40,8 +40,7 @@ class Options:
     output: str = field(default="outputs/decode_speed", metadata={"help": "Path of the results, without extension."})
 
     def __post_init__(self):
-        if self.shape not in SHAPES:
-            raise UserError(f"--shape={self.shape!r} is unknown; use one of {', '.join(SHAPES)}.")
+        check_choices(self, shape=SHAPES)
         for name in ("rows", "prompt", "new", "rounds"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")

@@ -28,7 +28,7 @@ from benchmarks.shapes import SHAPES, random_policy
 from benchmarks.step_split import SECTIONS, StepSplit
 from common.devices import has_bfloat16
 from common.errors import UserError, run_cli
-from common.flags import parse_one
+from common.flags import check_choices, parse_one
 from intrinsic import build_bonuses
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import build_encoder
@@ -69,8 +69,7 @@ class Options:
     child: str = field(default="", metadata={"help": "Used by the benchmark itself: sampler of one process."})
 
     def __post_init__(self):
-        if self.shape not in SHAPES:
-            raise UserError(f"--shape={self.shape!r} is unknown; use one of {', '.join(SHAPES)}.")
+        check_choices(self, shape=SHAPES)
         for name in self.sampler.split(","):
             if name not in SAMPLERS:
                 raise UserError(f"--sampler={name!r} is unknown; use one of {', '.join(SAMPLERS)}.")

@@ -110,3 +110,11 @@ def typed_value(flag: str, arguments: list[str], default: str) -> str:
 def flag(default: Any, help: str) -> Any:
     """A field of a dataclass of flags, with its help sentence."""
     return field(default=default, metadata={"help": help})
+
+
+def check_choices(options: Any, **choices: Collection[str]) -> None:
+    """Raise `UserError` where a flag of ``options`` is none of the words that ``choices`` has under its name."""
+    for name, known in choices.items():
+        value = getattr(options, name)
+        if value not in known:
+            raise UserError(f"--{name}={value!r} is unknown; use one of {', '.join(known)}.")

@@ -251,11 +251,11 @@ def _waiting(run: Settings) -> Iterator[str]:
     config = run.config
     updates = max(1, config.steps_per_generation * config.num_iterations // config.gradient_accumulation_steps)
     batches = -(-run.steps // updates)
+    asked = batches * (config.generation_batch_size // config.num_generations)
     for bonus in run.bonuses:
         waits = bonus.batches_before_bonus - bonus.pretrain_batches
         if waits >= batches > 0:
             yield f"no effect: --use_ir {bonus.name}: it pays after {waits} generations, and the run has {batches}"
-        asked = batches * (config.generation_batch_size // config.num_generations)
         if bonus.from_second_visit and 0 < asked <= run.questions:
             yield (
                 f"no effect: --use_ir {bonus.name}: it pays for questions that come back, and the run asks {asked} of "

@@ -20,10 +20,9 @@ from transformers import (
 )
 
 from common.errors import UserError, run_cli
-from common.flags import parse_one
+from common.flags import check_choices, parse_one
 from tasks.traces import load_traces
 from training.tiny_policy import CHAT_TEMPLATE
-from training.value_checks import check_choices
 
 SAMPLE = 32  # rows that show whether a tokenizer has words for them
 # Where a text is cut before BPE. "digits": for arithmetic, digit by digit. "whole": a number of up to 3 digits is one
@@ -55,7 +54,7 @@ class NewPolicyOptions:
         for name in ("data", "output"):
             if not getattr(self, name):
                 raise UserError(f"--{name} is needed.")
-        check_choices(self, {"numbers": tuple(PIECES)})
+        check_choices(self, numbers=PIECES)
         if Path(self.output).exists():
             raise UserError(f"--output={self.output!r} is there already; give a new folder.")
         for name, least in (("vocabulary", 300), ("layers", 1), ("heads", 1), ("context", 8)):

@@ -7,13 +7,13 @@ import torch
 from trl import GRPOConfig
 
 from common.errors import UserError
-from common.flags import flag
+from common.flags import check_choices, flag
 from policy.options import EMBEDDED_NAME, PolicyOptions
 from policy.precision import check_dtype, choose_compute_type
 from training.launch import check_gpus
 from training.run_name import NAME_RULE
 from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers
-from training.value_checks import OF_GRPO, check_choices, check_values
+from training.value_checks import OF_GRPO, check_values
 from training.vllm_checks import check_vllm
 
 
@@ -116,7 +116,7 @@ class RunConfig(TrackedConfig, GRPOConfig):
             raise UserError(f"--sampling_batch={self.sampling_batch} must be 0 (all at once) or more.")
         # TRL's help offers True and False too, which a command line can only spell.
         self.scale_rewards = {"true": "group", "false": "none"}.get(f"{self.scale_rewards}".lower(), self.scale_rewards)
-        check_choices(self, OF_GRPO)
+        check_choices(self, **OF_GRPO)
         check_values(self)
         self._set_batch()
         self.max_completion_length = self.L

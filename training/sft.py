@@ -10,7 +10,7 @@ from trl import SFTConfig, SFTTrainer
 
 from common.errors import UserError
 from common.files import read_json, write_json
-from common.flags import flag
+from common.flags import check_choices, flag
 from policy.end_tokens import set_end_tokens, with_end_token
 from policy.load import architecture_of, context_length, load_policy, lora_base
 from policy.options import EMBEDDED_NAME, PolicyOptions
@@ -52,8 +52,7 @@ class SFTOptions(PolicyOptions):
         check_dtype(self.dtype, trained=not self.lora)
         if not self.data:
             raise UserError("--data is needed: a file of traces, for example from python -m tasks.countdown.bridge.")
-        if self.loss_on not in LOSSES:
-            raise UserError(f"--loss_on={self.loss_on!r} is unknown; use one of {', '.join(LOSSES)}.")
+        check_choices(self, loss_on=LOSSES)
         if self.from_scratch and self.lora:
             raise UserError("--from_scratch draws all weights at random; it does not go with --lora, leave one out.")
 

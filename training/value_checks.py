@@ -1,6 +1,6 @@
 """Values of TRL's and transformers' own flags, which these take unseen until a model is loaded or a step is trained."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.errors import UserError
@@ -44,14 +44,6 @@ RANGES = (
     Range("0 or more and below 1", lambda value: 0 <= value < 1, "adam_beta1 adam_beta2"),
     Range("from 0 to 4294967295", lambda value: 0 <= value < 2**32, "seed data_seed"),
 )
-
-
-def check_choices(config, choices: Mapping[str, Sequence[str]]) -> None:
-    """Raise `UserError` where a flag of ``config`` is none of the words that ``choices`` has for it."""
-    for name, known in choices.items():
-        value = getattr(config, name)
-        if value not in known:
-            raise UserError(f"--{name}={value!r} is unknown; use one of {', '.join(known)}.")
 
 
 def check_values(config) -> None:

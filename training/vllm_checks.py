@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from common.errors import UserError
-from training.value_checks import check_choices
+from common.flags import check_choices
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements-vllm.txt"
 BUILT_FOR = ("torch", "transformers")  # packages of which vLLM takes some versions alone
@@ -25,7 +25,7 @@ def check_vllm(config) -> None:
         config: `training.run_options.RunConfig`.
     """
     check_installed()
-    check_choices(config, CHOICES)
+    check_choices(config, **CHOICES)
     corrected, mode = config.vllm_importance_sampling_correction, config.vllm_importance_sampling_mode
     if config.loss_type == "vespo" and corrected and mode.startswith("sequence"):
         raise UserError(

@@ -30,7 +30,7 @@ from analysis.influence.statistics import accuracy_statistics, cosines, influenc
 from analysis.token_map.values import tokenize
 from common.devices import default_device
 from common.errors import UserError
-from common.flags import flag, parse_one
+from common.flags import check_choices, flag, parse_one
 from evaluation.checkpoint import weights_digest
 from evaluation.evaluate import record_of, save_report
 from evaluation.generate import Decoding, sample_completions
@@ -89,8 +89,7 @@ class InfluenceOptions:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least {bound}.")
         if not self.temperature > 0:
             raise UserError(f"--temperature={self.temperature} must be above 0: greedy completions are all the same.")
-        if self.tier not in TIERS:
-            raise UserError(f"--tier={self.tier!r} is unknown; use one of {', '.join(TIERS)}.")
+        check_choices(self, tier=TIERS)
         if self.dtype not in ("auto", *DTYPES):
             raise UserError(f"--dtype={self.dtype!r} is unknown; use auto, {', '.join(DTYPES)}.")
         try:

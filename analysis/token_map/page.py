@@ -17,7 +17,7 @@ from analysis.pages import render_page
 from analysis.token_map.values import TokenBatch, TokenFeatures, bonus_values, load_token_bonus, tokenize
 from common.devices import default_device
 from common.errors import UserError
-from common.flags import parse_one
+from common.flags import check_choices, parse_one
 from intrinsic import parse_names
 from policy.load import load_policy, load_tokenizer
 from policy.precision import NAMES
@@ -149,8 +149,7 @@ class TokenMapOptions:
     limit: int = field(default=8, metadata={"help": "Completions to show, right and wrong ones in turn."})
 
     def __post_init__(self):
-        if self.quantity not in QUANTITIES:
-            raise UserError(f"--quantity={self.quantity!r} is unknown; use one of {', '.join(QUANTITIES)}.")
+        check_choices(self, quantity=QUANTITIES)
         if self.limit < 1:
             raise UserError(f"--limit={self.limit} must be at least 1.")
         if self.bonus and len(parse_names(self.bonus)) != 1:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from common.errors import UserError
-from common.flags import flag
+from common.flags import check_choices, flag
 from rewards.sandbox.pool import MODES
 from tasks.code.problems import HUMANEVAL, MBPP, load_code
 from tasks.code.prompts import add_prompts, check_prompt
@@ -44,8 +44,7 @@ class CodeOptions:
 
     def __post_init__(self):
         check_prompt(self.prompt_type, 0)
-        if self.sandbox not in MODES:
-            raise UserError(f"--sandbox={self.sandbox!r} is unknown; use one of {', '.join(MODES)}.")
+        check_choices(self, sandbox=MODES)
         for name, least in (("train_problems", 0), ("show_tests", 0), ("test_seconds", 1), ("sandbox_workers", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")

@@ -19,7 +19,7 @@ from random import Random
 from tqdm import tqdm
 
 from common.errors import UserError, run_cli
-from common.flags import parse_one
+from common.flags import check_choices, parse_one
 from tasks.countdown.problems import Node, ProblemSpace, draw_expression, draw_problems, problem_key, prompt, question
 
 STYLES = ("plain", "injected")
@@ -50,8 +50,7 @@ class BridgeOptions:
     max_value: int = field(default=99, metadata={"help": "Largest intermediate value."})
 
     def __post_init__(self):
-        if self.style not in STYLES:
-            raise UserError(f"--style={self.style!r} is unknown; use one of {', '.join(STYLES)}.")
+        check_choices(self, style=STYLES)
         for name in ("p_explore", "p_analysis"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"--{name}={getattr(self, name)} must lie in [0, 1].")

@@ -12,7 +12,7 @@ from random import Random
 from tqdm import tqdm
 
 from common.errors import UserError, run_cli
-from common.flags import flag, parse_one
+from common.flags import check_choices, flag, parse_one
 from tasks.igsm.dataset import PROMPT_STYLES, THINKING_OPENED, Item, describe, draw_items, prompt
 from tasks.igsm.row_file import RowFile, read_column
 from tasks.igsm.space import ProblemSpace
@@ -55,9 +55,7 @@ class GenerateOptions:
     def __post_init__(self):
         if not self.output:
             raise UserError("--output is needed: a file that ends in .jsonl or .parquet.")
-        for name, known in (("traces", TRACES), ("augment", AUGMENTATIONS), ("prompt_style", PROMPT_STYLES)):
-            if getattr(self, name) not in known:
-                raise UserError(f"--{name}={getattr(self, name)!r} is unknown; use one of {', '.join(known)}.")
+        check_choices(self, traces=TRACES, augment=AUGMENTATIONS, prompt_style=PROMPT_STYLES)
         check_split(self.split)
         for name in ("n", "copies"):
             if getattr(self, name) < 1:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datasets import Dataset, concatenate_datasets
 
 from common.errors import UserError
-from common.flags import flag
+from common.flags import check_choices, flag
 from tasks.igsm.dataset import PROMPT_STYLES, add_prompts, generate
 from tasks.igsm.space import ProblemSpace
 
@@ -26,8 +26,7 @@ class IGSMOptions:
     format_weight: float = flag(0.0, "Weight of the reward for shape alone.")
 
     def __post_init__(self):
-        if self.prompt_style not in PROMPT_STYLES:
-            raise UserError(f"--prompt_style={self.prompt_style!r} is unknown; use one of {', '.join(PROMPT_STYLES)}.")
+        check_choices(self, prompt_style=PROMPT_STYLES)
         if self.train_problems < 1:
             raise UserError(f"--train_problems={self.train_problems} must be at least 1.")
         self.space = self._space(self.min_op, self.max_op)

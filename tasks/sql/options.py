@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from common.errors import UserError
-from common.flags import flag
+from common.flags import check_choices, flag
 from tasks.load import by_hash
 from tasks.sql.problems import HUB_TEST, SPIDER, load_sql, split_file
 from tasks.sql.prompts import EXAMPLE_SCRIPT, SCHEMA_VALUES, add_prompts, check_prompt
@@ -69,8 +69,7 @@ class SqlOptions:
 
     def __post_init__(self):
         check_prompt(self.prompt_type, 0)
-        if self.reward not in REWARDS:
-            raise UserError(f"--reward={self.reward!r} is unknown; use one of {', '.join(REWARDS)}.")
+        check_choices(self, reward=REWARDS)
         if self.reward == SQL_R1 and (self.prompt_type == "plain" or self.execute_weight or self.format_weight):
             raise UserError(
                 f"--reward={SQL_R1} pays for tags and for running by itself; use it with tags (--prompt_type=think), "
