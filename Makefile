@@ -29,9 +29,11 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A help page that is kept in cli/pages/ is made again by --help itself, where a file that it was made of has changed.
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	for page in cli/pages/*.json; do $(BIN)/python $$(basename $$page .json).py --help > /dev/null || exit 1; done
 
 # The pages of docs/ as a site in site/; a link that leads nowhere is an error.
 docs: .venv/installed-dev
