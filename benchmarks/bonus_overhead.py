@@ -21,7 +21,7 @@ from transformers import TrainerCallback, set_seed
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.errors import RunError, UserError, run_cli
-from common.flags import parse_one
+from common.flags import check_choices, parse_one
 from intrinsic import REGISTRY, build_bonuses
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import build_encoder
@@ -57,8 +57,7 @@ class Options:
     child: str = field(default="", metadata={"help": "Used by the benchmark itself: bonus of one process."})
 
     def __post_init__(self):
-        if self.policy not in (EMBEDDED_POLICY, *SHAPES):
-            raise UserError(f"--policy={self.policy!r} is unknown; use one of {EMBEDDED_POLICY}, {', '.join(SHAPES)}.")
+        check_choices(self, policy=(EMBEDDED_POLICY, *SHAPES))
         if not 1 <= self.warm_steps < self.steps:
             raise UserError(f"--warm_steps={self.warm_steps} must be at least 1 and below --steps={self.steps}.")
         for flag in ("prompts", "length"):

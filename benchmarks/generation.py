@@ -27,7 +27,7 @@ from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from benchmarks.step_split import SECTIONS, StepSplit
 from common.devices import has_bfloat16
-from common.errors import UserError, run_cli
+from common.errors import UserError, check_choice, run_cli
 from common.flags import check_choices, parse_one
 from intrinsic import build_bonuses
 from intrinsic.options import IntrinsicOptions
@@ -71,8 +71,7 @@ class Options:
     def __post_init__(self):
         check_choices(self, shape=SHAPES)
         for name in self.sampler.split(","):
-            if name not in SAMPLERS:
-                raise UserError(f"--sampler={name!r} is unknown; use one of {', '.join(SAMPLERS)}.")
+            check_choice("sampler", name, SAMPLERS)
         if not 0 < self.memory_share < 1:
             raise UserError(f"--memory_share={self.memory_share} must be above 0 and below 1.")
         if self.steps <= WARM_STEPS:

@@ -1,11 +1,17 @@
 """Errors that a person can act on, and the exit code they lead to."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 
 class UserError(ValueError):
     """Bad input: the message is one sentence with the offending value and the fix. Exit code 2."""
+
+
+def check_choice(flag: str, value: object, known: Collection[str]) -> None:
+    """Raise `UserError` unless the value of ``--flag`` is one of the words ``known``."""
+    if value not in known:
+        raise UserError(f"--{flag}={value!r} is unknown; use one of {', '.join(filter(None, known))}.")
 
 
 class RunError(RuntimeError):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from transformers import HfArgumentParser
 
 from common.config_file import check_keys, did_you_mean, read_config
-from common.errors import UserError
+from common.errors import UserError, check_choice
 from common.yaml_flags import as_defaults, flags_of
 
 Options = TypeVar("Options")
@@ -115,6 +115,4 @@ def flag(default: Any, help: str) -> Any:
 def check_choices(options: Any, **choices: Collection[str]) -> None:
     """Raise `UserError` where a flag of ``options`` is none of the words that ``choices`` has under its name."""
     for name, known in choices.items():
-        value = getattr(options, name)
-        if value not in known:
-            raise UserError(f"--{name}={value!r} is unknown; use one of {', '.join(known)}.")
+        check_choice(name, getattr(options, name), known)

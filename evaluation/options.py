@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import UserError
-from common.flags import flag
+from common.flags import check_choices, flag
 from rewards.sandbox.pool import MODES
 
 HIDDEN_DATABASES = 8
@@ -101,17 +101,13 @@ class EvalOptions:
     def __post_init__(self):
         from policy.precision import DTYPES, check_dtype  # imports torch, which --help does without
 
-        choices = {
-            "tier": ("", "strict", "medium", "loose"),
-            "backend": ("native", "lighteval"),
-            "dtype": ("auto", *DTYPES),
-            "sandbox": MODES,
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise UserError(
-                    f"--{name}={getattr(self, name)!r} is unknown; use one of {', '.join(filter(None, known))}."
-                )
+        check_choices(
+            self,
+            tier=("", "strict", "medium", "loose"),
+            backend=("native", "lighteval"),
+            dtype=("auto", *DTYPES),
+            sandbox=MODES,
+        )
         check_dtype(self.dtype, trained=False)
         for name, least in (
             ("n", 0),

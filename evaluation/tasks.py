@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from common.errors import UserError
+from common.errors import UserError, check_choice
 from evaluation.options import EvalOptions
 from rewards.grade import Grade
 from rewards.graders import GRADERS
@@ -181,8 +181,7 @@ TASKS = {
 
 def eval_task(name: str) -> EvalTask:
     """The task of that name; raises `UserError` with the known ones."""
-    if name not in TASKS:
-        raise UserError(f"--task={name!r} is unknown; use one of {', '.join(TASKS)}.")
+    check_choice("task", name, TASKS)
     return TASKS[name]
 
 

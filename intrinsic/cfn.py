@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import UserError, check_choice
 from intrinsic.base import Bonus, Placement
 from intrinsic.parts.coin_flip import CoinFlipCounts
 from intrinsic.parts.elliptical import EllipticalCounts
@@ -51,7 +51,7 @@ class MerciSettings:
 
     def __post_init__(self):
         for flag, allowed in self.CHOICES.items():
-            self._require(flag, getattr(self, flag) in allowed, f"must be one of {', '.join(allowed)}")
+            check_choice(f"cfn_{flag}", getattr(self, flag), allowed)
         for flag in ("dim", "width", "batch_size", "passes", "min_run"):
             self._require(flag, getattr(self, flag) >= 1, "must be at least 1")
         for flag in ("replay", "warmup", "pretrain", "seed"):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from common.errors import UserError
+from common.errors import UserError, check_choice
 from intrinsic.base import Bonus
 from intrinsic.parts.episodic_memory import EpisodicMemory
 from intrinsic.parts.memory_read import (
@@ -102,9 +102,8 @@ class MemoryR(Bonus):
                 f"--exploit_keys={exploit_keys} must be from 0 to --memory_questions={max_questions}, the most that "
                 "the memory can hold."
             )
-        for flag, word, known in (("memory_read", read, READS), ("memory_gate", gate, GATES)):
-            if word not in known:
-                raise UserError(f"--{flag}={word!r} is unknown; use one of {', '.join(known)}.")
+        check_choice("memory_read", read, READS)
+        check_choice("memory_gate", gate, GATES)
         if legacy and read != "past":
             raise UserError(
                 f"--memory_read={read} does not go with --memory_legacy=True, which stores each answer before it is "

@@ -21,7 +21,7 @@ from apted import APTED, Config
 from apted.helpers import Tree
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import UserError, check_choice
 from intrinsic.base import Bonus
 from intrinsic.parts.normalize import WindowMinMax
 from intrinsic.rollout import Rollout, text_id
@@ -104,8 +104,7 @@ class LexicalNovelty(Bonus):
     advantage_weight = 10.0
 
     def __init__(self, form: str = "jaccard", texts: int = 50, lines: int = 8, window: int = 1000, beta: float = 0.1):
-        if form not in FORMS:
-            raise UserError(f"--ltree_form={form!r} is unknown; use one of {', '.join(FORMS)}.")
+        check_choice("ltree_form", form, FORMS)
         for flag, value in (("ltree_texts", texts), ("ltree_lines", lines), ("ltree_window", window)):
             if value < 1:
                 raise UserError(f"--{flag}={value} must be at least 1.")

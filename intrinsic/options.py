@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from common.errors import UserError
+from common.errors import UserError, check_choice
 from common.flags import flag
 from intrinsic import NOISE, SHUFFLE, bonus_class, default_weight, known_names, label_free_names, parse_names
 from intrinsic.base import LEVELS, SHUFFLE_WITHIN, WeightSchedule
@@ -86,14 +86,11 @@ class IntrinsicOptions(BonusFlags):
         self.reward_weights = {
             name: weight for name, weight in zip(names, weights, strict=True) if name in self.REWARDS
         }
-        if self.ir_schedule not in WeightSchedule.SHAPES:
-            raise UserError(f"--ir_schedule={self.ir_schedule!r} is unknown; use one of {WeightSchedule.SHAPES}.")
+        check_choice("ir_schedule", self.ir_schedule, WeightSchedule.SHAPES)
         for name in ("k", "memory_questions", "memory_responses", "memory_window"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
-        if self.shuffle_within not in SHUFFLE_WITHIN:
-            known = " or ".join(SHUFFLE_WITHIN)
-            raise UserError(f"--shuffle_within={self.shuffle_within!r} is unknown; use {known}.")
+        check_choice("shuffle_within", self.shuffle_within, SHUFFLE_WITHIN)
         if self.shuffle_seed < 0:
             raise UserError(f"--shuffle_seed={self.shuffle_seed} must be 0 or more.")
         if self.sc_alone and (len(self.bonus_names) != 1 or not bonus_class(self.bonus_names[0]).label_free):

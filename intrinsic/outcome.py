@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import UserError, check_choice
 from intrinsic.base import Bonus
 from intrinsic.rollout import Rollout, text_id
 
@@ -113,10 +113,8 @@ class Outcome(Bonus):
         max_questions: int = 10_000,
         max_answers: int = 1_000,
     ):
-        if mode not in MODES:
-            raise UserError(f"--outcome_mode={mode!r} is unknown; use one of {', '.join(MODES)}.")
-        if baseline not in BASELINES:
-            raise UserError(f"--outcome_baseline={baseline!r} is unknown; use one of {', '.join(BASELINES)}.")
+        check_choice("outcome_mode", mode, MODES)
+        check_choice("outcome_baseline", baseline, BASELINES)
         if not 0.0 <= constant <= 1.0:
             raise UserError(f"--outcome_constant={constant} must be between 0 and 1.")
         if not 0.0 <= scale < math.inf:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import UserError, check_choice
 from intrinsic.base import Bonus, Placement
 from intrinsic.parts.approaches import NONE, bigram_distances, clusters, cosine_distances, numbered, partition_figures
 from intrinsic.parts.groups import group_generator
@@ -94,9 +94,8 @@ class Rarity(Bonus):
         threshold: float | None = None,
         seed: int = 0,
     ):
-        for flag, value, known in (("partition", partition, PARTITIONS), ("rule", rule, RULES)):
-            if value not in known:
-                raise UserError(f"--rarity_{flag}={value!r} is unknown; use one of {', '.join(known)}.")
+        check_choice("rarity_partition", partition, PARTITIONS)
+        check_choice("rarity_rule", rule, RULES)
         if partition == "likelihood" and rule != "redistribute":
             raise UserError(
                 f"--rarity_rule={rule} needs clusters, and --rarity_partition=likelihood makes none; use redistribute, "

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from common.errors import RunError, UserError
+from common.errors import RunError, UserError, check_choice
 from intrinsic.base import Bonus
 from intrinsic.parts.groups import group_generator
 from intrinsic.rollout import Rollout
@@ -140,10 +140,9 @@ class RepExp(Bonus):
         memory_decay: float = 1.0,
         seed: int = 0,
     ):
-        choices = (("features", features, FEATURES), ("model", model, MODELS))
-        for flag, value, known in (*choices, ("pay", paid, PAID)):
-            if value not in known:
-                raise UserError(f"--repexp_{flag}={value!r} is unknown; use one of {', '.join(known)}.")
+        check_choice("repexp_features", features, FEATURES)
+        check_choice("repexp_model", model, MODELS)
+        check_choice("repexp_pay", paid, PAID)
         if not 0.0 <= beta < math.inf:
             raise UserError(f"--repexp_beta={beta} must be a finite number, 0 or more.")
         if not 0.0 < ridge < math.inf:

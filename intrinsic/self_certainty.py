@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import UserError, check_choice
 from intrinsic.base import Bonus
 from intrinsic.parts.likelihood import mean_feature, means_by_verdict, standardized
 from intrinsic.rollout import Rollout
@@ -48,10 +48,8 @@ class SelfCertainty(Bonus):
     def __init__(self, sc_lambda: float = 1.0, annotator: str = "online", alone: bool = False, truncated: str = "pay"):
         if not math.isfinite(sc_lambda):
             raise UserError(f"--sc_lambda={sc_lambda} must be a finite number.")
-        if annotator not in ANNOTATORS:
-            raise UserError(f"--sc_annotator={annotator!r} is unknown; use one of {', '.join(ANNOTATORS)}.")
-        if truncated not in TRUNCATED:
-            raise UserError(f"--sc_truncated={truncated!r} is unknown; use one of {', '.join(TRUNCATED)}.")
+        check_choice("sc_annotator", annotator, ANNOTATORS)
+        check_choice("sc_truncated", truncated, TRUNCATED)
         self.sc_lambda = sc_lambda
         self.annotator = annotator
         self.alone = alone

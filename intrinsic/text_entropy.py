@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import UserError, check_choice
 from intrinsic.base import Bonus
 from intrinsic.parts.normalize import WindowMinMax
 from intrinsic.rollout import Rollout
@@ -48,8 +48,7 @@ class TextEntropy(Bonus):
     advantage_weight = 2.0
 
     def __init__(self, mode: str = "gain", texts: int = 1000, window: int = 1000):
-        if mode not in MODES:
-            raise UserError(f"--entropy_mode={mode!r} is unknown; use one of {', '.join(MODES)}.")
+        check_choice("entropy_mode", mode, MODES)
         for flag, value in (("entropy_texts", texts), ("entropy_window", window)):
             if value < 1:
                 raise UserError(f"--{flag}={value} must be at least 1.")

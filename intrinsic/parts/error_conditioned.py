@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import UserError, check_choice
 from intrinsic.base import Bonus
 from intrinsic.rollout import Rollout
 
@@ -41,8 +41,7 @@ class Conditioning:
     window: int = 1024
 
     def __post_init__(self):
-        if self.mode not in MODES:
-            raise UserError(f"--rnd_mode={self.mode!r} is unknown; use one of {', '.join(MODES)}.")
+        check_choice("rnd_mode", self.mode, MODES)
         if not 0 <= self.alpha < float("inf"):
             raise UserError(f"--rnd_alpha={self.alpha} must be a finite number, 0 or more.")
         if not 0 < self.gamma < float("inf"):

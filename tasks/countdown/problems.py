@@ -14,7 +14,7 @@ from random import Random
 
 from datasets import Dataset
 
-from common.errors import UserError
+from common.errors import UserError, check_choice
 from tasks.load import SEPARATORS, load_rows, require_columns, row_place, whole_number
 
 SPLITS = {"train": range(0, 80), "validation": range(80, 90), "test": range(90, 100)}
@@ -165,14 +165,13 @@ def question(numbers: list[int], target: int) -> str:
 
 def prompt(numbers: list[int], target: int, style: str = "chat") -> list[dict[str, str]] | str:
     """The prompt of a problem: "chat" is a conversation for an instruct model, "base" a transcript to continue."""
+    check_choice("prompt_style", style, PROMPT_STYLES)
     if style == "chat":
         return [
             {"role": "system", "content": SYSTEM_PROMPT},
             {"role": "user", "content": question(numbers, target)},
         ]
-    if style == "base":
-        return f"{SYSTEM_PROMPT}\n\nUser: {question(numbers, target)}\nAssistant: <think>"
-    raise UserError(f"--prompt_style={style!r} is unknown; use one of {', '.join(PROMPT_STYLES)}.")
+    return f"{SYSTEM_PROMPT}\n\nUser: {question(numbers, target)}\nAssistant: <think>"
 
 
 def worked_example(style: str) -> tuple[dict, str]:

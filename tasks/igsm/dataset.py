@@ -8,7 +8,7 @@ from random import Random
 
 from datasets import Dataset
 
-from common.errors import UserError
+from common.errors import UserError, check_choice
 from rewards.igsm import MAX_DIGITS, read_integer
 from tasks.igsm.problem import Problem, draw_problem, template
 from tasks.igsm.space import LARGEST_ANSWER, ProblemSpace
@@ -126,11 +126,10 @@ def prompt(question: str, style: str = "chat") -> list[dict[str, str]] | str:
 
     The transcript opens the thinking, so a completion of it begins after ``<think>``.
     """
+    check_choice("prompt_style", style, PROMPT_STYLES)
     if style == "chat":
         return [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": question}]
-    if style == "base":
-        return f"{SYSTEM_PROMPT}{_USER}{question}{_ASSISTANT}{THINKING_OPENED}"
-    raise UserError(f"--prompt_style={style!r} is unknown; use one of {', '.join(PROMPT_STYLES)}.")
+    return f"{SYSTEM_PROMPT}{_USER}{question}{_ASSISTANT}{THINKING_OPENED}"
 
 
 def question_of(prompt: str | list[dict[str, str]]) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from common.errors import UserError
+from common.errors import UserError, check_choice
 
 OP_DISTRIBUTIONS = ("uniform", "light")
 # Four layers of four things have 12 edges at least; 28 edges, with 24 categories to count, use up the 52 letters.
@@ -44,10 +44,7 @@ class ProblemSpace:
                 f"--min_op={self.min_op} --max_op={self.max_op}: need 1 <= min <= max <= {most}, "
                 f"what a structure graph of at most {self.max_edges} edges (--max_edges) gives."
             )
-        if self.op_distribution not in OP_DISTRIBUTIONS:
-            raise UserError(
-                f"--op_distribution={self.op_distribution!r} is unknown; use one of {', '.join(OP_DISTRIBUTIONS)}."
-            )
+        check_choice("op_distribution", self.op_distribution, OP_DISTRIBUTIONS)
         if self.modulus != 0 and not 2 <= self.modulus <= 1000:
             raise UserError(f"--modulus={self.modulus} must be 0 (exact integers) or lie in 2..1000.")
         if not 0.0 <= self.zero_drop <= 1.0:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from common.errors import UserError
+from common.errors import UserError, check_choice
 
 BINS = 23
 SPLITS = {"train": range(0, 16), "validation": range(16, 19), "test": range(19, 23), "all": range(0, 23)}
@@ -10,8 +10,7 @@ SPLITS = {"train": range(0, 16), "validation": range(16, 19), "test": range(19, 
 
 def check_split(split: str) -> None:
     """Raise `UserError` unless ``split`` is one of `SPLITS`."""
-    if split not in SPLITS:
-        raise UserError(f"--split={split!r} is unknown; use one of {', '.join(SPLITS)}.")
+    check_choice("split", split, SPLITS)
 
 
 def template_bin(template: str) -> int:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
-from common.errors import UserError
+from common.errors import UserError, check_choice
 from rewards.format import PLACE, AnswerPlace
 
 _TAGGED = (
@@ -125,8 +125,7 @@ def draw_shots(num_shots: int, seed: int, index: int) -> list[Exemplar]:
 
 def check_prompt(prompt_type: str, num_shots: int) -> None:
     """Raise `UserError` unless such prompts can be made."""
-    if prompt_type not in PROMPT_TYPES:
-        raise UserError(f"--prompt_type={prompt_type!r} is unknown; use one of {', '.join(PROMPT_TYPES)}.")
+    check_choice("prompt_type", prompt_type, PROMPT_TYPES)
     if not 0 <= num_shots <= len(EXEMPLARS):
         raise UserError(f"--num_shots={num_shots} must lie in 0..{len(EXEMPLARS)}, the worked examples there are.")
 

@@ -77,7 +77,7 @@ def test_flags_arrive_and_are_part_of_the_identity():
     + [("ridge", 0.0), ("dim", 0), ("passes", 0), ("min_run", 0), ("replay", -1), ("warmup", -1), ("seed", -1)],
 )
 def test_settings_out_of_range_are_refused_by_flag_and_value(flag, value):
-    with pytest.raises(UserError, match=f"--cfn_{flag}={value}"):
+    with pytest.raises(UserError, match=f"--cfn_{flag}='?{value}"):
         MerciSettings(**{flag: value})
 
 

@@ -68,7 +68,7 @@ def test_within_the_batch_values_change_groups_and_verdicts(rollout_factory):
     rollout = rollout_factory(["1"] * 32, [0] * 32, num_generations=8, verdicts=["wrong", "no_answer"] * 16)
     dealt = Shuffle(Numbered(), within="batch").score_parts(rollout)["ones"].long()
     assert (dealt // 8 != torch.arange(32) // 8).any() and (rollout.kinds[dealt] != rollout.kinds).any()
-    with pytest.raises(UserError, match="--shuffle_within='group' is unknown; use verdict or batch"):
+    with pytest.raises(UserError, match="--shuffle_within='group' is unknown; use one of verdict, batch"):
         shuffled("knn", shuffle_within="group")
     assert shuffled("knn", shuffle_within="batch").within == "batch"
 
