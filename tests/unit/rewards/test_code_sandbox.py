@@ -29,7 +29,7 @@ CASES = DATA / "code_cases.jsonl"
 @pytest.fixture(scope="module", autouse=True)
 def box():
     try:
-        # 2 seconds each: to fill the memory takes .2, and was seen to take 1 where a virtual machine gets it at that moment.
+        # 2 seconds each: to fill the memory takes .2, and has taken 1 on a machine that had just started.
         box = open_sandbox("auto", 2, 2)
     except UserError as error:
         pytest.skip(f"no sandbox here: {error}")
