@@ -12,9 +12,10 @@ from policy.growing_cache import ROOM
 from policy.load import EMBEDDED, load_policy
 from policy.options import PolicyOptions
 from policy.shared_prompts import inputs_of, share_prompts, shared_row
-from training.fit import estimate as memory_estimate
-from training.fit.estimate import FOUR_BITS, GIB, SAMPLING_COPIES, Work, estimate
+from training.fit import traced
+from training.fit.estimate import GIB, SAMPLING_COPIES, Work, estimate
 from training.fit.savings import savings
+from training.fit.traced import FOUR_BITS
 
 WORK = Work(
     micro_batch=4,
@@ -211,8 +212,8 @@ def test_what_one_and_two_layers_take_is_extended_to_what_all_of_them_do(lora, c
     )
     work = replace(WORK, bfloat16=True, checkpointing=checkpointing, attention="sdpa")
     extended = estimate(shape, PolicyOptions(lora=lora), work)
-    weights = memory_estimate._weights
-    monkeypatch.setattr(memory_estimate, "_weights", lambda *key: weights(*key)._replace(layers_alike=False))
+    weights = traced.weights_of
+    monkeypatch.setattr(traced, "weights_of", lambda *key: weights(*key)._replace(layers_alike=False))
     assert estimate(shape, PolicyOptions(lora=lora), work) == extended
 
 
@@ -229,7 +230,7 @@ def test_layers_that_differ_are_traced_one_by_one():
         sliding_window=8,
     )
     with torch.device("meta"):
-        assert not memory_estimate._layers_alike(AutoModelForCausalLM.from_config(shape))
+        assert not traced._layers_alike(AutoModelForCausalLM.from_config(shape))
 
 
 def test_casts_of_autocast_count_in_generation_and_with_recomputation(architecture):
