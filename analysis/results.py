@@ -3,9 +3,9 @@
 A page holds blocks ``<!-- results: NAME KIND [WHICH] -->`` ... ``<!-- end of results -->``. Of a sweep NAME, with
 records in results/NAME, the kinds are "table" (right answers of every arm), "others" (false claims, pass@k and
 Coverage@k), "gains" (before and after training), "notes" (what they rest on), "arm" (a sentence on the arm WHICH),
-"answer" (which arms are told apart) and "metrics" (means over seeds of the metrics WHICH of an evaluation, separated by
-spaces). Of a report benchmarks/results/NAME.md they are "report" (its table number WHICH, by default 1) and "rows" (of
-that of known truth, those of the bonuses WHICH, separated by semicolons).
+"answer" (which arms are told apart, in NAME and the sweeps WHICH) and "metrics" (means over seeds of the metrics WHICH
+of an evaluation, separated by spaces). Of a report benchmarks/results/NAME.md they are "report" (its table number
+WHICH, by default 1) and "rows" (of that of known truth, those of the bonuses WHICH, separated by semicolons).
 
 python -m analysis.results [--check]
 """
@@ -33,7 +33,6 @@ SWEEP_KINDS: dict[str, Callable[..., str]] = {
     "gains": results_tables.gains_table,
     "notes": results_tables.notes,
     "arm": results_tables.arm_sentence,
-    "answer": results_tables.answer,
     "metrics": results_tables.metrics_table,
 }
 REPORT_KINDS: dict[str, Callable[..., str]] = {"report": table_of, "rows": known_truth_rows}
@@ -58,19 +57,32 @@ class Results:
         arguments = [which] if which else []
         if kind in REPORT_KINDS:
             return REPORT_KINDS[kind](self.root / "benchmarks" / "results" / f"{name}.md", *arguments)
-        if kind not in SWEEP_KINDS:
-            known = ", ".join([*SWEEP_KINDS, *REPORT_KINDS])
+        if kind not in (*SWEEP_KINDS, "answer"):
+            known = ", ".join([*SWEEP_KINDS, "answer", *REPORT_KINDS])
             raise UserError(f"the block of results {what!r} asks for {kind!r}; use one of {known}.")
-        script, folder = self.root / "sweeps" / f"{name}.sh", self.root / "results" / name
-        if not script.is_file():
-            raise UserError(f"the block of results {what!r} asks for a sweep, and there is no sweeps/{name}.sh.")
+        sweeps = [name, *which.split()] if kind == "answer" else [name]
+        for sweep in sweeps:
+            if not (self.root / "sweeps" / f"{sweep}.sh").is_file():
+                raise UserError(f"the block of results {what!r} asks for a sweep, and there is no sweeps/{sweep}.sh.")
+        if kind == "answer":
+            return self._answer(sweeps)
+        return self._of_arms(name, kind, which if kind != "metrics" else "", *arguments)
+
+    def _answer(self, names: list[str]) -> str:
+        """Of those sweeps that have records."""
+        found = [self.sweep(name) for name in names if can_compare(self.root / "results" / name)]
+        return results_tables.answer(*found) if found else _no_record(names[0])
+
+    def _of_arms(self, name: str, kind: str, arm: str, *arguments: str) -> str:
+        """A block of one sweep, which needs records of ``arm`` where it names one."""
+        folder, script = self.root / "results" / name, self.root / "sweeps" / f"{name}.sh"
         arms = {arm_of(path) for path in folder.glob("*.json")}
-        planned = re.findall(r"[\w:+-]+", script.read_text(encoding="utf-8"))
-        arm = arguments if kind != "metrics" else []
-        if not {*arm} <= {*arms, *planned}:
-            raise UserError(f"the block of results {what!r} asks for the arm {which!r}; sweeps/{name}.sh has none.")
-        if not can_compare(folder) or not {*arm} <= arms:
-            return f"No record yet: `{' '.join(['bash', f'sweeps/{name}.sh', *arm])}`."
+        if arm and arm not in {*arms, *re.findall(r"[\w:+-]+", script.read_text(encoding="utf-8"))}:
+            raise UserError(
+                f"the block of results '{name} {kind} {arm}' asks for the arm {arm!r}; sweeps/{script.name} has none."
+            )
+        if not can_compare(folder) or (arm and arm not in arms):
+            return _no_record(name, *filter(None, [arm]))
         return SWEEP_KINDS[kind](self.sweep(name), *arguments)
 
     def pages(self) -> dict[Path, str]:
@@ -92,6 +104,10 @@ class Results:
         pages = [path for path, text in self.pages().items() if path.read_text(encoding="utf-8") != text]
         drawn = self.pictures().items()
         return pages + [path for path, name in drawn if drawn_from(path) != digest_of(self.root / "results" / name)]
+
+
+def _no_record(sweep: str, *arm: str) -> str:
+    return f"No record yet: `{' '.join(['bash', f'sweeps/{sweep}.sh', *arm])}`."
 
 
 def drawn_from(picture: Path) -> str | None:

@@ -154,22 +154,38 @@ def metrics_table(sweep: Sweep, names: str) -> str:
     return markdown(["arm", "seeds", *(f"`{name}`" for name in columns)], rows)
 
 
-def answer(sweep: Sweep) -> str:
+def answer(*sweeps: Sweep) -> str:
     """Which arms are told apart from the baseline, in a table of the same height for any number of arms."""
+    places = ["above", "below", "undecided", ONE_SEED]
+    bases = " and ".join(sorted({f"`{sweep.result['baseline']}`" for sweep in sweeps}))
+    rows = [
+        [f"{title(name)}, `{sweep.name}`", *_told_apart(sweep, name, places)]
+        for sweep in sweeps
+        for name in ("accuracy", "false_claims")
+        if name == "accuracy" or not _always_claims(sweep)
+    ]
+    return markdown([f"against {bases}, points", *places], rows)
+
+
+def _always_claims(sweep: Sweep) -> bool:
+    """Whether all that is not right is a false claim, which then says nothing of its own."""
+    outcomes = sweep.result["outcomes"]
+    pairs = zip(outcomes["accuracy"].values(), outcomes["false_claims"].values(), strict=True)
+    return all(right["mean"] + false["mean"] > 0.99 for right, false in pairs)
+
+
+def _told_apart(sweep: Sweep, outcome: str, places: list[str]) -> list[str]:
+    """The arms at each of ``places``, with their differences to the baseline in that outcome."""
     base = sweep.result["baseline"]
-    heads = [f"against `{base}`, points", "above", "below", "undecided", ONE_SEED]
-    rows = []
-    for name in ("accuracy", "false_claims"):
-        cells: dict[str, list[str]] = {head: [] for head in heads[1:]}
-        for label, row in sweep.result["outcomes"][name].items():
-            if label != base and row["paired_seeds"]:
-                clear = row["p_holm"] is not None and row["p_holm"] < CLEAR
-                place = ("above" if row["difference"] > 0 else "below") if clear else "undecided"
-                one = len(row["paired_seeds"]) == 1
-                shown = f"{100 * row['difference']:+.1f}" if one else _points(row, 100.0)
-                cells[ONE_SEED if one else place].append(f"`{label}` {shown}")
-        rows.append([f"{title(name)}, `{sweep.name}`", *("; ".join(found) or "none" for found in cells.values())])
-    return markdown(heads, rows)
+    cells: dict[str, list[str]] = {place: [] for place in places}
+    for label, row in sweep.result["outcomes"][outcome].items():
+        if label != base and row["paired_seeds"]:
+            clear = row["p_holm"] is not None and row["p_holm"] < CLEAR
+            place = ("above" if row["difference"] > 0 else "below") if clear else "undecided"
+            one = len(row["paired_seeds"]) == 1
+            shown = f"{100 * row['difference']:+.1f}" if one else _points(row, 100.0)
+            cells[ONE_SEED if one else place].append(f"`{label}` {shown}")
+    return ["; ".join(found) or "none" for found in cells.values()]
 
 
 def markdown(heads: list[str], rows: list[list[str]]) -> str:

@@ -1,6 +1,7 @@
 """Records of runs hold what their folders say, and the pages say what the records hold."""
 
 import json
+import shutil
 
 import pytest
 
@@ -118,8 +119,19 @@ def test_a_difference_is_paired_by_seed_and_one_seed_has_no_interval(root):
     shown = f"{100 * bonus['difference']:+.1f}"
     assert f"| {shown} ({ONE_SEED}) |  | " in main_table(sweep)
     assert f"({ONE_SEED})" in other_table(sweep) and "pass@" not in other_table(sweep)  # of two samples
-    (right, _) = answer(sweep).splitlines()[2:]
+    (right,) = answer(sweep).splitlines()[2:]  # every answer that is not right is a false claim here
     assert right == f"| right, `toy` | none | none | none | `rnd` {shown} |"
+
+
+def test_an_answer_over_several_sweeps_leaves_out_those_without_records(root):
+    (root / "sweeps" / "later.sh").write_text("arms=${1:-no rnd}\n")
+    alone = Results(root).block("toy answer")
+    assert Results(root).block("later answer toy") == Results(root).block("toy answer later") == alone
+    shutil.copytree(root / "results" / "toy", root / "results" / "later")
+    both = Results(root).block("toy answer later").splitlines()
+    assert both == [*alone.splitlines(), *alone.replace("`toy`", "`later`").splitlines()[2:]]
+    with pytest.raises(UserError, match="there is no sweeps/nowhere.sh"):
+        Results(root).block("toy answer nowhere")
 
 
 def test_metrics_of_an_evaluation_are_averaged_over_seeds(root):
