@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The policy that sql_tiny begins with: a new one of 1.1 million parameters, warm-started on traces of which 40 in 100 are
-# right. Two minutes of one core; nothing is done where it is there already. `make sql_tiny` and sweeps/sql_tiny.sh run this.
+# right. Four minutes of one core; nothing is done where it is there already. `make sql_tiny` and sweeps/sql_tiny.sh run this.
 #   bash sweeps/sql_tiny_base.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,5 +12,5 @@ rm -rf "$folder" # what a start that was cut off has left
 "$PYTHON" -m training.new_policy --data "$folder/traces.jsonl" --output "$folder/start" --numbers whole --hidden_size 128 --layers 4 --context 256
 "$PYTHON" run_sft.py --data "$folder/traces.jsonl" --model_name "$folder/start" --output_dir "$folder/warm_start" \
     --num_train_epochs 1 --per_device_train_batch_size 32 \
-    --learning_rate 2e-3 --lr_scheduler_type cosine --warmup_steps 50 --weight_decay 0.01 \
+    --bf16 false --learning_rate 2e-3 --lr_scheduler_type cosine --warmup_steps 50 --weight_decay 0.01 \
     --save_strategy no --logging_steps 100
