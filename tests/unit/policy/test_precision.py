@@ -182,6 +182,12 @@ def test_a_gpu_with_bfloat16_computes_in_it_unless_told_otherwise(monkeypatch):
     assert compute_type(None, False, "cpu") is torch.float32  # --use_cpu
 
 
+def test_a_cpu_computes_in_bfloat16_with_amx_alone(monkeypatch):
+    for found, type_ in (({"avx512_bf16": True}, torch.float32), ({"amx_bf16": True}, torch.bfloat16)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
+        assert compute_type(None, False, "cpu") is type_
+
+
 @pytest.mark.parametrize(
     ("build", "said"),
     [
