@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from common.errors import UserError
-from rewards.format import ANSWER_CLOSE, CUT, completion_text, cut_thinking, last_answer
+from rewards.format import ANSWER_CLOSE, ANSWER_OPEN, CUT, completion_text, cut_thinking, last_answer
 from rewards.grade import Grade, log_grades
 from rewards.sandbox.pool import function_job, program_job, sandbox
 
@@ -17,7 +17,12 @@ PYTHON = ("", "py", "python", "python3")
 
 _FENCE = re.compile(r"[ \t]*```[ \t]*([A-Za-z0-9+#.-]*)[ \t]*$")
 _CODE_STARTS = re.compile(r"^(?:def |class |import |from |async def |@)", re.MULTILINE)
-_IMPORT = re.compile(r"^(?:import\s+\w[^\n]*|from\s+\w[^\n]*\simport\s[^\n]*)$", re.MULTILINE)
+_IMPORT = re.compile(
+    r"^from[ \t]+[\w.]+[ \t]+import[ \t]*\([^()]*\)|^(?:import[ \t]+\w|from[ \t]+[\w.]+[ \t]+import[ \t]+[\w*])"
+    r"[^\n\\]*(?:\\\n[^\n\\]*)*$",
+    re.MULTILINE,
+)
+_FUTURE = re.compile(r"^from[ \t]+__future__[ \t]+import[ \t]+\w[^\n]*\n?", re.MULTILINE)
 _GOES_ON = (" ", "\t", "#", ")", "]", "}")  # how a line may start that still belongs to a function of column 0
 
 
@@ -72,6 +77,8 @@ def fenced_code(text: str, entry_point: str) -> str | None:
 def is_code_well_formed(completion: str) -> bool:
     """Whether there is exactly one Python fence, with nothing after it but whitespace and the closing answer tag."""
     outside = cut_thinking(completion)
+    for tag in (ANSWER_OPEN, ANSWER_CLOSE):  # a fence may begin and end on the line of a tag
+        outside = outside.replace(tag, f"\n{tag}\n")
     python = [fence for fence in fences(outside) if fence.label in PYTHON]
     return len(python) == 1 and python[0].end >= 0 and outside[python[0].end :].strip() in ("", ANSWER_CLOSE)
 
@@ -123,13 +130,20 @@ def _same_token(found: str, gold: str) -> bool:
     return abs(value - target) <= TOLERANCE * max(1.0, abs(target))
 
 
+def with_imports(imports: list[str], code: str) -> str:
+    """``code`` behind ``imports``; what it imports from __future__, which must come first, before them."""
+    whole = "\n".join([*filter(None, imports), code])
+    future = [line if line.endswith("\n") else f"{line}\n" for line in _FUTURE.findall(whole)]
+    return "".join(future) + _FUTURE.sub("", whole) if future else whole
+
+
 def run_answer(code: str, row: dict) -> tuple[str, str | None]:
     """(verdict of ``code`` on the tests of ``row``, a hash of what it returned or printed; None where nothing ran)."""
     if len(code) > MAX_CODE or "\0" in code:
         return CodeVerdict.UNPARSABLE, None
     if not row["io"]:
         imports = [row["imports"], *_IMPORT.findall(row["helpers"])]
-        whole = "\n".join([*filter(None, imports), code])
+        whole = with_imports(imports, code)
         helpers = "\n".join(filter(None, (row["imports"], row["helpers"])))
         reply = sandbox().run(function_job(whole, helpers, row["test"], row["entry_point"]))
         return reply["verdict"], reply["digest"]

@@ -28,7 +28,7 @@ from typing import Any
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import confine  # noqa: E402
 from job_head import FUNCTION, HEADER, PROGRAM  # noqa: E402
-from plain_values import ValueRefused, decode, encode  # noqa: E402
+from plain_values import ValueRefused, canonical, decode, encode  # noqa: E402
 
 MAX_MESSAGE = 4 << 20
 WALL_PER_CPU = 4  # the wall clock is a backstop
@@ -77,10 +77,16 @@ def receive(descriptor: int) -> tuple[bytes, bytes] | None:
 # ---- C: the answer
 
 
+def module_space(name: str) -> dict[str, Any]:
+    """The names of a new module, which can be found by its name, as dataclasses and pickles do."""
+    sys.modules[name] = type(sys)(name)
+    return sys.modules[name].__dict__
+
+
 def run_function(code: str, pipe: tuple[int, int], entry_point: str) -> None:
     """Define the answer, then serve calls of its entry point: one message for the definition, one per call."""
     inlet, outlet = pipe
-    space: dict[str, Any] = {"__name__": "answer"}
+    space = module_space("answer")
     try:
         program = compile(code, "<answer>", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
@@ -114,7 +120,7 @@ def run_program(code: str, status: int) -> int:
         os.write(status, b"U")
         return 1
     try:
-        exec(program, {"__name__": "__main__"})
+        exec(program, module_space("__main__"))
         exit_code = 0
     except SystemExit as error:
         exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -177,12 +183,16 @@ def run_tests(tests: dict, pipe: tuple[int, int]) -> dict:
         except BrokenPipeError:
             raise Broken("error") from None
         kind, data = answered()
-        values.update(kind + len(data).to_bytes(4, "big") + data)
+        value = None
         if kind == b"V":
             try:
-                return decode(data)
+                value = decode(data)
             except ValueRefused:
                 raise Broken("error") from None
+        returned = canonical(value) if kind == b"V" else data
+        values.update(kind + len(returned).to_bytes(4, "big") + returned)
+        if kind == b"V":
+            return value
         if kind == b"X":
             known = getattr(builtins, data.decode("ascii", "replace"), None)
             raise known() if _is_plain_exception(known) else AnswerError(data)
@@ -212,7 +222,9 @@ def run_tests(tests: dict, pipe: tuple[int, int]) -> dict:
 
 
 def _is_plain_exception(known) -> bool:
-    return isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, UnicodeError)
+    """Whether it can be raised without arguments, and ends no loop of the tests, as `StopIteration` would."""
+    refused = (UnicodeError, StopIteration, StopAsyncIteration)
+    return isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, refused)
 
 
 # ---- the server

@@ -10,7 +10,7 @@ import struct
 import sys
 import sysconfig
 
-from system_calls import CLONE, CLONE3, DENIED, KILL, TGKILL
+from system_calls import CLONE, CLONE3, DENIED, IOCTL, KILL, TGKILL, UNREVIEWED
 
 MEMORY = 512 << 20  # bytes of address space
 FILE_SIZE = 1 << 20
@@ -123,7 +123,10 @@ def _filter_calls() -> None:
         if numbers[column] is not None:
             program += [(_BPF_EQUAL, 0, 1, numbers[column]), refuse]
     # glibc falls back to clone, whose flags can be read, where there is no clone3.
-    program += [(_BPF_EQUAL, 0, 1, CLONE3[column]), (_BPF_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
+    missing = (_BPF_RETURN, 0, 0, _ERRNO | errno.ENOSYS)
+    program += [(_BPF_EQUAL, 0, 1, CLONE3[column]), missing, (_BPF_AT_LEAST, 0, 1, UNREVIEWED), missing]
+    # It sets flags of files that can only be read. What asks whether a file is a terminal takes this for a no.
+    program += [(_BPF_EQUAL, 0, 1, IOCTL[column]), (_BPF_RETURN, 0, 0, _ERRNO | errno.ENOTTY)]
     checked = [(CLONE, (_BPF_BITS, 1, 0, _CLONE_THREAD))]
     checked += [(call, (_BPF_EQUAL, 1, 0, os.getpid())) for call in (KILL, TGKILL)]
     for numbers, test in checked:

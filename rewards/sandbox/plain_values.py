@@ -44,6 +44,29 @@ def encode(value) -> bytes:
     return json.dumps(_tagged(value, 0)).encode("ascii")
 
 
+def canonical(value) -> bytes:
+    """The same bytes for equal values: of any order in sets and dicts, and of any type of an equal number."""
+    return json.dumps(_ordered(value)).encode("ascii")
+
+
+def _ordered(value):
+    if isinstance(value, (bool, int, float, complex)):
+        if isinstance(value, complex) and value.imag == 0:
+            value = value.real
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, (float, complex)):
+            return ["f", repr(value)]
+        return ["i", hex(value)]
+    if isinstance(value, (set, frozenset)):
+        return ["s", *sorted(map(_ordered, value), key=json.dumps)]
+    if isinstance(value, dict):
+        return ["d", *sorted(([_ordered(key), _ordered(item)] for key, item in value.items()), key=json.dumps)]
+    if isinstance(value, (list, tuple)):
+        return [_TAGS[type(value)], *map(_ordered, value)]
+    return ["o"] if isinstance(value, Opaque) else _tagged(value, 0)
+
+
 def decode(data: bytes):
     """What `encode` got. Raises `ValueRefused` on anything that it did not write."""
     try:

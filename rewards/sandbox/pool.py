@@ -26,9 +26,13 @@ STRICT_ABI = 6  # the first Landlock that holds back TCP and signals as well as 
 # What an answer tries; each line must fail. What succeeds is printed.
 _ESCAPES = """
 import os, signal, socket
+def write():
+    path = "/tmp/sandbox-self-test-" + os.urandom(8).hex()
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    os.unlink(path)
 def tries():
     yield "read files", lambda: open("/etc/passwd").read()
-    yield "write files", lambda: open("/tmp/sandbox-self-test", "w").close()
+    yield "write files", write
     yield "start processes", lambda: os.fork() or os._exit(0)
     yield "open sockets", lambda: socket.socket()
     yield "signal other processes", lambda: os.kill(os.getppid(), 0)

@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import fields
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -63,7 +63,8 @@ class Key:
     def __init__(self, architecture: PretrainedConfig, policy: PolicyOptions):
         self.architecture, self.policy = architecture, policy
         shape = json.dumps(architecture.to_dict(), sort_keys=True, default=str)
-        self._identity = type(architecture), shape, tuple(astuple(policy))
+        settings = tuple((item.name, getattr(policy, item.name)) for item in fields(PolicyOptions))
+        self._identity = type(architecture), shape, settings
 
     def __eq__(self, other):
         return self._identity == other._identity

@@ -13,7 +13,7 @@ from evaluation.evaluate import record_of
 from evaluation.generate import Sample
 from rewards.code import CodeReward, grade_code, run_answer, same_output
 from rewards.sandbox import pool
-from rewards.sandbox.plain_values import Opaque, ValueRefused, decode, encode
+from rewards.sandbox.plain_values import Opaque, ValueRefused, canonical, decode, encode
 from rewards.sandbox.pool import Sandbox, function_job, open_sandbox
 from rewards.sandbox.system_calls import DENIED
 from run_code import scoring
@@ -78,7 +78,7 @@ def test_every_labelled_case_gets_its_verdict_and_leaves_nothing(box):
     assert "left-behind" not in set(os.listdir("/tmp")) - before[2]
 
 
-SUM = "assert total([1, 2]) == 3\nassert total([]) == 0"
+SUM = "assert total([1, 2]) == 3\nassert total([]) == 0\nassert all(map(total, [[3], [4]]))"
 # What an answer might try; none is right, and none may pass or hurt.
 ESCAPES = {
     "frames": "import sys\ndef total(x):\n    frame = sys._getframe()\n    while frame:\n"
@@ -112,6 +112,12 @@ ESCAPES = {
     "    except OSError:\n        pass\ndef total(x):\n    return 0",
     "huge output": "def total(x):\n    return 'x' * 9_000_000",
     "endless print": "def total(x):\n    while True:\n        print('x' * 1000)",
+    "calls newer than the filter": "import ctypes, os\ncall = ctypes.CDLL(None).syscall\ndef total(x):\n"
+    "    folder = os.path.dirname(os.__file__).encode()\n"
+    "    return 3 if 0 in (call(463, -100, folder, 0, b'user.x', 0, 0), call(469, -100, folder, 0, 0, 0)) else 0",
+    "flags of files": "import fcntl, os\ndef total(x):\n"
+    "    fcntl.ioctl(os.open(os.__file__, 0), 0x80086601, bytes(8))\n    return sum(x)",
+    "ends the tests' loop": "def total(x):\n    raise StopIteration",
     "closed pipes": "import os\nos.closerange(0, 64)\ndef total(x):\n    return sum(x)",
 }
 
@@ -156,6 +162,39 @@ def test_plain_values_keep_type_and_value():
     for forged in (b"", b"[", b'["i"]', b'["s", ["l"]]', b'["x"]', b"3", b"[" * 100_000, b'["o", 1, 2]'[:-4]):
         with pytest.raises(ValueRefused):
             decode(forged)
+
+
+def test_equal_values_have_the_same_canonical_bytes():
+    for value, other in (
+        ({"a", "b", "c", "d"}, {"d", "c", "b", "a"}),
+        ({1: {"x"}, 2: 0}, {2: False, 1: frozenset("x")}),
+        ([2, -0.0, 3 + 0j, True], [2.0, 0, 3, 1]),
+    ):
+        assert value == other and canonical(value) == canonical(other)
+    for value, other in (
+        ([1], (1,)),
+        ("1", 1),
+        ([[1], 2], [1, 2]),
+        (1.5, 1),
+        (b"a", "a"),
+        (None, 0),
+        ({1: 2}, {(1, 2)}),
+    ):
+        assert canonical(value) != canonical(other)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from __future__ import annotations\n\ndef total(x: List[int]) -> int:\n    return sum(x)",
+        "from dataclasses import dataclass\n@dataclass\nclass Node:\n    after: 'Node' = None\ntotal = sum",
+    ],
+)
+def test_ordinary_python_is_no_error_behind_the_imports_of_a_prompt(code, box):
+    helpers = "from typing import (\n    Dict,\n    List,\n)\nimport os.path, \\\n    sys\n"
+    row = {"entry_point": "total", "test": SUM, "helpers": helpers}
+    for answer in (f"```python\n{code}\n```", f"<answer>```python\n{code}\n```</answer>"):
+        assert grade_code(answer, row).strict
 
 
 def test_programs_are_judged_by_all_of_their_output(box):
