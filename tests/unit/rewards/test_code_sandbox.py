@@ -78,7 +78,7 @@ def test_every_labelled_case_gets_its_verdict_and_leaves_nothing(box):
     assert "left-behind" not in set(os.listdir("/tmp")) - before[2]
 
 
-SUM = "assert total([1, 2]) == 3\nassert total([]) == 0\nassert all(map(total, [[3], [4]]))"
+SUM = "assert total([1, 2]) == 3\nassert total([]) == 0"
 # What an answer might try; none is right, and none may pass or hurt.
 ESCAPES = {
     "frames": "import sys\ndef total(x):\n    frame = sys._getframe()\n    while frame:\n"
@@ -112,12 +112,11 @@ ESCAPES = {
     "    except OSError:\n        pass\ndef total(x):\n    return 0",
     "huge output": "def total(x):\n    return 'x' * 9_000_000",
     "endless print": "def total(x):\n    while True:\n        print('x' * 1000)",
-    "calls newer than the filter": "import ctypes, os\ncall = ctypes.CDLL(None).syscall\ndef total(x):\n"
-    "    folder = os.path.dirname(os.__file__).encode()\n"
-    "    return 3 if 0 in (call(463, -100, folder, 0, b'user.x', 0, 0), call(469, -100, folder, 0, 0, 0)) else 0",
+    "calls newer than the filter": "import ctypes, os\nlibrary = ctypes.CDLL(None, use_errno=True)\ndef total(x):\n"
+    "    found = [(library.syscall(number, -100, b'.', 0, 0, 0, 0), ctypes.get_errno()) for number in (463, 466, 469)]\n"
+    "    return 0 if found == 3 * [(-1, 38)] else sum(x)",
     "flags of files": "import fcntl, os\ndef total(x):\n"
     "    fcntl.ioctl(os.open(os.__file__, 0), 0x80086601, bytes(8))\n    return sum(x)",
-    "ends the tests' loop": "def total(x):\n    raise StopIteration",
     "closed pipes": "import os\nos.closerange(0, 64)\ndef total(x):\n    return sum(x)",
 }
 
@@ -131,6 +130,12 @@ def test_an_escape_neither_fools_nor_hurts(name, box):
     assert (processes(), len(os.listdir("/proc/self/fd"))) == before
     assert os.stat(ROOT / "README.md").st_mode == mode and not Path("/tmp/sandbox-left-behind").exists()
     assert grade_code("```\ntotal = sum\n```", {"entry_point": "total", "test": SUM}).strict
+
+
+def test_an_answer_ends_no_loop_of_the_tests(box):
+    row = {"entry_point": "f", "test": "assert all(map(f, [2, 3]))\nassert not any(map(f, [4, 6]))"}
+    assert grade_code("```python\ndef f(n):\n    raise StopIteration\n```", row).verdict == "error"
+    assert grade_code("```python\ndef f(n):\n    return n < 4\n```", row).strict
 
 
 def test_a_batch_with_hostile_answers_is_paid_in_order():
