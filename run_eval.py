@@ -8,7 +8,7 @@ from common.threads import choose_threads
 choose_threads()  # before torch is imported
 
 from common.flags import answer_help, parse_one
-from evaluation.options import SETTINGS, EvalOptions
+from evaluation.options import JUDGED_BY, SETTINGS, EvalOptions
 
 answer_help(EvalOptions)  # before anything large is imported
 
@@ -69,7 +69,7 @@ def main() -> None:
 
     path = options.output_path()
     decoding = Decoding(options.n, options.temperature, max_new_tokens, options.top_p)
-    settings = {name: getattr(options, name) for name in SETTINGS}
+    settings = {name: getattr(options, name) for name in (*SETTINGS, *JUDGED_BY.get(task.grader, ()))}
     report = evaluate_checkpoint(
         options.model_name,
         options.task,

@@ -15,6 +15,7 @@ from evaluation.tasks import eval_task
 from rewards.grade import TIERS
 
 _IDENTITY = ("question", "db", "gold", "numbers", "target")  # columns of a row, whichever its task has
+_JUDGED_BY = ("hidden_databases", "test_seconds")  # settings that decide what is right
 COMPLETION = ("id", "completion", "length", "truncated")
 
 
@@ -71,6 +72,13 @@ def compare(first: dict, second: dict) -> dict[str, dict[str, float | str]]:
     """
     if first["task"] != second["task"]:
         raise UserError(f"these are different tasks, {first['task']} and {second['task']}; compare two of one task.")
+    one, other = (report.get("settings", {}) for report in (first, second))
+    for name in (name for name in _JUDGED_BY if name in one and name in other):
+        if one[name] != other[name]:
+            raise UserError(
+                f"the two were judged differently, with --{name}={one[name]} and --{name}={other[name]}; evaluate both "
+                "with the same."
+            )
     found = {}
     for tier in TIERS:
         one, other = _by_problem(first_pass(first), tier), _by_problem(first_pass(second), tier)

@@ -6,10 +6,13 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.flags import check_choices, flag
-from rewards.sandbox.pool import MODES
+from rewards.sandbox.pool import MODES, MOST_SECONDS
 
 HIDDEN_DATABASES = 8
+TEST_SECONDS = 5
 LARGEST_K = 64  # of pass@k, of which an unbiased estimate wants twice as many samples
+# What answers are judged by, of tasks with such a grader.
+JUDGED_BY = {"sql": ("databases", "hidden_databases", "skip_bad_golds"), "code": ("sandbox", "test_seconds")}
 SETTINGS = ("data", "split", "limit", "num_shots", "prompt_type", "circular")  # that make a task's rows and prompts
 
 
@@ -59,7 +62,9 @@ class EvalOptions:
     sandbox: str = flag(
         "auto", "Isolation of the code of humaneval and mbpp: auto, strict or process, as in run_code.py."
     )
-    test_seconds: int = flag(5, "Seconds of processor time for an answer in code and its tests, 1 or more.")
+    test_seconds: int = flag(
+        TEST_SECONDS, f"Seconds of processor time for an answer in code and its tests, 1 to {MOST_SECONDS}."
+    )
     databases: str = flag(
         "",
         "SQL: folder of the SQLite files, <db>.sqlite or <db>/<db>.sqlite. Unset: a folder called databases, database "
@@ -120,6 +125,8 @@ class EvalOptions:
         ):
             if getattr(self, name) < least:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
+        if self.test_seconds > MOST_SECONDS:
+            raise UserError(f"--test_seconds={self.test_seconds} must be at most {MOST_SECONDS}.")
         self.n = self.n or (2 * LARGEST_K if self.temperature else 1)
         if self.n > 1 and not self.temperature:
             raise UserError(f"--n={self.n} greedy completions would all be the same; add --temperature=1.0.")
@@ -158,6 +165,10 @@ class EvalOptions:
             "hidden": self.hidden_databases if self.hidden_databases != HIDDEN_DATABASES else "",
             "split-": self.split,
             "data-": "-".join(Path(self.data).parts[-2:]),
+            "databases-": "-".join(Path(self.databases).parts[-2:]),
+            "skip_bad_golds": "-" if self.skip_bad_golds else "",
+            "sandbox-": self.sandbox if self.sandbox != "auto" else "",
+            "seconds": self.test_seconds if self.test_seconds != TEST_SECONDS else "",
         }
         return [_file_name(f"{name}{value}") for name, value in others.items() if value]
 

@@ -1,14 +1,14 @@
 """The tasks that run_eval.py knows: where each one's rows come from, how it asks, and how it is judged."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
 
 from common.errors import UserError, check_choice
-from evaluation.options import EvalOptions
+from evaluation.options import JUDGED_BY, EvalOptions
 from rewards.grade import Grade
 from rewards.graders import GRADERS
 from tasks.choice import problems as choice
@@ -193,6 +193,14 @@ def checked_task(options: EvalOptions) -> EvalTask:
         if getattr(options, name) and (task.grader != "choice" or options.backend != "native"):
             known = ", ".join(task for task, kind in TASKS.items() if kind.grader == "choice")
             raise UserError(f"--{name} is for multiple choice alone, with --backend=native; use a --task of {known}.")
+    for grader, names in JUDGED_BY.items():
+        for item in fields(EvalOptions):
+            if item.name in names and task.grader != grader and getattr(options, item.name) != item.default:
+                known = ", ".join(name for name, kind in TASKS.items() if kind.grader == grader)
+                raise UserError(
+                    f"--{item.name}={getattr(options, item.name)} is for {known}, and not for --task={options.task}; "
+                    "leave it out."
+                )
     return task
 
 

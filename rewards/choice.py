@@ -62,22 +62,30 @@ def read_choice(text: str, choices: Sequence[str]) -> int | None:
     """Index of the option that ``text``, the whole answer, names by its text or letter; None where it names none."""
     if len(text) > MAX_ANSWER:
         return None
-    text = _unwrapped(text)
-    if text in choices:  # ahead of the next line, since options may differ in case alone: rr, Rr, RR
-        return list(choices).index(text)
-    same = [index for index, choice in enumerate(choices) if plain_option(choice) == plain_option(text)]
+    whole, text = text.strip(), _unwrapped(text)
+    for said in (whole, text):  # an option may itself stand in quotes or dollars
+        if said in choices:  # ahead of the next line, since options may differ in case alone: rr, Rr, RR
+            return list(choices).index(said)
+        same = [index for index, choice in enumerate(choices) if plain_option(choice) == plain_option(said)]
+        if len(same) == 1:
+            return same[0]
+    if len(text) == 1 and text.isalpha():
+        return _index(text.upper(), choices)
+    same = [index for index, choice in enumerate(choices) if _bare(choice) == _bare(text)]
     if len(same) == 1:
         return same[0]
-    if len(text) == 1:
-        return _index(text.upper(), choices)
     named = _NAMED.fullmatch(text)
     if named is None:
         return None
     letter, rest = named[1] or named[2], named[3]
     index = _index(letter, choices)  # a small letter counts by itself alone, so it is none here
-    if index is None or (rest and plain_option(_unwrapped(rest)) != plain_option(choices[index])):
+    if index is None or (rest and _bare(rest) != _bare(choices[index])):
         return None
     return index
+
+
+def _bare(text: str) -> str:
+    return plain_option(_unwrapped(text))
 
 
 def _unwrapped(text: str) -> str:

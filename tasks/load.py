@@ -4,12 +4,14 @@ import atexit
 import csv
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import islice
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, Value, config, load_dataset
 from datasets.exceptions import DatasetsError
@@ -52,6 +54,28 @@ def folder_file(source: str, split: str | None, part: str = "") -> str | None:
     folder, split = Path(source).expanduser(), split or "train"
     names = [f"{part}_{split}.jsonl"] if part else []
     return next((str(folder / name) for name in [*names, f"{split}.jsonl"] if (folder / name).is_file()), None)
+
+
+def refuse_test_sets(options: Any, *others: str) -> None:
+    """Raise `UserError` where a run would train on, or choose its best policy by, rows that run_eval.py reports.
+
+    Looked at are the splits ``options`` names in split and eval_split, and the files in data and eval_data: whether
+    their name begins or ends with the word test, as challenge_test does, or with one of ``others``.
+    """
+    for flag in ("split", "eval_split", "data", "eval_data"):
+        value = getattr(options, flag, "")
+        path = Path(value)
+        is_file = path.suffix.lower() in FILE_FORMATS
+        if flag.endswith("data") and not is_file:
+            continue
+        name = (path.stem if is_file else value.partition("[")[0]).lower()
+        words = re.split(r"[^a-z0-9]+", name)
+        if {name, words[0], words[-1]} & {"test", *others}:
+            rename = "; rename the file if it is no test set" if is_file else ""
+            raise UserError(
+                f"--{flag}={value!r}: run_eval.py reports test rows, so they neither train a policy nor choose the "
+                f"best one; use others{rename}."
+            )
 
 
 def require_columns(dataset: Dataset, columns: Sequence[str]) -> None:

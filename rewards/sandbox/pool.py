@@ -18,6 +18,7 @@ from rewards.sandbox.job_head import COMPILES, FUNCTION, HEADER, PROGRAM
 
 SERVER = Path(__file__).with_name("child.py")
 MODES = ("auto", "strict", "process")
+MOST_SECONDS = 3600  # of processor time for a job
 WAYS_OUT = (
     "run on Linux 5.13 or later with Landlock and seccomp allowed, or give --sandbox=process, under which model code "
     "can read and write this account's files"

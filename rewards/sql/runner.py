@@ -12,7 +12,8 @@ from rewards.sql.rows import Row
 from rewards.worker_process import WorkerProcess
 
 WORKER = Path(__file__).with_name("worker.py")
-CACHED_VALUES = 2_000_000  # values of results that are kept
+CACHED_BYTES = 200_000_000  # about what kept results take in memory, with their queries
+OBJECT_BYTES = 64  # of a value beside its text
 
 
 class Result(NamedTuple):
@@ -30,8 +31,10 @@ class Result(NamedTuple):
     message: str
 
     @property
-    def values(self) -> int:
-        return 1 + len(self.rows) * self.width
+    def size(self) -> int:
+        """About the bytes that it takes in memory."""
+        texts = sum(len(value) for row in self.rows for value in row if isinstance(value, (str, bytes)))
+        return OBJECT_BYTES * (4 + len(self.rows) * (1 + self.width)) + texts
 
 
 class Runner:
@@ -42,37 +45,38 @@ class Runner:
         self.worker = WorkerProcess([python, "-I", "-S", str(WORKER)], "runs SQL", env={})
         self.lock = threading.Lock()
         self.kept: OrderedDict[tuple[str, str], Result] = OrderedDict()
-        self.values = 0
+        self.size = 0
 
     def run(self, path: str, sql: str) -> Result:
         """``sql`` on the database file ``path``. Raises `RunError` where the process or the database does not open."""
         with self.lock:
-            found = self.kept.pop((path, sql), None) or self._ask(path, sql)
+            found = self.kept.pop((path, sql), None)
+            if found is None:
+                found = self._ask(path, sql)
+                self.size += found.size + len(sql)
             self.kept[path, sql] = found
+            while self.size > CACHED_BYTES:
+                (_, oldest), result = self.kept.popitem(last=False)
+                self.size -= result.size + len(oldest)
             return found
 
     def _ask(self, path: str, sql: str) -> Result:
         reply = self.worker.ask({"path": path, "sql": sql})
         if reply is None:
-            result = Result("timeout", [], 0, "ended by the limit on processor time")
-        elif reply["status"] == "unopened":
+            return Result("timeout", [], 0, "ended by the limit on processor time")
+        if reply["status"] == "unopened":
             raise RunError(
                 f"the database {path!r} cannot be opened ({reply['message']}); do not move it while it runs."
             )
-        else:
-            rows = [tuple(map(_value, row)) for row in reply.get("rows", ())]
-            result = Result(reply["status"], rows, reply.get("width", 0), reply["message"])
-        self.values += result.values
-        while self.values > CACHED_VALUES and self.kept:
-            self.values -= self.kept.popitem(last=False)[1].values
-        return result
+        rows = [tuple(map(_value, row)) for row in reply.get("rows", ())]
+        return Result(reply["status"], rows, reply.get("width", 0), reply["message"])
 
     def close(self) -> None:
         """End the process, if there is one, and forget the results."""
         self.worker.stop()
         with self.lock:
             self.kept.clear()
-            self.values = 0
+            self.size = 0
 
 
 def _value(value):

@@ -29,7 +29,15 @@ LIMITS = {
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
 READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE)
+# Functions of time, and the place of their first argument that is one: without it, or where it is one of `NOW`, they
+# read the clock.
+TIMES = {"date": 0, "time": 0, "datetime": 0, "julianday": 0, "unixepoch": 0, "strftime": 1, "timediff": 0}
+NOW = ("now", "subsec", "subsecond")
 REFUSED_FUNCTIONS = ("load_extension", "random", "randomblob", "zeroblob", "fts3_tokenizer")
+
+
+_plain = sqlite3.connect(":memory:")
+_KNOWN = {name for (name,) in _plain.execute("SELECT name FROM pragma_function_list")}
 
 
 class TooLarge(Exception):
@@ -50,6 +58,8 @@ class Query:
         self.connection.execute("PRAGMA temp_store = MEMORY")  # large sorts would write files, which is not allowed
         for limit, value in LIMITS.items():
             self.connection.setlimit(limit, value)
+        for name in TIMES:
+            self._guard_time(name)
         self.connection.set_authorizer(self._authorize)
         self.connection.set_progress_handler(self._count, STEPS_PER_CALL)
 
@@ -60,6 +70,20 @@ class Query:
         )
         self.denied |= not allowed
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+    def _guard_time(self, name: str) -> None:
+        """Let the function ``name`` of time have its value, unless it would read the clock."""
+        last = 2 if name == "timediff" else TIMES[name] + 1
+
+        def function(*arguments):
+            times = arguments[TIMES[name] : last]
+            if not times or any(isinstance(value, str) and value.lower() in NOW for value in times):
+                self.denied = True
+                raise ValueError("reads the clock")
+            return _plain.execute(f"SELECT {name}({', '.join('?' * len(arguments))})", arguments).fetchone()[0]
+
+        if name in _KNOWN:
+            self.connection.create_function(name, -1, function, deterministic=True)
 
     def _count(self) -> bool:
         self.steps += STEPS_PER_CALL

@@ -9,7 +9,7 @@ from common.errors import UserError
 from common.flags import flag
 from tasks.choice.problems import ARC, CHALLENGE, EASY, load_choice, shuffle_choices
 from tasks.choice.prompts import add_prompts, check_prompt
-from tasks.load import by_hash
+from tasks.load import by_hash, refuse_test_sets
 
 MAX_VALIDATION_SHARE = 0.2
 
@@ -43,11 +43,7 @@ class ChoiceOptions:
         check_prompt(self.prompt_type, 0)
         if self.train_problems < 0:
             raise UserError(f"--train_problems={self.train_problems} must be 0 or more.")
-        for name in ("split", "eval_split"):
-            if getattr(self, name).partition("[")[0] == "test":
-                raise UserError(
-                    f"--{name}={getattr(self, name)!r}: run_eval.py reports the test questions; use others."
-                )
+        refuse_test_sets(self)
         if self.easy and self.subset != CHALLENGE:
             raise UserError(f"--easy adds ARC-Easy to --subset={CHALLENGE}, not to {self.subset!r}; leave it out.")
 

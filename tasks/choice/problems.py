@@ -18,6 +18,8 @@ from tasks.load import folder_file, load_rows, require_columns, row_place, whole
 
 ARC, MMLU = "allenai/ai2_arc", "cais/mmlu"
 CHALLENGE, EASY, ALL = "ARC-Challenge", "ARC-Easy", "all"
+# Of MMLU's validation split, where the right answer stands twice: left out.
+ANSWER_TWICE = "How many balloons would be required to fill the Empire State Building, which is about 100 stories tall?"
 _FILE_OF = {CHALLENGE: "challenge", EASY: "easy"}  # first word of the file of a folder with several parts
 # Options that speak of others keep the order of their row: a last one such as "all of the above", or a pair of letters.
 _OF_OTHERS = re.compile(r"(?:all|none) of\b|both\b|neither\b", re.IGNORECASE)
@@ -32,21 +34,36 @@ def load_choice(source: str, split: str | None, part: str = "") -> Dataset:
     Args:
         part: `CHALLENGE` or `EASY` of ARC, `ALL` of MMLU; "" where the source has no parts.
 
-    Raises `UserError`, with the row, where a question is empty, the options are not 2 to 10 different texts, or the
-    answer is none of them.
+    Raises `UserError`, with the row, where a question is empty, the options are not 2 to 10 texts, or the answer is
+    none of them or stands there twice. Wrong options may be alike, as in some rows of MMLU.
     """
-    source = folder_file(source, split, _FILE_OF.get(part, "")) or source
     is_local = Path(source).expanduser().exists()
+    source = folder_file(source, split, _FILE_OF.get(part, "")) or _without_parts(source, split, part)
     rows = load_rows(source, split, None if is_local else part or None)
     answer = "answerKey" if "answerKey" in rows.column_names else "answer"
     require_columns(rows, ["question", "choices", answer])
     built = []
     for index, row in enumerate(rows):
+        if row["question"] == ANSWER_TWICE:
+            continue
         try:
             built.append({"id": str(row.get("id", index)), **_row(row, row[answer])})
         except ValueError as error:
             raise UserError(f"{row_place(source, split, index)} {error}; mend or remove the row.") from None
     return Dataset.from_list(built)
+
+
+def _without_parts(folder: str, split: str | None, part: str) -> str:
+    """``folder``; raises `UserError` where it has a file for each part and split, and none for these."""
+    words = {path.name.partition("_")[0] for path in Path(folder).expanduser().glob("*_*.jsonl")}
+    if part and words & set(_FILE_OF.values()):
+        known = " or ".join(_FILE_OF)
+        wanted = f"; its file would be {_FILE_OF[part]}_{split}.jsonl" if part in _FILE_OF else ""
+        raise UserError(
+            f"{folder!r} has no questions of the part {part!r} and split {split!r}{wanted}; use a part of {known} and "
+            "a split that it has."
+        )
+    return folder
 
 
 def _row(row: dict, answer) -> dict:
@@ -59,14 +76,14 @@ def _row(row: dict, answer) -> dict:
         raise ValueError(f"has the options {choices!r}, which are no list of texts")
     if not 2 <= len(choices) <= len(LETTERS):
         raise ValueError(f"has {len(choices)} options; 2 to {len(LETTERS)} are allowed")
-    if len({text.strip() for text in choices}) < len(choices):
-        raise ValueError(f"has the options {choices!r}, of which two are the same text")
     position = labels.index(answer) if labels and answer in labels else whole_number(answer)
     if position is None and isinstance(answer, str) and len(answer) == 1:
         position = LETTERS.find(answer)
     if position is None or not 0 <= position < len(choices):
         raise ValueError(f"has the answer {answer!r}, which is none of its {len(choices)} options (counted from 0)")
     texts = [text.strip() for text in choices]
+    if texts.count(texts[position]) > 1:
+        raise ValueError(f"has the options {choices!r}, of which two are the same text as the answer's")
     return {"question": question, "choices": texts, "gold": texts[position], "subject": row.get("subject") or ""}
 
 

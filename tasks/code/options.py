@@ -6,10 +6,10 @@ from datasets import Dataset
 
 from common.errors import UserError
 from common.flags import check_choices, flag
-from rewards.sandbox.pool import MODES
+from rewards.sandbox.pool import MODES, MOST_SECONDS
 from tasks.code.problems import HUMANEVAL, MBPP, load_code
 from tasks.code.prompts import add_prompts, check_prompt
-from tasks.load import by_hash
+from tasks.load import by_hash, folder_file, refuse_test_sets
 
 MAX_VALIDATION_SHARE = 0.2
 
@@ -24,8 +24,12 @@ class CodeOptions:
         "and io (pairs of a program's input and output).",
     )
     split: str = flag("train", "Split of a hub data set or folder to train on; not test.")
-    eval_data: str = flag("", "Validation data: hub name, folder or file. Unset: set aside from the training split.")
-    eval_split: str = flag("validation", "Split of --eval_data, not test.")
+    eval_data: str = flag("", "Validation data: hub name, folder or file. Unset: --data.")
+    eval_split: str = flag(
+        "validation",
+        "Split of the validation data, not test. Where --eval_data is unset and --data has no such split, problems are "
+        "set aside from training.",
+    )
     train_problems: int = flag(0, "Random training problems to use; 0 uses all.")
     show_tests: int = flag(1, "Asserts of MBPP that the prompt shows, 0 or more.")
     prompt_type: str = flag(
@@ -39,7 +43,7 @@ class CodeOptions:
         "Isolation of the policy's code: auto (whatever mechanisms hold the tries at the start back), strict (Landlock "
         "6 or later, seccomp and limits, else refuse), process (limits alone: code can read and write your files).",
     )
-    test_seconds: int = flag(5, "Seconds of processor time for an answer and its tests, 1 or more.")
+    test_seconds: int = flag(5, f"Seconds of processor time for an answer and its tests, 1 to {MOST_SECONDS}.")
     sandbox_workers: int = flag(0, "Answers that are run at once; 0: one per core.")
 
     def __post_init__(self):
@@ -48,16 +52,28 @@ class CodeOptions:
         for name, least in (("train_problems", 0), ("show_tests", 0), ("test_seconds", 1), ("sandbox_workers", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
-        for name in ("split", "eval_split"):
-            if getattr(self, name).partition("[")[0] == "test":
-                raise UserError(
-                    f"--{name}={getattr(self, name)!r}: run_eval.py reports the test problems; use another split."
-                )
-        if "humaneval" in self.data.lower().replace("_", "").replace("-", ""):
-            raise UserError(
-                f"--data={self.data!r}: HumanEval ({HUMANEVAL}) has no training part and is for run_eval.py alone; "
-                "train on MBPP or on a file of your own."
-            )
+        if self.test_seconds > MOST_SECONDS:
+            raise UserError(f"--test_seconds={self.test_seconds} must be at most {MOST_SECONDS}.")
+        refuse_test_sets(self)
+        for name in ("data", "eval_data"):
+            if "humaneval" in getattr(self, name).lower().replace("_", "").replace("-", ""):
+                _refuse_humaneval(name, getattr(self, name))
+
+
+def _refuse_humaneval(flag: str, value: str) -> None:
+    raise UserError(
+        f"--{flag}={value!r}: HumanEval ({HUMANEVAL}) has no training part and is for run_eval.py alone; use MBPP or a "
+        "file of your own."
+    )
+
+
+def _load(options: CodeOptions, flag: str, split: str) -> Dataset:
+    """The rows that a flag names; HumanEval is known by its ids too."""
+    source = getattr(options, flag)
+    rows = load_code(source, split, options.show_tests)
+    if any(name.startswith("HumanEval/") for name in rows["id"]):
+        _refuse_humaneval(flag, source)
+    return rows
 
 
 def load_problems(
@@ -67,11 +83,12 @@ def load_problems(
 
     Which problems validate does not depend on the seed. Raises `UserError` when no training problem is left.
     """
-    train, validation = load_code(options.data, options.split, options.show_tests), None
+    train, validation = _load(options, "data", options.split), None
     if validate:
         validation, count = train, min(eval_problems, max(1, int(MAX_VALIDATION_SHARE * len(train))))
-        if options.eval_data:
-            validation, count = load_code(options.eval_data, options.eval_split, options.show_tests), eval_problems
+        if options.eval_data or options.data == MBPP or folder_file(options.data, options.eval_split):
+            flag = "eval_data" if options.eval_data else "data"
+            validation, count = _load(options, flag, options.eval_split), eval_problems
         validation = validation.select(by_hash(validation)[:count])
         held_out = set(validation["question"])
         kept = [index for index, question in enumerate(train["question"]) if question not in held_out]

@@ -5,7 +5,9 @@ Every row has the columns id, question (what is asked, in words or as the head o
 function), head (what a base model goes on from) and gold (a solution, "" where the source has none).
 """
 
+import ast
 import re
+from keyword import iskeyword
 
 from datasets import Dataset, Features, Sequence, Value
 
@@ -54,16 +56,17 @@ def _row(row: dict, show_tests: int) -> dict:
         raise ValueError(f"has the question {question!r}, which is no text")
     empty = {"entry_point": "", "test": "", "helpers": "", "imports": "", "io": [], "head": "", "gold": ""}
     if row.get("io"):
-        if not all(len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in row["io"]):
+        if not isinstance(row["io"], list) or not all(_are_texts(pair) and len(pair) == 2 for pair in row["io"]):
             raise ValueError("has an io that is no list of [input, output] pairs of texts")
         return empty | {"question": question, "io": [list(pair) for pair in row["io"]]}
     if row.get("test_list"):
         return empty | _mbpp(question, row, show_tests)
     entry_point, test = row.get("entry_point"), row.get("test")
-    if not isinstance(entry_point, str) or not entry_point.isidentifier():
+    if not isinstance(entry_point, str) or not entry_point.isidentifier() or iskeyword(entry_point):
         raise ValueError(f"has the entry point {entry_point!r}, which is no name of a function")
     if not isinstance(test, str) or not test.strip():
         raise ValueError("has no test")
+    _check_python(test)
     calls = f"\ncheck({entry_point})\n" if re.search(r"^def check\(", test, re.MULTILINE) else ""
     solution = row.get("canonical_solution")
     gold = question + solution if solution else ""
@@ -71,8 +74,24 @@ def _row(row: dict, show_tests: int) -> dict:
     return empty | found | {"helpers": question, "head": question}
 
 
+def _are_texts(value) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(text, str) for text in value)
+
+
+def _check_python(test: str) -> None:
+    try:
+        ast.parse(test)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"has a test that is no Python ({error})") from None
+
+
 def _mbpp(question: str, row: dict, show_tests: int) -> dict:
-    tests = list(row["test_list"])
+    tests = row["test_list"]
+    if not _are_texts(tests):
+        raise ValueError(f"has the test_list {tests!r}, which is no list of texts")
+    if not isinstance(row.get("code"), str):
+        raise ValueError(f"has the code {row.get('code')!r}, which is no text")
+    _check_python("\n".join(tests))
     # Of the functions that the gold defines, the one that the tests call: some define helpers, some shadow builtins.
     called = [name for name in _TOP_LEVEL.findall(row["code"]) if re.search(rf"\b{name}\s*\(", "\n".join(tests))]
     if not called:

@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from common.errors import UserError
 from common.flags import flag
-from tasks.load import by_hash
+from tasks.load import by_hash, refuse_test_sets
 from tasks.math.problems import GSM8K, NUMINA
 from tasks.math.prompts import EXEMPLARS, add_prompts, check_prompt, draw_shots, prompt_columns, solution
 
@@ -45,11 +45,7 @@ class MathOptions:
         check_prompt(self.prompt_type, self.num_shots)
         if self.train_problems < 0:
             raise UserError(f"--train_problems={self.train_problems} must be 0 or more.")
-        if self.eval_split.partition("[")[0] == "test":
-            raise UserError(
-                f"--eval_split={self.eval_split!r}: the best policy is chosen on these rows, run_eval.py reports the "
-                "test split; leave it out (problems of the training split are set aside), or name a validation split."
-            )
+        refuse_test_sets(self)
 
 
 @dataclass

@@ -12,14 +12,13 @@ from datasets import Dataset
 
 from common.errors import UserError
 from common.flags import check_choices, flag
-from tasks.load import by_hash
+from tasks.load import by_hash, refuse_test_sets
 from tasks.sql.problems import HUB_TEST, SPIDER, load_sql, split_file
 from tasks.sql.prompts import EXAMPLE_SCRIPT, SCHEMA_VALUES, add_prompts, check_prompt
 from tasks.sql.tiny import problems as tiny
 
 MAX_VALIDATION_SHARE = 0.2
 RESULTS, SQL_R1 = REWARDS = ("results", "sql_r1")
-TEST_NAMES = ("test", "dev")  # Spider's and BIRD's development questions are the ones that are reported
 
 
 @dataclass
@@ -78,13 +77,12 @@ class SqlOptions:
         for name in ("train_problems", "hidden_databases", "schema_values"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name}={getattr(self, name)} must be 0 or more.")
-        for name in ("split", "eval_split"):
-            if getattr(self, name).partition("[")[0] in (*TEST_NAMES, HUB_TEST.get(self.data)):
-                raise UserError(
-                    f"--{name}={getattr(self, name)!r}: run_eval.py reports these questions; use another split."
-                )
-        if Path(self.data).suffix and Path(self.data).stem in TEST_NAMES:
-            raise UserError(f"--data={self.data!r}: run_eval.py reports these questions; train on others.")
+        refuse_test_sets(self, "dev", *filter(None, [HUB_TEST.get(self.data)]))
+        if self.eval_split and Path(self.data).expanduser().is_file():
+            raise UserError(
+                f"--eval_split={self.eval_split!r}: the file --data={self.data!r} has one split; leave it out, and "
+                "whole databases are set aside from it."
+            )
         if self.data == tiny.NAME:
             given = {"split": self.split != "train", "eval_split": self.eval_split, "databases": self.databases}
             for name in (name for name, is_given in given.items() if is_given):

@@ -128,6 +128,10 @@ def _read(source: Path | str, split: str) -> list[dict]:
     return rows
 
 
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _row(row: dict, index: int) -> dict:
     named = {
         "db": row.get("db_id", row.get("db")),
@@ -135,7 +139,7 @@ def _row(row: dict, index: int) -> dict:
         "gold": next((row[name] for name in _GOLD_COLUMNS if isinstance(row.get(name), str)), None),
     }
     for name, value in named.items():
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not value.strip() or _has_surrogates(value):
             raise ValueError(f"has the {name} {value!r}, which is no text")
     if not all(part.isalnum() or part in " _-.'()" for part in named["db"]) or named["db"].startswith("."):
         raise ValueError(f"has the database {named['db']!r}, which is no name of a file")

@@ -45,6 +45,8 @@ def schema_text(path: str, num_values: int) -> str:
             for column in table.columns:
                 if values := _examples(connection, table.name, column, num_values):
                     lines.append(f"-- {table.name}.{column}: {', '.join(values)}")
+    except sqlite3.Error as error:
+        raise UserError(f"the database {path!r} cannot be read ({error}); mend or replace it.") from None
     finally:
         connection.close()
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from evaluation.evaluate import record_summary
 from evaluation.options import EvalOptions
 from evaluation.rank import option_logps, rank_prompt
 from evaluation.tasks import eval_task, load_rows
-from rewards.choice import ChoiceReward, grade_choice
+from rewards.choice import ChoiceReward, grade_choice, read_choice
 from run_choice import scoring
 from tasks.choice.options import ChoiceOptions, load_problems
 from tasks.choice.problems import all_rotations, load_choice, moves, shuffle_choices
@@ -102,7 +102,7 @@ def test_the_order_of_options_hangs_on_seed_and_question_and_keeps_those_that_sp
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"choices": ["a", "a ", "b"]}, "two are the same text"),
+        ({"choices": ["a", "a ", "b"]}, "two are the same text as the answer's"),
         ({"choices": ["a"]}, "has 1 options; 2 to 10"),
         ({"answer": 4}, "has the answer 4, which is none of its 4 options"),
         ({"question": " "}, "has the question ' ', which is no text"),
@@ -120,8 +120,15 @@ def test_layout_of_the_hub_is_read_and_no_test_split_is_trained_on(tmp_path):
     folder.mkdir()
     write(folder / "easy_test.jsonl", [hub])
     assert eval_task("arc_easy").load(str(folder), "test")["gold"] == ["y"]
-    with pytest.raises(UserError, match="--split='test'"):
-        ChoiceOptions(split="test")
+    for wrong in ({"split": "test"}, {"split": "challenge_test"}, {"eval_split": "test[:9]"}):
+        with pytest.raises(UserError, match="run_eval.py reports test rows"):
+            ChoiceOptions(**wrong)
+    for name in ("data", "eval_data"):
+        with pytest.raises(UserError, match=f"--{name}='a/easy_test.jsonl': .*rename the file if it is no test set"):
+            ChoiceOptions(**{name: "a/easy_test.jsonl"})
+    for part, split in (("nonsense", "test"), ("ARC-Easy", "validation"), ("ARC-Challenge", "test")):
+        with pytest.raises(UserError, match=f"has no questions of the part '{part}' and split '{split}'"):
+            load_choice(str(folder), split, part)
     with pytest.raises(UserError, match="--prompt_type='qwen25-math-cot' does not go with"):
         ChoiceOptions(prompt_type="qwen25-math-cot")
     train, validation = load_problems(ChoiceOptions(data=write(tmp_path / "r.jsonl", rows(20))), 100, True, 0)
@@ -163,6 +170,18 @@ def test_the_worked_example_is_paid_and_the_reward_logs_letters(prompt_type):
     assert paid == [1.0] and texts["answer"] == ["a cork"]
     assert logged["letters/C"] == logged["letters/constant"] == 1 and logged["letters/entropy"] == 0
     assert {f"letters/{letter}" for letter in "ABCD"} <= logged.keys()
+
+
+def test_an_option_that_stands_in_signs_of_its_own_is_named_by_its_text_and_by_the_bare_one():
+    options = ["$4$", "$5$", "'x'", "**B**"]
+    answers = {"$5$": 1, "5": 1, "B. $5$": 1, "b: 5": None, "\\boxed{5}": 1, "'x'": 2, '"x"': 2, "**B**": 3, "B": 1}
+    assert {answer: read_choice(answer, options) for answer in answers} == answers
+
+
+@pytest.mark.skipif(not ARC.is_dir(), reason="MMLU is not at ../shared/data")
+def test_rows_of_mmlu_whose_wrong_options_are_alike_are_kept():
+    data = str(ARC.parent / "mmlu")
+    assert len(load_choice(data, "dev", "all")) == 285 and len(load_choice(data, "validation", "all")) == 1467
 
 
 def test_ranking_sums_the_log_probabilities_of_an_options_tokens():

@@ -17,7 +17,7 @@ from rewards.sandbox.plain_values import Opaque, ValueRefused, canonical, decode
 from rewards.sandbox.pool import Sandbox, function_job, open_sandbox
 from rewards.sandbox.system_calls import DENIED
 from run_code import scoring
-from tasks.code.options import CodeOptions
+from tasks.code.options import CodeOptions, load_problems
 from tasks.code.problems import load_code
 from tasks.code.prompts import PROMPT_TYPES
 from tests.processes import ROOT
@@ -113,7 +113,7 @@ ESCAPES = {
     "huge output": "def total(x):\n    return 'x' * 9_000_000",
     "endless print": "def total(x):\n    while True:\n        print('x' * 1000)",
     "calls newer than the filter": "import ctypes, os\nlibrary = ctypes.CDLL(None, use_errno=True)\ndef total(x):\n"
-    "    found = [(library.syscall(number, -100, b'.', 0, 0, 0, 0), ctypes.get_errno()) for number in (463, 466, 469)]\n"
+    "    found = [(library.syscall(call, -100, b'.', 0, 0, 0, 0), ctypes.get_errno()) for call in (463, 466, 469)]\n"
     "    return 0 if found == 3 * [(-1, 38)] else sum(x)",
     "flags of files": "import fcntl, os\ndef total(x):\n"
     "    fcntl.ioctl(os.open(os.__file__, 0), 0x80086601, bytes(8))\n    return sum(x)",
@@ -267,17 +267,35 @@ def test_the_worked_example_is_paid(prompt_type):
 def test_test_sets_are_refused_as_training_data_and_bad_rows_are_named(tmp_path):
     with pytest.raises(UserError, match="HumanEval .* has no training part"):
         CodeOptions(data="openai/openai_humaneval")
-    with pytest.raises(UserError, match="--split='test'"):
-        CodeOptions(split="test")
+    for wrong in ({"split": "test"}, {"data": "mbpp/test.jsonl"}, {"eval_data": "a/my-test.jsonl"}):
+        with pytest.raises(UserError, match="run_eval.py reports test rows"):
+            CodeOptions(**wrong)
+    with pytest.raises(UserError, match="--test_seconds=3601 must be at most 3600"):
+        CodeOptions(test_seconds=3601)
     path = tmp_path / "rows.jsonl"
     for row, said in (
         ({"prompt": "p", "entry_point": None, "test": "assert 1"}, "entry point None"),
         ({"prompt": "p", "entry_point": "f", "test": " "}, "has no test"),
+        ({"prompt": "p", "entry_point": "class", "test": "assert 1"}, "entry point 'class'"),
+        ({"prompt": "p", "entry_point": "f", "test": "assert f("}, "a test that is no Python"),
         ({"prompt": "p", "io": [["1"]]}, "no list of .input, output. pairs"),
+        ({"prompt": "p", "io": [1, 2]}, "no list of .input, output. pairs"),
+        ({"prompt": "p", "code": None, "test_list": ["assert f(1)"]}, "the code None, which is no text"),
+        ({"prompt": "p", "code": "def f(x): 1", "test_list": "assert f(1)"}, "which is no list of texts"),
     ):
         path.write_text(json.dumps(row) + "\n")
         with pytest.raises(UserError, match=f"row 0 of .*{said}"):
             load_code(str(path))
+    good = {"task_id": "HumanEval/0", "prompt": "def f(): ", "entry_point": "f", "test": "assert f()"}
+    path.write_text(json.dumps(good) + "\n")
+    with pytest.raises(UserError, match="HumanEval .* has no training part"):
+        load_problems(CodeOptions(data=str(path)), 4, True, 0)
+
+
+@pytest.mark.skipif(not (DATA / "mbpp").is_dir(), reason="MBPP is not at ../shared/data")
+def test_a_folder_validates_on_its_own_validation_split():
+    train, validation = load_problems(CodeOptions(data=str(DATA / "mbpp")), 100, True, 0)
+    assert (len(train), len(validation)) == (120, 41)  # without the one that measures the interpreter
 
 
 def test_records_leave_the_tests_out_and_say_so_when_judged_again():

@@ -195,14 +195,30 @@ def test_a_sort_larger_than_the_page_cache_stays_in_memory(item):
     assert (found.status, found.rows) == ("ok", [(60_000,)]), "the process can write no file"
 
 
-def test_results_that_are_kept_are_bounded(item, monkeypatch):
-    monkeypatch.setattr(runners, "CACHED_VALUES", 20)
+def test_results_that_are_kept_are_bounded_by_their_texts_too(item, monkeypatch):
+    monkeypatch.setattr(runners, "CACHED_BYTES", 100_000)
     own = Runner()
     for number in range(10):
-        own.run(item[0], f"SELECT id, {number} FROM item")
-    own.run(item[0], "SELECT id, 9 FROM item")
-    assert own.values == sum(result.values for result in own.kept.values()) <= 20
+        own.run(item[0], f"SELECT printf('%0{30_000 + number}d', 1)")
+    own.run(item[0], "SELECT printf('%030009d', 1)")
+    assert len(own.kept) == 3
+    assert own.size == sum(result.size + len(sql) for (_, sql), result in own.kept.items()) <= 100_000
     own.close()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT date()", "SELECT julianday()", "SELECT datetime('no' || 'w')", "SELECT time('NOW', '+1 day')"]
+    + ["SELECT strftime('%Y')", "SELECT strftime('%s', 'now')", "SELECT datetime('subsec')"],
+)
+def test_the_clock_is_forbidden_however_it_is_named(sql, item):
+    assert runner().run(item[0], sql).status == "forbidden"
+
+
+def test_functions_of_a_given_time_have_their_values(item):
+    given = "date('2024-02-28', '+2 days'), strftime('%m now', '2024-02-28'), time(NULL), julianday(0), date(name)"
+    found = runner().run(item[0], f"SELECT {given} FROM item LIMIT 1")
+    assert (found.status, found.rows) == ("ok", [("2024-03-01", "02 now", None, 0.0, None)])
 
 
 def test_bad_rows_are_named(item):

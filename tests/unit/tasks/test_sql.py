@@ -195,13 +195,13 @@ def test_validation_takes_whole_databases_and_training_what_can_be_learnt(folder
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"split": "test"}, "--split='test': run_eval.py reports these"),
-        ({"eval_split": "dev"}, "--eval_split='dev': run_eval.py reports these"),
+        ({"split": "test"}, "--split='test': run_eval.py reports test rows"),
+        ({"eval_split": "dev"}, "--eval_split='dev': run_eval.py reports test rows"),
         (
             {"data": "xlangai/spider", "eval_split": "validation"},
-            "--eval_split='validation': run_eval.py reports these",
+            "--eval_split='validation': run_eval.py reports test rows",
         ),
-        ({"data": "spider/dev.json"}, "--data='spider/dev.json': run_eval.py reports these"),
+        ({"data": "spider/dev.json"}, "--data='spider/dev.json': run_eval.py reports test rows"),
         ({"hidden_databases": -1}, "--hidden_databases=-1 must be 0 or more"),
         ({"reward": "r1"}, "--reward='r1' is unknown; use one of results, sql_r1"),
         ({"reward": "sql_r1", "prompt_type": "plain"}, "--reward=sql_r1 pays for tags"),
