@@ -9,7 +9,6 @@ from common.threads import choose_threads
 answer_help("run_sft.py")  # before anything large is imported
 choose_threads()  # before torch is imported
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from datasets import Dataset
 
 from cli.parse_sft import parse_sft_options
 from common.errors import UserError, run_cli
+from common.files import mark_made, remove_made
 from policy.chat_checks import check_conversations
 from policy.end_tokens import described_end_tokens, end_tokens_differ
 from policy.load import check_lora_targets, generation_config_of, is_embedded, load_tokenizer, resolve, save_merged
@@ -28,7 +28,7 @@ from tasks.traces import fitting_traces, load_traces
 from training.callbacks import install_progress
 from training.identity import sft_settings
 from training.new_policy import NewPolicyOptions, build, spells
-from training.run_folder import create_run_folder, refuse_used, take_recorded_threads
+from training.run_folder import check_writable, create_run_folder, refuse_used, take_recorded_threads
 from training.sft import SFTOptions, build_trainer, checkpoint_to_resume, longest_trace
 
 
@@ -38,8 +38,10 @@ def main() -> None:
     resolve(options.model_name)
     check_lora_targets(options.model_name, options)
     folder = Path(config.output_dir)
-    if config.process_index == 0 and not options.resume:
-        refuse_used(folder)
+    if config.process_index == 0:
+        check_writable(folder)
+        if not options.resume:
+            refuse_used(folder)
     if config.process_index == 0 and (warning := unseen_gpu()):
         print(warning, flush=True)
 
@@ -86,9 +88,10 @@ def sized_policy(rows: Dataset, folder: Path, options: SFTOptions, seed: int) ->
     state = PartialState()
     with state.main_process_first():
         if state.is_main_process and not options.resume and (folder / "config.json").exists():
-            shutil.rmtree(folder)  # a start that failed may have had other traces
+            remove_made(folder)  # a start that failed may have had other traces
         if not folder.exists():
             build(rows, NewPolicyOptions(data=options.data, output=str(folder), seed=seed))
+            mark_made(folder, options.data)
     return str(folder)
 
 

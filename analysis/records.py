@@ -79,12 +79,16 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="folder of the records, such as results/countdown")
     arguments = parser.parse_args()
     out = Path(arguments.out)
+    records = {}
     for folder in arguments.runs:
         record = record_of(folder)
-        out.mkdir(parents=True, exist_ok=True)
-        path = out / f"{record['name']}.json"
-        write_json(path, record)
-        print(path)
+        if record["name"] in records:
+            raise UserError(f"two of the runs are called {record['name']!r}; keep them in different folders, by --out.")
+        records[record["name"]] = record
+    out.mkdir(parents=True, exist_ok=True)
+    for name, record in records.items():
+        write_json(out / f"{name}.json", record)
+        print(out / f"{name}.json")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,13 @@ def arm_rows(finished: Sequence[Finished]) -> list[str]:
     """A row for each arm of several seeds: mean accuracies and gain with 95 % t intervals over the seeds."""
     arms: dict[str, dict[int, Finished]] = {}
     for run in finished:
-        arms.setdefault(json.dumps(run.settings.flags, sort_keys=True), {})[run.settings.seed] = run
+        arm = arms.setdefault(json.dumps(run.settings.flags, sort_keys=True), {})
+        if run.settings.seed in arm:
+            other = arm[run.settings.seed].run.path
+            raise UserError(
+                f"{other} and {run.run.path} have the same settings and --seed {run.settings.seed}; leave one out."
+            )
+        arm[run.settings.seed] = run
     flags = [next(iter(arm.values())).settings.flags for arm in arms.values()]
     rows = []
     for label, arm in zip(arm_labels(flags), arms.values(), strict=True):

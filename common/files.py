@@ -6,6 +6,7 @@ Nothing here can execute what it reads.
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     flush_to_disk(path.parent)
+
+
+MADE_BY = "made_by_run.json"  # in folders that a run made and may replace
+
+
+def mark_made(folder: Path, of: str) -> None:
+    """Say in ``folder`` that a run made it, and of what."""
+    write_json(folder / MADE_BY, {"of": of})
+
+
+def remove_made(folder: Path) -> None:
+    """Remove ``folder``, if there is one; raises `UserError` where no run made it."""
+    if not folder.exists():
+        return
+    if not (folder / MADE_BY).is_file():
+        raise UserError(f"{folder} is in the way, and no run made it; move it, or give another --output_dir.")
+    shutil.rmtree(folder)
 
 
 def write_json(path: Path, content: Any) -> None:

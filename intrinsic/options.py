@@ -1,5 +1,6 @@
 """Flags shared by the entry scripts; each field's help is the sentence printed by ``--help``."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -87,6 +88,10 @@ class IntrinsicOptions(BonusFlags):
             name: weight for name, weight in zip(names, weights, strict=True) if name in self.REWARDS
         }
         check_choice("ir_schedule", self.ir_schedule, WeightSchedule.SHAPES)
+        if self.ir_warmup_steps < 0:
+            raise UserError(f"--ir_warmup_steps={self.ir_warmup_steps} must be 0 or more.")
+        if not self.encoder.strip():
+            raise UserError("--encoder='' names no text encoder; leave it out for the default, or name one.")
         for name in ("k", "memory_questions", "memory_responses", "memory_window"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
@@ -129,6 +134,8 @@ class IntrinsicOptions(BonusFlags):
             weights = [float(weight) for weight in self.ir_weight.split(",")]
         except ValueError:
             raise UserError(f"--ir_weight={self.ir_weight!r} must be numbers separated by commas.") from None
+        if not all(map(math.isfinite, weights)):
+            raise UserError(f"--ir_weight={self.ir_weight!r} must be finite numbers.")
         return _one_each("ir_weight", self.ir_weight, weights, names, "weights")
 
     def _default_weight(self, name: str, names: list[str], level: str) -> float:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from intrinsic.base import Bonus, FiniteGuard, WeightSchedule
+from common.errors import UserError
+from intrinsic.base import FEATURES, Bonus, FiniteGuard, Placement, WeightSchedule
 from intrinsic.parts.groups import group_centred
 from intrinsic.rollout import Rollout
 
@@ -35,6 +37,40 @@ class ScoredBonus:
     def total(self) -> Tensor:
         """Weighted sum of the parts, (B,) or (B, T)."""
         return torch.stack(list(self.scaled.values())).sum(dim=0)
+
+
+def check_bonuses(bonuses: Sequence[Bonus]) -> None:
+    """Raise `UserError` for what is no bonus, or one whose attributes no trainer can follow."""
+    names = set()
+    for bonus in bonuses:
+        if not isinstance(bonus, Bonus):
+            raise UserError(
+                f"{bonus!r} is no bonus; give objects of subclasses of intrinsic.base.Bonus, or their names."
+            )
+        name = getattr(bonus, "name", None)
+        if not isinstance(name, str) or not name or name in names:
+            raise UserError(f"{type(bonus).__name__} has the name {name!r}; give each bonus a name of its own.")
+        names.add(name)
+        if getattr(bonus, "placement", None) not in get_args(Placement):
+            known = ", ".join(get_args(Placement))
+            raise UserError(f"the bonus {name!r} has no placement of {known}; set it.")
+        if unknown := sorted(set(bonus.needs) - FEATURES):
+            raise UserError(
+                f"the bonus {name!r} needs {unknown[0]!r}, which no rollout has; use {', '.join(sorted(FEATURES))}."
+            )
+
+
+def checked(score: Any, bonus: Bonus, rollout: Rollout) -> Tensor:
+    """``score`` of a bonus; raises `UserError` unless it is one number per completion, or per token where that is its
+    placement."""
+    wanted = rollout.completion_mask.shape if bonus.placement == "token" else torch.Size([len(rollout.completions)])
+    if isinstance(score, Tensor) and score.shape == wanted:
+        return score
+    found = f"a tensor of shape {tuple(score.shape)}" if isinstance(score, Tensor) else f"{type(score).__name__}"
+    raise UserError(
+        f"score() of the bonus {bonus.name!r} gave {found}; with placement {bonus.placement!r} it gives a tensor of "
+        f"shape {tuple(wanted)}."
+    )
 
 
 class BonusPipeline:
@@ -81,7 +117,7 @@ class BonusPipeline:
         """Guarded, clipped and weighted scores of every bonus; raises `RunError` through the guard."""
         scored = []
         for bonus, schedule, guard in zip(self.bonuses, self.schedules, self.guards, strict=True):
-            parts = {name: score.float() for name, score in bonus.score_parts(rollout).items()}
+            parts = {name: checked(score, bonus, rollout).float() for name, score in bonus.score_parts(rollout).items()}
             finite, nonfinite = guard(torch.stack(list(parts.values()), dim=1), rollout)
             # What replaces the advantage is no bonus beside it: its size is the method's own.
             bounded = finite.clamp(-self.clip, self.clip) if bonus.clipped and not bonus.replaces else finite

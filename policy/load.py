@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file
 
 from common.errors import UserError
-from common.files import read_json
+from common.files import mark_made, read_json, remove_made
 from policy.chat import take_system_turns
 from policy.end_tokens import set_end_tokens
 from policy.options import ALL_LINEAR, EMBEDDED_NAME, PolicyOptions, module_names
@@ -197,7 +197,8 @@ def load_policy(model_name: str, options: PolicyOptions | None = None) -> PreTra
     path = resolve(model_name)
     base = adapter_base(path)
     if base is not None:
-        return PeftModel.from_pretrained(load_policy(base, options), path).merge_and_unload()
+        merged = PeftModel.from_pretrained(load_policy(base, options), path).merge_and_unload()
+        return merged.requires_grad_(True)  # the adapter had frozen them
     try:
         return AutoModelForCausalLM.from_pretrained(
             path,
@@ -205,6 +206,12 @@ def load_policy(model_name: str, options: PolicyOptions | None = None) -> PreTra
             attn_implementation=attention_of(path, options.attn_implementation),
             quantization_config=options.quantization(),
         )
+    except (ImportError, ValueError) as error:
+        if options.attn_implementation == "auto":
+            raise
+        raise UserError(
+            f"--attn_implementation={options.attn_implementation!r} cannot be had ({error}); use auto."
+        ) from error
     except SafetensorError as error:
         raise UserError(
             f"--model_name={model_name!r}: its weights cannot be read ({error}); give a whole checkpoint."
@@ -237,11 +244,11 @@ def lora_base(model_name: str, options: PolicyOptions, folder: Path, resumes: bo
         return model_name
     with PartialState().main_process_first():
         if PartialState().is_main_process and not (resumes and (folder / "config.json").is_file()):
+            remove_made(folder)
             part = folder.with_name(folder.name + ".partial")
-            for old in (part, folder):
-                if old.exists():
-                    shutil.rmtree(old)
+            shutil.rmtree(part, ignore_errors=True)
             save_merged(path, part, options)
+            mark_made(part, model_name)
             part.rename(folder)
     return str(folder.resolve())
 

@@ -2,6 +2,7 @@
 
 import atexit
 import csv
+import glob
 import hashlib
 import os
 import re
@@ -139,9 +140,16 @@ def _as_texts(path: Path, separator: str) -> dict:
     """Arguments of `load_dataset` with which every cell stays the text that stands in the file: 007 is no 7."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
-            columns = next(csv.reader(file, delimiter=separator), [])
+            rows = csv.reader(file, delimiter=separator)
+            columns = next(rows, [])
+            wrong = next((row for row in rows if len(row) > len(columns)), None)
         except (UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"{str(path)!r} cannot be read as rows ({error}); save it as UTF-8.") from error
+    if wrong is not None:
+        raise UserError(
+            f"{str(path)!r} has {len(columns)} columns, and in line {rows.line_num} a row of {len(wrong)} cells "
+            f"({separator.join(wrong)[:80]!r}); put cells with {separator!r} in them in quotes."
+        )
     features = Features({column: Value("string") for column in columns})
     return {"sep": separator, "keep_default_na": False, "features": features}
 
@@ -156,7 +164,7 @@ def _load_local(path: Path, split: str | None) -> Dataset:
         raise UserError(f"{str(path)!r} has no rows, it is an empty file; give a source with at least one.")
     else:
         ending = path.suffix.lower()
-        arguments = {"path": FILE_FORMATS[ending], "data_files": str(path)}
+        arguments = {"path": FILE_FORMATS[ending], "data_files": glob.escape(str(path))}
         if ending in SEPARATORS:
             arguments |= _as_texts(path, SEPARATORS[ending])
         split = split if split and "[" in split else None

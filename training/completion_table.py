@@ -10,6 +10,11 @@ from intrinsic.parts.groups import sequence_mean
 from intrinsic.pipeline import ScoredBonus
 from intrinsic.rollout import Rollout
 
+# Columns of the table that no reward may be named like.
+RESERVED = frozenset(
+    {"step", "prompt", "question", "completion", "correct", "verdict", "answer", "approach", "advantage"}
+)
+
 
 class BonusColumn:
     """The reward function that reserves a column for a bonus; `IntrinsicGRPOTrainer` fills the column in."""

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from common.errors import UserError
+from training.completion_table import RESERVED
 from training.self_check import Scoring
 
 
@@ -16,11 +17,11 @@ def with_own_rewards(scoring: Scoring, reward_func: str, weight: float) -> Scori
     Raises `UserError` for a name that leads to no function, and for one that a column has already.
     """
     own = [_load(name.strip()) for name in reward_func.split(",") if name.strip()]
-    taken = {column.__name__ for column in scoring.columns}
+    taken = {column.__name__ for column in scoring.columns} | RESERVED
     for function in own:
         if function.__name__ in taken:
             raise UserError(
-                f"--reward_func={reward_func!r}: there is a reward column {function.__name__!r} already; give the "
+                f"--reward_func={reward_func!r}: completions have a column {function.__name__!r} already; give the "
                 "function another name."
             )
         taken.add(function.__name__)
@@ -41,8 +42,10 @@ def _load(name: str) -> Callable:
         sys.path.append(here)
     try:
         found = getattr(import_module(module), function)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise UserError(f"--reward_func={name!r} cannot be loaded ({error}); check module and function.") from error
+    except Exception as error:  # whatever the module does when it is imported
+        raise UserError(
+            f"--reward_func={name!r} cannot be loaded ({type(error).__name__}: {error}); check module and function."
+        ) from error
     if not callable(found):
         raise UserError(f"--reward_func={name!r} is no function; name one that takes prompts and completions.")
     if not hasattr(found, "__name__"):

@@ -2,6 +2,7 @@
 and bonuses as ``--use_ir`` names them."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 
 from datasets import Dataset
@@ -15,7 +16,7 @@ from intrinsic import build_bonuses
 from intrinsic.base import Bonus, WeightSchedule
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import POLICY, build_encoder
-from intrinsic.pipeline import BonusPipeline
+from intrinsic.pipeline import BonusPipeline, check_bonuses
 from policy.load import load_policy, load_tokenizer
 from policy.precision import Precision
 from training.run_options import RunConfig
@@ -34,9 +35,13 @@ def policy_and_tokenizer(
 
 
 def settings_of(args: GRPOConfig | None, model: str | PreTrainedModel) -> GRPOConfig:
-    """``args``, or the defaults of the scripts in ``outputs/<name of the model>-GRPO``."""
+    """``args``, by default those of the scripts, in ``outputs/<name of the model>-GRPO`` where they name no folder."""
     name = model if isinstance(model, str) else model.config._name_or_path
-    return args or RunConfig(output_dir=str(Path("outputs") / f"{Path(name).name or 'policy'}-GRPO"))
+    if args is not None and args.output_dir is not None:
+        return args
+    args = copy(args) if args else RunConfig()
+    args.output_dir = str(Path("outputs") / f"{Path(name).name or 'policy'}-GRPO")
+    return args
 
 
 def rows_of(rows: Dataset | Sequence[dict] | None) -> Dataset | None:
@@ -51,12 +56,15 @@ def pipeline_of(bonuses: Bonuses, args: GRPOConfig) -> BonusPipeline:
     """
     if isinstance(bonuses, BonusPipeline):
         return bonuses
+    if isinstance(bonuses, list | tuple) and bonuses and all(isinstance(name, str) for name in bonuses):
+        bonuses = ",".join(bonuses)
     if bonuses is None or isinstance(bonuses, str | IntrinsicOptions):
         options = bonuses if isinstance(bonuses, IntrinsicOptions) else IntrinsicOptions(use_ir=bonuses or "no")
         made = build_bonuses(options)
         pipeline = BonusPipeline(made, options.schedules(), options.ir_clip, options.ir_min_std)
     else:
-        made = [bonuses] if isinstance(bonuses, Bonus) else list(bonuses)
+        made = list(bonuses) if isinstance(bonuses, list | tuple) else [bonuses]
+        check_bonuses(made)
         pipeline = BonusPipeline(made, [WeightSchedule() for _ in made])
     for bonus in made:
         bonus.check(args.num_generations, args.max_completion_length)

@@ -20,7 +20,7 @@ from evaluation.table import closing_table, format_metric
 from intrinsic import build_bonuses
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import POLICY, build_encoder
-from intrinsic.pipeline import BonusPipeline
+from intrinsic.pipeline import BonusPipeline, check_bonuses
 from policy.end_tokens import described_end_tokens, end_tokens_differ
 from policy.load import adapter_base, check_lora_targets, load_policy, lora_base, resolve, save_merged
 from policy.precision import Precision
@@ -39,7 +39,14 @@ from training.next_commands import next_commands
 from training.problems import longest_prompt
 from training.publish import CARD, model_card, push_final
 from training.reference import check_reference
-from training.run_folder import RUN_FILE, create_run_folder, refuse_used, take_recorded_threads
+from training.run_folder import (
+    RUN_FILE,
+    check_writable,
+    create_run_folder,
+    refuse_finished,
+    refuse_used,
+    take_recorded_threads,
+)
 from training.run_name import default_output_dir, run_name
 from training.run_options import RunConfig, RunOptions, total_steps
 from training.shared_pass import reason_for_rows
@@ -83,6 +90,7 @@ class Run:
         self.task = task
         self.intrinsic, self.options, self.config = intrinsic, options, config
         self.bonuses = build_bonuses(intrinsic)
+        check_bonuses(self.bonuses)
         for bonus in self.bonuses:
             bonus.check(config.num_generations, config.L)
         check_reference(self.bonuses, options, config)
@@ -90,10 +98,14 @@ class Run:
         if config.output_dir is None:
             config.output_dir = str(default_output_dir(task, config.run_name))
         self.path = Path(config.output_dir)
-        if self._is_main and not options.resume:
-            refuse_used(self.path)
+        if self._is_main:
+            check_writable(self.path)
+            if not options.resume:
+                refuse_used(self.path)
         self.identity = grpo_settings(task_options, intrinsic, options, config, self.bonuses, rows)
         self.checkpoint = find_checkpoint(self.path, options.resume)
+        if self._is_main and self.checkpoint is None:
+            refuse_finished(self.path)
         if self.checkpoint is not None:
             check_identity(load_state(self.checkpoint, STATE_NAME)["identity"], self.identity)
             take_recorded_threads(self.checkpoint.parent)
@@ -171,7 +183,8 @@ class Run:
     def _claim_folder(self) -> None:
         if self._is_main:
             resumes = bool(self.options.resume)
-            self.folder = create_run_folder(self.path, self.flags, resumes, asdict(self.setup))
+            from_start = self.checkpoint is None
+            self.folder = create_run_folder(self.path, self.flags, resumes, asdict(self.setup), from_start)
         PartialState().wait_for_everyone()
 
     @property

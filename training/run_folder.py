@@ -8,6 +8,8 @@ import platform
 import re
 import shutil
 import subprocess
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -21,6 +23,8 @@ from filelock import FileLock, Timeout
 from common.errors import UserError
 from common.files import parse_json, read_json, write_atomically, write_json
 from common.threads import choose_threads
+from evaluation.evaluate import BASE
+from training.best import RECORD
 from training.checkpoint import list_checkpoints
 
 RUN_FILE = "run.json"
@@ -68,25 +72,30 @@ class RunFolder:
 
 
 def create_run_folder(
-    output_dir: Path, options_by_group: dict[str, dict[str, Any]], resume: bool, setup: dict[str, str] | None = None
+    output_dir: Path,
+    options_by_group: dict[str, dict[str, Any]],
+    resume: bool,
+    setup: dict[str, str] | None = None,
+    from_start: bool = False,
 ) -> RunFolder:
     """Make and lock the folder of a run, and write ``run.json``; to be called by the main process only.
 
     ``options_by_group``: group of flags -> flag -> value. ``setup``: what the policy is run with, see
-    `policy.setup_line.Setup`. A resumed run keeps the first record and appends its own
-    to the list ``resumed``. Raises `UserError` when a live run holds the folder, or when it already holds a run and
-    ``resume`` is false. What a run that trained no step left there makes way for the new one.
+    `policy.setup_line.Setup`. A resumed run keeps the first record and appends its own to the list ``resumed``, unless
+    it goes on ``from_start``: without a checkpoint, maybe with other flags. Raises `UserError` when a live run holds
+    the folder, or when it already holds a run and ``resume`` is false. What a run that trained no step left there makes
+    way for the new one.
     """
     folder = Path(output_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the run folder {folder} cannot be made ({error}); give another --output_dir.") from error
+    check_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     run = RunFolder(folder, _lock(folder))
     try:
         if not resume:
             refuse_used(folder)
             _clear_start(folder)
+        elif from_start:
+            (folder / RUN_FILE).unlink(missing_ok=True)
         _write_record(folder / RUN_FILE, describe_run(options_by_group) | {"setup": setup})
     except BaseException:
         run.release()
@@ -107,6 +116,20 @@ def _lock(folder: Path) -> FileLock:
     return lock
 
 
+def check_writable(folder: Path) -> None:
+    """Raise `UserError` unless the run folder can be made and written to; what was made for the try is removed."""
+    try:
+        is_new = not folder.exists()  # raises for a name that is too long
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        if is_new:
+            folder.rmdir()
+    except OSError as error:
+        raise UserError(
+            f"the run folder {folder} cannot be written ({error.strerror}); give another --output_dir or --run_name."
+        ) from error
+
+
 def refuse_used(folder: Path) -> None:
     """Raise `UserError` when ``folder`` already holds a run that has trained a step: its metrics, or a policy."""
     metrics = folder / METRICS_FILE
@@ -119,13 +142,24 @@ def refuse_used(folder: Path) -> None:
         )
 
 
+def refuse_finished(folder: Path) -> None:
+    """Raise `UserError` when ``folder`` holds a trained policy, which a run from step 0 would replace."""
+    if found := [path.name for path in (folder / "final", folder / "adapter") if path.exists()]:
+        raise UserError(
+            f"{folder} holds a finished run ({found[0]}) and no checkpoint to go on from; start another one under a "
+            "new --run_name or --output_dir."
+        )
+
+
 def _clear_start(folder: Path) -> None:
     """Remove what a run that ended before its first step has left: its record, and the evaluation before training."""
     if not (folder / RUN_FILE).exists():
         return
-    for name in ("best", "eval"):
-        if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
+    (folder / "eval" / f"{BASE}.json").unlink(missing_ok=True)
+    with suppress(OSError):
+        (folder / "eval").rmdir()  # where it holds nothing else
+    if (folder / "best" / RECORD).is_file():
+        shutil.rmtree(folder / "best")
     (folder / RUN_FILE).unlink()
 
 

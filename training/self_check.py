@@ -4,10 +4,12 @@ Where prompt, chat template and rewards disagree on where the answer stands, eve
 log tells it from a hard task.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from inspect import iscoroutinefunction
 from typing import NamedTuple
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainerState
 from trl import GRPOConfig
 
 from common.errors import UserError
@@ -49,6 +51,8 @@ def check_scoring(scoring: Scoring, tokenizer: PreTrainedTokenizerBase, config: 
     columns = {name: [value] for name, value in row.items() if name != "prompt"}
     for column, weight in zip(scoring.columns, scoring.weights, strict=True):
         name, full = column.__name__, getattr(column, "full", None)
+        if not hasattr(column, "full"):
+            _try_own(column, prompts=[row["prompt"]], completions=[whole], completion_ids=[[]], **columns)
         if full is None or (name != CORRECTNESS and not weight):
             continue
         (paid,) = column(prompts=[row["prompt"]], completions=[whole], completion_ids=[[]], **columns)
@@ -63,6 +67,35 @@ def check_scoring(scoring: Scoring, tokenizer: PreTrainedTokenizerBase, config: 
                 f"an ideal answer under {scoring.asked} gets {paid:g} instead of {full:g} from the reward {name}, "
                 f"read as {completion_text(whole)!r}; {advice}."
             )
+
+
+def _try_own(function: Callable, **arguments) -> None:
+    """Raise `UserError` unless a reward function of the user's own pays a number, or None, for one completion."""
+    if iscoroutinefunction(function):
+        return
+    logs = {"log_extra": lambda *_: None, "log_metric": lambda *_: None, "trainer_state": TrainerState()}
+    try:
+        paid = function(**arguments, **logs)
+    except Exception as error:  # whatever its author did
+        raise UserError(
+            f"the reward function {function.__name__!r} fails on one completion ({type(error).__name__}: {error}); it "
+            "takes prompts, completions, the columns of the data and **kwargs."
+        ) from error
+    if not _is_one_number(paid):
+        raise UserError(
+            f"the reward function {function.__name__!r} gives {paid!r} for one completion; it has to give a list with "
+            "a number, or None, for each."
+        )
+
+
+def _is_one_number(paid) -> bool:
+    if isinstance(paid, str | dict):
+        return False
+    try:
+        (one,) = paid
+        return one is None or math.isfinite(one)
+    except (TypeError, ValueError):
+        return False
 
 
 def continued(answer: str, prefill: str) -> str:

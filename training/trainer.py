@@ -14,6 +14,7 @@ Evaluation runs none of this. Training is the same as plain GRPO's but for speed
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from copy import copy
 from itertools import cycle
 from pathlib import Path
 
@@ -125,8 +126,8 @@ class IntrinsicGRPOTrainer(RolloutGathering, GRPOTrainer, ShardedTraining):
         self.sampling_batch = sampling_batch
         self.num_extrinsic = len(reward_funcs)
         columns = [BonusColumn(bonus, part) for bonus, part in self.bonuses.reward_columns]
-        # Those of the bonuses' columns are there already where a trainer was built with these settings before.
-        if args.reward_weights is not None and len(args.reward_weights) == self.num_extrinsic:
+        if args.reward_weights is not None and columns:
+            args = copy(args)  # which another trainer may be built with
             args.reward_weights = [*args.reward_weights, *[1.0] * len(columns)]
         frozen = None
         if self.bonuses.needs & FROZEN_FEATURES.keys():

@@ -30,7 +30,7 @@ RANGES = (
     Range(
         "0 or more",
         lambda value: value >= 0,
-        "learning_rate weight_decay max_grad_norm beta epsilon epsilon_high warmup_steps dataloader_num_workers",
+        "learning_rate weight_decay max_grad_norm beta epsilon epsilon_high warmup_steps dataloader_num_workers top_k",
     ),
     Range(
         "above 0",
@@ -38,7 +38,13 @@ RANGES = (
         "temperature repetition_penalty adam_epsilon delta sapo_temperature_neg sapo_temperature_pos nepochs "
         "num_train_epochs logging_steps save_steps",
     ),
-    Range("1 or more", lambda value: value >= 1, "num_iterations steps_per_generation generation_batch_size"),
+    Range(
+        "1 or more",
+        lambda value: value >= 1,
+        "num_iterations steps_per_generation generation_batch_size per_device_train_batch_size "
+        "gradient_accumulation_steps",
+    ),
+    Range("1 or more, or -1 for the length of --nepochs", lambda value: value == -1 or value >= 1, "max_steps"),
     Range("above 0 and at most 1", lambda value: 0 < value <= 1, "top_p"),
     Range("from 0 to 1", lambda value: 0 <= value <= 1, "min_p top_entropy_quantile ref_model_mixup_alpha"),
     Range("0 or more and below 1", lambda value: 0 <= value < 1, "adam_beta1 adam_beta2"),

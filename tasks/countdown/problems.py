@@ -26,6 +26,7 @@ SYSTEM_PROMPT = (
 )
 _WRITTEN_LIST = re.compile(r"\[?\s*([0-9]+(?:(?:\s*,\s*|\s+)[0-9]+)*)\s*\]?")
 _MAX_FRUITLESS_DRAWS = 50_000
+_MAX_REJECTED_DRAWS = 500_000
 
 
 @dataclass(frozen=True)
@@ -125,14 +126,24 @@ def of_split(problems: Dataset, split: str) -> Dataset:
 
 
 def draw_problems(space: ProblemSpace, split: str, rng: Random) -> Iterator[tuple[list[int], Node]]:
-    """Endless (numbers, witness expression) of one split, repetitions possible."""
-    while True:
+    """Endless (numbers, witness expression) of one split, repetitions possible.
+
+    Raises `UserError` when the space seems to hold none.
+    """
+    rejected = 0
+    while rejected < _MAX_REJECTED_DRAWS:
+        rejected += 1
         numbers = space.draw_numbers(rng)
         witness = draw_expression(numbers, rng, space.max_value)
         if witness is None or not space.min_target <= witness.value <= space.max_target:
             continue
         if split_of(numbers, witness.value) == split:
+            rejected = 0
             yield numbers, witness
+    raise UserError(
+        f"--max_numbers={space.max_numbers} --max_number={space.max_number} --min_target={space.min_target}: no "
+        f"problem of the split {split!r} in {rejected} draws; raise the first or second, or lower the third."
+    )
 
 
 def generate(count: int, split: str, seed: int, space: ProblemSpace = ProblemSpace()) -> Dataset:

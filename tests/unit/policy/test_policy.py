@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 
 from common.errors import UserError
 from policy import load
-from policy.load import EMBEDDED, check_lora_targets, context_length, load_policy, load_tokenizer, resolve
+from policy.load import EMBEDDED, check_lora_targets, context_length, load_policy, load_tokenizer, lora_base, resolve
 from policy.options import EMBEDDED_NAME, PolicyOptions
 
 
@@ -35,6 +35,21 @@ def test_adapter_is_merged_into_its_base(adapter):
         expected = model.eval()(ids).logits
         torch.testing.assert_close(merged(ids).logits, expected, rtol=1e-4, atol=1e-4)
         assert not torch.allclose(load_policy("tiny").eval()(ids).logits, expected, atol=1e-2)
+
+
+def test_all_weights_of_a_merged_adapter_can_be_trained(adapter):
+    assert all(value.requires_grad for value in load_policy(str(adapter[1])).parameters())
+
+
+def test_the_base_of_an_adapter_on_an_adapter_takes_no_folder_of_others(adapter, tmp_path):
+    options = PolicyOptions(lora=True)
+    base = tmp_path / "run" / "base"
+    assert lora_base(str(adapter[1]), options, base, resumes=False) == str(base)
+    lora_base(str(adapter[1]), options, base, resumes=False)  # made by a run: replaced
+    (base / "made_by_run.json").unlink()
+    with pytest.raises(UserError, match="is in the way, and no run made it"):
+        lora_base(str(adapter[1]), options, base, resumes=False)
+    assert (base / "config.json").is_file()
 
 
 def test_adapter_without_tokenizer_has_that_of_its_base(adapter):

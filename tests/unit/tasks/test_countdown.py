@@ -104,6 +104,12 @@ def test_asking_for_more_problems_than_exist_says_how_many_there_are(monkeypatch
         generate(1000, "train", 0, ProblemSpace(min_numbers=3, max_numbers=3, max_number=4, max_value=99))
 
 
+def test_a_space_without_problems_is_refused_and_not_searched_for_ever(monkeypatch):
+    monkeypatch.setattr("tasks.countdown.problems._MAX_REJECTED_DRAWS", 1000)
+    with pytest.raises(UserError, match="--max_number=1 --min_target=10: no problem of the split 'train' in 1000"):
+        generate(5, "train", 0, ProblemSpace(3, 3, max_number=1, min_target=10))
+
+
 @pytest.mark.parametrize("bad", [{"min_numbers": 2}, {"max_numbers": 7}, {"max_number": 0}, {"min_target": 200}])
 def test_impossible_spaces_are_refused(bad):
     with pytest.raises(UserError):

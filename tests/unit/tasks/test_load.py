@@ -73,6 +73,19 @@ def test_countdown_problems_of_a_csv_file_are_those_of_jsonl(jsonl, tmp_path):
         load_countdown(path)
 
 
+def test_a_row_with_more_cells_than_columns_is_named_and_none_is_dropped(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("question,answer\n1 + 1?,2\nTom has 3, Ann 4. Sum?,7\n", encoding="utf-8")
+    with pytest.raises(UserError, match="has 2 columns, and in line 3 a row of 3 cells .'Tom has 3, Ann 4"):
+        load_rows(path)
+
+
+def test_signs_of_patterns_in_a_name_stand_for_themselves(jsonl):
+    jsonl([{"a": 1}], "z1.jsonl")
+    assert load_rows(jsonl([{"a": 2}], "z[1].jsonl"))["a"][:] == [2]
+    assert load_rows(jsonl([{"a": 3}], "z*.jsonl"))["a"][:] == [3]
+
+
 def test_folder_gives_its_train_split_unless_another_is_asked_for(jsonl, tmp_path):
     jsonl([{"a": 1}, {"a": 2}], "folder/train.jsonl")
     jsonl([{"a": 3}], "folder/test.jsonl")

@@ -3,14 +3,16 @@
 import runpy
 
 import pytest
+import torch
 
 from common.errors import UserError
 from intrinsic.base import Bonus
 from intrinsic.options import IntrinsicOptions
 from tests.processes import ROOT
 from training.own_rewards import with_own_rewards
+from training.python_arguments import pipeline_of
 from training.run_options import RunConfig
-from training.self_check import Scoring
+from training.self_check import Scoring, check_scoring
 from training.trainer import IntrinsicGRPOTrainer
 
 ROWS = [{"prompt": [{"role": "user", "content": f"Numbers: {n} 2 3. Target: 12."}], "points": n} for n in range(8)]
@@ -113,14 +115,18 @@ def test_functions_of_ones_own_are_paid_beside_those_of_the_task(tmp_path, monke
         ("./my_rewards.py:brief", "must be module:function"),
         ("rewards/mine:brief", "must be module:function"),
         ("broken_reward:brief", "cannot be loaded .*broken_reward.py, line 1"),
-        ("no_such_module:brief", "cannot be loaded .No module named 'no_such_module'"),
+        ("no_such_module:brief", "cannot be loaded .ModuleNotFoundError: No module named 'no_such_module'"),
         ("math:brief", "cannot be loaded .*brief"),
         ("math:pi", "is no function"),
-        ("math:sqrt,math:sqrt", "there is a reward column 'sqrt' already"),
+        ("math:sqrt,math:sqrt", "completions have a column 'sqrt' already"),
+        ("named_so:correct", "completions have a column 'correct' already"),
+        ("raises:brief", "cannot be loaded .NameError"),
     ],
 )
 def test_a_name_that_leads_to_no_function_is_refused(name, said, tmp_path, monkeypatch):
     (tmp_path / "broken_reward.py").write_text("def brief(:\n")
+    (tmp_path / "named_so.py").write_text("def correct(completions, **columns):\n    return [0.0] * len(completions)\n")
+    (tmp_path / "raises.py").write_text("nothing\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=said):
@@ -133,3 +139,61 @@ def test_settings_serve_a_second_trainer(tmp_path):
     for _ in range(2):
         trainer = IntrinsicGRPOTrainer("tiny", length, config, ROWS, bonuses=options)
         assert trainer.reward_weights.tolist() == [0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("pays", "said"),
+    [
+        (lambda completions, **columns: 1.0, "gives 1.0 for one completion"),
+        (lambda completions, **columns: ["1"], "gives .'1'. for one completion"),
+        (lambda completions, **columns: [1.0, 2.0], "gives .1.0, 2.0. for one completion"),
+        (lambda completions, **columns: [float("nan")], "gives .nan. for one completion"),
+        (lambda completions: [1.0], "fails on one completion .TypeError"),
+        (lambda completions, **columns: [columns["nothing"]], "fails on one completion .KeyError"),
+    ],
+)
+def test_a_reward_function_of_ones_own_is_tried_before_a_model_loads(pays, said, tokenizer, tmp_path):
+    pays.__name__ = "mine"
+    own = Scoring([pays], [1.0], {"prompt": "1 + 1 ="}, "2", "--prompt_type=plain")
+    with pytest.raises(UserError, match=f"the reward function 'mine' {said}"):
+        check_scoring(own, tokenizer, settings(tmp_path))
+    for paid in ([None], [1], torch.tensor([0.5])):
+        check_scoring(own._replace(columns=[lambda paid=paid, **columns: paid]), tokenizer, settings(tmp_path))
+
+
+class Mine(Bonus):
+    name, placement = "mine", "advantage"
+    given = 0.0
+
+    def score(self, rollout):
+        return self.given
+
+    def update(self, rollout):
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"placement": "advantages"}, "'mine' has no placement of reward, advantage, token"),
+        ({"needs": frozenset({"embeddings"})}, "'mine' needs 'embeddings', which no rollout has"),
+        ({"name": ""}, "Mine has the name ''"),
+    ],
+)
+def test_a_bonus_of_ones_own_that_no_trainer_can_follow_is_named(change, said, tmp_path):
+    bonus = Mine()
+    for name, value in change.items():
+        setattr(bonus, name, value)
+    for bonuses in (bonus, [Mine(), Mine()], Mine):
+        with pytest.raises(UserError, match=said if bonuses is bonus else "is no bonus|a name of its own"):
+            pipeline_of(bonuses, settings(tmp_path))
+    assert [bonus.name for bonus in pipeline_of(["ppl", "noise"], settings(tmp_path)).bonuses] == ["ppl", "noise"]
+
+
+@pytest.mark.parametrize("given", [[0.0], None, 0.5, torch.zeros(1), torch.zeros(8, 1)])
+def test_scores_of_a_bonus_of_ones_own_are_one_for_each_completion(given, tmp_path):
+    bonus = Mine()
+    bonus.given = given
+    trainer = IntrinsicGRPOTrainer("tiny", length, settings(tmp_path), ROWS, bonuses=bonus)
+    with pytest.raises(UserError, match="score.. of the bonus 'mine' gave .* a tensor of shape"):
+        trainer.train()

@@ -13,7 +13,14 @@ import torch
 from transformers.trainer_utils import IntervalStrategy
 
 from common.errors import UserError
-from training.run_folder import MetricsFile, create_run_folder, describe_run, plain
+from training.run_folder import (
+    MetricsFile,
+    check_writable,
+    create_run_folder,
+    describe_run,
+    plain,
+    refuse_finished,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = {"intrinsic": {"use_ir": "knn+", "k": 1}, "training": {"seed": 7, "learning_rate": 1e-6}}
@@ -51,12 +58,35 @@ def test_a_folder_with_checkpoints_but_no_record_is_refused(tmp_path):
 
 def test_a_folder_without_a_trained_step_is_free_and_keeps_nothing_of_the_first_start(tmp_path):
     create_run_folder(tmp_path, OPTIONS, resume=False).release()
-    for name in ("eval/before.json", "best/best.json", "notes.txt"):
+    for name in ("eval/before.json", "best/held_out.json", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("{}")
     create_run_folder(tmp_path, {"training": {"seed": 8}}, resume=False).release()
     assert record_of(tmp_path)["seed"] == 8 and record_of(tmp_path)["resumed"] == []
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == ["notes.txt", "run.json"]
+    for name in ("eval/countdown.json", "best/mine.txt"):  # of others
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("{}")
+    create_run_folder(tmp_path, OPTIONS, resume=False).release()
+    assert (tmp_path / "eval" / "countdown.json").is_file() and (tmp_path / "best" / "mine.txt").is_file()
+
+
+def test_a_run_that_goes_on_from_the_start_has_its_own_record(tmp_path):
+    create_run_folder(tmp_path, OPTIONS, resume=False).release()
+    create_run_folder(tmp_path, {"training": {"seed": 8}}, resume=True, from_start=True).release()
+    assert record_of(tmp_path)["seed"] == 8 and record_of(tmp_path)["resumed"] == []
+    (tmp_path / "final").mkdir()
+    with pytest.raises(UserError, match="holds a finished run .final. and no checkpoint"):
+        refuse_finished(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_a_try_leaves_none(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("x" * 300)):
+        with pytest.raises(UserError, match="cannot be written"):
+            check_writable(folder)
+    check_writable(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_refused_run_does_not_keep_the_lock(tmp_path):
