@@ -112,8 +112,14 @@ def regrade(report: dict) -> tuple[dict, int]:
     if not {"gold", "target"} & report["records"][0].keys():
         raise UserError("the records hold neither gold nor target, so nothing can be judged; give a whole evaluation.")
     records, changed = [], 0
-    for record in report["records"]:
-        judged = record_summary(grade(record.get("prefill", "") + record["completion"], record))
+    for place, record in enumerate(report["records"]):
+        try:
+            judged = record_summary(grade(record.get("prefill", "") + record["completion"], record))
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"record {place}, counted from 0, cannot be judged ({type(error).__name__}: {error}); give a whole "
+                "evaluation."
+            ) from error
         changed += any(record.get(key) != value for key, value in judged.items())
         records.append(record | judged)
     names = list(dict.fromkeys(record.get("pass") for record in records))

@@ -84,7 +84,7 @@ def _row(row: dict, answer) -> dict:
     texts = [text.strip() for text in choices]
     if texts.count(texts[position]) > 1:
         raise ValueError(f"has the options {choices!r}, of which two are the same text as the answer's")
-    return {"question": question, "choices": texts, "gold": texts[position], "subject": row.get("subject") or ""}
+    return {"question": question, "choices": texts, "gold": texts[position], "subject": str(row.get("subject") or "")}
 
 
 def moves(choices: list[str]) -> bool:

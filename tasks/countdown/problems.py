@@ -27,6 +27,7 @@ SYSTEM_PROMPT = (
 _WRITTEN_LIST = re.compile(r"\[?\s*([0-9]+(?:(?:\s*,\s*|\s+)[0-9]+)*)\s*\]?")
 _MAX_FRUITLESS_DRAWS = 50_000
 _MAX_REJECTED_DRAWS = 500_000
+_MOST_DIGITS = 15  # of a number in a file, which a float holds exactly
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,8 @@ def load_countdown(source: str | Path, split: str | None = None) -> Dataset:
                 f"{row_place(source, split, index)} has {column}={raw_numbers!r}; they must be a list of integers >= 0."
             )
         if target is None:
-            raise UserError(f"{row_place(source, split, index)} has target={raw_target!r}; it must be an integer.")
+            shown = repr(raw_target)[:80]
+            raise UserError(f"{row_place(source, split, index)} has target={shown}; it must be an integer.")
         problems.setdefault(problem_key(numbers, target), {"numbers": numbers, "target": target})
     if len(problems) < len(rows):
         print(f"dropped {len(rows) - len(problems)} of {len(rows)} Countdown problems that repeat an earlier one")
@@ -242,4 +244,5 @@ def _integers(values) -> list[int] | None:
 def _written_integers(text: str) -> list[int] | None:
     """The integers of a cell such as "3 5 8" or "[3, 5, 8]", or None."""
     written = _WRITTEN_LIST.fullmatch(text.strip())
-    return [int(digits) for digits in re.findall("[0-9]+", written[1])] if written else None
+    found = re.findall("[0-9]+", written[1]) if written else None
+    return None if found is None or any(len(digits) > _MOST_DIGITS for digits in found) else list(map(int, found))

@@ -123,6 +123,14 @@ def test_records_that_cannot_be_judged_are_refused(tmp_path):
         regrade(report)
 
 
+@pytest.mark.parametrize(
+    "record", [{"completion": None, "numbers": [1, 2], "target": 3}, {"completion": "x", "target": 3}]
+)
+def test_a_record_that_cannot_be_judged_again_is_named(record):
+    with pytest.raises(UserError, match="record 0, counted from 0, cannot be judged"):
+        regrade({"task": "countdown", "records": [record], "metrics": {}})
+
+
 def test_reports_of_every_training_script_can_be_judged_again():
     box = "<answer>\\frac12</answer>"
     record = report_of([box])["records"][0] | {"gold": "0.5", "medium": False}

@@ -173,8 +173,8 @@ def test_the_worked_example_is_paid_and_the_reward_logs_letters(prompt_type):
 
 
 def test_an_option_that_stands_in_signs_of_its_own_is_named_by_its_text_and_by_the_bare_one():
-    options = ["$4$", "$5$", "'x'", "**B**"]
-    answers = {"$5$": 1, "5": 1, "B. $5$": 1, "b: 5": None, "\\boxed{5}": 1, "'x'": 2, '"x"': 2, "**B**": 3, "B": 1}
+    options = ["$4$", "$5$", "'xy'", "**B**"]
+    answers = {"$5$": 1, "5": 1, "B. $5$": 1, "b: 5": None, "\\boxed{5}": 1, "'xy'": 2, '"xy"': 2, "**B**": 3, "B": 1}
     assert {answer: read_choice(answer, options) for answer in answers} == answers
 
 

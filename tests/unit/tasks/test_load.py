@@ -65,6 +65,9 @@ def test_countdown_problems_of_a_csv_file_are_those_of_jsonl(jsonl, tmp_path):
     path.write_text('numbers,target\n3 5,"24, 25"\n', encoding="utf-8")
     with pytest.raises(UserError, match="row 0 .*target='24, 25'; it must be an integer"):
         load_countdown(path)
+    path.write_text(f"numbers,target\n3 5,{'9' * 5000}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="row 0 .*target='999.*it must be an integer"):
+        load_countdown(path)
     path.write_bytes("numbers,target\n3 5,24\n".encode("utf-16"))
     with pytest.raises(UserError, match="cannot be read as rows.*UTF-8"):
         load_countdown(path)
