@@ -16,7 +16,7 @@ from cli.dry_run import dry_run
 from cli.parse import parse_options
 from common.errors import run_cli
 from policy.load import load_tokenizer
-from rewards.code import CodeFormatReward, CodeReward
+from rewards.code import CodeFormatReward, CodeReward, PassedTestsReward
 from rewards.graders import GRADERS
 from rewards.sandbox.pool import open_sandbox
 from tasks.code.options import CodeOptions, load_problems
@@ -29,8 +29,10 @@ from training.self_check import Scoring, check_scoring
 
 def scoring(task: CodeOptions) -> Scoring:
     """The run's rewards; a function that a plain prompt begins has no fence to pay for."""
-    columns = [CodeReward()] if task.prompt_type == "plain" else [CodeReward(), CodeFormatReward()]
-    weights = [1.0, task.format_weight][: len(columns)]
+    correctness = CodeReward(all_inputs=task.tests_weight > 0)
+    columns, weights = [correctness, PassedTestsReward(correctness)], [1.0, task.tests_weight]
+    if task.prompt_type != "plain":
+        columns, weights = [*columns, CodeFormatReward()], [*weights, task.format_weight]
     return Scoring(columns, weights, *worked_example(task.prompt_type), f"--prompt_type={task.prompt_type}")
 
 

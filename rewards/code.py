@@ -1,8 +1,10 @@
 """Code: does the answer of a completion pass its tests? It runs in `rewards.sandbox` alone."""
 
+import ast
 import hashlib
 import re
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from common.errors import UserError
@@ -137,29 +139,58 @@ def with_imports(imports: list[str], code: str) -> str:
     return "".join(future) + _FUTURE.sub("", whole) if future else whole
 
 
-def run_answer(code: str, row: dict) -> tuple[str, str | None]:
-    """(verdict of ``code`` on the tests of ``row``, a hash of what it returned or printed; None where nothing ran)."""
+class Ran(NamedTuple):
+    """What came of running an answer: its verdict, a hash of what it returned or printed (None where nothing ran), and
+    the share of the asserts, or inputs, that it passed."""
+
+    verdict: str
+    answer: str | None
+    share: float
+
+
+def run_answer(code: str, row: dict, all_inputs: bool = False) -> Ran:
+    """``code`` on the tests of ``row``; a program stops at the first wrong output, but for ``all_inputs``."""
     if len(code) > MAX_CODE or "\0" in code:
-        return CodeVerdict.UNPARSABLE, None
-    if not row["io"]:
-        imports = [row["imports"], *_IMPORT.findall(row["helpers"])]
-        whole = with_imports(imports, code)
-        helpers = "\n".join(filter(None, (row["imports"], row["helpers"])))
-        reply = sandbox().run(function_job(whole, helpers, row["test"], row["entry_point"]))
-        return reply["verdict"], reply["digest"]
-    outputs = hashlib.sha256()
-    for given, gold in row["io"]:
+        return Ran(CodeVerdict.UNPARSABLE, None, 0.0)
+    if row["io"]:
+        return _run_program(code, row["io"], all_inputs)
+    imports = [row["imports"], *_IMPORT.findall(row["helpers"])]
+    helpers = "\n".join(filter(None, (row["imports"], row["helpers"])))
+    reply = sandbox().run(function_job(with_imports(imports, code), helpers, row["test"], row["entry_point"]))
+    right = reply["verdict"] == CodeVerdict.CORRECT
+    # An exception ends the tests, so those that did not run count as failed.
+    share = 1.0 if right else reply["passed"] / max(1 + reply["passed"], reply["total"], asserts_in(row["test"]))
+    return Ran(reply["verdict"], reply["digest"], share)
+
+
+@lru_cache(maxsize=4096)
+def asserts_in(test: str) -> int:
+    """How many asserts ``test`` has, those in a loop once."""
+    return sum(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(test)))
+
+
+def _run_program(code: str, pairs: list, all_inputs: bool) -> Ran:
+    outputs, verdict, passed = hashlib.sha256(), CodeVerdict.CORRECT, 0
+    for given, gold in pairs:
         reply = sandbox().run(program_job(code, given, 4 * len(gold.encode()) + SLACK_OUTPUT))
         outputs.update(reply.get("output", "").strip().encode("utf-8", "surrogatepass") + b"\0")
-        if reply["verdict"] != "ended":
-            return reply["verdict"], None
-        if not same_output(reply["output"], gold):
-            return CodeVerdict.WRONG, outputs.hexdigest()
-    return CodeVerdict.CORRECT, outputs.hexdigest()
+        right = reply["verdict"] == "ended" and same_output(reply["output"], gold)
+        passed += right
+        if not right and verdict == CodeVerdict.CORRECT:
+            verdict = CodeVerdict.WRONG if reply["verdict"] == "ended" else reply["verdict"]
+        if not right and not all_inputs:
+            break
+    ran = verdict in (CodeVerdict.CORRECT, CodeVerdict.WRONG)
+    return Ran(verdict, outputs.hexdigest() if ran else None, passed / len(pairs))
 
 
 def grade_code(completion: str, row: dict) -> Grade:
-    """`Grade` of ``completion`` by running it on the tests of ``row``.
+    """`Grade` of ``completion`` by running it on the tests of ``row``; see `judge_code`."""
+    return judge_code(completion, row)[0]
+
+
+def judge_code(completion: str, row: dict, all_inputs: bool = False) -> tuple[Grade, float]:
+    """(`Grade` of ``completion`` by running it on the tests of ``row``, share of these that it passes at its place).
 
     medium: the code at its place passes. Its place is the one answer block, or the text outside the thinking, and there
     the last complete Python fence that defines the entry point (`fenced_code`); a block without a fence counts whole.
@@ -177,27 +208,27 @@ def grade_code(completion: str, row: dict) -> Grade:
         raise UserError("records of code hold no tests, so they cannot be judged again; evaluate the policy again.")
     row = {"test": "", "io": [], "helpers": "", "imports": "", "prefix": "", "entry_point": ""} | row
     if row["prefix"]:
-        verdict, answer = run_answer(continued_code(row["prefix"], completion), row)
-        right = verdict == CodeVerdict.CORRECT
-        return Grade(right, right, right, answer, str(verdict), True)
+        ran = run_answer(continued_code(row["prefix"], completion), row, all_inputs)
+        right = ran.verdict == CodeVerdict.CORRECT
+        return Grade(right, right, right, ran.answer, str(ran.verdict), True), ran.share
     well_formed = is_code_well_formed(completion)
     outside = cut_thinking(completion)
     block = last_answer(outside)
-    code, answer = None, None
+    code, ran = None, Ran(CodeVerdict.NO_ANSWER, None, 0.0)
     if block is not None and block.repeated:
-        verdict = CodeVerdict.MULTIPLE_ANSWERS
+        ran = ran._replace(verdict=CodeVerdict.MULTIPLE_ANSWERS)
     else:
         code = fenced_code(outside if block is None else block.text, row["entry_point"])
         if code is None and block is not None and block.text.strip():
             code = block.text.strip("\n")
-        verdict = CodeVerdict.NO_ANSWER
     if code is not None:
-        verdict, answer = run_answer(code, row)
-    medium = loose = verdict == CodeVerdict.CORRECT
+        ran = run_answer(code, row, all_inputs)
+    medium = loose = ran.verdict == CodeVerdict.CORRECT
+    answer = ran.answer
     if code is None and (other := loose_code(completion, row["entry_point"])) is not None:
-        found, answer = run_answer(other, row)
-        loose = found == CodeVerdict.CORRECT
-    return Grade(medium and well_formed, medium, loose, answer, str(verdict), well_formed)
+        found = run_answer(other, row)
+        answer, loose = found.answer, found.verdict == CodeVerdict.CORRECT
+    return Grade(medium and well_formed, medium, loose, answer, str(ran.verdict), well_formed), ran.share
 
 
 class CodeReward:
@@ -205,10 +236,17 @@ class CodeReward:
 
     Answers are run on all workers of the sandbox at once. Logs verdict and answer of each completion, the share of each
     verdict, and the tiers.
+
+    Args:
+        all_inputs: whether programs run on all inputs, for `PassedTestsReward`, and not up to the first wrong output.
     """
 
     __name__ = "correctness"
     full = 1.0
+
+    def __init__(self, all_inputs: bool = False):
+        self.all_inputs = all_inputs
+        self.shares: list[float] = []
 
     def __call__(
         self,
@@ -228,13 +266,30 @@ class CodeReward:
         columns = zip(entry_point, test, io, helpers, imports, prefix, strict=True)
         rows = [dict(zip(names, row, strict=True)) for row in columns]
         pairs = list(zip(map(completion_text, completions), rows, strict=True))
-        grades = sandbox().map(lambda pair: grade_code(*pair), pairs)
+        judged = sandbox().map(lambda pair: judge_code(*pair, self.all_inputs), pairs)
+        grades, self.shares = [grade for grade, _ in judged], [share for _, share in judged]
         if log_extra is not None:
             log_extra("verdict", [grade.verdict for grade in grades])
             log_extra("answer", [grade.answer or "" for grade in grades])
         if log_metric is not None and grades:
             log_grades(log_metric, grades, CodeVerdict)
         return [float(grade.medium) for grade in grades]
+
+
+class PassedTestsReward:
+    """TRL reward column "tests": the share of the asserts, or inputs, that the answer passes, as open-r1 pays it.
+
+    It reads what ``correctness``, which has to be called before it on the same completions, has run.
+    """
+
+    __name__ = "tests"
+    full = 1.0
+
+    def __init__(self, correctness: CodeReward):
+        self.correctness = correctness
+
+    def __call__(self, prompts, completions, **kwargs) -> list[float]:
+        return list(self.correctness.shares)
 
 
 class CodeFormatReward:

@@ -1,5 +1,6 @@
 """Flags and data of run_code.py."""
 
+import math
 from dataclasses import dataclass
 
 from datasets import Dataset
@@ -37,6 +38,9 @@ class CodeOptions:
         "How is asked: fenced (one Python block), reasoning or think (the block in tags), plain (the head of the "
         "function, for a policy without chat template).",
     )
+    tests_weight: float = flag(
+        0.0, "Weight of the reward for the share of the asserts, or inputs, that an answer passes; 0 only logs it."
+    )
     format_weight: float = flag(0.0, "Weight of the reward for one Python block at the end; plain has none.")
     sandbox: str = flag(
         "auto",
@@ -52,6 +56,8 @@ class CodeOptions:
         for name, least in (("train_problems", 0), ("show_tests", 0), ("test_seconds", 1), ("sandbox_workers", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
+        if not 0 <= self.tests_weight < math.inf:
+            raise UserError(f"--tests_weight={self.tests_weight} must be a finite number, 0 or more.")
         if self.test_seconds > MOST_SECONDS:
             raise UserError(f"--test_seconds={self.test_seconds} must be at most {MOST_SECONDS}.")
         refuse_test_sets(self)

@@ -11,7 +11,7 @@ import pytest
 from common.errors import UserError
 from evaluation.evaluate import record_of
 from evaluation.generate import Sample
-from rewards.code import CodeReward, grade_code, run_answer, same_output
+from rewards.code import CodeReward, PassedTestsReward, grade_code, judge_code, run_answer, same_output
 from rewards.sandbox import pool
 from rewards.sandbox.plain_values import Opaque, ValueRefused, canonical, decode, encode
 from rewards.sandbox.pool import Sandbox, function_job, open_sandbox
@@ -200,6 +200,31 @@ def test_ordinary_python_is_no_error_behind_the_imports_of_a_prompt(code, box):
     row = {"entry_point": "total", "test": SUM, "helpers": helpers}
     for answer in (f"```python\n{code}\n```", f"<answer>```python\n{code}\n```</answer>"):
         assert grade_code(answer, row).strict
+
+
+def test_the_share_of_the_tests_that_an_answer_passes_is_paid(box):
+    row = {
+        "entry_point": "f",
+        "test": "assert f(1) == 1\nassert f(2) == 4\nassert f(3) == 9",
+        "helpers": "",
+        "imports": "",
+    }
+    shares = {
+        "return n * n": 1.0,
+        "return 2 * n if n > 1 else 1": 2 / 3,
+        "return n / (n - 2)": 0.0,  # wrong, then an exception
+        "return 1 / (n - 2) if n > 1 else 1": 1 / 3,
+        "return": 0.0,
+    }
+    rows = [row | {"io": [], "prefix": ""}] * len(shares)
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    texts = [f"```python\ndef f(n):\n    {code}\n```" for code in shares]
+    correctness = CodeReward()
+    assert correctness([""] * len(texts), texts, **columns) == [1.0, 0.0, 0.0, 0.0, 0.0]
+    assert PassedTestsReward(correctness)([""] * len(texts), texts) == list(shares.values())
+    program = {"io": [["1\n", "2\n"], ["2\n", "4\n"], ["3\n", "6\n"]]}
+    half = "```python\nn = int(input())\nprint(2 * n if n != 1 else 0)\n```"
+    assert [judge_code(half, program, whole)[1] for whole in (False, True)] == [0.0, 2 / 3]
 
 
 def test_programs_are_judged_by_all_of_their_output(box):
