@@ -266,7 +266,7 @@ class CodeReward:
         columns = zip(entry_point, test, io, helpers, imports, prefix, strict=True)
         rows = [dict(zip(names, row, strict=True)) for row in columns]
         pairs = list(zip(map(completion_text, completions), rows, strict=True))
-        judged = sandbox().map(lambda pair: judge_code(*pair, self.all_inputs), pairs)
+        judged = sandbox().map(lambda pair: judge_code(pair[0], pair[1], self.all_inputs), pairs)
         grades, self.shares = [grade for grade, _ in judged], [share for _, share in judged]
         if log_extra is not None:
             log_extra("verdict", [grade.verdict for grade in grades])
