@@ -6,12 +6,12 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo sql_tiny test lint format docs results lighteval smollm2 tiny check-vllm
 
-# Train the embedded policy on Countdown with GRPO and the bonus of Memory-R+, in about seven minutes on two CPU cores. The
+# Train the embedded policy on Countdown with GRPO and the bonus of Memory-R+, in about eight minutes on two CPU cores. The
 # memory compares texts by the policy's own states: the sentence encoder of the paper is twenty times as large as this
-# policy. Fewer steps than the default, with a learning rate that falls to zero, keep it short.
+# policy. Four samples of each of the 512 validation problems tell a doubling from noise.
 demo: .venv/installed
 	$(BIN)/python run_countdown.py --use_ir=knn+ --encoder policy --eval_greedy false --run_name demo_seed$(SEED) --seed $(SEED) \
-		--learning_rate 4e-4 --lr_scheduler_type linear --max_steps 80
+		--learning_rate 3e-4 --lr_scheduler_type linear --max_steps 140 --eval_samples 4
 
 # Warm-start a small policy on generated SQL, then train it with plain GRPO: docs/sql.md.
 sql_tiny: .venv/installed
