@@ -119,15 +119,16 @@ def _lock(folder: Path) -> FileLock:
 def check_writable(folder: Path) -> None:
     """Raise `UserError` unless the run folder can be made and written to; what was made for the try is removed."""
     try:
-        is_new = not folder.exists()  # raises for a name that is too long
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]  # raises where a name is too long
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-        if is_new:
-            folder.rmdir()
     except OSError as error:
         raise UserError(
             f"the run folder {folder} cannot be written ({error.strerror}); give another --output_dir or --run_name."
         ) from error
+    with suppress(OSError):  # another run may have put something there by now
+        for path in missing:
+            path.rmdir()
 
 
 def refuse_used(folder: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_folder_that_cannot_be_written_is_named_and_a_try_leaves_none(tmp_path
     for folder in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("x" * 300)):
         with pytest.raises(UserError, match="cannot be written"):
             check_writable(folder)
-    check_writable(tmp_path / "new")
+    check_writable(tmp_path / "new" / "run")
     assert not (tmp_path / "new").exists()
 
 
