@@ -15,7 +15,7 @@ run() {
     if [[ $1 == *_reward ]]; then flags+=" --ir_level=reward"; fi
     if [[ $1 == *outcome ]]; then flags+=" --outcome_mode=batch"; fi # counts over training pay nothing in one epoch
     if [[ $1 == sc ]]; then flags+=" --stop_on_collapse=false"; fi # a run that collapses counts
-    echo "${1//:/-}_seed$2 $flags --seed=$2 --eval_samples=8 --eval_greedy=false"
+    echo "${1//:/-}_seed$2 $flags --seed=$2 --eval_samples=8 --eval_greedy=false --bf16=false" # the same on every machine
 }
 
 {
