@@ -8,7 +8,7 @@ from common.threads import choose_threads
 choose_threads()  # before torch is imported
 
 from common.flags import answer_help, parse_one
-from evaluation.options import JUDGED_BY, SETTINGS, EvalOptions
+from evaluation.options import OF_GRADER, SETTINGS, EvalOptions
 
 answer_help(EvalOptions)  # before anything large is imported
 
@@ -19,7 +19,7 @@ from evaluation.against_base import against_base, base_lines
 from evaluation.compare import compare, compare_table, read_report, regrade
 from evaluation.evaluate import save_report
 from evaluation.table import report_text
-from evaluation.tasks import checked_task, load_rows
+from evaluation.tasks import checked_task, load_rows, with_prompts
 from policy.load import resolve
 from policy.setup_line import unseen_gpu
 from rewards.grade import TIERS
@@ -61,7 +61,7 @@ def main() -> None:
         path = options.output_path()
         print(report_text(evaluate_ranking(options.model_name, options.task, rows, path, options.dtype), path))
         return
-    rows = task.add_prompts(rows, options.prompt_type, options.num_shots, options.seed)
+    rows = with_prompts(task, rows, options)
 
     # ---- generate, grade, save, print
     from evaluation.checkpoint import evaluate_checkpoint
@@ -69,7 +69,7 @@ def main() -> None:
 
     path = options.output_path()
     decoding = Decoding(options.n, options.temperature, max_new_tokens, options.top_p)
-    settings = {name: getattr(options, name) for name in (*SETTINGS, *JUDGED_BY.get(task.grader, ()))}
+    settings = {name: getattr(options, name) for name in (*SETTINGS, *OF_GRADER.get(task.grader, ()))}
     report = evaluate_checkpoint(
         options.model_name,
         options.task,

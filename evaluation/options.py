@@ -9,10 +9,14 @@ from common.flags import check_choices, flag
 from rewards.sandbox.pool import MODES, MOST_SECONDS
 
 HIDDEN_DATABASES = 8
+SCHEMA_VALUES = 2  # as in training
 TEST_SECONDS = 5
 LARGEST_K = 64  # of pass@k, of which an unbiased estimate wants twice as many samples
-# What answers are judged by, of tasks with such a grader.
-JUDGED_BY = {"sql": ("databases", "hidden_databases", "skip_bad_golds"), "code": ("sandbox", "test_seconds")}
+# By what tasks of a grader ask and judge, beside `SETTINGS`.
+OF_GRADER = {
+    "sql": ("databases", "hidden_databases", "skip_bad_golds", "schema_values"),
+    "code": ("sandbox", "test_seconds", "show_tests"),
+}
 SETTINGS = ("data", "split", "limit", "num_shots", "prompt_type", "circular")  # that make a task's rows and prompts
 
 
@@ -79,6 +83,8 @@ class EvalOptions:
         False,
         "SQL: leave questions out whose gold query fails, exceeds a limit or reads the clock; else they are errors.",
     )
+    schema_values: int = flag(SCHEMA_VALUES, "SQL: example texts per column that the prompt shows, 0 or more.")
+    show_tests: int = flag(1, "mbpp: asserts that the prompt shows, 0 or more.")
     n: int = flag(
         0,
         f"Samples per problem; pass@k needs several. 0: 1 where greedy, else {2 * LARGEST_K}, for k up to {LARGEST_K}.",
@@ -122,6 +128,8 @@ class EvalOptions:
             ("temperature", 0),
             ("test_seconds", 1),
             ("hidden_databases", 0),
+            ("schema_values", 0),
+            ("show_tests", 0),
         ):
             if getattr(self, name) < least:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
@@ -162,13 +170,15 @@ class EvalOptions:
             "p": f"{self.top_p:g}" if self.top_p < 1 else "",
             "max": self.max_new_tokens,
             "seed": self.seed,
-            "hidden": self.hidden_databases if self.hidden_databases != HIDDEN_DATABASES else "",
+            "hidden": str(self.hidden_databases) if self.hidden_databases != HIDDEN_DATABASES else "",
             "split-": self.split,
             "data-": "-".join(Path(self.data).parts[-2:]),
             "databases-": "-".join(Path(self.databases).parts[-2:]),
             "skip_bad_golds": "-" if self.skip_bad_golds else "",
             "sandbox-": self.sandbox if self.sandbox != "auto" else "",
-            "seconds": self.test_seconds if self.test_seconds != TEST_SECONDS else "",
+            "values": str(self.schema_values) if self.schema_values != SCHEMA_VALUES else "",
+            "tests": str(self.show_tests) if self.show_tests != 1 else "",
+            "seconds": str(self.test_seconds) if self.test_seconds != TEST_SECONDS else "",
         }
         return [_file_name(f"{name}{value}") for name, value in others.items() if value]
 

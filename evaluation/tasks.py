@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from common.errors import UserError, check_choice
-from evaluation.options import JUDGED_BY, EvalOptions
+from evaluation.options import OF_GRADER, EvalOptions
 from rewards.grade import Grade
 from rewards.graders import GRADERS
 from tasks.choice import problems as choice
@@ -41,7 +41,7 @@ class EvalTask:
         source, split: the default data; a hub name, or "generate" (the split of igsm is then a range of operations).
         load: (source, split) -> rows with columns question and gold, or numbers and target.
         check_prompts: (prompt type, shots) -> None, or `UserError` where the task has no such prompts.
-        add_prompts: (rows, prompt type, shots, seed) -> rows with a column prompt.
+        add_prompts: (rows, prompt type, shots, seed) -> rows with a column prompt; of SQL (..., schema_values=) too.
         grader: name in `evaluation.graders.GRADERS`.
         max_new_tokens: default limit of a completion.
         shots_split: split of the same data with the solved questions of ``--num_shots``; None where the worked examples
@@ -52,7 +52,7 @@ class EvalTask:
     split: str | None
     load: Callable[[str, str | None], Dataset]
     check_prompts: Callable[[str, int], None]
-    add_prompts: Callable[[Dataset, str, int, int], Dataset]
+    add_prompts: Callable[..., Dataset]
     grader: str
     max_new_tokens: int
     shots_split: str | None = None
@@ -193,7 +193,7 @@ def checked_task(options: EvalOptions) -> EvalTask:
         if getattr(options, name) and (task.grader != "choice" or options.backend != "native"):
             known = ", ".join(task for task, kind in TASKS.items() if kind.grader == "choice")
             raise UserError(f"--{name} is for multiple choice alone, with --backend=native; use a --task of {known}.")
-    for grader, names in JUDGED_BY.items():
+    for grader, names in OF_GRADER.items():
         for item in fields(EvalOptions):
             if item.name in names and task.grader != grader and getattr(options, item.name) != item.default:
                 known = ", ".join(name for name, kind in TASKS.items() if kind.grader == grader)
@@ -215,13 +215,24 @@ def _sql_rows(source: str, split: str, options: EvalOptions) -> Dataset:
     )
 
 
+def with_prompts(task: EvalTask, rows: Dataset, options: EvalOptions) -> Dataset:
+    """``rows`` with a column prompt."""
+    shown = {"schema_values": options.schema_values} if task.grader == "sql" else {}
+    return task.add_prompts(rows, options.prompt_type, options.num_shots, options.seed, **shown)
+
+
 def load_rows(task: EvalTask, options: EvalOptions) -> Dataset:
     """The first ``--limit`` rows, each in all rotations of its options with ``--circular``.
 
     With ``--num_shots`` those of multiple choice have a column shots, see `tasks.choice.problems.with_shots`.
     """
     source, split = options.data or task.source, options.split or task.split
-    rows = task.load(source, split) if task.grader != "sql" else _sql_rows(source, split, options)
+    if task.grader == "sql":
+        rows = _sql_rows(source, split, options)
+    elif task.grader == "code":
+        rows = code.load_code(source, split, options.show_tests)
+    else:
+        rows = task.load(source, split)
     rows = rows.select(range(min(options.limit or len(rows), len(rows))))
     if options.num_shots and task.shots_split:
         if Path(source).expanduser().is_file():

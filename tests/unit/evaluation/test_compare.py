@@ -156,3 +156,10 @@ def test_countdown_is_judged_on_the_problems_that_training_holds_out(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"nums": [1, 2], "target": 3}) + "\n")
     assert task.load(str(path), None)[0]["numbers"] == [1, 2]
+
+
+def test_evaluations_that_were_judged_differently_are_not_compared():
+    few, many = (report_of([PERFECT.format(0)]) | {"settings": {"hidden_databases": count}} for count in (0, 8))
+    with pytest.raises(UserError, match="judged differently, with --hidden_databases=0 and --hidden_databases=8"):
+        compare(few, many)
+    assert compare(few, few)["medium"]["difference"] == 0

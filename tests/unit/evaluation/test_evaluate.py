@@ -17,11 +17,13 @@ from evaluation.checkpoint import PartialRecords, count_beyond_context, evaluate
 from evaluation.evaluate import HeldOut, HeldOutCallback, Pass, summarize_records
 from evaluation.generate import Decoding, sample_batches, sample_completions
 from evaluation.options import EvalOptions
-from evaluation.tasks import COUNTDOWN_SPACES, eval_task
+from evaluation.tasks import COUNTDOWN_SPACES, checked_task, eval_task
 from policy.load import load_policy, load_tokenizer
 from rewards import answer as number
 from rewards import countdown
 from rewards.grade import Grade, is_false_claim
+from tasks.code.options import CodeOptions
+from tasks.sql.options import SqlOptions
 
 SAMPLED, GREEDY = Decoding(2, 1.0, 6), Decoding(1, 0.0, 6)
 
@@ -289,12 +291,31 @@ def test_prompts_that_leave_too_little_of_the_context_are_counted(policy, tmp_pa
         {"temperature": 1.0},
         {"temperature": 1.0, "n": 4},
         {"model_name": "runs/a"},
+        {"hidden_databases": 0},
+        {"databases": "a/databases"},
+        {"skip_bad_golds": True},
+        {"schema_values": 0},
+        {"sandbox": "process"},
+        {"test_seconds": 9},
+        {"show_tests": 0},
     ],
     ids=str,
 )
 def test_evaluations_with_other_flags_have_files_of_their_own(flags):
     others = [EvalOptions(), EvalOptions(data="c/test.jsonl"), EvalOptions(seed=2)]
     assert EvalOptions(**flags).output_path() not in [options.output_path() for options in others]
+
+
+@pytest.mark.parametrize(("task", "flags"), [("gsm8k", {"hidden_databases": 0}), ("spider", {"show_tests": 2})])
+def test_flags_of_other_tasks_are_refused(task, flags):
+    (name,) = flags
+    with pytest.raises(UserError, match=f"--{name}={flags[name]} is for .*, and not for --task={task}"):
+        checked_task(EvalOptions(task=task, **flags))
+
+
+def test_evaluation_asks_as_training_does_by_default():
+    training = [SqlOptions().schema_values, CodeOptions().show_tests, CodeOptions().test_seconds]
+    assert [EvalOptions().schema_values, EvalOptions().show_tests, EvalOptions().test_seconds] == training
 
 
 def test_output_is_a_file_or_a_folder(tmp_path):
