@@ -19,6 +19,7 @@ from common.errors import UserError
 
 STATE_VERSION = 1
 TEMPORARY_PREFIX = ".writing-"
+MADE_BY = "made_by_run.json"  # in folders that a run made and may replace
 ON_WINDOWS = os.name == "nt"  # where no folder can be opened, and only what is open for writing be flushed
 _PLAIN_TYPES = (str, int, float, bool, type(None))
 
@@ -37,9 +38,6 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     flush_to_disk(path.parent)
-
-
-MADE_BY = "made_by_run.json"  # in folders that a run made and may replace
 
 
 def mark_made(folder: Path, of: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.files import write_atomically
 from evaluation.approaches import group_columns
 from intrinsic.parts.groups import sequence_mean
 from intrinsic.pipeline import ScoredBonus
@@ -47,4 +48,5 @@ def write_completions(folder: Path, step: int, logs: dict, rollout: Rollout, sco
             raw = sequence_mean(scores, rollout.completion_mask)
             columns[f"raw_{BonusColumn(item.bonus.name, part).__name__}"] = raw.tolist()
     folder.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame({"step": step, **columns}).to_parquet(folder / f"step_{step:06d}.parquet")
+    table = pd.DataFrame({"step": step, **columns})
+    write_atomically(folder / f"step_{step:06d}.parquet", table.to_parquet)
