@@ -5,6 +5,7 @@ What a page says comes from the dataclasses of the flags, whose import takes sec
 """
 
 import json
+import os
 import shutil
 import sys
 from argparse import ArgumentParser, HelpFormatter
@@ -141,8 +142,16 @@ def answer_help(script: str) -> None:
         text = page_text(page, sys.argv[1:])
     except UserError:
         return
-    print(text)
+    show(text)
     sys.exit(0)
+
+
+def show(text: str) -> None:
+    """Print ``text``; a reader such as ``head`` that has enough of it ends nothing in an error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the exit prints the rest, and an error
 
 
 def page_text(page: Page, arguments: list[str]) -> str:

@@ -10,7 +10,7 @@ import datasets
 import transformers
 from trl import TrlParser
 
-from cli.help import Page, page_text
+from cli.help import Page, page_text, show
 from cli.help_flags import page_of
 from common.config_file import changed_flags, check_keys, overridden, read_config
 from common.errors import UserError
@@ -69,7 +69,7 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
 
 def print_help(page: Page) -> NoReturn:
     """Print ``page`` for this command line, keep it, and exit."""
-    print(page_text(page, sys.argv[1:]))
+    show(page_text(page, sys.argv[1:]))
     page.save()
     sys.exit(0)
 

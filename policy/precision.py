@@ -88,6 +88,18 @@ def choose_compute_type(config: TrainingArguments) -> None:
     config.bf16, config.fp16 = chosen is torch.bfloat16, chosen is torch.float16
 
 
+def choose_activation_checkpointing(config: TrainingArguments) -> None:
+    """Set ``activation_checkpointing`` of ``config`` to what ``gradient_checkpointing``, its former name, asks for.
+
+    Where neither is set, activations are kept on a CPU and recomputed on an accelerator. To be called before the base
+    class of ``config`` looks at them, with ``use_cpu`` set.
+    """
+    if config.activation_checkpointing is None:
+        asked = config.gradient_checkpointing
+        config.activation_checkpointing = not config.use_cpu if asked is None else asked
+    config.gradient_checkpointing = None  # transformers warns where both are set
+
+
 def accelerator_type() -> str:
     """Type of the accelerator that torch was built for; "cpu" for none."""
     found = torch.accelerator.current_accelerator()

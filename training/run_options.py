@@ -9,7 +9,7 @@ from trl import GRPOConfig
 from common.errors import UserError
 from common.flags import check_choices, flag
 from policy.options import EMBEDDED_NAME, PolicyOptions
-from policy.precision import check_dtype, choose_compute_type
+from policy.precision import check_dtype, choose_activation_checkpointing, choose_compute_type
 from training.launch import check_gpus
 from training.run_name import NAME_RULE
 from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers
@@ -128,10 +128,7 @@ class RunConfig(TrackedConfig, GRPOConfig):
         if self.eval_steps and not self.do_eval:
             raise UserError(f"--eval_steps={self.eval_steps} evaluates nothing without --do_eval 1; add it.")
         choose_compute_type(self)
-        if self.activation_checkpointing is None:
-            asked = self.gradient_checkpointing
-            self.activation_checkpointing = not self.use_cpu if asked is None else asked
-        self.gradient_checkpointing = None  # its successor is set; transformers warns where both are
+        choose_activation_checkpointing(self)
         if self.use_transformers_continuous_batching and (self.bf16 or self.fp16):
             raise UserError(
                 "--use_transformers_continuous_batching turns the trained weights into half precision for good (TRL "

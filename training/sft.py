@@ -14,7 +14,7 @@ from common.flags import check_choices, flag
 from policy.end_tokens import set_end_tokens, with_end_token
 from policy.load import architecture_of, context_length, load_policy, lora_base
 from policy.options import EMBEDDED_NAME, PolicyOptions
-from policy.precision import adapters_in_float32, check_dtype, choose_compute_type
+from policy.precision import adapters_in_float32, check_dtype, choose_activation_checkpointing, choose_compute_type
 from training.callbacks import MetricsCallback
 from training.checkpoint import check_identity, find_checkpoint, saving
 from training.launch import check_gpus
@@ -70,6 +70,9 @@ class SFTRunConfig(TrackedConfig, SFTConfig):
         "a CPU. false: float32.",
     )
     fp16: bool = flag(False, "Compute in float16 by autocast with scaled gradients, on a GPU; see --bf16.")
+    gradient_checkpointing: bool | None = flag(
+        None, "Recompute activations in the backward pass, for less memory; unset: on an accelerator only."
+    )
     learning_rate: float = flag(5e-6, "Peak learning rate.")
     num_train_epochs: float = flag(5.0, "Passes over the traces, unless --max_steps is set.")
     per_device_train_batch_size: int = flag(16, "Traces per forward pass and device.")
@@ -91,9 +94,7 @@ class SFTRunConfig(TrackedConfig, SFTConfig):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         check_gpus(self.use_cpu)
         choose_compute_type(self)
-        if self.activation_checkpointing is None:
-            self.activation_checkpointing = not self.use_cpu
-        self.gradient_checkpointing = None  # its successor is set; transformers warns where both are
+        choose_activation_checkpointing(self)
         chosen_output_dir = self.output_dir
         super().__post_init__()
         self.output_dir = chosen_output_dir  # the base class names "trainer_output" where none is given

@@ -76,11 +76,15 @@ def add_prompts(rows: Dataset, prompt_type: str, num_shots: int = 0, seed: int =
     return columns.remove_columns("shots") if num_shots else columns
 
 
+def solution(reasoning: str, letter: str, prompt_type: str) -> str:
+    """The completion that answers ``letter`` in the shape asked for; "plain" has no room for ``reasoning``."""
+    if prompt_type == "plain":
+        return f" {letter}"
+    return f"<{prompt_type}>\n{reasoning}\n</{prompt_type}>\n<answer>\n{letter}\n</answer>"
+
+
 def worked_example(prompt_type: str) -> tuple[dict, str]:
     """(a row with its prompt, its right answer in the shape asked for), which the check at the start has graded."""
     row = EXAMPLE | prompt_columns(EXAMPLE, prompt_type)
     letter = LETTERS[EXAMPLE["choices"].index(EXAMPLE["gold"])]
-    if prompt_type == "plain":
-        return row, f" {letter}"
-    tag = prompt_type
-    return row, f"<{tag}>\nCork is lighter than water.\n</{tag}>\n<answer>\n{letter}\n</answer>"
+    return row, solution("Cork is lighter than water.", letter, prompt_type)

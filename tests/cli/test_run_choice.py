@@ -1,10 +1,13 @@
 """run_choice.py and run_eval.py on multiple choice from the shell: a run, both other ways of asking, and bad input."""
 
 import json
+from collections import Counter
 
 import pytest
 
-from tests.processes import run_script
+from rewards.choice import grade_choice
+from tasks.traces import load_traces
+from tests.processes import run_python, run_script
 
 
 @pytest.fixture
@@ -46,3 +49,22 @@ def test_run_eval_rotates_the_options_or_ranks_them(flag, metric, records, data,
 def test_bad_input_is_one_sentence_and_exit_code_2(script, flags, message, tmp_path):
     result = run_script(script, *flags, cwd=tmp_path, code=2)
     assert message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_traces_answer_in_the_shape_asked_for_and_are_right_as_often_as_asked(tmp_path):
+    rows = [{"question": f"{n} + 1?", "choices": [str(n + 1), "x", "y"], "answer": 0} for n in range(60)]
+    data, output = tmp_path / "rows.jsonl", tmp_path / "traces.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ["--data", data, "--output", output, "--right_share", 0.5, "--n", 50]
+    run_python("-m", "tasks.choice.traces", *flags)
+    verdicts = Counter()
+    for trace in load_traces(str(output), "train"):
+        question, *asked = trace["prompt"][1]["content"].splitlines()
+        choices = [line.partition(". ")[2] for line in asked]
+        grade = grade_choice(trace["completion"][0]["content"], choices, str(int(question.split()[0]) + 1))
+        verdicts[grade.verdict] += 1
+        assert grade.well_formed and grade.answer in trace["completion"][0]["content"]
+    assert verdicts.keys() == {"correct", "wrong"} and verdicts["correct"] == pytest.approx(25, abs=10)
+    assert verdicts.total() == 50
+    ended = run_python("-m", "tasks.choice.traces", "--split", "test", "--output", output, code=2)
+    assert "--split='test': run_eval.py reports test rows" in ended.stderr

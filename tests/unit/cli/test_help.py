@@ -193,3 +193,10 @@ def test_help_imports_nothing_large():
     ended = subprocess.run([sys.executable, "-c", names + code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "--use_ir TEXT" in ended.stdout
     assert not {"torch", "transformers", "trl", "numpy", "datasets"} & set(ended.stderr.split())
+
+
+def test_a_reader_that_stops_early_ends_help_without_an_error():
+    code = f"from cli.help import show; show('x' * {1 << 18})"  # more than a pipe holds, so that writing goes on
+    command = ["bash", "-c", '"$0" -c "$1" | head -c 1', sys.executable, code]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("x", "")

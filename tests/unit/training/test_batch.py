@@ -6,6 +6,7 @@ import torch
 from common.errors import UserError
 from policy.load import load_policy
 from training.run_options import RunConfig
+from training.sft import SFTRunConfig
 
 
 def config(**flags) -> RunConfig:
@@ -32,12 +33,15 @@ def test_micro_batch_that_does_not_divide_the_update_is_refused():
         config(bs=2, gc=8, micro_batch=7)
 
 
-def test_activations_are_recomputed_only_on_an_accelerator_unless_asked(monkeypatch):
-    assert config().activation_checkpointing is False
-    assert config(gradient_checkpointing=True).activation_checkpointing is True
+@pytest.mark.parametrize("kind", [RunConfig, SFTRunConfig])
+def test_activations_are_recomputed_only_on_an_accelerator_unless_asked(kind, monkeypatch):
+    cpu = {"output_dir": "unused", "use_cpu": True, "bf16": False}
+    assert kind(**cpu).activation_checkpointing is False
+    assert kind(**cpu, gradient_checkpointing=True).activation_checkpointing is True
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert config(use_cpu=False, bf16=False).activation_checkpointing is True
+    assert kind(**cpu | {"use_cpu": False}).activation_checkpointing is True
+    assert kind(**cpu | {"use_cpu": False}, gradient_checkpointing=False).activation_checkpointing is False
 
 
 def test_continuous_batching_that_would_halve_the_precision_of_the_weights_is_refused():

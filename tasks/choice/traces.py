@@ -1,0 +1,78 @@
+"""Traces of multiple choice for a supervised start: an option in words as the reasoning, then its letter.
+
+The shape that a prompt asks for, which small pretrained policies do not keep by themselves. With probability
+``--right_share`` the option is the right one, else one of the wrong ones. Take other questions than those of the
+reinforcement learning after it, so that the policy learns the habit and not the answers:
+
+python -m tasks.choice.traces --data allenai/ai2_arc --subset ARC-Challenge --output outputs/arc/traces.jsonl
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from common.errors import UserError, run_cli
+from common.flags import flag, parse_one
+from rewards.choice import LETTERS
+from tasks.choice.problems import ARC, CHALLENGE, load_choice, shuffle_choices
+from tasks.choice.prompts import check_prompt, prompt, solution
+from tasks.load import by_hash, refuse_test_sets
+
+
+@dataclass
+class TraceOptions:
+    """Which questions, how answered, and where the traces go."""
+
+    output: str = flag("", "File to write, .jsonl. Needed.")
+    data: str = flag(ARC, "Questions with choices and answer: hub name, folder, or jsonl, json or parquet file.")
+    subset: str = flag(CHALLENGE, "Part of a hub data set, or of a folder of ARC; of one without parts leave it empty.")
+    split: str = flag("train", "Split of a hub data set or folder; not test.")
+    prompt_type: str = flag(
+        "reasoning", "How is asked: reasoning or think (the letter in tags), plain (the letter behind Answer:)."
+    )
+    n: int = flag(0, "Traces, one a question; 0 takes all questions.")
+    right_share: float = flag(1.0, "Share of traces with the right option, in [0, 1].")
+    seed: int = flag(0, "Seed of the options' order and of the wrong answers.")
+
+    def __post_init__(self):
+        if Path(self.output).suffix != ".jsonl":
+            raise UserError(f"--output={self.output!r} must be a file that ends in .jsonl.")
+        check_prompt(self.prompt_type, 0)
+        refuse_test_sets(self)
+        if self.n < 0:
+            raise UserError(f"--n={self.n} must be 0 or more.")
+        if not 0 <= self.right_share <= 1:
+            raise UserError(f"--right_share={self.right_share} must lie in [0, 1].")
+
+
+def trace(row: dict, prompt_type: str, right_share: float, rng: Random) -> dict:
+    """The columns prompt and completion, both conversations or both texts, of one question."""
+    option = row["gold"]
+    if rng.random() >= right_share:
+        option = rng.choice([text for text in row["choices"] if text != option])
+    letter = LETTERS[row["choices"].index(option)]
+    asked, answered = prompt(row, prompt_type), solution(option, letter, prompt_type)
+    return {
+        "prompt": asked,
+        "completion": answered if isinstance(asked, str) else [{"role": "assistant", "content": answered}],
+    }
+
+
+def main() -> None:
+    options = parse_one(TraceOptions)
+    rows = load_choice(options.data, options.split, options.subset)
+    if options.n > len(rows):
+        raise UserError(f"--n={options.n} is more than the {len(rows)} questions of --data={options.data!r}.")
+    rows = shuffle_choices(rows.select(by_hash(rows)[: options.n or len(rows)]), options.seed)
+    rng = Random(f"{options.seed}-traces")
+    path = Path(options.output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(trace(row, options.prompt_type, options.right_share, rng)) + "\n")
+    print(f"{len(rows)} traces: {path}")
+
+
+if __name__ == "__main__":
+    run_cli(main)
