@@ -1,11 +1,13 @@
 """Time of a training step: our trainer without a bonus against TRL's GRPOTrainer, as it comes and at our precision.
 
 python -m benchmarks.step_time [--steps 8] [--rounds 2] [--prompts 24] [--length 128]
+python -m benchmarks.step_time --model_name smollm2 --prompts 2 --prompt_tokens 600 --length 60 --beta 0
 
 Same policy, data, reward, batch and loss. "trl" is GRPOTrainer with GRPOConfig's defaults for everything a user would
 leave alone (bfloat16 and gradient checkpointing, on a CPU too); "trl, our precision" has our two choices for the
 device. Every run is a process of its own; the three take turns, so that a machine that slows down slows them all.
-Ratios are of medians over all rounds, without the first two steps of each run.
+Ratios are of medians over all rounds, without the first two steps of each run. Of each step the time in generation and
+the rest, which is training, are measured apart.
 """
 
 import json
@@ -15,15 +17,17 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 
+from datasets import Dataset
 from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.bonus_overhead import StepTimes
 from benchmarks.machine import publish
-from common.errors import run_cli
+from common.errors import UserError, run_cli
 from common.flags import parse_one
+from policy.chat import render
 from policy.load import load_policy, load_tokenizer
-from tasks.countdown.problems import add_prompts, generate
+from tasks.countdown.problems import add_prompts, generate, question
 from training.fit.out_of_memory import peak_bytes
 from training.fit.report import correctness
 from training.run_options import RunConfig
@@ -43,13 +47,46 @@ class Options:
     prompts: int = field(default=24, metadata={"help": "Prompts per step, with eight completions each."})
     length: int = field(default=128, metadata={"help": "Most tokens of a completion."})
     beta: float = field(default=0.04, metadata={"help": "Weight of the KL penalty."})
+    prompt_tokens: int = field(
+        default=0, metadata={"help": "Tokens that solved problems before each question fill a prompt to; 0: none."}
+    )
+    ways: str = field(default=";".join(WAYS), metadata={"help": "Trainers to measure, separated by semicolons."})
     model_name: str = field(default="tiny", metadata={"help": "Policy: tiny, smollm2 or a folder."})
     output: str = field(default="outputs/step_time", metadata={"help": "Path of the results, without extension."})
     way: str = field(default="", metadata={"help": "Used by the benchmark itself: trainer of one process."})
 
+    def __post_init__(self):
+        unknown = set(self.ways.split(";")) - set(WAYS)
+        if unknown or "ours" not in self.ways.split(";"):
+            raise UserError(f"--ways={self.ways!r} must be some of {'; '.join(WAYS)}, with ours, to which all relate.")
+        if self.steps <= WARM_STEPS:
+            raise UserError(f"--steps={self.steps} must be {WARM_STEPS + 1} or more: the first {WARM_STEPS} warm up.")
+
+
+def problems(options: Options) -> Dataset:
+    """Countdown problems with prompts, other solved problems before each question where long ones are asked for."""
+    rows = generate(500, "train", 0, SPACE)
+    prompts = add_prompts(rows, "chat")
+    if not options.prompt_tokens:
+        return prompts
+    tokenizer = load_tokenizer(options.model_name)
+    solved = [f"{question(row['numbers'], row['target'])}\nAnswer: {row['solution']}\n\n" for row in rows]
+
+    def lengthen(row: dict, index: int) -> dict:
+        # Each problem has solved ones of its own, so that no prompt begins like another.
+        shots, at = "", index
+        system, asked = row["prompt"]
+        while len(tokenizer(render(row["prompt"], tokenizer)).input_ids) < options.prompt_tokens:
+            at += 1
+            shots += solved[at % len(solved)]
+            row["prompt"] = [system, asked | {"content": shots + question(row["numbers"], row["target"])}]
+        return {"prompt": row["prompt"]}
+
+    return prompts.map(lengthen, with_indices=True)
+
 
 def measure(options: Options) -> dict:
-    """Seconds of the steps after the first two, tokens per step, and peak megabytes."""
+    """Seconds of the steps after the first two, of generation in each, tokens per step, and peak megabytes."""
     set_seed(0)
     times = StepTimes()
     shared = {
@@ -74,14 +111,20 @@ def measure(options: Options) -> dict:
         trainer = trainer_class(
             load_policy(options.model_name),
             args=ours if options.way == "ours" else GRPOConfig(**plain, **shared),
-            train_dataset=add_prompts(generate(500, "train", 0, SPACE), "chat"),
+            train_dataset=problems(options),
             reward_funcs=[correctness],
             processing_class=load_tokenizer(options.model_name),
             callbacks=[times],
         )
+        trainer._generate_single_turn = times.timed(trainer._generate_single_turn)
         trainer.train()
     tokens = [log["num_tokens"] for log in trainer.state.log_history if "num_tokens" in log]
-    return {"seconds": times.seconds[WARM_STEPS:], "tokens": tokens[-1] / options.steps, "mb": peak_bytes() / 2**20}
+    return {
+        "seconds": times.seconds[WARM_STEPS:],
+        "generation": times.inside[WARM_STEPS:],
+        "tokens": tokens[-1] / options.steps,
+        "mb": peak_bytes() / 2**20,
+    }
 
 
 def run_child(way: str) -> dict:
@@ -98,24 +141,38 @@ def main() -> None:
     if options.way:
         print(json.dumps(measure(options)))
         return
-    runs = {way: [] for way in WAYS}
+    runs = {way: [] for way in options.ways.split(";")}
     for _ in range(options.rounds):
-        for way in WAYS:
+        for way in runs:
             runs[way].append(run_child(way))
     publish(options.output, table(runs), {"options": asdict(options), "runs": runs})
 
 
 def table(runs: dict[str, list[dict]]) -> str:
-    """Markdown: median and range of the seconds per step, their ratio to ours, tokens per step and peak memory."""
-    steps = {way: sorted(s for run in runs[way] for s in run["seconds"]) for way in WAYS}
-    ours = statistics.median(steps["ours"])
-    lines = ["| trainer | seconds per step | all steps | over ours | tokens per step | peak MB |", "|---" * 6 + "|"]
-    for way, seconds in steps.items():
-        median, tokens = statistics.median(seconds), statistics.mean(run["tokens"] for run in runs[way])
-        memory = max(run["mb"] for run in runs[way])
-        spread = f"{seconds[0]:.2f} to {seconds[-1]:.2f}"
-        lines.append(f"| {way} | {median:.2f} | {spread} | {median / ours:.2f} | {tokens:.0f} | {memory:.0f} |")
+    """Markdown: medians per step of all seconds, of generation and of the rest, each with its ratio to ours."""
+    lines = [
+        "| trainer | seconds per step | all steps | over ours | generation | over ours | training | over ours "
+        "| tokens per step | peak MB |",
+        "|---" * 10 + "|",
+    ]
+    ours = _medians(runs["ours"])
+    for way, of_way in runs.items():
+        steps = sorted(s for run in of_way for s in run["seconds"])
+        total, generation, training = (
+            f"{median:.2f} {{}}| {median / own:.2f}" for median, own in zip(_medians(of_way), ours, strict=True)
+        )
+        spread = f"| {steps[0]:.2f} to {steps[-1]:.2f} "
+        tokens, memory = statistics.mean(run["tokens"] for run in of_way), max(run["mb"] for run in of_way)
+        parts = " | ".join([total.format(spread), generation.format(""), training.format("")])
+        lines.append(f"| {way} | {parts} | {tokens:.0f} | {memory:.0f} |")
     return "\n".join(lines)
+
+
+def _medians(runs: list[dict]) -> list[float]:
+    """Over the steps of all runs: of the whole step, of generation, and of the rest."""
+    pairs = [pair for run in runs for pair in zip(run["seconds"], run["generation"], strict=True)]
+    columns = [(whole, generation, whole - generation) for whole, generation in pairs]
+    return [statistics.median(column) for column in zip(*columns, strict=True)]
 
 
 if __name__ == "__main__":

@@ -73,16 +73,28 @@ COUNTDOWN_SPACES = {
 def _load_countdown(source: str, split: str | None) -> Dataset:
     """Test problems, on which run_countdown.py neither trains a policy nor chooses the best one.
 
-    Of generated problems ``split`` is "tiny" (default), those of the embedded policy, or "full", those of any other.
+    Of generated problems ``split`` is "tiny" (default), those of the embedded policy, "full", those of any other, or
+    how many numbers are given, such as "2" or "3-4", with numbers and values as of "full".
     Rows of a file or hub data set are those of its test part, by the hash that run_countdown.py splits it by, or all
     rows of ``split`` where it is given. Raises `UserError` when the test part is empty.
     """
     if source != "generate":
         rows = load_countdown(source, split)
         return rows if split else _test_part(rows, source)
-    if (split or "tiny") not in COUNTDOWN_SPACES:
-        raise UserError(f"--split={split!r}: of generated Countdown use {' or '.join(COUNTDOWN_SPACES)}.")
-    return countdown.generate(512, "test", 0, COUNTDOWN_SPACES[split or "tiny"])
+    return countdown.generate(512, "test", 0, _countdown_space(split or "tiny"))
+
+
+def _countdown_space(split: str) -> countdown.ProblemSpace:
+    if split in COUNTDOWN_SPACES:
+        return COUNTDOWN_SPACES[split]
+    fewest, dash, most = split.partition("-")
+    try:
+        return countdown.ProblemSpace(int(fewest), int(most if dash else fewest))
+    except (ValueError, UserError):
+        raise UserError(
+            f"--split={split!r}: of generated Countdown use {' or '.join(COUNTDOWN_SPACES)}, or 2 to 6 numbers, such "
+            "as 2 or 3-4."
+        ) from None
 
 
 def _test_part(problems: Dataset, source: str) -> Dataset:

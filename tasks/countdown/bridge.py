@@ -45,7 +45,7 @@ class BridgeOptions:
         default=0.1, metadata={"help": "injected: chance that an attempt begins by restating the problem, in [0, 1]."}
     )
     max_number: int = field(default=15, metadata={"help": "Largest given number; 15 and three numbers suit tiny."})
-    min_numbers: int = field(default=3, metadata={"help": "Fewest given numbers, 3 to 6."})
+    min_numbers: int = field(default=3, metadata={"help": "Fewest given numbers, 2 to 6."})
     max_numbers: int = field(default=3, metadata={"help": "Most given numbers, 3 to 6."})
     max_value: int = field(default=99, metadata={"help": "Largest intermediate value."})
 

@@ -60,9 +60,9 @@ class ProblemSpace:
     max_value: int = 9999
 
     def __post_init__(self):
-        if not 3 <= self.min_numbers <= self.max_numbers <= 6:
+        if not 2 <= self.min_numbers <= self.max_numbers <= 6:
             raise UserError(
-                f"--min_numbers={self.min_numbers} --max_numbers={self.max_numbers}: need 3 <= min <= max <= 6."
+                f"--min_numbers={self.min_numbers} --max_numbers={self.max_numbers}: need 2 <= min <= max <= 6."
             )
         if not 1 <= self.max_number <= self.max_value:
             raise UserError(f"--max_number={self.max_number} must lie in 1..{self.max_value}.")

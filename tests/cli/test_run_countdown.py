@@ -136,7 +136,7 @@ BAD_INPUT = {
     "batch not divisible": (["--generation_batch_size", "13"], ["13"]),
     "group of one": (["--num_generations", "1"], ["at least 2"]),
     "too few problems for a batch": (["--train_problems", "1"], ["cannot fill a batch"]),
-    "impossible problem space": (["--min_numbers", "7"], ["3 <= min <= max <= 6"]),
+    "impossible problem space": (["--min_numbers", "7"], ["2 <= min <= max <= 6"]),
     "model not found": (["--model_name", "nobody/nothing"], ["nobody/nothing", "--model_name=tiny"]),
     "encoder not found": (["--use_ir=knn", "--encoder", "nobody/nothing"], ["nobody/nothing", "--encoder"]),
     "prompt over length": (["--max_prompt_length", "3"], ["all 64 prompts are longer than 3 tokens"]),

@@ -74,12 +74,15 @@ def test_a_failed_run_is_named_and_goes_on_later_while_others_run(sweep, tmp_pat
     assert code == 0 and len(lines) == 1 and calls[0].endswith(f"--output_dir {folder} --resume auto")
 
 
-def test_a_pretrained_policy_runs_in_the_same_order_on_the_data_that_are_named(sweep):
-    lines, calls, code = sweep("smollm2.sh", "cfn no shuffle:knn+", "0 1", "rows.jsonl")
+def test_a_pretrained_policy_runs_in_the_same_order_on_the_data_that_are_named(sweep, tmp_path):
+    final = tmp_path / "outputs" / "smollm2_base" / "sft" / "final"
+    final.mkdir(parents=True)
+    (final / "config.json").touch()
+    lines, calls, code = sweep("smollm2.sh", "cfn no shuffle:knn+", "0 1", "arc")
     runs = [line.partition(":")[0] for line in lines]
     assert code == 0 and runs[:3] == ["no_seed0", "no_seed1", "cfn_seed0"] and len(runs) == 6
-    trained = [call for call in calls if call.startswith("run_gsm8k.py")]
-    assert all("--model_name=smollm2 --data=rows.jsonl" in call for call in trained) and len(trained) == 6
+    trained = [call for call in calls if call.startswith("run_choice.py")]
+    assert all("--config=configs/smollm2_arc.yaml --data=arc " in call for call in trained) and len(trained) == 6
     assert sweep("smollm2.sh", "no cfn", "0 1") == ([], [], 0), "finished runs are skipped"
 
 

@@ -7,20 +7,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks import bonus_overhead, fit_table, machine, step_time
+from benchmarks import base_table, bonus_overhead, fit_table, machine, step_time
 from benchmarks.machine import caption, describe, publish
 from training.fit.estimate import GIB
 
 
 def test_step_times_are_medians_over_all_rounds_and_ratios_to_ours():
     def run(*seconds, tokens=100.0, mb=500.0):
-        return {"seconds": list(seconds), "tokens": tokens, "mb": mb}
+        return {"seconds": list(seconds), "generation": [s / 4 for s in seconds], "tokens": tokens, "mb": mb}
 
     trl = [run(4.0, 8.0, mb=700.0), run(6.0, tokens=106.0), run(6.0)]
     runs = {"trl": trl, "trl, our precision": [run(3.0)], "ours": [run(2.0), run(4.0)]}
     lines = step_time.table(runs).splitlines()
-    assert lines[2] == "| trl | 6.00 | 4.00 to 8.00 | 2.00 | 102 | 700 |"
-    assert lines[4].startswith("| ours | 3.00 | 2.00 to 4.00 | 1.00 |")
+    assert lines[2] == "| trl | 6.00 | 4.00 to 8.00 | 2.00 | 1.50 | 2.00 | 4.50 | 2.00 | 102 | 700 |"
+    assert lines[4].startswith("| ours | 3.00 | 2.00 to 4.00 | 1.00 | 0.75 | 1.00 | 2.25 |")
 
 
 def test_overhead_is_over_the_faster_run_of_plain_grpo_and_over_the_rest_of_the_own_steps():
@@ -98,3 +98,34 @@ def test_results_hold_the_machine_and_the_numbers(tmp_path, capsys):
     assert text.startswith("| a |\n\n") and "torch" in text and text in capsys.readouterr().out
     numbers = json.loads((tmp_path / "new" / "result.json").read_text())
     assert numbers["runs"] == [1] and numbers["machine"]["torch"]
+
+
+def test_the_table_of_a_base_policy_has_tiers_and_ranks_and_keeps_no_text(tmp_path):
+    def value(mean):
+        return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n": 20}
+
+    tiers = {name: value(0.1 * number) for number, name in enumerate(("strict", "medium", "loose", "pass@8"), start=2)}
+    made = {
+        "countdown2": {
+            "task": "countdown",
+            "settings": {"data": "/home/user/secret", "split": "2", "prompt_type": "reasoning"},
+            "decoding": {"samples": 8},
+            "metrics": tiers | {"well_formed": 0.5, "mean_length": 31.6, "truncated": 0.25},
+        },
+        "rank": {
+            "task": "arc_easy",
+            "metrics": {
+                **{"rank": value(0.5), "rank_per_byte": value(0.4)},
+                **{"rank/chance_corrected": 1 / 3, "rank_per_byte/chance_corrected": 0.2},
+            },
+        },
+    }
+    for name, report in made.items():
+        report |= {"name": name, "problems": 20, "records": [{"question": "secret"}]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+    found = base_table.read(tmp_path)
+    assert "secret" not in json.dumps(found)
+    lines = base_table.table(found).splitlines()
+    cells = "20.0 [10.0, 30.0] | 30.0 [20.0, 40.0] | 40.0 [30.0, 50.0] | 50.0 [40.0, 60.0] | 50% | 32 | 25%"
+    assert lines[2] == f"| countdown, 2 numbers | reasoning | 20 | {cells} |"
+    assert "| arc_easy | 20 | 50.0 [40.0, 60.0] | 40.0 [30.0, 50.0] | 0.333 | 0.200 |" in lines

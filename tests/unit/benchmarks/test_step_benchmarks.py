@@ -1,5 +1,6 @@
 """What the benchmarks of step times measure: which seconds, of which trainer, under which settings."""
 
+import os
 from itertools import count
 from types import SimpleNamespace
 
@@ -9,6 +10,8 @@ from trl import GRPOConfig
 from benchmarks import bonus_overhead, step_split, step_time
 from benchmarks.bonus_overhead import StepTimes
 from benchmarks.step_split import SECTIONS, StepSplit
+from policy.chat import render
+from policy.load import load_tokenizer
 from training.run_options import RunConfig
 
 
@@ -98,6 +101,15 @@ def built(monkeypatch):
     for benchmark in (step_time, bonus_overhead):
         monkeypatch.setattr(benchmark, "IntrinsicGRPOTrainer", trainer_class("ours"))
     return built
+
+
+def test_prompts_are_filled_to_the_tokens_asked_for_and_begin_unlike_each_other():
+    options = step_time.Options(prompt_tokens=120)
+    tokenizer = load_tokenizer(options.model_name)
+    texts = [render(row["prompt"], tokenizer) for row in step_time.problems(options).select(range(8))]
+    assert all(120 <= len(tokenizer(text).input_ids) < 160 for text in texts)
+    own = {text[len(os.path.commonprefix(texts)) :] for text in texts}
+    assert len(own) == 8 and all(text.count("Answer: ") >= 3 for text in own)
 
 
 def test_the_first_two_steps_do_not_count(built):

@@ -344,6 +344,12 @@ def test_generated_countdown_problems_are_those_that_training_sets_aside(split, 
     assert max(len(row["numbers"]) for row in eval_task("countdown").load("generate", split)) == space.max_numbers
 
 
-def test_an_unknown_kind_of_generated_countdown_is_refused():
-    with pytest.raises(UserError, match="--split='big'.* tiny or full"):
-        eval_task("countdown").load("generate", "big")
+@pytest.mark.parametrize("split, counts", [("2", {2}), ("3-4", {3, 4})])
+def test_generated_countdown_problems_have_as_many_numbers_as_asked_for(split, counts):
+    assert {len(row["numbers"]) for row in eval_task("countdown").load("generate", split)} == counts
+
+
+@pytest.mark.parametrize("split", ["big", "1", "3-", "-3", "4-3", "7"])
+def test_an_unknown_kind_of_generated_countdown_is_refused(split):
+    with pytest.raises(UserError, match=f"--split='{split}'.* tiny or full, or 2 to 6 numbers"):
+        eval_task("countdown").load("generate", split)

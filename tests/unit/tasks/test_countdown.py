@@ -110,7 +110,7 @@ def test_a_space_without_problems_is_refused_and_not_searched_for_ever(monkeypat
         generate(5, "train", 0, ProblemSpace(3, 3, max_number=1, min_target=10))
 
 
-@pytest.mark.parametrize("bad", [{"min_numbers": 2}, {"max_numbers": 7}, {"max_number": 0}, {"min_target": 200}])
+@pytest.mark.parametrize("bad", [{"min_numbers": 1}, {"max_numbers": 7}, {"max_number": 0}, {"min_target": 200}])
 def test_impossible_spaces_are_refused(bad):
     with pytest.raises(UserError):
         ProblemSpace(**bad)

@@ -1,0 +1,88 @@
+"""One table of the evaluations of an untrained policy: where it stands on each task, and under which prompt.
+
+python -m benchmarks.base_table --evaluations outputs/base_table/smollm2
+
+Reads what run_eval.py wrote; bash benchmarks/base_table.sh makes all of it. Kept are the settings and metrics of each
+evaluation, without questions and completions.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.machine import publish
+from common.errors import UserError, run_cli
+from common.flags import flag, parse_one
+
+HEAD = "| task | prompt | problems | strict, % | medium, % | loose, % | pass@8, % | well formed | tokens | cut off |"
+RANK_HEAD = "| task, options ranked | problems | by log-probability, % | per byte, % | above chance | per byte |"
+
+
+@dataclass
+class Options:
+    """Which evaluations, and where the table goes."""
+
+    evaluations: str = flag("outputs/base_table/smollm2", "Folder of the JSON files that run_eval.py wrote.")
+    output: str = flag("outputs/base_table/table", "Path of the table, without extension.")
+
+
+def read(folder: Path) -> list[dict]:
+    """Name, task, settings and metrics of each evaluation in ``folder``; raises `UserError` where there is none."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        kept = {name: value for name, value in report.items() if name not in ("records", "name")}
+        kept["settings"] = {name: value for name, value in report.get("settings", {}).items() if name != "data"}
+        found.append({"name": path.stem, **kept})
+    if not found:
+        raise UserError(f"--evaluations={str(folder)!r} has no JSON file; bash benchmarks/base_table.sh makes them.")
+    return found
+
+
+def table(evaluations: list[dict]) -> str:
+    """Markdown: a row per generating evaluation, and below it a row per ranking of options."""
+    generated = [row for row in evaluations if "decoding" in row and "rank" not in row["metrics"]]
+    ranked = [row for row in evaluations if "rank" in row["metrics"]]
+    parts = []
+    if generated:
+        parts.append([HEAD, "|---" * HEAD.count(" | ") + "|---|", *map(_generated, generated)])
+    if ranked:
+        parts.append([RANK_HEAD, "|---" * RANK_HEAD.count(" | ") + "|---|", *map(_ranked, ranked)])
+    note = "Brackets: 95 % intervals over problems. Strict, medium and loose are means over samples; medium is pass@1."
+    return "\n\n".join(["\n".join(lines) for lines in parts] + [note])
+
+
+def _generated(row: dict) -> str:
+    metrics, settings = row["metrics"], row["settings"]
+    cells = [_task(row), settings["prompt_type"], str(row["problems"])]
+    cells += [_percent(metrics.get(name)) for name in ("strict", "medium", "loose", "pass@8")]
+    cells += [f"{metrics['well_formed']:.0%}", f"{metrics['mean_length']:.0f}", f"{metrics['truncated']:.0%}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def _ranked(row: dict) -> str:
+    metrics = row["metrics"]
+    cells = [row["task"], str(row["problems"]), _percent(metrics["rank"]), _percent(metrics["rank_per_byte"])]
+    cells += [f"{metrics[f'{name}/chance_corrected']:.3f}" for name in ("rank", "rank_per_byte")]
+    return f"| {' | '.join(cells)} |"
+
+
+def _task(row: dict) -> str:
+    split = row["settings"]["split"]
+    return f"{row['task']}, {split} numbers" if row["task"] == "countdown" else row["task"]
+
+
+def _percent(value: dict | None) -> str:
+    if value is None:
+        return "-"
+    return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * value[name] for name in ("mean", "low", "high")))
+
+
+def main() -> None:
+    options = parse_one(Options)
+    evaluations = read(Path(options.evaluations))
+    publish(options.output, table(evaluations), {"evaluations": evaluations})
+
+
+if __name__ == "__main__":
+    run_cli(main)
