@@ -22,7 +22,7 @@ evaluate() { # name, task, place in the data folder, flags
 }
 
 samples="--n 8 --temperature 0.8 --batch_size 128"
-evaluate arc_easy_rank arc_easy arc --rank
+evaluate arc_easy_rank arc_easy arc --rank --limit 500
 for prompt in reasoning plain; do
     evaluate "arc_easy_$prompt" arc_easy arc $samples --limit 200 --max_new_tokens 96 --prompt_type $prompt
     evaluate "countdown2_$prompt" countdown "" $samples --limit 200 --max_new_tokens 96 --prompt_type $prompt --split 2

@@ -76,11 +76,11 @@ def add_prompts(rows: Dataset, prompt_type: str, num_shots: int = 0, seed: int =
     return columns.remove_columns("shots") if num_shots else columns
 
 
-def solution(reasoning: str, letter: str, prompt_type: str) -> str:
-    """The completion that answers ``letter`` in the shape asked for; "plain" has no room for ``reasoning``."""
+def solution(reasoning: str, answer: str, prompt_type: str) -> str:
+    """The completion that says ``answer`` in the shape asked for; "plain" has no room for ``reasoning``."""
     if prompt_type == "plain":
-        return f" {letter}"
-    return f"<{prompt_type}>\n{reasoning}\n</{prompt_type}>\n<answer>\n{letter}\n</answer>"
+        return f" {answer}"
+    return f"<{prompt_type}>\n{reasoning}\n</{prompt_type}>\n<answer>\n{answer}\n</answer>"
 
 
 def worked_example(prompt_type: str) -> tuple[dict, str]:

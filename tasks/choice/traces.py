@@ -1,8 +1,9 @@
-"""Traces of multiple choice for a supervised start: an option in words as the reasoning, then its letter.
+"""Traces of multiple choice for a supervised start: an option in words as the reasoning, then as the answer.
 
 The shape that a prompt asks for, which small pretrained policies do not keep by themselves. With probability
 ``--right_share`` the option is the right one, else one of the wrong ones. Take other questions than those of the
-reinforcement learning after it, so that the policy learns the habit and not the answers:
+reinforcement learning after it, so that the policy learns the habit and not the answers. ``--answer text`` is for
+policies too small to find the letter of an option that they have named:
 
 python -m tasks.choice.traces --data allenai/ai2_arc --subset ARC-Challenge --output outputs/arc/traces.jsonl
 """
@@ -13,11 +14,13 @@ from pathlib import Path
 from random import Random
 
 from common.errors import UserError, run_cli
-from common.flags import flag, parse_one
+from common.flags import check_choices, flag, parse_one
 from rewards.choice import LETTERS
 from tasks.choice.problems import ARC, CHALLENGE, load_choice, shuffle_choices
 from tasks.choice.prompts import check_prompt, prompt, solution
 from tasks.load import by_hash, refuse_test_sets
+
+ANSWERS = ("letter", "text")
 
 
 @dataclass
@@ -31,6 +34,7 @@ class TraceOptions:
     prompt_type: str = flag(
         "reasoning", "How is asked: reasoning or think (the letter in tags), plain (the letter behind Answer:)."
     )
+    answer: str = flag("letter", "What stands as the answer: letter, or text (the option in words, which counts too).")
     n: int = flag(0, "Traces, one a question; 0 takes all questions.")
     right_share: float = flag(1.0, "Share of traces with the right option, in [0, 1].")
     seed: int = flag(0, "Seed of the options' order and of the wrong answers.")
@@ -39,6 +43,7 @@ class TraceOptions:
         if Path(self.output).suffix != ".jsonl":
             raise UserError(f"--output={self.output!r} must be a file that ends in .jsonl.")
         check_prompt(self.prompt_type, 0)
+        check_choices(self, answer=ANSWERS)
         refuse_test_sets(self)
         if self.n < 0:
             raise UserError(f"--n={self.n} must be 0 or more.")
@@ -46,13 +51,13 @@ class TraceOptions:
             raise UserError(f"--right_share={self.right_share} must lie in [0, 1].")
 
 
-def trace(row: dict, prompt_type: str, right_share: float, rng: Random) -> dict:
+def trace(row: dict, options: TraceOptions, rng: Random) -> dict:
     """The columns prompt and completion, both conversations or both texts, of one question."""
     option = row["gold"]
-    if rng.random() >= right_share:
+    if rng.random() >= options.right_share:
         option = rng.choice([text for text in row["choices"] if text != option])
-    letter = LETTERS[row["choices"].index(option)]
-    asked, answered = prompt(row, prompt_type), solution(option, letter, prompt_type)
+    answer = option if options.answer == "text" else LETTERS[row["choices"].index(option)]
+    asked, answered = prompt(row, options.prompt_type), solution(option, answer, options.prompt_type)
     return {
         "prompt": asked,
         "completion": answered if isinstance(asked, str) else [{"role": "assistant", "content": answered}],
@@ -70,7 +75,7 @@ def main() -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(trace(row, options.prompt_type, options.right_share, rng)) + "\n")
+            file.write(json.dumps(trace(row, options, rng)) + "\n")
     print(f"{len(rows)} traces: {path}")
 
 

@@ -51,11 +51,12 @@ def test_bad_input_is_one_sentence_and_exit_code_2(script, flags, message, tmp_p
     assert message in result.stderr and "Traceback" not in result.stderr
 
 
-def test_traces_answer_in_the_shape_asked_for_and_are_right_as_often_as_asked(tmp_path):
+@pytest.mark.parametrize("answer", ["letter", "text"])
+def test_traces_answer_in_the_shape_asked_for_and_are_right_as_often_as_asked(answer, tmp_path):
     rows = [{"question": f"{n} + 1?", "choices": [str(n + 1), "x", "y"], "answer": 0} for n in range(60)]
     data, output = tmp_path / "rows.jsonl", tmp_path / "traces.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    flags = ["--data", data, "--output", output, "--right_share", 0.5, "--n", 50]
+    flags = ["--data", data, "--output", output, "--right_share", 0.5, "--n", 50, "--answer", answer]
     run_python("-m", "tasks.choice.traces", *flags)
     verdicts = Counter()
     for trace in load_traces(str(output), "train"):
@@ -63,7 +64,9 @@ def test_traces_answer_in_the_shape_asked_for_and_are_right_as_often_as_asked(tm
         choices = [line.partition(". ")[2] for line in asked]
         grade = grade_choice(trace["completion"][0]["content"], choices, str(int(question.split()[0]) + 1))
         verdicts[grade.verdict] += 1
-        assert grade.well_formed and grade.answer in trace["completion"][0]["content"]
+        *reasoning, _, said, _ = trace["completion"][0]["content"].splitlines()
+        assert grade.well_formed and reasoning[1] == grade.answer
+        assert said == (grade.answer if answer == "text" else "ABC"[choices.index(grade.answer)])
     assert verdicts.keys() == {"correct", "wrong"} and verdicts["correct"] == pytest.approx(25, abs=10)
     assert verdicts.total() == 50
     ended = run_python("-m", "tasks.choice.traces", "--split", "test", "--output", output, code=2)
