@@ -16,13 +16,12 @@ from pathlib import Path
 
 from common.errors import run_cli
 from evaluation.against_base import against_base, base_lines
-from evaluation.compare import compare, compare_table, read_report, regrade
+from evaluation.compare import compare, compare_table, read_comparable, read_report, regrade
 from evaluation.evaluate import save_report
 from evaluation.table import report_text
 from evaluation.tasks import checked_task, load_rows, with_prompts
 from policy.load import resolve
 from policy.setup_line import unseen_gpu
-from rewards.grade import TIERS
 from rewards.sandbox.pool import open_sandbox
 
 
@@ -32,7 +31,7 @@ def main() -> None:
 
     # ---- finished evaluations
     if options.compare:
-        first, second = (read_report(path, needed=TIERS) for path in options.compare)
+        first, second = map(read_comparable, options.compare)
         print("\n".join([compare_table(compare(first, second)), *base_lines(against_base(first, second))]))
         return
     if options.regrade:

@@ -27,8 +27,6 @@ for prompt in reasoning plain; do
     evaluate "arc_easy_$prompt" arc_easy arc $samples --limit 200 --max_new_tokens 96 --prompt_type $prompt
     evaluate "countdown2_$prompt" countdown "" $samples --limit 200 --max_new_tokens 96 --prompt_type $prompt --split 2
     evaluate "countdown3_$prompt" countdown "" $samples --limit 200 --max_new_tokens 96 --prompt_type $prompt --split 3
-done
-for prompt in fenced plain; do
     evaluate "spider_$prompt" spider spider $samples --limit 200 --max_new_tokens 96 --prompt_type $prompt
 done
 for prompt in reasoning qwen25-math-cot; do

@@ -236,5 +236,5 @@ def shown(value: Any) -> str:
 
 
 def _escape(text: str) -> str:
-    """``text`` without runs of blanks, for argparse, which formats with %."""
-    return " ".join(text.split()).replace("%", "%%")
+    """``text`` without runs of blanks, for argparse, which formats with %; some of transformers' are so already."""
+    return " ".join(text.split()).replace("%%", "%").replace("%", "%%")

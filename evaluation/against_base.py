@@ -63,11 +63,11 @@ def against_base(base: dict, report: dict) -> dict[str, Any]:
     if sides[0].keys() != sides[1].keys():
         return {}
     problems = list(sides[0])
-    right = [np.array([[record["medium"] for record in side[name]] for name in problems]) for side in sides]
-    sizes = [side.shape[1] for side in right]
+    sizes = [len(side[problems[0]]) for side in sides]
     samples = min(sizes)
-    if samples < LEAST_SAMPLES:
+    if samples < LEAST_SAMPLES:  # a ranking of options has one record each, and no tiers
         return {}
+    right = [np.array([[record["medium"] for record in side[name]] for name in problems]) for side in sides]
     found: dict[str, Any] = {"samples": samples, "slope_ks": trusted_ks(samples)}
     gains = [
         pass_at_k(sizes[1], right[1].sum(axis=1), k) - pass_at_k(sizes[0], right[0].sum(axis=1), k)

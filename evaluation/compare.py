@@ -15,6 +15,7 @@ from evaluation.tasks import eval_task
 from rewards.grade import TIERS
 
 _IDENTITY = ("question", "db", "gold", "numbers", "target")  # columns of a row, whichever its task has
+RANKS = ("rank", "rank_per_byte")  # what a record of --rank holds in the place of tiers
 _JUDGED_BY = ("hidden_databases", "test_seconds")  # settings that decide what is right
 COMPLETION = ("id", "completion", "length", "truncated")
 
@@ -37,13 +38,29 @@ def read_report(path: str | Path, needed: Sequence[str] = COMPLETION) -> dict:
         )
     if not all(isinstance(record, dict) for record in records):
         raise UserError(f"{str(path)!r} has a record that is no object; give an evaluation's JSON file.")
+    _check_records(path, records, needed)
+    return report
+
+
+def _check_records(path: Path, records: list[dict], needed: Sequence[str]) -> None:
     missing = next((name for record in records for name in needed if name not in record), None)
     if missing:
         raise UserError(
             f"{str(path)!r} has a record without {missing!r}; give a file with whole records, or --regrade it first "
             "where only tiers are missing."
         )
+
+
+def read_comparable(path: str | Path) -> dict:
+    """A report for `compare`, of samples or of a ranking (--rank); raises as `read_report` does."""
+    report = read_report(path, needed=())
+    _check_records(Path(path), report["records"], measures(report))
     return report
+
+
+def measures(report: dict) -> tuple[str, ...]:
+    """What says of each record whether it is right: `RANKS` of a ranking, else `TIERS`."""
+    return RANKS if RANKS[0] in report["records"][0] else TIERS
 
 
 def problem_of(record: dict) -> str:
@@ -66,12 +83,15 @@ def sign_test_name(samples: int) -> str:
 
 
 def compare(first: dict, second: dict) -> dict[str, dict[str, float | str]]:
-    """Tier -> `paired_difference` of two reports, and the name of its "test".
+    """Each of `measures` -> `paired_difference` of two reports, and the name of its "test".
 
-    Raises `UserError` unless both hold the same problems of one task.
+    Raises `UserError` unless both hold the same problems of one task, as samples or as rankings.
     """
     if first["task"] != second["task"]:
         raise UserError(f"these are different tasks, {first['task']} and {second['task']}; compare two of one task.")
+    names = measures(first)
+    if names != measures(second):
+        raise UserError("one ranks options (--rank) and the other has samples; compare two of a kind.")
     one, other = (report.get("settings", {}) for report in (first, second))
     for name in (name for name in _JUDGED_BY if name in one and name in other):
         if one[name] != other[name]:
@@ -80,7 +100,7 @@ def compare(first: dict, second: dict) -> dict[str, dict[str, float | str]]:
                 "with the same."
             )
     found = {}
-    for tier in TIERS:
+    for tier in names:
         one, other = _by_problem(first_pass(first), tier), _by_problem(first_pass(second), tier)
         if one.keys() != other.keys():
             raise UserError(
@@ -95,11 +115,12 @@ def compare(first: dict, second: dict) -> dict[str, dict[str, float | str]]:
 
 def compare_table(differences: dict[str, dict[str, float | str]]) -> str:
     """The result of `compare` as text."""
-    lines = [f"{'tier':8}{'difference':>12}{'95 % interval':>20}{'only A':>9}{'only B':>9}{'p':>9}"]
+    width = max(map(len, ("tier", *differences))) + 2
+    lines = [f"{'tier':{width}}{'difference':>12}{'95 % interval':>20}{'only A':>9}{'only B':>9}{'p':>9}"]
     for tier, found in differences.items():
         interval = f"[{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
         lines.append(
-            f"{tier:8}{100 * found['difference']:>+10.1f} %{interval:>20}{found['only_first']:>9}"
+            f"{tier:{width}}{100 * found['difference']:>+10.1f} %{interval:>20}{found['only_first']:>9}"
             f"{found['only_second']:>9}{found['p']:>9.3f}"
         )
     found = next(iter(differences.values()))

@@ -27,14 +27,22 @@ def test_trains_with_a_bonus_and_reports_chance_and_letters(data, tmp_path):
     assert any("letters/C" in line and "verdict/no_answer" in line for line in logged)
 
 
-@pytest.mark.parametrize(("flag", "metric", "records"), [("--circular", "circular", 6), ("--rank", "rank_per_byte", 2)])
-def test_run_eval_rotates_the_options_or_ranks_them(flag, metric, records, data, tmp_path):
+@pytest.mark.parametrize(
+    ("flag", "metric", "records", "compared"),
+    [("--circular", "circular", 6, ["strict", "medium", "loose"]), ("--rank", "rank", 2, ["rank", "rank_per_byte"])],
+)
+def test_run_eval_rotates_the_options_or_ranks_them_and_compares_either(
+    flag, metric, records, compared, data, tmp_path
+):
     flags = ["--task=arc_easy", "--data", data, "--limit", 2, "--max_new_tokens", 4, flag]
     printed = run_script("run_eval.py", *flags, cwd=tmp_path).stdout
     assert metric in printed and printed.count("device: cpu (threads: 1), precision: ") == 1
     (path,) = (tmp_path / "outputs" / "eval" / "arc_easy" / "tiny").iterdir()
     report = json.loads(path.read_text())
     assert flag[2:] in path.name and len(report["records"]) == records and report["setup"]["device"] == "cpu"
+    _, *lines, note = run_script("run_eval.py", "--compare", path, path, cwd=tmp_path).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == compared and "+0.0 %" in lines[0]
+    assert note.startswith("B minus A in percentage points over 2 problems")
 
 
 @pytest.mark.parametrize(

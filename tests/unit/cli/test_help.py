@@ -143,10 +143,10 @@ def test_help_names_the_presets_and_the_rule_of_run_names(monkeypatch, capsys):
 def test_percent_signs_and_line_breaks_of_a_sentence_do_no_harm():
     @dataclass
     class Options:
-        share: float | None = field(default=None, metadata={"help": "Share in %(default)s\n   of 100 %."})
+        share: float | None = field(default=None, metadata={"help": "Share in %(default)s\n   of 100 % or 20%%."})
 
     text = format_page(page_of("run_x.py", (Options,), {}), {"share": 5.0}, everything=False)
-    assert re.search(r"--share FLOAT +Share in %\(default\)s of 100 %. \[5.0\]$", text, re.MULTILINE)
+    assert re.search(r"--share FLOAT +Share in %\(default\)s of 100 % or 20%. \[5.0\]$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

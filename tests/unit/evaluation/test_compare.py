@@ -83,6 +83,12 @@ def test_evaluations_of_something_else_are_refused(other, words):
         compare(report_of(["1"] * 6), other)
 
 
+def test_a_ranking_is_not_compared_with_samples():
+    ranking = {"task": "gsm8k", "records": [{"question": "Q0?", "gold": "0", "rank": True, "rank_per_byte": True}]}
+    with pytest.raises(UserError, match="one ranks options .* and the other has samples"):
+        compare(ranking, report_of([PERFECT.format(0)]))
+
+
 def test_regrading_counts_the_verdicts_that_change_and_keeps_the_rest():
     report = report_of([PERFECT.format(n) for n in range(4)])
     again, changed = regrade(report)
