@@ -22,12 +22,12 @@ evaluate() { # name, task, place in the data folder, flags
 }
 
 samples="--n 8 --temperature 0.8 --batch_size 128"
-evaluate arc_easy_rank arc_easy arc --rank --limit 500
+evaluate arc_easy_rank arc_easy arc --rank --limit 300
 for prompt in reasoning plain; do
-    evaluate "arc_easy_$prompt" arc_easy arc $samples --limit 200 --max_new_tokens 96 --prompt_type $prompt
+    evaluate "arc_easy_$prompt" arc_easy arc $samples --limit 100 --max_new_tokens 96 --prompt_type $prompt
     evaluate "countdown2_$prompt" countdown "" $samples --limit 200 --max_new_tokens 96 --prompt_type $prompt --split 2
     evaluate "countdown3_$prompt" countdown "" $samples --limit 200 --max_new_tokens 96 --prompt_type $prompt --split 3
-    evaluate "spider_$prompt" spider spider $samples --limit 200 --max_new_tokens 96 --prompt_type $prompt
+    evaluate "spider_$prompt" spider spider $samples --limit 100 --max_new_tokens 96 --prompt_type $prompt
 done
 for prompt in reasoning qwen25-math-cot; do
     evaluate "svamp_$prompt" svamp svamp/test.jsonl $samples --limit 300 --max_new_tokens 128 --prompt_type $prompt
