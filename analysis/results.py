@@ -107,7 +107,7 @@ class Results:
 
 
 def _no_record(sweep: str, *arm: str) -> str:
-    return f"No record yet: `{' '.join(['bash', f'sweeps/{sweep}.sh', *arm])}`."
+    return f"Nothing to compare yet: `{' '.join(['bash', f'sweeps/{sweep}.sh', *arm])}`."
 
 
 def drawn_from(picture: Path) -> str | None:

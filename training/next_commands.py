@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 _EVALUATED = {"choice": "arc_challenge", "code": "humaneval", "sql": "spider"}  # where it is not named as the script
+_PARTS = {"ARC-Easy": "arc_easy", "all": "mmlu"}  # values of --subset that have a task of their own
 _SMALL_WORLDS = ("sql_tiny",)  # values of --data that are tasks of run_eval.py
 _OWN = ("--use_ir", "--output_dir", "--run_name", "--resume")  # flags of this run alone
 _PLACES = ("--data", "--databases")
@@ -25,7 +26,7 @@ def next_commands(
     same = shlex.join([*_without(arguments, _OWN), f"--use_ir={other}"])
     policy = shlex.quote(str(folder / "final"))
     is_generated = asked.get("data") in _SMALL_WORLDS
-    evaluated = asked["data"] if is_generated else _EVALUATED.get(task, task)
+    evaluated = asked["data"] if is_generated else _PARTS.get(asked.get("subset"), _EVALUATED.get(task, task))
     # A hub data set has the questions of SQL without the databases.
     further = _only(arguments, _PLACES) if task == "sql" and not is_generated else []
     if asked.get("prompt_type", _ASKED) != _ASKED:

@@ -106,10 +106,10 @@ def test_a_sweep_without_records_of_an_arm_and_of_the_baseline_says_so(root):
     page = root / "docs" / "page.md"
     page.write_text(page.read_text().replace("arm rnd", "arm shuffle:knn+"))
     (text,) = Results(root).pages().values()
-    assert "No record yet: `bash sweeps/toy.sh shuffle:knn+`." in text
+    assert "Nothing to compare yet: `bash sweeps/toy.sh shuffle:knn+`." in text
     (root / "results" / "toy" / "rnd_seed0.json").unlink()
     (text,) = Results(root).pages().values()
-    assert "No record yet: `bash sweeps/toy.sh`." in text and Results(root).pictures() == {}
+    assert "Nothing to compare yet: `bash sweeps/toy.sh`." in text and Results(root).pictures() == {}
 
 
 def test_a_difference_is_paired_by_seed_and_one_seed_has_no_interval(root):

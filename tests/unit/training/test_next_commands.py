@@ -50,3 +50,11 @@ def test_an_evaluation_asks_as_the_run_asked_and_a_small_world_is_a_task():
     asked = {"data": "sql_tiny", "prompt_type": "plain"}
     evaluate, *_ = next_commands("sql", ["--config", "c.yaml", "--data=sql_tiny"], Path("a"), "no", asked)
     assert shlex.split(evaluate)[2:] == ["--task=sql_tiny", "--model_name=a/final", "--prompt_type=plain"]
+
+
+@pytest.mark.parametrize(
+    "subset, task", [("ARC-Easy", "arc_easy"), ("ARC-Challenge", "arc_challenge"), ("all", "mmlu")]
+)
+def test_multiple_choice_is_evaluated_on_the_part_that_was_trained_on(subset, task):
+    evaluate, *_ = next_commands("choice", [], Path("a"), "no", {"subset": subset, "prompt_type": "reasoning"})
+    assert shlex.split(evaluate)[2] == f"--task={task}" and task in TASKS
