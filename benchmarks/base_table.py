@@ -15,7 +15,9 @@ from common.errors import UserError, run_cli
 from common.flags import flag, parse_one
 
 HEAD = "| task | prompt | problems | strict, % | medium, % | loose, % | pass@8, % | well formed | tokens | cut off |"
-RANK_HEAD = "| task, options ranked | problems | by log-probability, % | per byte, % | above chance | per byte |"
+RANK_HEAD = (
+    "| task, options ranked | problems | by log-probability, % | per byte, % | above chance | above chance, per byte |"
+)
 
 
 @dataclass
