@@ -6,18 +6,20 @@ Reads what run_eval.py wrote; bash benchmarks/base_table.sh makes all of it. Kep
 evaluation, without questions and completions.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.results_tables import markdown
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
 from common.flags import flag, parse_one
+from evaluation.compare import RANKS, read_report
+from rewards.grade import TIERS
 
-HEAD = "| task | prompt | problems | strict, % | medium, % | loose, % | pass@8, % | well formed | tokens | cut off |"
-RANK_HEAD = (
-    "| task, options ranked | problems | by log-probability, % | per byte, % | above chance | above chance, per byte |"
-)
+TIER_HEADS = [f"{name}, %" for name in (*TIERS, "pass@8")]
+HEADS = ["task", "prompt", "problems", *TIER_HEADS, "well formed", "tokens", "cut off"]
+RANK_HEADS = ["task, options ranked", "problems", "by log-probability, %", "per byte, %"]
+RANK_HEADS += ["above chance", "above chance, per byte"]
 
 
 @dataclass
@@ -32,7 +34,7 @@ def read(folder: Path) -> list[dict]:
     """Name, task, settings and metrics of each evaluation in ``folder``; raises `UserError` where there is none."""
     found = []
     for path in sorted(folder.glob("*.json")):
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_report(path, needed=())
         kept = {name: value for name, value in report.items() if name not in ("records", "name")}
         kept["settings"] = {name: value for name, value in report.get("settings", {}).items() if name != "data"}
         found.append({"name": path.stem, **kept})
@@ -43,30 +45,24 @@ def read(folder: Path) -> list[dict]:
 
 def table(evaluations: list[dict]) -> str:
     """Markdown: a row per generating evaluation, and below it a row per ranking of options."""
-    generated = [row for row in evaluations if "decoding" in row and "rank" not in row["metrics"]]
-    ranked = [row for row in evaluations if "rank" in row["metrics"]]
-    parts = []
-    if generated:
-        parts.append([HEAD, "|---" * HEAD.count(" | ") + "|---|", *map(_generated, generated)])
-    if ranked:
-        parts.append([RANK_HEAD, "|---" * RANK_HEAD.count(" | ") + "|---|", *map(_ranked, ranked)])
+    ranked = [_ranked(row) for row in evaluations if RANKS[0] in row["metrics"]]
+    generated = [_generated(row) for row in evaluations if RANKS[0] not in row["metrics"]]
+    tables = [markdown(heads, rows) for heads, rows in ((HEADS, generated), (RANK_HEADS, ranked)) if rows]
     note = "Brackets: 95 % intervals over problems. Strict, medium and loose are means over samples; medium is pass@1."
-    return "\n\n".join(["\n".join(lines) for lines in parts] + [note])
+    return "\n\n".join([*tables, note])
 
 
-def _generated(row: dict) -> str:
+def _generated(row: dict) -> list[str]:
     metrics, settings = row["metrics"], row["settings"]
     cells = [_task(row), settings["prompt_type"], str(row["problems"])]
-    cells += [_percent(metrics.get(name)) for name in ("strict", "medium", "loose", "pass@8")]
-    cells += [f"{metrics['well_formed']:.0%}", f"{metrics['mean_length']:.0f}", f"{metrics['truncated']:.0%}"]
-    return f"| {' | '.join(cells)} |"
+    cells += [_percent(metrics.get(name)) for name in (*TIERS, "pass@8")]
+    return cells + [f"{metrics['well_formed']:.0%}", f"{metrics['mean_length']:.0f}", f"{metrics['truncated']:.0%}"]
 
 
-def _ranked(row: dict) -> str:
+def _ranked(row: dict) -> list[str]:
     metrics = row["metrics"]
-    cells = [row["task"], str(row["problems"]), _percent(metrics["rank"]), _percent(metrics["rank_per_byte"])]
-    cells += [f"{metrics[f'{name}/chance_corrected']:.3f}" for name in ("rank", "rank_per_byte")]
-    return f"| {' | '.join(cells)} |"
+    cells = [row["task"], str(row["problems"]), *(_percent(metrics[name]) for name in RANKS)]
+    return cells + [f"{metrics[f'{name}/chance_corrected']:.3f}" for name in RANKS]
 
 
 def _task(row: dict) -> str:

@@ -56,8 +56,8 @@ class Options:
     way: str = field(default="", metadata={"help": "Used by the benchmark itself: trainer of one process."})
 
     def __post_init__(self):
-        unknown = set(self.ways.split(";")) - set(WAYS)
-        if unknown or "ours" not in self.ways.split(";"):
+        chosen = set(self.ways.split(";"))
+        if "ours" not in chosen or chosen - set(WAYS):
             raise UserError(f"--ways={self.ways!r} must be some of {'; '.join(WAYS)}, with ours, to which all relate.")
         if self.steps <= WARM_STEPS:
             raise UserError(f"--steps={self.steps} must be {WARM_STEPS + 1} or more: the first {WARM_STEPS} warm up.")

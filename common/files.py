@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,19 @@ def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as ASCII JSON atomically; non-finite numbers raise ValueError, they are not JSON."""
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="ascii"))
+
+
+def check_jsonl(output: str) -> None:
+    """Raise `UserError` unless ``--output`` names a file for `write_jsonl`."""
+    if Path(output).suffix != ".jsonl":
+        raise UserError(f"--output={output!r} must be a file that ends in .jsonl.")
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write ``rows`` to ``path``, a line of JSON each, and make its folder where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def read_json(path: Path, fix: str, kind: type = dict) -> Any:

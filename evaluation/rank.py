@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evaluation.checkpoint import device_and_precision, weights_digest
 from evaluation.choice import chance_corrected
+from evaluation.compare import RANKS
 from evaluation.evaluate import save_report
 from evaluation.metrics import mean_interval
 from policy.load import load_policy, load_tokenizer
@@ -75,7 +76,7 @@ def evaluate_ranking(model_name: str, task: str, rows: Dataset, output: Path, dt
         )
     options = [len(row["choices"]) for row in rows]
     metrics = {}
-    for name in ("rank", "rank_per_byte"):
+    for name in RANKS:
         metrics[name] = mean_interval([[float(record[name])] for record in records])
         metrics[f"{name}/chance_corrected"] = chance_corrected(metrics[name]["mean"], options)
     report = {

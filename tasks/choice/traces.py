@@ -8,12 +8,12 @@ policies too small to find the letter of an option that they have named:
 python -m tasks.choice.traces --data allenai/ai2_arc --subset ARC-Challenge --output outputs/arc/traces.jsonl
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from common.errors import UserError, run_cli
+from common.files import check_jsonl, write_jsonl
 from common.flags import check_choices, flag, parse_one
 from rewards.choice import LETTERS
 from tasks.choice.problems import ARC, CHALLENGE, load_choice, shuffle_choices
@@ -40,8 +40,7 @@ class TraceOptions:
     seed: int = flag(0, "Seed of the options' order and of the wrong answers.")
 
     def __post_init__(self):
-        if Path(self.output).suffix != ".jsonl":
-            raise UserError(f"--output={self.output!r} must be a file that ends in .jsonl.")
+        check_jsonl(self.output)
         check_prompt(self.prompt_type, 0)
         check_choices(self, answer=ANSWERS)
         refuse_test_sets(self)
@@ -71,12 +70,8 @@ def main() -> None:
         raise UserError(f"--n={options.n} is more than the {len(rows)} questions of --data={options.data!r}.")
     rows = shuffle_choices(rows.select(by_hash(rows)[: options.n or len(rows)]), options.seed)
     rng = Random(f"{options.seed}-traces")
-    path = Path(options.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(trace(row, options, rng)) + "\n")
-    print(f"{len(rows)} traces: {path}")
+    write_jsonl(Path(options.output), (trace(row, options, rng) for row in rows))
+    print(f"{len(rows)} traces: {options.output}")
 
 
 if __name__ == "__main__":

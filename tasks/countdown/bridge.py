@@ -19,6 +19,7 @@ from random import Random
 from tqdm import tqdm
 
 from common.errors import UserError, run_cli
+from common.files import check_jsonl
 from common.flags import check_choices, parse_one
 from tasks.countdown.problems import Node, ProblemSpace, draw_expression, draw_problems, problem_key, prompt, question
 
@@ -46,7 +47,7 @@ class BridgeOptions:
     )
     max_number: int = field(default=15, metadata={"help": "Largest given number; 15 and three numbers suit tiny."})
     min_numbers: int = field(default=3, metadata={"help": "Fewest given numbers, 2 to 6."})
-    max_numbers: int = field(default=3, metadata={"help": "Most given numbers, 3 to 6."})
+    max_numbers: int = field(default=3, metadata={"help": "Most given numbers, 2 to 6."})
     max_value: int = field(default=99, metadata={"help": "Largest intermediate value."})
 
     def __post_init__(self):
@@ -158,8 +159,7 @@ def rows(options: BridgeOptions) -> Iterator[dict]:
 
 def main() -> None:
     options = parse_one(BridgeOptions)
-    if Path(options.output).suffix != ".jsonl":
-        raise UserError(f"--output={options.output!r} must be a file that ends in .jsonl.")
+    check_jsonl(options.output)
     path = Path(options.output)
     path.parent.mkdir(parents=True, exist_ok=True)
     counts = dict.fromkeys(KINDS, 0)

@@ -16,7 +16,7 @@ class CountdownOptions:
     data: str = flag("generate", "generate, or a hub name, folder, jsonl or parquet file.")
     train_problems: int = flag(4000, "Most training problems.")
     min_numbers: int = flag(3, "Fewest given numbers, 2 to 6.")
-    max_numbers: int = flag(4, "Most given numbers, 3 to 6.")
+    max_numbers: int = flag(4, "Most given numbers, 2 to 6.")
     max_number: int = flag(99, "Largest given number.")
     min_target: int = flag(10, "Smallest target.")
     max_target: int = flag(99, "Largest target.")

@@ -7,7 +7,6 @@ Equal queries are written in several ways.
 python -m tasks.sql.tiny.traces --output outputs/sql_tiny/traces.jsonl
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 from common.errors import UserError, run_cli
+from common.files import check_jsonl, write_jsonl
 from common.flags import flag, parse_one
 from tasks.sql.tiny.problems import draw_queries, short_prompt
 from tasks.sql.tiny.query import Query, changed
@@ -32,8 +32,7 @@ class TraceOptions:
     seed: int = flag(0, "Seed of questions and slips.")
 
     def __post_init__(self):
-        if Path(self.output).suffix != ".jsonl":
-            raise UserError(f"--output={self.output!r} must be a file that ends in .jsonl.")
+        check_jsonl(self.output)
         if self.n < 1:
             raise UserError(f"--n={self.n} must be at least 1.")
         if not 0 <= self.right_share <= 1:
@@ -56,12 +55,8 @@ def _written(query: Query, right_share: float, rng: Random) -> Query:
 
 def main() -> None:
     options = parse_one(TraceOptions)
-    path = Path(options.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for row in islice(traces(options.right_share, options.seed), options.n):
-            file.write(json.dumps(row) + "\n")
-    print(f"{options.n} traces: {path}")
+    write_jsonl(Path(options.output), islice(traces(options.right_share, options.seed), options.n))
+    print(f"{options.n} traces: {options.output}")
 
 
 if __name__ == "__main__":
