@@ -15,6 +15,7 @@ answer_help(EvalOptions)  # before anything large is imported
 from pathlib import Path
 
 from common.errors import run_cli
+from common.files import check_output
 from evaluation.against_base import against_base, base_lines
 from evaluation.compare import compare, compare_table, read_comparable, read_report, regrade
 from evaluation.evaluate import save_report
@@ -37,13 +38,15 @@ def main() -> None:
     if options.regrade:
         report, changed = regrade(read_report(options.regrade))
         path = options.in_output(Path(options.regrade).with_suffix(".regraded.json"))
+        check_output("output", path, "file")
         save_report(report, path)
         print(f"{changed} of {len(report['records'])} verdicts changed")
         print(report_text(report, path, options.tier))
         return
 
     # ---- rows
-    task = checked_task(options)
+    task, path = checked_task(options), options.output_path()
+    check_output("output", path, "file")
     resolve(options.model_name)
     if warning := unseen_gpu():
         print(warning, flush=True)
@@ -57,7 +60,6 @@ def main() -> None:
     if options.rank:
         from evaluation.rank import evaluate_ranking
 
-        path = options.output_path()
         print(report_text(evaluate_ranking(options.model_name, options.task, rows, path, options.dtype), path))
         return
     rows = with_prompts(task, rows, options)
@@ -66,7 +68,6 @@ def main() -> None:
     from evaluation.checkpoint import evaluate_checkpoint
     from evaluation.generate import Decoding
 
-    path = options.output_path()
     decoding = Decoding(options.n, options.temperature, max_new_tokens, options.top_p)
     settings = {name: getattr(options, name) for name in (*SETTINGS, *OF_GRADER.get(task.grader, ()))}
     report = evaluate_checkpoint(

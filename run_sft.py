@@ -28,7 +28,7 @@ from tasks.traces import fitting_traces, load_traces
 from training.callbacks import install_progress
 from training.identity import sft_settings
 from training.new_policy import NewPolicyOptions, build, spells
-from training.run_folder import check_writable, create_run_folder, refuse_used, take_recorded_threads
+from training.run_folder import check_run_folder, create_run_folder, refuse_used, take_recorded_threads
 from training.sft import SFTOptions, build_trainer, checkpoint_to_resume, longest_trace
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     check_lora_targets(options.model_name, options)
     folder = Path(config.output_dir)
     if config.process_index == 0:
-        check_writable(folder)
+        check_run_folder(folder)
         if not options.resume:
             refuse_used(folder)
     if config.process_index == 0 and (warning := unseen_gpu()):

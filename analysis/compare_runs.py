@@ -14,6 +14,7 @@ from analysis.arms import check_same_problems, group_arms
 from analysis.comparison import choose_baseline, compare_arms, comparison_table
 from analysis.evaluated import EvaluatedRun, Unfinished, read_evaluated
 from common.errors import UserError, run_cli
+from common.files import check_output, write_text
 
 SUFFIXES = (".md", ".json")
 
@@ -58,6 +59,8 @@ def main() -> None:
     out = Path(arguments.out) if arguments.out else None
     if out and out.suffix not in SUFFIXES:
         raise UserError(f"--out={arguments.out!r} must end in {' or '.join(SUFFIXES)}.")
+    if out:
+        check_output("out", out, "file")
     runs = read_finished(arguments.runs, arguments.which)
     check_same_problems(runs)
     arms = group_arms(runs)
@@ -66,8 +69,7 @@ def main() -> None:
     text = comparison_table(result)
     print(text)
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n" if out.suffix == ".md" else json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_text(out, text + "\n" if out.suffix == ".md" else json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from analysis.panels import TOPICS, draw_held_out, held_out, training_accuracy
 from analysis.runs import Run, read_run
 from analysis.style import Line, Panel, line_panel, smoothing_span
 from common.errors import UserError, run_cli
+from common.files import check_output
 
 OVERVIEW = (
     "accuracy",
@@ -161,6 +162,8 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, outputs/<task>/<run name>")
     parser.add_argument("--out", help="image of the comparison; with several runs only")
     arguments = parser.parse_args()
+    if arguments.out:
+        check_output("out", arguments.out, "file")
     runs = [read_run(folder) for folder in arguments.runs]
     if len(runs) == 1 and arguments.out:
         raise UserError(f"--out={arguments.out!r} is for several runs; one run is drawn into its plots folder.")

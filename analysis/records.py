@@ -10,7 +10,7 @@ from typing import Any
 from analysis.evaluated import NEEDED, RECORD_VERSION, outcomes_of, read_settings
 from analysis.runs import Run, read_run
 from common.errors import UserError, run_cli
-from common.files import read_json, write_json
+from common.files import check_output, read_json, write_json
 from evaluation.compare import read_report
 from evaluation.table import point
 
@@ -79,13 +79,13 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="folder of the records, such as results/countdown")
     arguments = parser.parse_args()
     out = Path(arguments.out)
+    check_output("out", out, "folder")
     records = {}
     for folder in arguments.runs:
         record = record_of(folder)
         if record["name"] in records:
             raise UserError(f"two of the runs are called {record['name']!r}; keep them in different folders, by --out.")
         records[record["name"]] = record
-    out.mkdir(parents=True, exist_ok=True)
     for name, record in records.items():
         write_json(out / f"{name}.json", record)
         print(out / f"{name}.json")

@@ -12,6 +12,7 @@ from analysis.pages import render_page
 from analysis.plots import plot_run
 from analysis.runs import Run, read_run
 from common.errors import UserError, run_cli
+from common.files import write_text
 from evaluation.table import comparison_rows, interval_note
 
 NUM_SAMPLES = 10
@@ -44,7 +45,7 @@ def write_report(run_folder: str | Path) -> Path:
         settings=list(_flatten(run.settings)),
     )
     path = run.path / "report.html"
-    path.write_text(html, encoding="utf-8")
+    write_text(path, html)
     return path
 
 

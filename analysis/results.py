@@ -22,7 +22,7 @@ from analysis.report_tables import known_truth_rows, table_of
 from analysis.results_figure import DIGEST, draw_sweep
 from analysis.sweep import Sweep, arm_of, can_compare, digest_of, read_sweep
 from common.errors import UserError, run_cli
-from common.files import write_atomically
+from common.files import write_text
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/*.md", "docs/methods/*.md")
@@ -132,7 +132,7 @@ def main() -> None:
     pages = results.pages()
     for path in stale:
         if path in pages:
-            write_atomically(path, lambda temporary, path=path: temporary.write_text(pages[path], encoding="utf-8"))
+            write_text(path, pages[path])
             print(f"written: {path.relative_to(ROOT)}")
     for path, name in results.pictures().items():
         print(f"drawn: {draw_sweep(results.sweep(name), path).relative_to(ROOT)}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from analysis.results_tables import markdown
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
-from common.flags import flag, parse_one
+from common.flags import OutputStem, flag, parse_one
 from evaluation.compare import RANKS, read_report
 from rewards.grade import TIERS
 
@@ -27,7 +27,7 @@ class Options:
     """Which evaluations, and where the table goes."""
 
     evaluations: str = flag("outputs/base_table/smollm2", "Folder of the JSON files that run_eval.py wrote.")
-    output: str = flag("outputs/base_table/table", "Path of the table, without extension.")
+    output: OutputStem = flag("outputs/base_table/table", "Path of the table, without extension.")
 
 
 def read(folder: Path) -> list[dict]:

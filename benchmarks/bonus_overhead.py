@@ -21,7 +21,7 @@ from transformers import TrainerCallback, set_seed
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.errors import RunError, UserError, run_cli
-from common.flags import check_choices, parse_one
+from common.flags import OutputStem, check_choices, flag, parse_one
 from intrinsic import REGISTRY, build_bonuses
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import build_encoder
@@ -53,16 +53,16 @@ class Options:
     encoder: str = field(default=IntrinsicOptions.encoder, metadata={"help": "Text encoder of the memories."})
     steps: int = field(default=6, metadata={"help": "Optimiser steps per run, more than --warm_steps."})
     warm_steps: int = field(default=2, metadata={"help": "First steps of a run that are not counted, 1 or more."})
-    output: str = field(default="outputs/bonus_overhead", metadata={"help": "Path of the results, without extension."})
+    output: OutputStem = flag("outputs/bonus_overhead", "Path of the results, without extension.")
     child: str = field(default="", metadata={"help": "Used by the benchmark itself: bonus of one process."})
 
     def __post_init__(self):
         check_choices(self, policy=(EMBEDDED_POLICY, *SHAPES))
         if not 1 <= self.warm_steps < self.steps:
             raise UserError(f"--warm_steps={self.warm_steps} must be at least 1 and below --steps={self.steps}.")
-        for flag in ("prompts", "length"):
-            if getattr(self, flag) < 1:
-                raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
+        for name in ("prompts", "length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
 
     @property
     def names(self) -> list[str]:

@@ -22,7 +22,7 @@ from scipy import stats
 from analysis.style import SERIES, STYLE
 from benchmarks.machine import publish
 from common.errors import RunError, UserError, run_cli
-from common.flags import parse_one
+from common.flags import OutputFolder, flag, parse_one
 from tasks.countdown.bridge import STYLES
 
 CONFIG = "configs/countdown_tiny.yaml"
@@ -46,7 +46,7 @@ class Options:
     eval_problems: int = field(default=512, metadata={"help": "Held-out problems."})
     queries: int = field(default=64, metadata={"help": "Problems of the influence, 0 to leave it out."})
     jobs: int = field(default=2, metadata={"help": "Arms at the same time, of one thread each."})
-    output: str = field(default="outputs/bridge", metadata={"help": "Folder for data, runs, table and plot."})
+    output: OutputFolder = flag("outputs/bridge", "Folder for data, runs, table and plot.")
 
     def __post_init__(self):
         for name in ("seeds", "traces", "sft_epochs", "rl_steps", "eval_problems", "jobs"):

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, architecture
 from common.errors import UserError, run_cli
-from common.flags import parse_one
+from common.flags import OutputStem, flag, parse_one
 from policy.growing_cache import GrowingCache
 
 # Kernels that read as many bytes of their first argument as they return, and not all of it.
@@ -57,7 +57,7 @@ class Options:
     )
     rows: int = field(default=256, metadata={"help": "Completions that are decoded at once, 1 or more."})
     tokens: int = field(default=350, metadata={"help": "Tokens of prompt and completion so far, 2 or more."})
-    output: str = field(default="outputs/decode_bytes", metadata={"help": "Path of the results, without extension."})
+    output: OutputStem = flag("outputs/decode_bytes", "Path of the results, without extension.")
 
     def __post_init__(self):
         for name in self.shapes.split(","):

@@ -17,7 +17,7 @@ from transformers import set_seed
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.errors import UserError, run_cli
-from common.flags import check_choices, parse_one
+from common.flags import OutputStem, check_choices, flag, parse_one
 from policy.decoding import cast_once
 from policy.load import load_tokenizer
 from policy.precision import NAMES, Precision, half_type
@@ -37,7 +37,7 @@ class Options:
     rounds: int = field(
         default=3, metadata={"help": "Times that each way is measured, after one that is not; 1 or more."}
     )
-    output: str = field(default="outputs/decode_speed", metadata={"help": "Path of the results, without extension."})
+    output: OutputStem = flag("outputs/decode_speed", "Path of the results, without extension.")
 
     def __post_init__(self):
         check_choices(self, shape=SHAPES)

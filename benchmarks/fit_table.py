@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, architecture
 from common.errors import run_cli
-from common.flags import parse_one
+from common.flags import OutputStem, flag, parse_one
 from policy.options import PolicyOptions
 from training.fit.estimate import GIB, Work, estimate
 
@@ -34,7 +34,7 @@ class Options:
     completion: int = field(default=200, metadata={"help": "Most tokens of a completion."})
     completions: int = field(default=256, metadata={"help": "Completions sampled at once."})
     micro_batch: int = field(default=8, metadata={"help": "Completions per forward and backward pass."})
-    output: str = field(default="outputs/fit_table", metadata={"help": "Path of the results, without extension."})
+    output: OutputStem = flag("outputs/fit_table", "Path of the results, without extension.")
 
 
 def smallest_card(peak: int) -> str:

@@ -28,7 +28,7 @@ from benchmarks.shapes import SHAPES, random_policy
 from benchmarks.step_split import SECTIONS, StepSplit
 from common.devices import has_bfloat16
 from common.errors import UserError, check_choice, run_cli
-from common.flags import check_choices, parse_one
+from common.flags import OutputStem, check_choices, parse_one
 from intrinsic import build_bonuses
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import build_encoder
@@ -63,7 +63,7 @@ class Options:
         default=0.3, metadata={"help": "Share of the device's memory for the cache of continuous_batching and vllm."}
     )
     copy_megabytes: int = field(default=1024, metadata={"help": "Size of the copy that measures the bandwidth."})
-    output: str = field(
+    output: OutputStem = field(
         default="outputs/generation", metadata={"help": "Path of the results, extended by shape, full or lora."}
     )
     child: str = field(default="", metadata={"help": "Used by the benchmark itself: sampler of one process."})

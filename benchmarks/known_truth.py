@@ -23,7 +23,8 @@ from benchmarks.known_truth_env import LENGTH, TOKENS, Policy, World, fitted_pol
 from benchmarks.known_truth_records import Records, Row, curves_by_row, rows_of
 from benchmarks.known_truth_report import plot, report
 from common.errors import UserError, run_cli
-from common.flags import parse_command
+from common.files import write_text
+from common.flags import OutputFolder, OutputStem, parse_command
 from intrinsic import REGISTRY, build_bonuses
 from intrinsic.base import LEVELS
 from intrinsic.match_mass import match_mass, plain_advantages, trained_tokens
@@ -58,10 +59,10 @@ class Options:
     problems: int = field(default=8, metadata={"help": "Problems, 1 to 60; all are in every batch."})
     num_generations: int = field(default=8, metadata={"help": "Completions per problem and batch, 2 or more."})
     learning_rate: float = field(default=3e-3, metadata={"help": "Of Adam; chosen with no bonus, see the document."})
-    records: str = field(
+    records: OutputFolder = field(
         default="outputs/known_truth", metadata={"help": "Folder of the records, one file per trial, of one setting."}
     )
-    output: str = field(
+    output: OutputStem = field(
         default="outputs/known_truth", metadata={"help": "Report of all records there: files without .md, .png."}
     )
 
@@ -279,10 +280,9 @@ def _missing(options: Options, records: Records) -> int:
 def write_report(records: Records, output: str) -> None:
     """Table and plot of all records, as far as they go; the table is printed too."""
     found = records.read()
-    curves, path = curves_by_row(found), Path(output)
+    curves = curves_by_row(found)
     text = report(curves, sorted({str(record["commit"]) for record in found}))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{output}.md").write_text(text, encoding="utf-8")
+    write_text(Path(f"{output}.md"), text)
     plot(curves, Path(f"{output}.png"))
     print(text, end="")
 

@@ -18,7 +18,8 @@ from benchmarks.known_truth_env import LENGTH, TOKENS, Policy, World, fitted_pol
 from benchmarks.known_truth_records import Records, Row
 from benchmarks.known_truth_report import Curves
 from common.errors import UserError
-from common.flags import parse_one
+from common.files import write_text
+from common.flags import OutputFolder, OutputStem, flag, parse_one
 from intrinsic.options import IntrinsicOptions
 
 
@@ -43,8 +44,8 @@ class ArmOptions:
     """Which seeds are run, and where what they leave is kept."""
 
     seeds: int = field(default=10, metadata={"help": "Seeds of policy and sampling, counted from 0, 2 or more."})
-    records: str = field(default="", metadata={"help": "Folder of the records, one per arm and seed. Unset: outputs/."})
-    output: str = field(default="", metadata={"help": "Report of all records: files without .md, .png. Unset: there."})
+    records: OutputFolder = flag("", "Folder of the records, one per arm and seed. Unset: outputs/.")
+    output: OutputStem = flag("", "Report of all records: files without .md, .png. Unset: there.")
 
     report_only: bool = field(default=False, metadata={"help": "Run nothing; report the records that are there."})
 
@@ -165,8 +166,7 @@ def run_experiment(
     records = run_arms(arms, options.to_run, options.records or folder, make_trial)
     curves, commits = read_arms(records)
     output = options.output or f"{folder}/report"
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
     text = report(curves, commits, options.seeds)
-    Path(f"{output}.md").write_text(text, encoding="utf-8")
+    write_text(Path(f"{output}.md"), text)
     plot(curves, Path(f"{output}.png"))
     print(text, end="")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from common.files import write_text
 from training.run_folder import describe_run
 
 VERSIONS = ("python", "torch", "transformers", "trl")
@@ -40,7 +41,6 @@ def publish(output: str, table: str, numbers: dict) -> None:
     """Print ``table`` with the caption of this machine; write both to <output>.md and ``numbers`` to <output>.json."""
     machine = describe()
     text = f"{table.rstrip()}\n\n{caption(machine)}\n"
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{output}.md").write_text(text, encoding="utf-8")
-    Path(f"{output}.json").write_text(json.dumps({"machine": machine, **numbers}, indent=1) + "\n", encoding="utf-8")
+    write_text(Path(f"{output}.md"), text)
+    write_text(Path(f"{output}.json"), json.dumps({"machine": machine, **numbers}, indent=1) + "\n")
     print(text)

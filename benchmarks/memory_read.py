@@ -28,7 +28,7 @@ from torch import Tensor
 
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
-from common.flags import parse_one
+from common.flags import OutputStem, flag, parse_one
 from evaluation.metrics import mean_interval
 from intrinsic import build_bonus
 from intrinsic.knn_memory import READS, MemoryRPlus
@@ -50,12 +50,12 @@ class Options:
     questions: int = field(default=16, metadata={"help": "Questions per batch, 1 or more."})
     orders: int = field(default=5, metadata={"help": "Random orders of the questions, 1 or more."})
     encoder: str = field(default="sentence-transformers/all-MiniLM-L6-v2", metadata={"help": "Text encoder."})
-    output: str = field(default="outputs/memory_read", metadata={"help": "Path of the results, without extension."})
+    output: OutputStem = flag("outputs/memory_read", "Path of the results, without extension.")
 
     def __post_init__(self):
-        for flag in ("questions", "orders"):
-            if getattr(self, flag) < 1:
-                raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
+        for name in ("questions", "orders"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
         if not set(self.bonuses.split(",")) <= set(BONUSES):
             raise UserError(f"--bonuses={self.bonuses!r} must be of {', '.join(BONUSES)}, separated by commas.")
         if not all(k.strip().isdigit() and int(k) > 0 for k in self.ks.split(",")):

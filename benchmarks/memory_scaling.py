@@ -27,7 +27,7 @@ from analysis.style import SERIES, STYLE
 from benchmarks.machine import publish
 from benchmarks.memory_reference import Contents, Encode, ReferenceMemory, reference_batch
 from common.errors import UserError, run_cli
-from common.flags import parse_one
+from common.flags import OutputStem, flag, parse_one
 from intrinsic.knn_memory import PARTS, MemoryRPlus
 from intrinsic.parts.encoder import build_encoder
 from intrinsic.parts.episodic_memory import EpisodicMemory
@@ -58,12 +58,12 @@ class Options:
     encoder: str = field(default="sentence-transformers/all-MiniLM-L6-v2", metadata={"help": "Text encoder."})
     device: str = field(default="cpu", metadata={"help": "Device of the text encoder."})
     seed: int = field(default=0, metadata={"help": "Seed of the texts and of the stored vectors."})
-    output: str = field(default="outputs/memory_scaling", metadata={"help": "Path of the results, without extension."})
+    output: OutputStem = flag("outputs/memory_scaling", "Path of the results, without extension.")
 
     def __post_init__(self):
-        for flag in ("generations", "questions", "responses", "k", "repeats", "reward_repeats", "threads"):
-            if getattr(self, flag) < 1:
-                raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
+        for name in ("generations", "questions", "responses", "k", "repeats", "reward_repeats", "threads"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
         if any(size < self.responses or size % self.responses for size in self.stored_responses):
             raise UserError(f"--sizes={self.sizes} must be multiples of --responses={self.responses}; adapt either.")
 

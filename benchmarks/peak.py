@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, save_llama
 from common.errors import RunError, UserError, run_cli
-from common.flags import parse_one
+from common.flags import OutputStem, flag, parse_one
 
 ROOT = Path(__file__).parent.parent
 WAYS = {
@@ -39,7 +39,7 @@ class Options:
     prompts: int = field(default=8, metadata={"help": "Prompts per step, with eight completions each."})
     length: int = field(default=256, metadata={"help": "Tokens of a completion."})
     micro_batch: int = field(default=8, metadata={"help": "Completions per forward and backward pass."})
-    output: str = field(default="outputs/peak", metadata={"help": "Path of the results, without extension."})
+    output: OutputStem = flag("outputs/peak", "Path of the results, without extension.")
 
     def __post_init__(self):
         for name in self.shapes.split(","):

@@ -7,7 +7,7 @@ copy of the policy where the bonus takes one, under bfloat16 autocast. A card is
 """
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -18,7 +18,7 @@ from benchmarks.shapes import architecture
 from cli.parse import parse_options
 from common.config_file import PRESETS
 from common.errors import run_cli
-from common.flags import parse_one
+from common.flags import OutputStem, flag, parse_one
 from intrinsic import build_bonuses
 from intrinsic.options import MathIntrinsicOptions
 from policy.options import PolicyOptions
@@ -61,7 +61,7 @@ QWEN3_4B = {
 class Options:
     """Where the table goes."""
 
-    output: str = field(default="outputs/preset_table", metadata={"help": "Path of the results, without extension."})
+    output: OutputStem = flag("outputs/preset_table", "Path of the results, without extension.")
 
 
 def card_of(file: Path) -> int:

@@ -20,7 +20,7 @@ from transformers import set_seed
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.errors import run_cli
-from common.flags import parse_one
+from common.flags import OutputStem, parse_one
 from policy.features import FeaturePass
 from policy.load import load_tokenizer
 
@@ -34,7 +34,7 @@ class Options:
 
     rows: int = field(default=4, metadata={"help": "Completions, 1 or more."})
     length: int = field(default=256, metadata={"help": "Tokens per completion, 1 or more."})
-    output: str = field(
+    output: OutputStem = field(
         default="outputs/self_certainty_memory", metadata={"help": "Path of the results, without extension."}
     )
     way: str = field(default="", metadata={"help": "Used by the benchmark itself: what one process measures."})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
-from common.flags import flag, parse_one
+from common.flags import OutputStem, flag, parse_one
 from rewards.grade import TIERS
 from rewards.sql.grader import grade_sql
 from tasks.sql.problems import load_sql
@@ -27,7 +27,7 @@ class Options:
     data: str = flag("", "Folder of questions and databases, in Spider's or BIRD's layout or with <split>.jsonl.")
     splits: str = flag("train,validation,test", "Splits, joined by commas.")
     hidden_databases: int = flag(3, "Hidden databases made per database.")
-    output: str = flag("outputs/sql_golds", "Path of the results, without extension.")
+    output: OutputStem = flag("outputs/sql_golds", "Path of the results, without extension.")
 
 
 def judge_split(options: Options, split: str) -> dict:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
-from common.flags import flag, parse_one
+from common.flags import OutputStem, flag, parse_one
 from rewards.sql.grader import is_right
 from tasks.sql.problems import load_sql
 
@@ -46,7 +46,7 @@ class Options:
     data: str = flag("", "Folder of questions and databases.")
     split: str = flag("test", "Split; its databases need a suite to compare with.")
     hidden_databases: int = flag(8, "Hidden databases made per database.")
-    output: str = flag("outputs/sql_mutants", "Path of the results, without extension.")
+    output: OutputStem = flag("outputs/sql_mutants", "Path of the results, without extension.")
 
 
 def mutants(sql: str) -> Iterator[tuple[str, str]]:

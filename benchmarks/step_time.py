@@ -24,7 +24,7 @@ from trl import GRPOConfig, GRPOTrainer
 from benchmarks.bonus_overhead import StepTimes
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
-from common.flags import parse_one
+from common.flags import OutputStem, flag, parse_one
 from policy.chat import render
 from policy.load import load_policy, load_tokenizer
 from tasks.countdown.problems import add_prompts, generate, question
@@ -52,7 +52,7 @@ class Options:
     )
     ways: str = field(default=";".join(WAYS), metadata={"help": "Trainers to measure, separated by semicolons."})
     model_name: str = field(default="tiny", metadata={"help": "Policy: tiny, smollm2 or a folder."})
-    output: str = field(default="outputs/step_time", metadata={"help": "Path of the results, without extension."})
+    output: OutputStem = flag("outputs/step_time", "Path of the results, without extension.")
     way: str = field(default="", metadata={"help": "Used by the benchmark itself: trainer of one process."})
 
     def __post_init__(self):

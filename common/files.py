@@ -1,27 +1,19 @@
-"""State on disk: atomic writes, and a nested dict of tensors and JSON types as one safetensors and one JSON file.
-
-Nothing here can execute what it reads.
-"""
+"""Files: atomic writes, JSON, places to write to. Nothing here can execute what it reads."""
 
 import json
-import math
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
 from common.errors import UserError
 
-STATE_VERSION = 1
 TEMPORARY_PREFIX = ".writing-"
 MADE_BY = "made_by_run.json"  # in folders that a run made and may replace
 ON_WINDOWS = os.name == "nt"  # where no folder can be opened, and only what is open for writing be flushed
-_PLAIN_TYPES = (str, int, float, bool, type(None))
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -40,6 +32,30 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     flush_to_disk(path.parent)
 
 
+def check_writable(folder: Path, name: str, fix: str) -> None:
+    """Raise `UserError` unless ``folder``, called ``name``, can be written to; what was made to try it is removed."""
+    try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]  # raises where a name is too long
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{name} cannot be written ({error.strerror}); {fix}.") from error
+    with suppress(OSError):  # somebody else may have put something there by now
+        for path in missing:
+            path.rmdir()
+
+
+def check_output(flag: str, output: str | Path, kind: str) -> None:
+    """Raise `UserError` unless ``--flag`` says where something can be written.
+
+    ``kind``: "file"; "stem", of the names of several files; or "folder".
+    """
+    path = Path(output)
+    if kind == "file" and path.is_dir():
+        raise UserError(f"--{flag}={str(output)!r} is a folder; name a file.")
+    check_writable(path if kind == "folder" else path.parent, f"--{flag}={str(output)!r}", "give another place")
+
+
 def mark_made(folder: Path, of: str) -> None:
     """Say in ``folder`` that a run made it, and of what."""
     write_json(folder / MADE_BY, {"of": of})
@@ -54,10 +70,15 @@ def remove_made(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` in UTF-8 atomically, and make its folder where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as ASCII JSON atomically; non-finite numbers raise ValueError, they are not JSON."""
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="ascii"))
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def check_jsonl(output: str) -> None:
@@ -67,10 +88,14 @@ def check_jsonl(output: str) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write ``rows`` to ``path``, a line of JSON each, and make its folder where there is none."""
+    """Write ``rows`` to ``path`` atomically, a line of JSON each, and make its folder where there is none."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+    write_atomically(path, write)
 
 
 def read_json(path: Path, fix: str, kind: type = dict) -> Any:
@@ -98,103 +123,3 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def save_state(state: dict[str, Any], folder: Path, name: str = "intrinsic_state") -> None:
-    """Write a nested dict of tensors and plain JSON types to ``<name>.safetensors`` and ``<name>.json``.
-
-    Tensors are stored on CPU, contiguous, under their path in the state ("/knn/keys"); lists may hold tensors too.
-    Raises TypeError on anything else (numpy arrays, tuples, keys that are not text), before a file is touched.
-    """
-    folder = Path(folder)
-    tensors: dict[str, torch.Tensor] = {}
-    nonfinite: dict[str, str] = {}
-    if not isinstance(state, dict):
-        raise TypeError(f"the state must be a dict, not {type(state).__name__}")
-    tree = _take_leaves(state, "", tensors, nonfinite)
-    content = {"version": STATE_VERSION, "state": tree, "tensors": sorted(tensors), "nonfinite": nonfinite}
-    unshared = _unshare(tensors)
-    write_atomically(folder / f"{name}.safetensors", lambda temporary: save_file(unshared, temporary))
-    write_json(folder / f"{name}.json", content)
-
-
-def load_state(folder: Path, name: str = "intrinsic_state") -> dict[str, Any]:
-    """The nested dict that `save_state` wrote, tensors on CPU with their dtype and shape.
-
-    Raises `UserError` when a file is missing, damaged, or the two do not belong together.
-    """
-    folder = Path(folder)
-    try:
-        content = json.loads((folder / f"{name}.json").read_text(encoding="ascii"))
-        tensors = load_file(folder / f"{name}.safetensors", device="cpu")
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
-        raise UserError(
-            f"the state '{name}' in {folder} cannot be read ({error}); resume from another checkpoint."
-        ) from error
-    if not isinstance(content, dict) or content.get("version") != STATE_VERSION:
-        raise UserError(
-            f"{folder / name}.json is not a state of version {STATE_VERSION}; resume from another checkpoint."
-        )
-    try:
-        named, tree, nonfinite = content["tensors"], content["state"], content["nonfinite"]
-        state = _put_leaves(tree, "", tensors | {path: float(text) for path, text in nonfinite.items()})
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{folder / name}.json is damaged ({error!r}); resume from another checkpoint.") from error
-    if named != sorted(tensors) or not isinstance(state, dict):
-        raise UserError(
-            f"{name}.json and {name}.safetensors in {folder} name different tensors; resume from another checkpoint."
-        )
-    return state
-
-
-def _take_leaves(node: Any, path: str, tensors: dict[str, torch.Tensor], nonfinite: dict[str, str]) -> Any:
-    """Copy of ``node`` as strict JSON; tensors and non-finite floats move into the dicts and leave None behind.
-
-    ``path`` is a JSON pointer (RFC 6901), so that a "/" inside a key cannot make two paths collide.
-    """
-    if isinstance(node, torch.Tensor):
-        if node.layout != torch.strided:
-            raise TypeError(f"state at {path} is a {node.layout} tensor; store its dense parts")
-        tensors[path] = node.detach()
-        return None
-    if isinstance(node, dict):
-        for key in node:
-            if type(key) is not str:
-                raise TypeError(f"state at {path or '/'} has the key {key!r}; keys must be text")
-        return {key: _take_leaves(value, f"{path}/{_escape(key)}", tensors, nonfinite) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_take_leaves(value, f"{path}/{index}", tensors, nonfinite) for index, value in enumerate(node)]
-    if type(node) not in _PLAIN_TYPES:
-        raise TypeError(
-            f"state at {path} is a {type(node).__module__}.{type(node).__name__}; use a tensor or JSON type"
-        )
-    if isinstance(node, float) and not math.isfinite(node):
-        nonfinite[path] = str(node)
-        return None
-    return node
-
-
-def _put_leaves(node: Any, path: str, leaves: dict[str, Any]) -> Any:
-    if path in leaves and node is None:
-        return leaves[path]
-    if isinstance(node, dict):
-        return {key: _put_leaves(value, f"{path}/{_escape(key)}", leaves) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_put_leaves(value, f"{path}/{index}", leaves) for index, value in enumerate(node)]
-    return node
-
-
-def _escape(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")
-
-
-def _unshare(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Contiguous CPU tensors that share no memory with each other, which safetensors would refuse."""
-    seen: set[int] = set()
-    result = {}
-    for path, tensor in tensors.items():
-        tensor = tensor.resolve_conj().resolve_neg().cpu().contiguous()
-        storage = tensor.untyped_storage().data_ptr()
-        result[path] = tensor.clone() if storage in seen else tensor
-        seen.add(storage)
-    return result

@@ -5,17 +5,31 @@ import math
 import sys
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from transformers import HfArgumentParser
 
 from common.config_file import check_keys, did_you_mean, read_config
 from common.errors import UserError, check_choice
+from common.files import check_output
 from common.yaml_flags import as_defaults, flags_of
 
 Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class Written:
+    """Marks a flag that names a place to write to, of a ``kind`` of `common.files.check_output`."""
+
+    kind: str
+
+
+# Types of flags. A place that cannot be written to is refused before anything is computed.
+OutputFile = Annotated[str, Written("file")]
+OutputStem = Annotated[str, Written("stem")]
+OutputFolder = Annotated[str, Written("folder")]
 
 
 class OneSentence:
@@ -89,6 +103,7 @@ def parse_flags(parser: Any, arguments: list[str], known: Collection[str]) -> tu
         raise UserError(f"{unknown[0]!r} is not a flag{did_you_mean(name, known, '--')}; {parser.listing} lists all.")
     for options in filter(is_dataclass, parsed):  # flags of no dataclass, such as --config, come as a namespace
         _refuse_nan(options)
+        _check_outputs(options)
     return tuple(parsed)
 
 
@@ -98,6 +113,14 @@ def _refuse_nan(options: Any) -> None:
         value = getattr(options, item.name, None)
         if isinstance(value, float) and not math.isfinite(value) and value != item.default:
             raise UserError(f"--{item.name}={value} is no finite number; give one.")
+
+
+def _check_outputs(options: Any) -> None:
+    """Raise `UserError` where a flag that is set names no place to write to."""
+    for name, hint in get_type_hints(type(options), include_extras=True).items():
+        for mark in getattr(hint, "__metadata__", ()):
+            if isinstance(mark, Written) and getattr(options, name):
+                check_output(name, getattr(options, name), mark.kind)
 
 
 def typed_value(flag: str, arguments: list[str], default: str) -> str:

@@ -8,7 +8,6 @@ cd "$(dirname "$0")/.."
 source sweeps/side_by_side.sh
 arms=${1:-no knn+ knn+_reward cfn rnd knn sc repexp entropy-adv passk maxrl rarity outcome noise shuffle:knn+ shuffle:repexp}
 seeds=${2:-0 1 2 3 4}
-first="no knn+ knn+_reward"
 
 run() {
     flags="--use_ir=${1%_reward}"
@@ -18,7 +17,4 @@ run() {
     echo "${1//:/-}_seed$2 $flags --seed=$2 --eval_samples=8 --eval_greedy=false --bf16=false" # the same on every machine
 }
 
-{
-    for seed in $seeds; do for arm in $first; do if [[ " $arms " == *" $arm "* ]]; then run "$arm" "$seed"; fi; done; done
-    for seed in $seeds; do for arm in $arms; do if [[ " $first " != *" $arm "* ]]; then run "$arm" "$seed"; fi; done; done
-} | side_by_side run_countdown.py results/countdown
+in_order "no knn+ knn+_reward" "$arms" "$seeds" | side_by_side run_countdown.py results/countdown

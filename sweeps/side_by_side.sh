@@ -7,6 +7,13 @@
 set -euo pipefail
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHON=${PYTHON:-.venv/bin/python}
 
+# Calls run ARM SEED for all arms and seeds: first the arms that are to have all their seeds soon, then the rest seed by seed.
+#   in_order "first arms" "arms" "seeds"
+in_order() {
+    for seed in $3; do for arm in $1; do if [[ " $2 " == *" $arm "* ]]; then run "$arm" "$seed"; fi; done; done
+    for seed in $3; do for arm in $2; do if [[ " $1 " != *" $arm "* ]]; then run "$arm" "$seed"; fi; done; done
+}
+
 count_finished() {
     finished=0
     while read -r planned _; do

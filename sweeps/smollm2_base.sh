@@ -1,16 +1,24 @@
 #!/usr/bin/env bash
-# The policy that the sweep of SmolLM2 begins with: a supervised start of 30 updates on questions of ARC-Challenge, which
-# teaches to name an option in words, in tags: of letters this policy knows too little (40 updates on letters: 99 % of the
-# completions well formed, answers at chance). Needs `make smollm2`; 15 minutes of one core, 12 GB.
-# Nothing is done where it is there already. sweeps/smollm2.sh runs this.
-#   bash sweeps/smollm2_base.sh [ARC: hub name, or folder with challenge_train.jsonl]
+# What the sweeps of SmolLM2 begin with: a supervised start on one pass over traces, which teaches the shape of an answer.
+#   countdown: 960 traces of up to three attempts, 60 updates. SIZE
+#   arc: 480 questions of ARC-Challenge, whose answer is named in words: of letters this policy knows too little (40 updates
+#        on letters: 99 % of the completions well formed, answers at chance). 30 updates; 20 minutes of one core, 12 GB.
+# Needs `make smollm2`. Nothing is done where it is there already. sweeps/smollm2.sh and sweeps/smollm2_arc.sh run this.
+#   bash sweeps/smollm2_base.sh countdown
+#   bash sweeps/smollm2_base.sh arc [ARC: hub name, or folder with challenge_train.jsonl]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHON=${PYTHON:-.venv/bin/python}
-data=${1:-allenai/ai2_arc} folder=outputs/smollm2_base
+task=$1 folder=outputs/smollm2_base/$1
 if [[ -f $folder/sft/final/config.json ]]; then exit 0; fi
 rm -rf "$folder" # what a start that was cut off has left
-"$PYTHON" -m tasks.choice.traces --data "$data" --subset ARC-Challenge --n 480 --answer text --output "$folder/traces.jsonl"
+case $task in
+    countdown) traces=(tasks.countdown.bridge --style injected --n 960 --max_number 12 --no_stepwise --p_explore 0.5
+        --max_attempts 3 --p_analysis 0) ;;
+    arc) traces=(tasks.choice.traces --data "${2:-allenai/ai2_arc}" --subset ARC-Challenge --n 480 --answer text) ;;
+    *) echo "$task: use countdown or arc" >&2 && exit 2 ;;
+esac
+"$PYTHON" -m "${traces[@]}" --output "$folder/traces.jsonl"
 "$PYTHON" run_sft.py --data "$folder/traces.jsonl" --model_name smollm2 --output_dir "$folder/sft" \
     --num_train_epochs 1 --per_device_train_batch_size 16 \
     --bf16 false --learning_rate 2e-4 --lr_scheduler_type cosine --warmup_steps 5 \

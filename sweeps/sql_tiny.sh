@@ -18,7 +18,4 @@ run() {
         "--model_name=outputs/sql_tiny_base/warm_start/final"
 }
 
-{
-    for seed in $seeds; do if [[ " $arms " == *" no "* ]]; then run no "$seed"; fi; done
-    for seed in $seeds; do for arm in $arms; do if [[ $arm != no ]]; then run "$arm" "$seed"; fi; done; done
-} | side_by_side run_sql.py results/sql_tiny
+in_order "no" "$arms" "$seeds" | side_by_side run_sql.py results/sql_tiny

@@ -16,7 +16,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from common.errors import RunError, UserError
-from common.files import TEMPORARY_PREFIX, flush_to_disk, load_state, save_state, write_json
+from common.files import TEMPORARY_PREFIX, flush_to_disk, write_json
+from common.state import load_state, save_state
 
 __all__ = [
     "abandon_after",

@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_json, write_text
 from common.threads import choose_threads
 from evaluation.evaluate import HeldOut, HeldOutCallback, Pass
 from evaluation.generate import Decoding
@@ -41,7 +41,7 @@ from training.publish import CARD, model_card, push_final
 from training.reference import check_reference
 from training.run_folder import (
     RUN_FILE,
-    check_writable,
+    check_run_folder,
     create_run_folder,
     refuse_finished,
     refuse_used,
@@ -99,7 +99,7 @@ class Run:
             config.output_dir = str(default_output_dir(task, config.run_name))
         self.path = Path(config.output_dir)
         if self._is_main:
-            check_writable(self.path)
+            check_run_folder(self.path)
             if not options.resume:
                 refuse_used(self.path)
         self.identity = grpo_settings(task_options, intrinsic, options, config, self.bonuses, rows)
@@ -299,7 +299,7 @@ class Run:
     def _publish(self, before: dict | None, after: dict | None) -> None:
         record = read_json(self.path / RUN_FILE, "restore it")
         card = model_card(self.config.run_name, self.task, record, self.bonuses, before, after)
-        (self.path / "final" / CARD).write_text(card, encoding="utf-8")
+        write_text(self.path / "final" / CARD, card)
         if self.pushes:
             push_final(self.path / "final", self.config)
 

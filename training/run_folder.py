@@ -8,7 +8,6 @@ import platform
 import re
 import shutil
 import subprocess
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from common.errors import UserError
-from common.files import parse_json, read_json, write_atomically, write_json
+from common.files import check_writable, parse_json, read_json, write_json, write_text
 from common.threads import choose_threads
 from evaluation.evaluate import BASE
 from training.best import RECORD
@@ -87,7 +86,7 @@ def create_run_folder(
     way for the new one.
     """
     folder = Path(output_dir)
-    check_writable(folder)
+    check_run_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     run = RunFolder(folder, _lock(folder))
     try:
@@ -116,19 +115,9 @@ def _lock(folder: Path) -> FileLock:
     return lock
 
 
-def check_writable(folder: Path) -> None:
-    """Raise `UserError` unless the run folder can be made and written to; what was made for the try is removed."""
-    try:
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]  # raises where a name is too long
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(
-            f"the run folder {folder} cannot be written ({error.strerror}); give another --output_dir or --run_name."
-        ) from error
-    with suppress(OSError):  # another run may have put something there by now
-        for path in missing:
-            path.rmdir()
+def check_run_folder(folder: Path) -> None:
+    """Raise `UserError` unless the run folder can be made and written to."""
+    check_writable(folder, f"the run folder {folder}", "give another --output_dir or --run_name")
 
 
 def refuse_used(folder: Path) -> None:
@@ -301,7 +290,7 @@ class MetricsFile:
         kept = [record for record in records if record.get("step", 0) <= step and "train_runtime" not in record]
         if len(kept) < len(records):
             text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept)
-            write_atomically(self.path, lambda temporary: temporary.write_text(text, encoding="ascii"))
+            write_text(self.path, text)
         return kept
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ from analysis.influence.statistics import accuracy_statistics, cosines, influenc
 from analysis.token_map.values import tokenize
 from common.devices import default_device
 from common.errors import UserError
-from common.flags import check_choices, flag, parse_one
+from common.flags import OutputFolder, check_choices, flag, parse_one
 from evaluation.checkpoint import weights_digest
 from evaluation.evaluate import record_of, save_report
 from evaluation.generate import Decoding, sample_completions
@@ -50,7 +50,7 @@ BYTES = 4  # of a float32
 class InfluenceOptions:
     """Which queries of which policy are compared, and on which parameters."""
 
-    output: str = field(metadata={"help": "Folder that gets influence.json and influence.png."})
+    output: OutputFolder = field(metadata={"help": "Folder that gets influence.json and influence.png."})
     model_name: str = flag(
         EMBEDDED_NAME,
         "Hub name, folder of a model or LoRA adapter, smollm2 (from a package without the hub), or tiny (embedded).",
@@ -96,8 +96,6 @@ class InfluenceOptions:
             re.compile(self.parameters)
         except re.error as error:
             raise UserError(f"--parameters={self.parameters!r} is no regular expression ({error}).") from None
-        if Path(self.output).exists() and not Path(self.output).is_dir():
-            raise UserError(f"--output={self.output!r} is a file; give a folder.")
 
     def decoding(self, task: EvalTask) -> Decoding:
         """How completions are sampled: the policy's own distribution, cut nowhere."""

@@ -17,7 +17,8 @@ from analysis.pages import render_page
 from analysis.token_map.values import TokenBatch, TokenFeatures, bonus_values, load_token_bonus, tokenize
 from common.devices import default_device
 from common.errors import UserError
-from common.flags import check_choices, parse_one
+from common.files import write_text
+from common.flags import OutputFile, check_choices, parse_one
 from intrinsic import parse_names
 from policy.load import load_policy, load_tokenizer
 from policy.precision import NAMES
@@ -134,7 +135,7 @@ class TokenMapOptions:
     """Which completions are painted, by which policy, and by what."""
 
     run: str = field(metadata={"help": "Run folder (its last training batch), a completions/*.parquet or eval/*.json."})
-    out: str = field(metadata={"help": "HTML file to write."})
+    out: OutputFile = field(metadata={"help": "HTML file to write."})
     model_name: str = field(
         default="",
         metadata={
@@ -154,8 +155,6 @@ class TokenMapOptions:
             raise UserError(f"--limit={self.limit} must be at least 1.")
         if self.bonus and len(parse_names(self.bonus)) != 1:
             raise UserError(f"--bonus={self.bonus!r} must be the name of one bonus.")
-        if not Path(self.out).resolve().parent.is_dir():
-            raise UserError(f"--out={self.out!r} lies in a folder that is not there; make it first.")
 
 
 def write_token_map(options: TokenMapOptions) -> Path:
@@ -169,7 +168,7 @@ def write_token_map(options: TokenMapOptions) -> Path:
         "The text is split into tokens anew, which may differ from how it was sampled. Hover a token for its value."
     )
     path = Path(options.out)
-    path.write_text(token_map(batch, values, quantity, f"Completions of {file.label}", note), encoding="utf-8")
+    write_text(path, token_map(batch, values, quantity, f"Completions of {file.label}", note))
     return path
 
 

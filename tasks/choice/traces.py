@@ -14,7 +14,7 @@ from random import Random
 
 from common.errors import UserError, run_cli
 from common.files import check_jsonl, write_jsonl
-from common.flags import check_choices, flag, parse_one
+from common.flags import OutputFile, check_choices, flag, parse_one
 from rewards.choice import LETTERS
 from tasks.choice.problems import ARC, CHALLENGE, load_choice, shuffle_choices
 from tasks.choice.prompts import check_prompt, prompt, solution
@@ -27,7 +27,7 @@ ANSWERS = ("letter", "text")
 class TraceOptions:
     """Which questions, how answered, and where the traces go."""
 
-    output: str = flag("", "File to write, .jsonl. Needed.")
+    output: OutputFile = flag("", "File to write, .jsonl. Needed.")
     data: str = flag(ARC, "Questions with choices and answer: hub name, folder, or jsonl, json or parquet file.")
     subset: str = flag(CHALLENGE, "Part of a hub data set, or of a folder of ARC; of one without parts leave it empty.")
     split: str = flag("train", "Split of a hub data set or folder; not test.")

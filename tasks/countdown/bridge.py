@@ -10,7 +10,7 @@ and every trace ends with the right answer.
 python -m tasks.countdown.bridge --style injected --n 2000 --seed 100 --output data/injected.jsonl
 """
 
-import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +19,8 @@ from random import Random
 from tqdm import tqdm
 
 from common.errors import UserError, run_cli
-from common.files import check_jsonl
-from common.flags import check_choices, parse_one
+from common.files import check_jsonl, write_jsonl
+from common.flags import OutputFile, check_choices, parse_one
 from tasks.countdown.problems import Node, ProblemSpace, draw_expression, draw_problems, problem_key, prompt, question
 
 STYLES = ("plain", "injected")
@@ -35,7 +35,7 @@ class BridgeOptions:
     style: str = field(default="injected", metadata={"help": "plain (straight to the answer) or injected."})
     n: int = field(default=2000, metadata={"help": "Traces, each for another problem, 1 or more."})
     seed: int = field(default=100, metadata={"help": "Seed; both styles get the same problems from the same seed."})
-    output: str = field(default="", metadata={"help": "File to write, .jsonl. Needed."})
+    output: OutputFile = field(default="", metadata={"help": "File to write, .jsonl. Needed."})
     split: str = field(default="train", metadata={"help": "Split of the problems: train, validation or test."})
     p_explore: float = field(
         default=0.6, metadata={"help": "injected: chance of one more missed attempt, in [0, 1]; 0 for none."}
@@ -157,22 +157,24 @@ def rows(options: BridgeOptions) -> Iterator[dict]:
             return
 
 
+def summary(traces: list[dict]) -> str:
+    """Attempts and injected characters of a trace, on average."""
+    counts = Counter()
+    for trace in traces:
+        text = trace["completion"][0]["content"]
+        counts["attempts"] += sum(text.count(f" {word}\n") for word in ("hit", "low", "high"))
+        for start, end, kind in trace["spans"]:
+            counts[kind] += end - start
+    share = ", ".join(f"{kind} {counts[kind] / len(traces):.1f}" for kind in KINDS)
+    return f"{counts['attempts'] / len(traces):.2f} attempts each; injected characters each: {share}"
+
+
 def main() -> None:
     options = parse_one(BridgeOptions)
     check_jsonl(options.output)
-    path = Path(options.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    counts = dict.fromkeys(KINDS, 0)
-    attempts = 0
-    with path.open("w", encoding="utf-8") as file:
-        for row in tqdm(rows(options), total=options.n, desc="traces", leave=False):
-            file.write(json.dumps(row) + "\n")
-            text = row["completion"][0]["content"]
-            attempts += sum(text.count(f" {word}\n") for word in ("hit", "low", "high"))
-            for start, end, kind in row["spans"]:
-                counts[kind] += end - start
-    share = ", ".join(f"{kind} {count / options.n:.1f}" for kind, count in counts.items())
-    print(f"{options.n} traces in {path}: {attempts / options.n:.2f} attempts each; injected characters each: {share}")
+    traces = list(tqdm(rows(options), total=options.n, desc="traces", leave=False))
+    write_jsonl(Path(options.output), traces)
+    print(f"{options.n} traces in {options.output}: {summary(traces)}")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from accelerate import PartialState
 from datasets import Dataset
 from trl import GRPOConfig
 
-from common.files import save_state
 from common.sharding import whole
+from common.state import save_state
 from intrinsic import build_bonuses
 from intrinsic.options import IntrinsicOptions
 from intrinsic.pipeline import BonusPipeline

@@ -14,8 +14,8 @@ import torch
 from accelerate import PartialState
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
-from common.files import save_state
 from common.sharding import local, shard, whole_head
+from common.state import save_state
 from policy.features import FeaturePass
 from policy.load import load_policy
 from policy.padding import pad_tokens

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import load_state
+from common.state import load_state
 from tests.compare import assert_close, assert_same_bits
 from tests.equivalence.cases import CASES
 from tests.equivalence.scripted import STEPS, rank_folder, run_case

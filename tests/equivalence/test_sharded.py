@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from transformers.trainer import OPTIMIZER_NAME
 
-from common.files import load_state
+from common.state import load_state
 from tests.compare import assert_close, assert_same_bits
 from tests.equivalence.scripted import build_scripted, rank_folder, run_case, weights_of
 from tests.equivalence.sharded import COMPLETIONS, SHARDED, adam_trainer, features_of

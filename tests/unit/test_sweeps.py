@@ -1,6 +1,7 @@
 """The shell loops of sweeps/: order, skipping of finished runs, going on with broken ones, the line of what is left."""
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -18,7 +19,7 @@ if [[ $1 == -m ]]; then
 fi
 while [[ $1 != --output_dir ]]; do shift; done
 if [[ $2 == *"$FAILING"* ]]; then exit 1; fi
-mkdir -p "$2/eval" "$2/final" && touch "$2/eval/after.json"
+mkdir -p "$2/eval" "$2/final" && touch "$2/eval/after.json" "$2/final/config.json"
 """
 
 
@@ -74,16 +75,23 @@ def test_a_failed_run_is_named_and_goes_on_later_while_others_run(sweep, tmp_pat
     assert code == 0 and len(lines) == 1 and calls[0].endswith(f"--output_dir {folder} --resume auto")
 
 
-def test_a_pretrained_policy_runs_in_the_same_order_on_the_data_that_are_named(sweep, tmp_path):
-    final = tmp_path / "outputs" / "smollm2_base" / "sft" / "final"
-    final.mkdir(parents=True)
-    (final / "config.json").touch()
-    lines, calls, code = sweep("smollm2.sh", "cfn no shuffle:knn+", "0 1", "arc")
+@pytest.mark.parametrize(
+    ("script", "base", "data", "trains"),
+    [
+        ("smollm2.sh", "countdown", (), "run_countdown.py .*--config=configs/smollm2.yaml "),
+        ("smollm2_arc.sh", "arc", ("some_arc",), "run_choice.py .*--config=configs/smollm2_arc.yaml --data=some_arc "),
+    ],
+)
+def test_a_pretrained_policy_gets_its_start_once_and_runs_in_the_same_order(sweep, script, base, data, trains):
+    lines, calls, code = sweep(script, "cfn no shuffle:knn+", "0 1", *data)
     runs = [line.partition(":")[0] for line in lines]
     assert code == 0 and runs[:3] == ["no_seed0", "no_seed1", "cfn_seed0"] and len(runs) == 6
-    trained = [call for call in calls if call.startswith("run_choice.py")]
-    assert all("--config=configs/smollm2_arc.yaml --data=arc " in call for call in trained) and len(trained) == 6
-    assert sweep("smollm2.sh", "no cfn", "0 1") == ([], [], 0), "finished runs are skipped"
+    traces, start, *rest = calls
+    folder = f"outputs/smollm2_base/{base}"
+    assert traces.endswith(f"--output {folder}/traces.jsonl") and f"--output_dir {folder}/sft " in start
+    assert all(name in traces for name in data)
+    assert sum(bool(re.match(trains, call)) for call in rest) == 6
+    assert sweep(script, "no cfn", "0 1", *data) == ([], [], 0), "finished runs are skipped, and the start is there"
 
 
 def test_bridge_makes_each_start_once_and_trains_from_it(sweep):

@@ -15,7 +15,7 @@ from random import Random
 
 from common.errors import UserError, run_cli
 from common.files import check_jsonl, write_jsonl
-from common.flags import flag, parse_one
+from common.flags import OutputFile, flag, parse_one
 from tasks.sql.tiny.problems import draw_queries, short_prompt
 from tasks.sql.tiny.query import Query, changed
 
@@ -26,7 +26,7 @@ TWO_SLIPS = 0.3  # share of the wrong traces with two changed parts
 class TraceOptions:
     """How many traces, of which kind, and where they go."""
 
-    output: str = flag("", "File to write, .jsonl. Needed.")
+    output: OutputFile = flag("", "File to write, .jsonl. Needed.")
     n: int = flag(40_000, "Traces, 1 or more; questions may repeat.")
     right_share: float = flag(0.4, "Share of traces with the gold query, in [0, 1].")
     seed: int = flag(0, "Seed of questions and slips.")

@@ -26,7 +26,7 @@ from analysis.token_map.page import (
 )
 from analysis.token_map.values import TokenBatch, TokenFeatures, cut_pieces, load_token_bonus, tokenize
 from common.errors import UserError
-from common.files import save_state
+from common.state import save_state
 from intrinsic import REGISTRY
 from intrinsic.base import Bonus
 from policy.chat import render

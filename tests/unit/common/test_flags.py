@@ -1,6 +1,7 @@
 """Every command complains about its flags in one sentence, and takes them from a YAML file too."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import pytest
 from cli.help import PAGES
 from common.config_file import did_you_mean
 from common.errors import UserError
-from common.flags import answer_help, parse_command, parse_one
+from common.flags import OutputFile, OutputFolder, OutputStem, answer_help, flag, parse_command, parse_one
 from evaluation.options import EvalOptions
 from policy.options import EMBEDDED_NAME
 from policy.precision import DTYPES
@@ -31,6 +32,13 @@ class Toy:
 @dataclass
 class Other:
     needed: str = field(metadata={"help": "A text."})
+
+
+@dataclass
+class Places:
+    table: OutputFile = flag("", "A file.")
+    output: OutputStem = flag("", "Path without extension.")
+    folder: OutputFolder = flag("", "A folder.")
 
 
 @pytest.fixture
@@ -120,3 +128,42 @@ def test_the_usual_names_of_flags_lead_to_ours(script):
     known = [flag["name"] for flag in page["flags"]]
     for name, meant in zip(usual, ours[script].split(), strict=False):
         assert did_you_mean(name, known, "--") == f" (did you mean --{meant}?)"
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "complaint"),
+    [
+        ("table", "taken/table.json", "cannot be written .Not a directory.|cannot be written .File exists."),
+        ("table", "there", "is a folder; name a file"),
+        ("output", "taken/table", "cannot be written"),
+        ("folder", "taken", "cannot be written"),
+        ("folder", "x" * 300, "cannot be written .File name too long."),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_computed(
+    name, place, complaint, command, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").touch()
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match=f"--{name}='{place}' ({complaint})"):
+        command(f"--{name}={place}", parse=lambda: parse_one(Places))
+    command("--table=new/table.json", "--output=there", "--folder=there", parse=lambda: parse_one(Places))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["taken", "there"], "trying leaves nothing"
+
+
+CHECKED_OTHERWISE = {
+    "evaluation/options.py",  # a file, or a folder for one, or a default: run_eval.py
+    "tasks/igsm/generate.py",  # RowFile, which also locks it
+    "training/new_policy.py",  # must be new
+}
+
+
+def test_every_command_says_which_of_its_flags_name_a_place_to_write_to():
+    """A field called output, out or records has one of the types that are checked."""
+    found = set()
+    for folder in ("analysis", "benchmarks", "evaluation", "policy", "rewards", "tasks", "training"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if re.search(r"^    (output|out|records): str = (flag|field)\(", path.read_text(), re.MULTILINE):
+                found.add(str(path.relative_to(ROOT)))
+    assert found == CHECKED_OTHERWISE

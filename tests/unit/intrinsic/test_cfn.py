@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.files import load_state, save_state
+from common.state import load_state, save_state
 from intrinsic.cfn import Merci, MerciSettings
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.fusion import trajectory_uncertainty

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.files import load_state, save_state
+from common.state import load_state, save_state
 from intrinsic import REGISTRY, bonus_class, build_bonus, build_bonuses
 from intrinsic.base import Bonus
 from intrinsic.metrics import score_metrics, share_metrics

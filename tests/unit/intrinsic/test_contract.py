@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.files import load_state, save_state
+from common.state import load_state, save_state
 from intrinsic import ALIASES, REGISTRY, build_bonus
 from intrinsic.base import FEATURES
 from intrinsic.options import IntrinsicOptions

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from common.files import load_state, save_state
+from common.state import load_state, save_state
 from intrinsic.lexical_novelty import LexicalNovelty, jaccard_distance, line_words, tree_distance, words
 from intrinsic.shuffle import Shuffle
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.errors import RunError
-from common.files import load_state, save_state
+from common.state import load_state, save_state
 from intrinsic.base import WeightSchedule
 from intrinsic.repexp import EllipticalMemory, RepExp
 from tests.unit.intrinsic.repexp_cases import PLAIN, X, Y, close, make, random_rows

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.files import load_state, save_state
+from common.state import load_state, save_state
 from intrinsic import build_bonus
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.error_conditioned import Conditioning

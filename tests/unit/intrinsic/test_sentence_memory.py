@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.files import load_state, save_state
+from common.state import load_state, save_state
 from intrinsic.base import WeightSchedule
 from intrinsic.flags.papers import MemoryFlags
 from intrinsic.flags.text import SentenceMemoryFlags

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from common.files import load_state, save_state
+from common.state import load_state, save_state
 from intrinsic.rollout import Rollout
 from intrinsic.shuffle import Shuffle
 from intrinsic.text_entropy import TextEntropy, character_entropy

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from common.files import load_state, save_state
+from common.state import load_state, save_state
 from intrinsic import REGISTRY, build_bonuses
 from intrinsic.metrics import score_metrics, share_metrics
 from intrinsic.options import IntrinsicOptions

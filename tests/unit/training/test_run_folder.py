@@ -15,7 +15,7 @@ from transformers.trainer_utils import IntervalStrategy
 from common.errors import UserError
 from training.run_folder import (
     MetricsFile,
-    check_writable,
+    check_run_folder,
     create_run_folder,
     describe_run,
     plain,
@@ -84,8 +84,8 @@ def test_a_folder_that_cannot_be_written_is_named_and_a_try_leaves_none(tmp_path
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("x" * 300)):
         with pytest.raises(UserError, match="cannot be written"):
-            check_writable(folder)
-    check_writable(tmp_path / "new" / "run")
+            check_run_folder(folder)
+    check_run_folder(tmp_path / "new" / "run")
     assert not (tmp_path / "new").exists()
 
 
