@@ -8,7 +8,7 @@ from common.threads import choose_threads
 choose_threads()  # before torch is imported
 
 from common.flags import answer_help, parse_one
-from evaluation.options import OF_GRADER, SETTINGS, EvalOptions
+from evaluation.options import EvalOptions
 
 answer_help(EvalOptions)  # before anything large is imported
 
@@ -60,7 +60,10 @@ def main() -> None:
     if options.rank:
         from evaluation.rank import evaluate_ranking
 
-        print(report_text(evaluate_ranking(options.model_name, options.task, rows, path, options.dtype), path))
+        report = evaluate_ranking(
+            options.model_name, options.task, rows, path, options.asked(task.grader), options.seed, options.dtype
+        )
+        print(report_text(report, path))
         return
     rows = with_prompts(task, rows, options)
 
@@ -69,7 +72,6 @@ def main() -> None:
     from evaluation.generate import Decoding
 
     decoding = Decoding(options.n, options.temperature, max_new_tokens, options.top_p)
-    settings = {name: getattr(options, name) for name in (*SETTINGS, *OF_GRADER.get(task.grader, ()))}
     report = evaluate_checkpoint(
         options.model_name,
         options.task,
@@ -77,7 +79,7 @@ def main() -> None:
         task.grade,
         decoding,
         path,
-        settings,
+        options.asked(task.grader),
         options.batch_size,
         options.seed,
         options.dtype,

@@ -113,6 +113,8 @@ def _from_evaluation(path: Path, report: dict, options: dict) -> list[Completion
     records = report.get("records")
     if not isinstance(records, list):
         raise UserError(f'{path} holds no "records"; give an evaluation with per-item records.')
+    if any("completion" not in record for record in records):
+        raise UserError(f"{path} has records without a completion, as rankings of options (--rank) do; give samples.")
     asked = options.get("task", {}) | {"seed": options.get("grpo", {}).get("seed", 0)}
     if "settings" in report:  # by run_eval.py, whose flags are its own
         asked = report["settings"] | {"seed": report["seed"]}

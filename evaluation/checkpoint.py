@@ -89,6 +89,11 @@ def device_and_precision(dtype: str) -> tuple[torch.device, str]:
     return device, dtype if dtype != "auto" else "float32" if device.type == "cpu" else NAMES[half_type()]
 
 
+def rows_digest(rows: Dataset) -> str:
+    """SHA-256 of all that ``rows`` hold."""
+    return hashlib.sha256(json.dumps(rows.to_list(), default=str).encode()).hexdigest()
+
+
 def evaluate_checkpoint(
     model_name: str,
     task: str,
@@ -119,7 +124,7 @@ def evaluate_checkpoint(
         "settings": settings,
         "batch_size": batch_size,
         "seed": seed,
-        "rows": hashlib.sha256(json.dumps(rows.to_list(), default=str).encode()).hexdigest(),
+        "rows": rows_digest(rows),
     }
     partial = PartialRecords(output.with_suffix(".partial.jsonl"), identity)
     if partial.batches:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from common.errors import UserError
 from common.flags import check_choices, flag
@@ -144,6 +145,10 @@ class EvalOptions:
             raise UserError("--circular rotates the options of a generated answer, --rank generates none; use one.")
         if self.compare and len(self.compare) != 2:
             raise UserError(f"--compare takes two files, got {len(self.compare)}.")
+
+    def asked(self, grader: str) -> dict[str, Any]:
+        """The flags that make rows and prompts, and by which tasks of ``grader`` judge."""
+        return {name: getattr(self, name) for name in (*SETTINGS, *OF_GRADER.get(grader, ()))}
 
     def output_path(self) -> Path:
         """The file that the evaluation is written to; by default its name tells every flag that is not the default."""

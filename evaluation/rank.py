@@ -13,7 +13,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from evaluation.checkpoint import device_and_precision, weights_digest
+from evaluation.checkpoint import device_and_precision, rows_digest, weights_digest
 from evaluation.choice import chance_corrected
 from evaluation.compare import RANKS
 from evaluation.evaluate import save_report
@@ -46,11 +46,15 @@ def option_logps(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pro
     return (logps * mask[:, start:]).sum(-1)
 
 
-def evaluate_ranking(model_name: str, task: str, rows: Dataset, output: Path, dtype: str = "auto") -> dict:
+def evaluate_ranking(
+    model_name: str, task: str, rows: Dataset, output: Path, settings: dict, seed: int, dtype: str = "auto"
+) -> dict:
     """Rank, save and return the report; its records hold the log-probability of each option.
 
     Args:
         rows: columns question, choices and gold; shots, see `rank_prompt`, where there are any.
+        settings: what else makes this evaluation what it is (data, shots), for the report.
+        seed: what drew the shots.
     """
     tokenizer = load_tokenizer(model_name)
     device, precision = device_and_precision(dtype)
@@ -85,6 +89,9 @@ def evaluate_ranking(model_name: str, task: str, rows: Dataset, output: Path, dt
         "model": model_name,
         "weights": weights_digest(model_name),
         "dtype": precision,
+        "settings": settings,
+        "seed": seed,
+        "rows": rows_digest(rows),
         "setup": asdict(setup),
         "problems": len(rows),
         "metrics": metrics,

@@ -40,6 +40,7 @@ def test_run_eval_rotates_the_options_or_ranks_them_and_compares_either(
     (path,) = (tmp_path / "outputs" / "eval" / "arc_easy" / "tiny").iterdir()
     report = json.loads(path.read_text())
     assert flag[2:] in path.name and len(report["records"]) == records and report["setup"]["device"] == "cpu"
+    assert report["settings"]["data"] == data and report["settings"]["limit"] == 2 and len(report["rows"]) == 64
     _, *lines, note = run_script("run_eval.py", "--compare", path, path, cwd=tmp_path).stdout.splitlines()
     assert [line.split()[0] for line in lines] == compared and "+0.0 %" in lines[0]
     assert note.startswith("B minus A in percentage points over 2 problems")
@@ -51,10 +52,12 @@ def test_run_eval_rotates_the_options_or_ranks_them_and_compares_either(
         ("run_choice.py", ["--split", "test"], "--split='test'"),
         ("run_choice.py", ["--subset", "ARC-Easy", "--easy", "1"], "--easy adds ARC-Easy"),
         ("run_eval.py", ["--task=gsm8k", "--circular", "1"], "--circular is for multiple choice alone"),
+        ("run_eval.py", ["--task=countdown", "--output", "taken/x.json"], "'taken/x.json' cannot be written"),
         ("run_eval.py", ["--task=mmlu", "--num_shots", 2], "--num_shots=2 goes with --prompt_type=plain"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(script, flags, message, tmp_path):
+    (tmp_path / "taken").touch()
     result = run_script(script, *flags, cwd=tmp_path, code=2)
     assert message in result.stderr and "Traceback" not in result.stderr
 

@@ -95,7 +95,7 @@ def test_finished_runs_are_read_without_mixing_devices(tags, tmp_path, monkeypat
     run = write_run(tmp_path / "run", COUNTDOWN, [(QUESTION, RIGHT, True), (QUESTION, "no", False)])
     choices = Dataset.from_list([{"question": "1 + 1?", "choices": ["2", "3 + 4"], "gold": "2", "subject": ""}])
     with tags:
-        evaluate_ranking("tiny", "arc_easy", choices, tmp_path / "rank.json", "float32")
+        evaluate_ranking("tiny", "arc_easy", choices, tmp_path / "rank.json", {}, 0, "float32")
         write_token_map(TokenMapOptions(run=str(run), model_name="tiny", out=str(tmp_path / "map.html")))
         analyse(InfluenceOptions(output=str(tmp_path), queries=2, samples=2, max_new_tokens=8))
     assert tags.mixes == []

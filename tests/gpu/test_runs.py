@@ -116,5 +116,5 @@ def test_multiple_choice_and_code_train_and_are_evaluated(task, machine, tmp_pat
     assert [report["step"] for report in reports] == [0, 2]
     if task == "choice":
         rows = Dataset.from_list([{"question": "1 + 1?", "choices": ["2", "3 + 4"], "gold": "2", "subject": ""}])
-        report = evaluate_ranking(str(folder / "final"), "arc_easy", rows, tmp_path / "rank.json")
+        report = evaluate_ranking(str(folder / "final"), "arc_easy", rows, tmp_path / "rank.json", {}, 0)
         assert report["setup"]["device"].startswith(machine.device.type)
