@@ -107,15 +107,16 @@ def read_record(path: Path, which: str) -> EvaluatedRun:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Steps, minutes, samples per problem, machine and metrics of the record ``path``.
+    """Steps, minutes, samples per problem, machine, metrics and accuracy in training of the record ``path``.
 
-    The metrics are {} in a record that has none. Raises `UserError` where the record is damaged.
+    The metrics are {} in a record that has none. The accuracy in training, a value per logged step, is called curve. Raises `UserError` where the record is damaged.
     """
     record = read_json(path, RECORD_FIX)
     try:
         samples = record["evaluations"]["after"]["samples"]
         facts = {name: record[name] for name in ("steps", "minutes", "machine")}
-        return facts | {"samples": samples, "metrics": record.get("metrics", {})}
+        curve = record["curves"].get("rewards/correctness/mean", [])
+        return facts | {"samples": samples, "metrics": record.get("metrics", {}), "curve": curve}
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}); {RECORD_FIX}.") from error
 

@@ -1,16 +1,17 @@
-"""The picture of a sweep: differences to its baseline; pass@k and performance profiles beside the base policy."""
+"""The picture of a sweep: differences to its baseline; training; pass@k and profiles beside the base policy."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from analysis.evaluated import EvaluatedRun
 from analysis.results_tables import CLEAR, other_outcomes, title
 from analysis.statistics import crossed_difference, performance_profile
-from analysis.style import BEFORE, NOTE, STYLE, TOTAL, UNPARSABLE, color_of
+from analysis.style import BEFORE, NOTE, STYLE, TOTAL, UNPARSABLE, color_of, smooth
 from analysis.sweep import Sweep
 from intrinsic import SHUFFLE
 
@@ -35,7 +36,8 @@ def draw_sweep(sweep: Sweep, path: Path) -> Path:
         _draw_levels(axes[0], sweep, others)
         for ax, name in zip(axes[1:], names, strict=True):
             _draw_differences(ax, sweep, others, name)
-        fan, profile, key = lower.subplots(1, 3, width_ratios=(1, 1, 0.62))
+        training, fan, profile, key = lower.subplots(1, 4, width_ratios=(1, 1, 1, 0.7))
+        _draw_training(training, sweep, others)
         curves = _curves(sweep, others)
         _draw_fan(fan, curves)
         _draw_profile(profile, curves)
@@ -98,6 +100,16 @@ def _curves(sweep: Sweep, others: Sequence[str]) -> list[tuple[str, Look, list[E
     labels = [sweep.result["baseline"], *others]
     base = (BASE, (BEFORE, "--", 2.4), sweep.before)
     return [base, *((label, _look(label, others), arms[label]) for label in labels)]
+
+
+def _draw_training(ax: Axes, sweep: Sweep, others: Sequence[str]) -> None:
+    """Accuracy of the completions trained on, mean over seeds, smoothed over steps."""
+    curves = {run.path: pd.Series(fact["curve"]) for run, fact in zip(sweep.before, sweep.facts, strict=True)}
+    for arm in sweep.arms:
+        color, dash, width = _look(arm.label, others)
+        mean = pd.concat([curves[run.path] for run in arm.runs.values()], axis=1).mean(axis=1)
+        ax.plot(mean.index + 1, 100 * smooth(mean), dash, color=color, linewidth=width)
+    ax.set(title="right in training", xlabel="step, smoothed", ylabel="per cent of completions")
 
 
 def _draw_fan(ax: Axes, curves: list[tuple[str, Look, list[EvaluatedRun]]]) -> None:

@@ -13,8 +13,8 @@ task=$1 folder=outputs/smollm2_base/$1
 if [[ -f $folder/sft/final/config.json ]]; then exit 0; fi
 rm -rf "$folder" # what a start that was cut off has left
 case $task in
-    countdown) traces=(tasks.countdown.bridge --style injected --n 960 --max_number 12 --no_stepwise --p_explore 0.5
-        --max_attempts 3 --p_analysis 0) ;;
+    countdown) traces=(tasks.countdown.bridge --style injected --n 960 --min_numbers 2 --max_numbers 3 --max_number 30
+        --p_explore 0.5 --max_attempts 3 --p_analysis 0) ;;
     arc) traces=(tasks.choice.traces --data "${2:-allenai/ai2_arc}" --subset ARC-Challenge --n 480 --answer text) ;;
     *) echo "$task: use countdown or arc" >&2 && exit 2 ;;
 esac
