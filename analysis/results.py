@@ -3,9 +3,10 @@
 A page holds blocks ``<!-- results: NAME KIND [WHICH] -->`` ... ``<!-- end of results -->``. Of a sweep NAME, with
 records in results/NAME, the kinds are "table" (right answers of every arm), "others" (false claims, pass@k and
 Coverage@k), "gains" (before and after training), "notes" (what they rest on), "arm" (a sentence on the arm WHICH),
-"answer" (which arms are told apart, in NAME and the sweeps WHICH) and "metrics" (means over seeds of the metrics WHICH
-of an evaluation, separated by spaces). Of a report benchmarks/results/NAME.md they are "report" (its table number
-WHICH, by default 1) and "rows" (of that of known truth, those of the bonuses WHICH, separated by semicolons).
+"answer" (which arms are told apart, in NAME and the sweeps WHICH), "metrics" (means over seeds of the metrics WHICH
+of an evaluation, separated by spaces) and "half" (what half of the rollouts reach). Of a report
+benchmarks/results/NAME.md they are "report" (its table number WHICH, by default 1) and "rows" (of that of known truth,
+those of the bonuses WHICH, separated by semicolons).
 
 python -m analysis.results [--check]
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from analysis import results_tables
+from analysis.half_budget import half_table
 from analysis.report_tables import known_truth_rows, table_of
 from analysis.results_figure import DIGEST, draw_sweep
 from analysis.sweep import Sweep, arm_of, can_compare, digest_of, read_sweep
@@ -34,6 +36,7 @@ SWEEP_KINDS: dict[str, Callable[..., str]] = {
     "notes": results_tables.notes,
     "arm": results_tables.arm_sentence,
     "metrics": results_tables.metrics_table,
+    "half": half_table,
 }
 REPORT_KINDS: dict[str, Callable[..., str]] = {"report": table_of, "rows": known_truth_rows}
 

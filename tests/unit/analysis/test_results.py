@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from analysis.evaluated import read_evaluated
+from analysis.half_budget import half_table
 from analysis.outcomes import Outcomes
 from analysis.records import record_of
 from analysis.report_tables import known_truth_rows
@@ -100,6 +101,16 @@ def test_a_page_shows_what_the_records_hold_and_is_stale_once_they_change(root):
     assert Results(root).stale() == [] and drawn_from(picture) == digest_of(root / "results" / "toy")
     (root / "results" / "toy" / "no_seed1.json").unlink()
     assert [path.name for path in Results(root).stale()] == ["page.md", "toy.png"]
+
+
+def test_half_of_the_rollouts_are_held_against_the_end_of_plain_grpo(root):
+    ramp = [step / 20 for step in range(1, 21)]  # .475 in the tenth before the middle, .975 in the last
+    for path in (root / "results" / "toy").glob("*.json"):
+        curve = [0.0] * 7 + [1.0] * 13 if path.stem.startswith("rnd") else ramp
+        write_json(path, json.loads(path.read_text()) | {"curves": {"rewards/correctness/mean": curve}})
+    _, _, plain, bonus = half_table(read_sweep(root / "results" / "toy")).splitlines()
+    assert plain == "| `no` | 2 | 47.5 | -50.0 [-50.0, -50.0] | 0.000 | 100 |"
+    assert bonus == f"| `rnd` | 1 | 100.0 | +2.5, {ONE_SEED} |  | 45 |"
 
 
 def test_a_sweep_without_records_of_an_arm_and_of_the_baseline_says_so(root):
