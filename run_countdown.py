@@ -50,7 +50,7 @@ def main() -> None:
         warm_start(WarmStart())
 
     # ---- data
-    train_rows, validation_rows = load()
+    train_rows, held_out_rows = load()
     tokenizer = load_tokenizer(options.model_name)
     train_rows = fitting_rows(train_rows, tokenizer, options, config)
     check_batch(train_rows, config)
@@ -61,7 +61,7 @@ def main() -> None:
     trainer = run.build_trainer(train_rows, scores.columns, scores.weights, tokenizer)
 
     # ---- evaluate, train, evaluate, save
-    run.train(trainer, run.held_out(validation_rows, GRADERS["countdown"]), write_report)
+    run.train(trainer, run.held_out(held_out_rows, GRADERS["countdown"]), write_report)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ def read_record(path: Path, which: str) -> EvaluatedRun:
 def read_facts(path: Path) -> dict[str, Any]:
     """Steps, minutes, samples per problem, machine, metrics and accuracy in training of the record ``path``.
 
-    The metrics are {} in a record that has none. The accuracy in training, a value per logged step, is called curve. Raises `UserError` where the record is damaged.
+    The metrics are {} in a record that has none. The accuracy in training, a value per logged step, is called curve.
+    Raises `UserError` where the record is damaged.
     """
     record = read_json(path, RECORD_FIX)
     try:

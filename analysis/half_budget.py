@@ -48,7 +48,7 @@ def level_at(curve: np.ndarray, step: int) -> float:
 
 
 def first_at(curve: np.ndarray, level: float) -> float:
-    """The first step at which `level_at` is ``level`` or more, as a share of all steps; infinite where there is none."""
+    """The first step with `level_at` of ``level`` or more, as a share of all steps; infinite where there is none."""
     steps = range(_tenth(curve), len(curve) + 1)
     return next((step / len(curve) for step in steps if level_at(curve, step) >= level), np.inf)
 

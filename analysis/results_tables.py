@@ -91,7 +91,7 @@ def notes(sweep: Sweep) -> str:
     steps, samples, minutes = (_range([fact[name] for fact in facts]) for name in ("steps", "samples", "minutes"))
     before = 100 * sum(run.scores["accuracy"].mean() for run in sweep.before) / len(sweep.before)
     sentences = [
-        f"{len(facts)} runs of {steps} steps; {result['problems']} validation problems with {samples} samples each. "
+        f"{len(facts)} runs of {steps} steps; {result['problems']} held-out problems with {samples} samples each. "
         f"Before training {before:.1f} % were right. Differences are paired by seed and problem, with 95 % intervals "
         "by a two-way bootstrap over both; Holm's adjustment counts the arms of a column. IQM: mean of the middle half "
         f"of the seeds. P(above): chance that a run is above one of `{result['baseline']}`."

@@ -75,7 +75,7 @@ def _checks(
     tokenizer = load_tokenizer(options.model_name)
     rows = fitting_rows(rows, tokenizer, options, config)
     check_batch(rows, config)
-    yield "data", f"{len(rows)} training problems, {len(validation or [])} validation problems"
+    yield "data", f"{len(rows)} training problems, {len(validation or [])} held-out problems"
     check_scoring(scoring, tokenizer, config)
     yield "rewards", f"an ideal answer under {scoring.asked} is paid in full"
     yield "end", described_end_tokens(tokenizer, generation_config_of(options.model_name))

@@ -290,7 +290,7 @@ class Run:
             report = write_report(self.path)
             self._publish(before, after)
             if held_out:
-                print("validation problems, final policy (run_eval.py reports the test split):")
+                print("held-out problems, final policy (run_eval.py reports the test split):")
             print(closing_table(before, after) if held_out else "not evaluated (--do_eval 0)")
             print(f"run folder: {self.path} (report: {report})")
             asked = self.flags["task"]
@@ -315,14 +315,15 @@ class Run:
         return report
 
     def _take_evaluation(self, trainer: IntrinsicGRPOTrainer, best: BestPolicy, report: dict) -> None:
-        """What every held-out evaluation leads to: maybe a new best policy, watchdogs, trackers, and a line."""
-        best.offer(report)
+        """What every held-out evaluation leads to: maybe a best policy, not on test; watchdogs, trackers, a line."""
+        if not self._on_test:
+            best.offer(report)
         self.watchdogs.add_evaluation(report)
         if self._is_main:
             track_evaluation(trainer, report["metrics"])
             shown = ("accuracy", "false_claims", "mean_length")
             values = (f"{name} {format_metric(name, report['metrics'][name])}" for name in shown)
-            print_line(f"validation at step {report['step']}: {', '.join(values)}")
+            print_line(f"held-out problems at step {report['step']}: {', '.join(values)}")
 
     def _print_resume(self) -> None:
         if self.checkpoint is None or not self._is_main:
@@ -338,6 +339,11 @@ class Run:
         trainer.save_model(adapter)
         if self._is_main:
             save_merged(adapter, self.path / "final", self.options)
+
+    @property
+    def _on_test(self) -> bool:
+        """Whether evaluations are of the test split, which chooses no policy."""
+        return self.flags["task"].get("eval_split") == "test"
 
     @property
     def _is_main(self) -> bool:

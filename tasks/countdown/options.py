@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from common.errors import UserError
-from common.flags import flag
+from common.flags import check_choices, flag
 from tasks.countdown.problems import ProblemSpace, add_prompts, generate, load_countdown, of_split
+
+EVAL_SPLITS = ("validation", "test")
 
 
 @dataclass
@@ -26,27 +28,34 @@ class CountdownOptions:
     countdown_strict_line: bool = flag(
         False, "Reward like the reference: last line only, 0.1 for any other answer tag."
     )
+    eval_split: str = flag(
+        "validation",
+        "Problems of evaluations: validation, or test where nothing is left to choose, and no best/ is kept.",
+    )
     warm_start: bool = flag(False, "First train the embedded policy anew, in the project.")
+
+    def __post_init__(self):
+        check_choices(self, eval_split=EVAL_SPLITS)
 
 
 def load_problems(options: CountdownOptions, eval_problems: int, seed: int) -> tuple[Dataset, Dataset]:
-    """(training, validation) problems with columns prompt, numbers, target, of splits that share no problem.
+    """(training, held-out) problems with columns prompt, numbers, target, of splits that share no problem.
 
-    The validation problems are the same whatever the seed. Those of the test split are left to run_eval.py.
+    The held-out problems are the same whatever the seed.
     """
     if options.data == "generate":
         names = ("min_numbers", "max_numbers", "max_number", "min_target", "max_target", "max_value")
         space = ProblemSpace(**{name: getattr(options, name) for name in names})
         train = generate(options.train_problems, "train", seed, space)
-        validation = generate(eval_problems, "validation", 0, space)
+        held_out = generate(eval_problems, options.eval_split, 0, space)
     else:
         problems = load_countdown(options.data)
-        train, validation = of_split(problems, "train"), of_split(problems, "validation")
-        if not len(train) or not len(validation):
+        train, held_out = of_split(problems, "train"), of_split(problems, options.eval_split)
+        if not len(train) or not len(held_out):
             raise UserError(
-                f"--data={options.data!r} has {len(train)} training and {len(validation)} validation problems (80 and "
-                "10 of 100, by a hash of the problem); give a larger file."
+                f"--data={options.data!r} has {len(train)} training and {len(held_out)} {options.eval_split} problems "
+                "(80 and 10 of 100, by a hash of the problem); give a larger file."
             )
         train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
-        validation = validation.shuffle(seed=0).select(range(min(eval_problems, len(validation))))
-    return add_prompts(train, options.prompt_style), add_prompts(validation, options.prompt_style)
+        held_out = held_out.shuffle(seed=0).select(range(min(eval_problems, len(held_out))))
+    return add_prompts(train, options.prompt_style), add_prompts(held_out, options.prompt_style)

@@ -62,7 +62,7 @@ def test_a_good_run_passes_every_check_prints_its_settings_by_group_and_writes_n
     titles = re.findall(r"^(\w.*):$", output, re.MULTILINE)
     assert titles == list(GROUPS)
     assert re.search(r"^optimisation:\n(  .*\n)*  learning_rate +3e-05$", output, re.MULTILINE)
-    assert "OK  data: 64 training problems, 8 validation problems" in output
+    assert "OK  data: 64 training problems, 8 held-out problems" in output
     assert "OK  bonuses: knn+ (advantage, weight 0.5)" in output
     assert re.search(
         r"^OK  run folder: outputs/countdown/tiny_knn\+_seed42_\S*learning_rate3e-05\S*, new$", output, re.MULTILINE

@@ -120,13 +120,17 @@ def test_policy_encoder_needs_no_other_model(tmp_path):
     assert metrics(tmp_path)[-1]["ir/knn/nonfinite"] == 0
 
 
-def test_local_problems_file(tmp_path):
-    from tasks.countdown.problems import generate
+def test_a_local_file_is_evaluated_on_its_test_problems_which_choose_no_policy(tmp_path):
+    from tasks.countdown.problems import generate, split_of
 
-    rows = generate(60, "train", 0).to_list() + generate(10, "validation", 0).to_list()
+    rows = [row for split, count in (("train", 60), ("test", 4)) for row in generate(count, split, 0).to_list()]
     path = tmp_path / "problems.jsonl"
     path.write_text("\n".join(json.dumps({"nums": row["numbers"], "target": row["target"]}) for row in rows))
-    run("--data", str(path), "--max_steps", "1", "--do_eval", "0", "--output_dir", str(tmp_path / "run"))
+    flags = ["--data", str(path), "--eval_split=test", "--eval_greedy", "0", "--max_steps", "1"]
+    run(*flags, "--output_dir", str(tmp_path / "run"))
+    records = json.loads((tmp_path / "run" / "eval" / "after.json").read_text())["records"]
+    assert len(records) == 4 and {split_of(record["numbers"], record["target"]) for record in records} == {"test"}
+    assert not (tmp_path / "run" / "best").exists() and (tmp_path / "run" / "final").exists()
 
 
 BAD_INPUT = {

@@ -48,6 +48,6 @@ def test_bad_input_is_one_sentence_and_exit_code_2(script, flags, message, tmp_p
 def test_dry_run_checks_without_training(tmp_path):
     output = run_script("run_igsm.py", *TOY, "--dry_run", cwd=tmp_path).stdout
     assert (
-        re.search(r"OK  data: \d+ training problems, 3 validation problems", output)
+        re.search(r"OK  data: \d+ training problems, 3 held-out problems", output)
         and not (tmp_path / "outputs").exists()
     )

@@ -67,7 +67,7 @@ def test_two_processes_share_the_evaluation(launched):
     report = json.loads((folder / "eval" / "step_000001.json").read_text())
     sampled = [record["id"] for record in report["records"] if record["pass"] == "sampled"]
     assert sampled == [0, 1, 2, 3] and report["metrics"]["accuracy"]["n"] == 4
-    assert result.stdout.count("validation at step 0") == 1 and (folder / "best" / "held_out.json").exists()
+    assert result.stdout.count("held-out problems at step 0") == 1 and (folder / "best" / "held_out.json").exists()
 
 
 def resuming(folder, prompts):

@@ -94,6 +94,13 @@ def test_a_pretrained_policy_gets_its_start_once_and_runs_in_the_same_order(swee
     assert sweep(script, "no cfn", "0 1", *data) == ([], [], 0), "finished runs are skipped, and the start is there"
 
 
+def test_the_grid_of_countdown_has_seeds_of_its_own_and_calls_the_default_cell_no(sweep):
+    _, calls, code = sweep("countdown_grid.sh", "no", "100")
+    runs = [call for call in calls if call.startswith("run_countdown.py")]
+    assert code == 0 and len(runs) == 6 and "--learning_rate=2e-4 --beta=0.04" in runs[0]
+    assert runs[0].endswith("/no_seed100") and runs[1].endswith("/no_lr2e-4_beta0_seed100")
+
+
 def test_bridge_makes_each_start_once_and_trains_from_it(sweep):
     folder = "outputs/sweeps/bridge/starts/injected_seed1"
     lines, _, code = sweep("bridge.sh", "plain injected", "0 1", failing="starts/injected_seed1")

@@ -10,7 +10,7 @@ from common.errors import UserError
 from evaluation.tasks import eval_task
 from tasks.countdown.options import CountdownOptions
 from tasks.countdown.options import load_problems as load_countdown_problems
-from tasks.countdown.problems import ProblemSpace, generate, problem_key
+from tasks.countdown.problems import ProblemSpace, generate, problem_key, split_of
 from tasks.igsm import options as igsm_options
 from tasks.math import options as math_options
 from tasks.math.problems import load_gsm8k, load_math
@@ -54,6 +54,15 @@ def assert_apart(train: set, validation: set, test: set) -> None:
 @pytest.mark.parametrize("flags, split, seed", [(EMBEDDED, "tiny", 0), ({}, "full", 3)])
 def test_generated_countdown(flags, split, seed):
     assert_apart(*countdown_sets("generate", seed, flags, split))
+
+
+def test_countdown_is_evaluated_on_the_split_asked_for():
+    for split in ("validation", "test"):
+        options = CountdownOptions(train_problems=10, eval_split=split, **EMBEDDED)
+        _, held_out = load_countdown_problems(options, 20, 0)
+        assert {split_of(row["numbers"], row["target"]) for row in held_out} == {split}
+    with pytest.raises(UserError, match="--eval_split='train' is unknown; use one of validation, test"):
+        CountdownOptions(eval_split="train")
 
 
 @pytest.mark.parametrize("seed", [0, 3])
