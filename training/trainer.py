@@ -1,7 +1,7 @@
 """GRPO with intrinsic bonuses on TRL 1.16: the one file that touches TRL's underscore methods.
 
-(`training.gathering` reads what TRL keeps of a batch; `training.sharded_training` touches some methods of transformers,
-for checkpoints of a sharded policy.)
+(`training.gathering` reads what TRL keeps of a batch, `training.payment` writes advantages and logs into it;
+`training.sharded_training` touches some methods of transformers, for checkpoints of a sharded policy.)
 
 Plain GRPO scores a group with reward functions and normalises; this trainer also
 1. gathers the batch into a `Rollout` and lets every bonus score it against its frozen past,
@@ -15,10 +15,8 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import copy
-from itertools import cycle
 from pathlib import Path
 
-import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset
 from torch import Tensor
@@ -28,10 +26,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from common.sharding import is_sharded, shard, whole_weights
 from intrinsic.base import Bonus
-from intrinsic.match_mass import match_mass, plain_advantages, trained_tokens
-from intrinsic.metrics import advantage_metrics, score_metrics, share_metrics
-from intrinsic.parts.groups import sequence_mean
-from intrinsic.pipeline import ScoredBonus, reward_advantages
+from intrinsic.metrics import score_metrics
+from intrinsic.pipeline import ScoredBonus
 from intrinsic.rollout import Rollout
 from policy.buckets import by_length, idle_rows
 from policy.capture import GenerationCapture
@@ -48,6 +44,7 @@ from training.checkpoint import check_identity, load_state, rotate, save_state, 
 from training.completion_table import BonusColumn, write_completions
 from training.gathering import RolloutGathering
 from training.micro_batches import update_window, with_whole_groups
+from training.payment import BonusPayment
 from training.python_arguments import (
     Bonuses,
     correctness_of,
@@ -69,7 +66,7 @@ STATE_NAME = "intrinsic_state"
 logger = logging.getLogger(__name__)
 
 
-class IntrinsicGRPOTrainer(RolloutGathering, GRPOTrainer, ShardedTraining):
+class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedTraining):
     """`trl.GRPOTrainer` whose advantages also hold intrinsic bonuses.
 
     Args:
@@ -314,64 +311,6 @@ class IntrinsicGRPOTrainer(RolloutGathering, GRPOTrainer, ShardedTraining):
             write_completions(self.completions_dir, step, self._logs, self._rollout, self._scored)
         self._rollout = self._rollout.without_states()  # nobody reads them while the policy trains
         return output
-
-    def pretrain_bonuses(self) -> None:
-        """Let bonuses learn from the generation batches of the untrained policy that they ask for; trains nothing."""
-        waiting = [bonus for bonus in self.bonuses.bonuses if bonus.pretrain_batches]
-        if not waiting:
-            return
-        self.model.train()
-        self._pretrained = waiting
-        batches = cycle(self.get_train_dataloader())
-        while any(bonus.pretrain_batches for bonus in waiting):
-            with torch.no_grad():
-                self._generate_and_score_completions(next(batches))
-        self._pretrained = []
-        self._metrics["train"].clear()
-
-    def _join_after_normalisation(self, output: dict) -> None:
-        """Add the bonuses placed after normalisation to ``output["advantages"]``, (B,) or (B, T)."""
-        before = self.accelerator.gather(output["advantages"])
-        joined = before
-        for item in self._scored:
-            if item.bonus.placement == "reward":
-                continue
-            previous, joined = joined, self.bonuses.join(joined, [item], self._rollout)
-            self._log_metrics(share_metrics(item.bonus.name, previous, joined, self._rollout))
-        if self.matches_mass:
-            tokens = trained_tokens(self._rollout, self.args.mask_truncated_completions)
-            joined, matched = match_mass(joined, before if self._plain is None else self._plain, tokens)
-            self._log_metrics(matched)
-        self._log_metrics(advantage_metrics(joined, self._rollout))
-        if joined is before:
-            return
-        rows = slice(self.accelerator.process_index * len(output["advantages"]), None)
-        local = joined[rows][: len(output["advantages"])]
-        if local.dim() == 2:
-            width = output["completion_ids"].size(1)
-            local = torch.nn.functional.pad(local[:, :width], (0, max(0, width - local.size(1))))
-        output["advantages"] = local
-        self._logs["advantages"].extend(sequence_mean(joined, self._rollout.completion_mask).tolist())
-
-    def _log_reward_shares(self, rewards: Tensor) -> None:
-        """Log what each bonus paid as a reward changes in the advantages."""
-        weights = self.reward_weights.to(rewards.device)
-        settings = (weights, self.num_generations, self.scale_rewards, self.multi_objective_aggregation)
-        joined = reward_advantages(rewards, *settings)
-        self._plain = plain_advantages(rewards, self.num_extrinsic, self._scored, settings)
-        for item in self._scored:
-            if item.bonus.placement != "reward":
-                continue
-            without = rewards.clone()
-            for offset, (name, _) in enumerate(self.bonuses.reward_columns):
-                if name == item.bonus.name:
-                    without[:, self.num_extrinsic + offset] = 0.0
-            before = reward_advantages(without, *settings)
-            self._log_metrics(share_metrics(item.bonus.name, before, joined, self._rollout))
-
-    def _log_metrics(self, metrics: dict[str, float]) -> None:
-        for name, value in metrics.items():
-            self._metrics["train"][name].append(value)
 
     def create_model_card(self, *args, **kwargs):
         """Nothing: the card of a run stands beside its final policy, see `training.publish`."""
