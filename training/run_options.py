@@ -12,6 +12,7 @@ from policy.options import EMBEDDED_NAME, PolicyOptions
 from policy.precision import check_dtype, choose_activation_checkpointing, choose_compute_type
 from training.launch import check_gpus
 from training.run_name import NAME_RULE
+from training.settings_checks import check_generation, check_optimizer, one_sentence
 from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers
 from training.value_checks import OF_GRPO, check_values
 from training.vllm_checks import check_vllm
@@ -135,8 +136,11 @@ class RunConfig(TrackedConfig, GRPOConfig):
                 "1.16), where updates of usual learning rates vanish; add --bf16 false, or leave it out."
             )
         chosen_output_dir = self.output_dir
-        super().__post_init__()
+        with one_sentence(self):
+            super().__post_init__()
         self.output_dir = chosen_output_dir  # the base class names "trainer_output" where none is given
+        check_optimizer(self)
+        check_generation(self)
         if self.use_vllm:
             check_vllm(self)
         self._check_saves()

@@ -18,6 +18,7 @@ from policy.precision import adapters_in_float32, check_dtype, choose_activation
 from training.callbacks import MetricsCallback
 from training.checkpoint import check_identity, find_checkpoint, saving
 from training.launch import check_gpus
+from training.settings_checks import check_optimizer, one_sentence
 from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers, shield_trackers
 from training.value_checks import check_values
 
@@ -96,8 +97,10 @@ class SFTRunConfig(TrackedConfig, SFTConfig):
         choose_compute_type(self)
         choose_activation_checkpointing(self)
         chosen_output_dir = self.output_dir
-        super().__post_init__()
+        with one_sentence(self):
+            super().__post_init__()
         self.output_dir = chosen_output_dir  # the base class names "trainer_output" where none is given
+        check_optimizer(self)
 
 
 def longest_trace(options: SFTOptions, config: SFTRunConfig) -> int:
