@@ -38,7 +38,7 @@ def parsed(monkeypatch, *flags):
         ("ir_min_std", "nan", "is no finite number"),
         ("eval_temperature", "nan", "is no finite number"),
         ("deepspeed", "nowhere.json", "--deepspeed='nowhere.json' cannot be used"),
-        ("accelerator_config", "nowhere.json", "--accelerator_config='nowhere.json' cannot be used ([Errno 2] No such file"),
+        ("generation_kwargs", '{"top_pp": 0.9}', "'top_pp', which is no setting of generate (did you mean top_p"),
         ("accelerator_config", '{"foo": 1}', "unexpected keyword argument 'foo')."),
         ("optim_args", "junk", "--optim_args='junk' cannot be made"),
         ("lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs=None cannot be made (One of min_lr"),
