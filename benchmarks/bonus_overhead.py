@@ -5,7 +5,7 @@ python -m benchmarks.bonus_overhead [--policy qwen2.5-0.5b] [--bonuses knn,knn+,
 Every bonus runs in a process of its own, so that peak memory is its own, and plain GRPO runs before and after them all.
 Times are medians over the steps after the first ones. "bonus" is the time inside the bonus code, the forward passes it
 asks for and reading features off the generation, over the rest of the same steps: on a busy machine it says more than
-the ratio of two runs. Other policies than the embedded one have the sizes of Qwen2.5 and random weights.
+the ratio of two runs. Policies called qwen2.5 have their sizes and random weights.
 """
 
 import functools
@@ -27,15 +27,17 @@ from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import build_encoder
 from intrinsic.pipeline import BonusPipeline
 from policy.load import load_policy, load_tokenizer
+from policy.options import EMBEDDED_NAME
+from policy.packaged import SHORT_NAME
 from policy.precision import Precision
 from tasks.countdown.problems import add_prompts, generate
 from training.fit.out_of_memory import peak_bytes
-from training.fit.report import correctness, now
+from training.fit.report import correctness as every_other
+from training.fit.report import now
 from training.run_options import RunConfig
 from training.tiny_policy import SPACE
 from training.trainer import IntrinsicGRPOTrainer
 
-EMBEDDED_POLICY = "tiny"
 ALL = "all"
 
 
@@ -43,9 +45,7 @@ ALL = "all"
 class Options:
     """What is measured."""
 
-    policy: str = field(
-        default=EMBEDDED_POLICY, metadata={"help": f"Policy: {EMBEDDED_POLICY} (embedded), {', '.join(SHAPES)}."}
-    )
+    policy: str = flag(EMBEDDED_NAME, f"Policy: {EMBEDDED_NAME} (embedded), {SHORT_NAME}, {', '.join(SHAPES)}.")
     bonuses: str = field(default="knn,knn+,sc,cfn,rnd", metadata={"help": f"Bonuses, separated by commas, or {ALL}."})
     prompts: int = field(default=24, metadata={"help": "Prompts per step, each with 8 completions."})
     length: int = field(default=64, metadata={"help": "Most tokens of a completion."})
@@ -57,7 +57,7 @@ class Options:
     child: str = field(default="", metadata={"help": "Used by the benchmark itself: bonus of one process."})
 
     def __post_init__(self):
-        check_choices(self, policy=(EMBEDDED_POLICY, *SHAPES))
+        check_choices(self, policy=(EMBEDDED_NAME, SHORT_NAME, *SHAPES))
         if not 1 <= self.warm_steps < self.steps:
             raise UserError(f"--warm_steps={self.warm_steps} must be at least 1 and below --steps={self.steps}.")
         for name in ("prompts", "length"):
@@ -111,12 +111,20 @@ class StepTimes(TrainerCallback):
         self._start, self._inside = end, 0.0
 
 
+def correctness(completions, log_extra=None, **kwargs) -> list[float]:
+    """Right for every other completion, with one of three answers and approaches for the bonuses that read them."""
+    if log_extra is not None:
+        for name in ("answer", "approach"):
+            log_extra(name, [str(index % 3) for index in range(len(completions))])
+    return every_other(completions)
+
+
 def measure(options: Options, bonus: str) -> dict[str, float]:
     """Median seconds of a step, those inside the bonus, and peak megabytes of one run."""
     set_seed(0)
-    tokenizer = load_tokenizer(EMBEDDED_POLICY)
-    embedded = options.policy == EMBEDDED_POLICY
-    policy = load_policy(EMBEDDED_POLICY) if embedded else random_policy(options.policy, tokenizer)
+    is_random = options.policy in SHAPES
+    tokenizer = load_tokenizer(EMBEDDED_NAME if is_random else options.policy)
+    policy = random_policy(options.policy, tokenizer) if is_random else load_policy(options.policy)
     intrinsic = IntrinsicOptions(use_ir=bonus, encoder=options.encoder, cfn_warmup=1, explore_warmup=0)
     bonuses = BonusPipeline(build_bonuses(intrinsic), intrinsic.schedules())
     times = StepTimes()
