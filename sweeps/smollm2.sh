@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Countdown of two numbers with a pretrained policy of 135 million parameters (make smollm2) after a supervised start that teaches the shape
+# Countdown with a pretrained policy of 135 million parameters (make smollm2) after a supervised start that teaches the shape
 # of an answer: bonuses and controls against plain GRPO, three seeds; 8 samples of 128 validation problems. 32 completions
-# of up to 64 tokens a step. SIZE
+# of up to 96 tokens a step. SIZE
 # Plain GRPO and Memory-R+ come first, then one seed of each arm, then the rest.
 #   bash sweeps/smollm2.sh ["arms"] ["seeds"]
 #   make results                               # tables, pictures and pages from what is there
