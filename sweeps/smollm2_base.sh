@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the sweeps of SmolLM2 begin with: a supervised start on one pass over traces, which teaches the shape of an answer.
-#   countdown: 960 traces of up to three attempts, 60 updates. SIZE
+#   countdown: 960 traces of up to three attempts, 60 updates; 15 minutes of two cores.
 #   arc: 480 questions of ARC-Challenge, whose answer is named in words: of letters this policy knows too little (40 updates
 #        on letters: 99 % of the completions well formed, answers at chance). 30 updates; 20 minutes of one core, 12 GB.
 # Needs `make smollm2`. Nothing is done where it is there already. sweeps/smollm2.sh and sweeps/smollm2_arc.sh run this.
