@@ -20,7 +20,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file in the folder of ``path``, then move it over ``path`` in one step.
 
     Whatever goes wrong (a full disk, an interrupt), ``path`` keeps its old content and the temporary file is removed.
+    Where ``path`` is a link, the file behind it is replaced.
     """
+    path = path.resolve()
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
         write(temporary)
@@ -53,6 +55,8 @@ def check_output(flag: str, output: str | Path, kind: str) -> None:
     path = Path(output)
     if kind == "file" and path.is_dir():
         raise UserError(f"--{flag}={str(output)!r} is a folder; name a file.")
+    if kind == "file" and path.exists() and not path.is_file():
+        raise UserError(f"--{flag}={str(output)!r} is no file that can be replaced; name another.")
     check_writable(path if kind == "folder" else path.parent, f"--{flag}={str(output)!r}", "give another place")
 
 

@@ -1,7 +1,6 @@
 """Evaluate a policy on held-out rows: one generation pass per decoding, all tiers, intervals, per-item records."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from operator import itemgetter
@@ -13,7 +12,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from common.files import read_json
+from common.files import read_json, write_text
 from common.sharding import whole_weights
 from evaluation.against_base import against_base
 from evaluation.approaches import approach_metrics, cover_metrics, distinct_metrics
@@ -198,11 +197,8 @@ def _votes_right(record: dict) -> bool:
 
 
 def save_report(report: dict, path: Path) -> None:
-    """Write ``report`` as JSON under a temporary name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(report, ensure_ascii=True) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Write ``report`` as one line of JSON, atomically."""
+    write_text(path, json.dumps(report) + "\n")
 
 
 class HeldOutCallback(TrainerCallback):

@@ -9,13 +9,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets import Dataset
 
 from common.errors import RunError, UserError
+from common.files import write_jsonl, write_text
 from policy.chat import render
 from policy.chat_checks import check_chat_template
 from policy.end_tokens import reply_end_id
@@ -110,10 +110,10 @@ def run_lighteval(
         workspace = Path(folder)
         columns = {"prompt": prompts, "gold": rows["gold"], PLACE: rows[PLACE]}
         ours = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        _write_rows(workspace / "rows" / "ours" / "test.jsonl", ours)
-        _write_rows(workspace / "rows" / "builtin" / "test.jsonl", rows.select_columns(_COLUMNS))
+        write_jsonl(workspace / "rows" / "ours" / "test.jsonl", ours)
+        write_jsonl(workspace / "rows" / "builtin" / "test.jsonl", rows.select_columns(_COLUMNS))
         if shots is not None:
-            _write_rows(workspace / "rows" / "builtin" / "train.jsonl", shots)
+            write_jsonl(workspace / "rows" / "builtin" / "train.jsonl", shots)
         request = Request(
             model=_place_policy(model, workspace, rows["prompt"][0]),
             context=context_length(model),
@@ -135,7 +135,7 @@ def run_lighteval(
         "max_new_tokens": max_new_tokens,
         "seed": seed,
     }
-    _save(output_dir / REPORT, settings | answer)
+    write_text(output_dir / REPORT, json.dumps(settings | answer, indent=1) + "\n")
     return answer["metrics"]
 
 
@@ -205,11 +205,6 @@ def _check_lengths(prompts: list[str], model: str, max_new_tokens: int) -> None:
             )
 
 
-def _write_rows(path: Path, rows: Iterable[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
 def _place_policy(model: str, workspace: Path, prompt: str | list[dict]) -> str:
     """The name by which the process, whose working directory is ``workspace``, loads ``model``.
 
@@ -265,9 +260,3 @@ def _run_child(request: Request, workspace: Path) -> None:
             f"LightEval ended with exit code {process.returncode}; the end of what it printed is:\n"
             f"{tail.decode('utf-8', 'replace').strip()}"
         )
-
-
-def _save(path: Path, report: dict) -> None:
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

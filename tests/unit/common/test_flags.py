@@ -135,6 +135,7 @@ def test_the_usual_names_of_flags_lead_to_ours(script):
     [
         ("table", "taken/table.json", "cannot be written .Not a directory.|cannot be written .File exists."),
         ("table", "there", "is a folder; name a file"),
+        ("table", "/dev/null", "is no file that can be replaced; name another"),
         ("output", "taken/table", "cannot be written"),
         ("folder", "taken", "cannot be written"),
         ("folder", "x" * 300, "cannot be written .File name too long."),
