@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from analysis.evaluated import EvaluatedRun
 from analysis.results_tables import CLEAR, other_outcomes, title
 from analysis.statistics import crossed_difference, performance_profile
-from analysis.style import BEFORE, NOTE, STYLE, TOTAL, UNPARSABLE, color_of, smooth
+from analysis.style import BEFORE, NOTE, STYLE, TOTAL, UNPARSABLE, color_of
 from analysis.sweep import Sweep
 from intrinsic import SHUFFLE
 
@@ -108,8 +108,10 @@ def _draw_training(ax: Axes, sweep: Sweep, others: Sequence[str]) -> None:
     for arm in sweep.arms:
         color, dash, width = _look(arm.label, others)
         mean = pd.concat([curves[run.path] for run in arm.runs.values()], axis=1).mean(axis=1)
-        ax.plot(mean.index + 1, 100 * smooth(mean), dash, color=color, linewidth=width)
-    ax.set(title="right in training", xlabel="step, smoothed", ylabel="per cent of completions")
+        # A step of a few problems says more of them than of the policy, so a fifth of the steps is looked at.
+        smoothed = mean.ewm(span=max(1, len(mean) // 5)).mean()
+        ax.plot(mean.index + 1, 100 * smoothed, dash, color=color, linewidth=width)
+    ax.set(title="right in training", xlabel="step, smoothed over a fifth", ylabel="per cent of completions")
 
 
 def _draw_fan(ax: Axes, curves: list[tuple[str, Look, list[EvaluatedRun]]]) -> None:

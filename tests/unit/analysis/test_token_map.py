@@ -272,7 +272,6 @@ def test_a_run_of_the_embedded_policy_becomes_a_page(tmp_path, capsys):
         ({"quantity": "mood"}, "mood"),
         ({"limit": 0}, "--limit=0"),
         ({"bonus": "no"}, "--bonus='no'"),
-        ({"out": "/nowhere/at/all.html"}, "--out"),
     ],
 )
 def test_bad_flags_are_refused_with_their_value(flags, reason):
