@@ -152,8 +152,9 @@ def summarize_records(records: Sequence[dict]) -> dict:
     ``false_claims`` is the share of completions that give a wrong answer (`is_false_claim`), of all completions.
     Cover@tau and different answers and texts (`distinct_metrics`) where there are several samples; `approach_metrics`
     where any record tells an approach.
-    Where records have a "part", such as a range of difficulty, also the accuracy of each as ``accuracy/<part>``; where
-    they have "choices", also `choice_metrics`; where they have "same_set", `sql_metrics`.
+    Where records have a "part", such as a range of difficulty, also the accuracy of each and how many of it are cut
+    off, as ``accuracy/<part>`` and ``truncated/<part>``; where they have "choices", also `choice_metrics`; where they
+    have "same_set", `sql_metrics`.
     """
 
     def by_problem(read: Callable[[dict], object], part: str | None = None) -> list[list]:
@@ -178,7 +179,8 @@ def summarize_records(records: Sequence[dict]) -> dict:
     claims = [[is_false_claim(verdict) for verdict in verdicts] for verdicts in by_problem(itemgetter("verdict"))]
     metrics["false_claims"] = mean_interval(np.array(claims, dtype=float))
     for part in dict.fromkeys(record["part"] for record in records if "part" in record):
-        metrics[f"accuracy/{part}"] = mean_interval(np.array(by_problem(itemgetter("medium"), part), dtype=float))
+        for name, read in (("accuracy", "medium"), ("truncated", "truncated")):
+            metrics[f"{name}/{part}"] = mean_interval(np.array(by_problem(itemgetter(read), part), dtype=float))
     if "choices" in records[0]:
         metrics |= choice_metrics(records)
     if "same_set" in records[0]:

@@ -11,7 +11,10 @@ from evaluation.options import LARGEST_K
 HEADER = ("metric", "before", "after", "factor")
 MISSING = "-"
 COUNTS = ("right_approaches", "coverage@", "distinct_")  # whatever their size
-SHARES = ("truncated", "clipped", "well_formed", "multiple_answers", "pass@", "maj@")
+SHARES = (
+    *("accuracy", "strict", "medium", "loose", "false_claims", "truncated", "clipped", "well_formed", "multiple_answers"),
+    *("pass@", "maj@", "cover@"),
+)
 
 
 def comparison_rows(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
@@ -78,7 +81,8 @@ def format_metric(name: str, value: Any) -> str:
         return MISSING
     is_interval = isinstance(value, Mapping) and value.get("low") is not None and value.get("high") is not None
     last = name.rpartition("/")[2]
-    is_share = (value["high"] <= 1 if is_interval else last.startswith(SHARES)) and not last.startswith(COUNTS)
+    named_share = any(part.startswith(SHARES) for part in name.split("/"))
+    is_share = (value["high"] <= 1 if is_interval else named_share) and not last.startswith(COUNTS)
     scale, form = (100, ".1f") if is_share else (1, ".4g")
     unit = " %" if is_share else ""
     text = f"{mean * scale:{form}}{unit}"

@@ -119,7 +119,7 @@ def _check_countdown_prompts(prompt_type: str, num_shots: int) -> None:
 
 def _add_countdown_prompts(rows: Dataset, prompt_type: str, num_shots: int, seed: int) -> Dataset:
     _check_countdown_prompts(prompt_type, num_shots)
-    return countdown.add_prompts(rows, GENERATED_PROMPTS[prompt_type])
+    return countdown.add_prompts(countdown.with_parts(rows), GENERATED_PROMPTS[prompt_type])
 
 
 def _load_igsm(source: str, split: str | None) -> Dataset:

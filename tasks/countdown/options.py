@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from common.errors import UserError
 from common.flags import check_choices, flag
-from tasks.countdown.problems import ProblemSpace, add_prompts, generate, load_countdown, of_split
+from tasks.countdown.problems import ProblemSpace, add_prompts, generate, load_countdown, of_split, with_parts
 
 EVAL_SPLITS = ("validation", "test")
 
@@ -58,4 +58,4 @@ def load_problems(options: CountdownOptions, eval_problems: int, seed: int) -> t
             )
         train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
         held_out = held_out.shuffle(seed=0).select(range(min(eval_problems, len(held_out))))
-    return add_prompts(train, options.prompt_style), add_prompts(held_out, options.prompt_style)
+    return add_prompts(train, options.prompt_style), add_prompts(with_parts(held_out), options.prompt_style)

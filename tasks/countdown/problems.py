@@ -193,11 +193,19 @@ def worked_example(style: str) -> tuple[dict, str]:
     return row, "<think>2*3=6 6*4=24</think>\n<answer>2*3*4</answer>"
 
 
+def with_parts(problems: Dataset) -> Dataset:
+    """``problems`` with a column part, "3_numbers", by which evaluations report; as they are where all have as many."""
+    counts = [len(numbers) for numbers in problems["numbers"]]
+    if len(set(counts)) < 2:
+        return problems
+    return problems.add_column("part", [f"{count}_numbers" for count in counts])
+
+
 def add_prompts(problems: Dataset, style: str) -> Dataset:
-    """Rows with the columns that training and evaluation read: prompt, numbers, target."""
+    """Rows with the columns that training and evaluation read: prompt, numbers, target, and part where it is there."""
     return problems.map(
         lambda row: {"prompt": prompt(row["numbers"], row["target"], style)},
-        remove_columns=[name for name in problems.column_names if name not in ("numbers", "target")],
+        remove_columns=[name for name in problems.column_names if name not in ("numbers", "target", "part")],
     )
 
 

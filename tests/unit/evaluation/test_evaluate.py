@@ -170,10 +170,12 @@ def test_majority_vote_counts_answers_at_their_place_and_where_there_is_none_tho
     assert metrics["pass@4"]["mean"] == 1.0 and metrics["loose"]["mean"] == 0.5
 
 
-def test_each_part_has_an_accuracy_of_its_own():
+def test_each_part_has_an_accuracy_and_a_share_that_is_cut_off():
     parts = [("op 15-20", True), ("op 15-20", False), ("op 21-25", False), ("op 21-25", False)]
     records = [record(number, right, "7") | {"part": part} for number, (part, right) in enumerate(parts)]
+    records[3]["truncated"] = True
     metrics = summarize_records(records)
+    assert metrics["truncated/op 15-20"]["mean"] == 0.0 and metrics["truncated/op 21-25"]["mean"] == 0.5
     assert metrics["accuracy/op 15-20"]["mean"] == 0.5 and metrics["accuracy/op 21-25"]["mean"] == 0.0
     assert metrics["accuracy"]["mean"] == 0.25 and metrics["accuracy/op 15-20"]["n"] == 2
     assert not any(name.startswith("accuracy/") for name in summarize_records([record(0, True, "7")]))

@@ -130,5 +130,5 @@ def test_closing_table_shows_values_intervals_and_factor():
 
 def test_closing_table_marks_what_one_side_lacks():
     lines = closing_table(None, {"accuracy": 0.5, "note": "text", "pass@1": 0.5}).splitlines()
-    assert lines[2].split() == ["accuracy", "-", "0.5", "-"]
+    assert lines[2].split() == ["accuracy", "-", "50.0", "%", "-"]
     assert len(lines) == 3

@@ -22,6 +22,7 @@ from tasks.countdown.problems import (
     problem_key,
     prompt,
     split_of,
+    with_parts,
 )
 from tasks.countdown.warm_start import traces
 from training.tiny_policy import SPACE
@@ -154,8 +155,11 @@ def test_chat_and_base_prompts_hold_the_problem_and_unknown_styles_are_refused()
         prompt([1, 2, 3], 6, "haiku")
 
 
-def test_rows_for_training_do_not_hold_the_solution():
-    assert set(add_prompts(generate(3, "train", 0), "chat").column_names) == {"prompt", "numbers", "target"}
+def test_rows_for_training_hold_no_solution_and_say_their_part_where_there_are_several():
+    alike = with_parts(generate(3, "train", 0, ProblemSpace(3, 3)))
+    assert set(add_prompts(alike, "chat").column_names) == {"prompt", "numbers", "target"}
+    mixed = add_prompts(with_parts(generate(20, "train", 0, ProblemSpace(2, 3))), "chat")
+    assert mixed["part"] == [f"{len(numbers)}_numbers" for numbers in mixed["numbers"]] and len(set(mixed["part"])) == 2
 
 
 def test_the_order_of_the_numbers_makes_no_other_problem():
