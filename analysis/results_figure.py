@@ -141,7 +141,10 @@ def _draw_profile(ax: Axes, curves: list[tuple[str, Look, list[EvaluatedRun]]]) 
 
 
 def _shade(ax: Axes, at, tables: Sequence[np.ndarray], color: str, step: str | None = None) -> None:
-    """The 95 % interval of the mean of each (S, P) table, over seeds and problems; of one seed over problems alone."""
+    """The 95 % interval of the mean of each (S, P) table of shares, over seeds and problems; of one seed over problems.
+
+    With few seeds a t interval can reach beyond what a share can be, and is cut off there.
+    """
     found = [crossed_difference(table) for table in tables]
-    low, high = ([100 * row[name] for row in found] for name in ("low", "high"))
+    low, high = (np.clip([100 * row[name] for row in found], 0, 100) for name in ("low", "high"))
     ax.fill_between(at, low, high, color=color, alpha=0.13, linewidth=0, step=step)
