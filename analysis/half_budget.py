@@ -9,7 +9,7 @@ import numpy as np
 
 from analysis.results_tables import ONE_SEED, markdown
 from analysis.statistics import holm, mean_t_interval, paired_t
-from analysis.sweep import Sweep
+from analysis.sweep import Sweep, curves_of
 
 NOT_REACHED = "not reached"
 
@@ -33,13 +33,6 @@ def half_table(sweep: Sweep) -> str:
     for row, p in zip(rows, holm(p_values), strict=True):
         row.insert(4, "" if p is None else f"{p:.3f}")
     return markdown([*heads, f"first at the end of `{base}`, % of the steps"], rows)
-
-
-def curves_of(sweep: Sweep) -> dict[str, dict[int, np.ndarray]]:
-    """Accuracy in training of each logged step, by arm and seed; the baseline first."""
-    curves = {run.path: np.array(fact["curve"]) for run, fact in zip(sweep.before, sweep.facts, strict=True)}
-    arms = {arm.label: arm for arm in sweep.arms}
-    return {label: {seed: curves[run.path] for seed, run in arms[label].runs.items()} for label in sweep.result["runs"]}
 
 
 def level_at(curve: np.ndarray, step: int) -> float:

@@ -12,7 +12,7 @@ from analysis.evaluated import EvaluatedRun
 from analysis.results_tables import CLEAR, other_outcomes, title
 from analysis.statistics import crossed_difference, performance_profile
 from analysis.style import BEFORE, NOTE, STYLE, TOTAL, UNPARSABLE, color_of
-from analysis.sweep import Sweep
+from analysis.sweep import Sweep, curves_of
 from intrinsic import SHUFFLE
 
 DIGEST = "Records"  # text field of the picture: hash of the records it was drawn from
@@ -104,10 +104,9 @@ def _curves(sweep: Sweep, others: Sequence[str]) -> list[tuple[str, Look, list[E
 
 def _draw_training(ax: Axes, sweep: Sweep, others: Sequence[str]) -> None:
     """Accuracy of the completions trained on, mean over seeds, smoothed over steps."""
-    curves = {run.path: pd.Series(fact["curve"]) for run, fact in zip(sweep.before, sweep.facts, strict=True)}
-    for arm in sweep.arms:
-        color, dash, width = _look(arm.label, others)
-        mean = pd.concat([curves[run.path] for run in arm.runs.values()], axis=1).mean(axis=1)
+    for label, by_seed in curves_of(sweep).items():
+        color, dash, width = _look(label, others)
+        mean = pd.concat([pd.Series(curve) for curve in by_seed.values()], axis=1).mean(axis=1)
         # A step of a few problems says more of them than of the policy, so a fifth of the steps is looked at.
         smoothed = mean.ewm(span=max(1, len(mean) // 5)).mean()
         ax.plot(mean.index + 1, 100 * smoothed, dash, color=color, linewidth=width)

@@ -6,6 +6,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from analysis.arms import Arm, check_same_problems, group_arms
 from analysis.comparison import choose_baseline, compare_arms
 from analysis.evaluated import EvaluatedRun, read_evaluated, read_facts
@@ -79,6 +81,13 @@ def read_sweep(folder: Path) -> Sweep:
     baseline = choose_baseline(arms, next(name for name in BASELINES if name in names))
     result = compare_arms(arms, baseline)
     return Sweep(folder.name, before, arms, result, [read_facts(path) for path in paths], digest_of(folder))
+
+
+def curves_of(sweep: Sweep) -> dict[str, dict[int, np.ndarray]]:
+    """Accuracy in training of each logged step, by arm and seed; the baseline first."""
+    curves = {run.path: np.array(fact["curve"]) for run, fact in zip(sweep.before, sweep.facts, strict=True)}
+    arms = {arm.label: arm for arm in sweep.arms}
+    return {label: {seed: curves[run.path] for seed, run in arms[label].runs.items()} for label in sweep.result["runs"]}
 
 
 def _called_as_its_runs(arm: Arm) -> Arm:
