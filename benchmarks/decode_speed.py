@@ -1,58 +1,64 @@
-"""Seconds of sampling as the project does it, and with autocast around each forward pass: one run, the same tokens.
+"""Seconds of sampling as the project does it, and as transformers does with autocast around each pass: taking turns.
 
-python -m benchmarks.decode_speed [--shape qwen2.5-0.5b] [--rows 8] [--new 16]
+python -m benchmarks.decode_speed [--policy qwen2.5-0.5b] [--rows 8] [--group 8] [--new 16]
+python -m benchmarks.decode_speed --policy smollm2 --rows 64 --prompt 90 --new 33
 
-The policy has the published sizes of the model, random float32 weights, and computes in the half precision of the
-device. Both ways take turns; what is compared is the median over the rounds.
+A policy of published sizes has random float32 weights; smollm2 has its own. Both compute in what a run takes on the
+device unless told: bfloat16, or float32 on a CPU without units for it. The time to the first token is that of a call
+for one token; a further token's is what a call for more of them takes above that. Medians over the rounds are compared.
 """
 
 import statistics
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import wraps
 
 import torch
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
+from common.devices import default_device
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, check_choices, flag, parse_one
 from policy.decoding import cast_once
-from policy.load import load_tokenizer
-from policy.precision import NAMES, Precision, half_type
+from policy.load import load_policy, load_tokenizer
+from policy.packaged import SHORT_NAME
+from policy.precision import NAMES, Precision, compute_type
 from training.fit.report import now
 
-EACH, ONE = "autocast around each pass", "one autocast, cache in its type"
+EACH, ONE = "transformers, autocast around each pass", "as the project samples"
 
 
 @dataclass
 class Options:
     """What is measured."""
 
-    shape: str = field(default="qwen2.5-0.5b", metadata={"help": f"Sizes of the policy: {', '.join(SHAPES)}."})
-    rows: int = field(default=8, metadata={"help": "Completions that are decoded at once, 1 or more."})
-    prompt: int = field(default=32, metadata={"help": "Tokens of a prompt, 1 or more."})
-    new: int = field(default=16, metadata={"help": "Tokens of a completion, 1 or more."})
-    rounds: int = field(
-        default=3, metadata={"help": "Times that each way is measured, after one that is not; 1 or more."}
-    )
+    policy: str = flag("qwen2.5-0.5b", f"Policy: {', '.join(SHAPES)} (random weights) or {SHORT_NAME}.")
+    rows: int = flag(8, "Completions that are decoded at once, 1 or more.")
+    group: int = flag(8, "Completions of a prompt, 1 or more; must divide --rows.")
+    prompt: int = flag(32, "Tokens of a prompt, 1 or more.")
+    new: int = flag(16, "Tokens of a completion, 2 or more.")
+    rounds: int = flag(3, "Times that each way is measured, after one that is not; 1 or more.")
     output: OutputStem = flag("outputs/decode_speed", "Path of the results, without extension.")
 
     def __post_init__(self):
-        check_choices(self, shape=SHAPES)
-        for name in ("rows", "prompt", "new", "rounds"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
+        check_choices(self, policy=(*SHAPES, SHORT_NAME))
+        for name, least in {"rows": 1, "group": 1, "prompt": 1, "new": 2, "rounds": 1}.items():
+            if getattr(self, name) < least:
+                raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
+        if self.rows % self.group:
+            raise UserError(f"--group={self.group} must divide --rows={self.rows}.")
 
 
-def measure(options: Options) -> dict:
-    """Seconds of every round by way, and whether both ways sampled the same tokens."""
+def measure(options: Options) -> dict[str, dict[str, list[float]]]:
+    """Seconds to the first token and per further token, of every round by way."""
+    device = default_device()
+    precision = _precision()
     set_seed(0)
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    precision = Precision(half_type(), accelerator.type)
-    policy = random_policy(options.shape, load_tokenizer("tiny")).to(accelerator)
-    ids = torch.randint(5, 1000, (options.rows, options.prompt), device=accelerator)
+    policy = _policy(options.policy).to(device)
+    prompts = torch.randint(5, 1000, (options.rows // options.group, options.prompt), device=device)
+    ids = prompts.repeat_interleave(options.group, dim=0)  # (prompts, tokens) -> (rows, tokens)
     usual = policy.forward
 
     @wraps(usual)
@@ -62,49 +68,66 @@ def measure(options: Options) -> dict:
 
     policy.forward = forward  # as accelerate leaves it
     around = {EACH: nullcontext, ONE: lambda: cast_once(policy, precision.autocast)}
-    seconds, tokens = {way: [] for way in around}, {}
+    found: dict[str, dict[str, list[float]]] = {way: {"first": [], "further": []} for way in around}
     for _ in range(1 + options.rounds):
         for way, context in around.items():
-            set_seed(0)
-            start = now()
-            with context(), torch.no_grad():
-                tokens[way] = policy.generate(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    do_sample=True,
-                    top_k=0,
-                    max_new_tokens=options.new,
-                    min_new_tokens=options.new,
-                    disable_compile=True,
-                )
-            seconds[way].append(now() - start)
-    return {
-        "seconds": {way: found[1:] for way, found in seconds.items()},
-        "same_tokens": torch.equal(tokens[EACH], tokens[ONE]),
-        "type": NAMES[precision.compute],
-    }
+            first, whole = (_seconds(policy, ids, tokens, context) for tokens in (1, options.new))
+            found[way]["first"].append(first)
+            found[way]["further"].append((whole - first) / (options.new - 1))
+    return {way: {part: seconds[1:] for part, seconds in parts.items()} for way, parts in found.items()}
 
 
-def table(result: dict, options: Options) -> str:
-    """Median and range of the seconds by way, and how many times as fast the second is."""
-    seconds = {way: sorted(found) for way, found in result["seconds"].items()}
-    medians = {way: statistics.median(found) for way, found in seconds.items()}
+def _precision() -> Precision:
+    """That of a run on the device at hand that says nothing about it."""
+    device = default_device().type
+    return Precision(compute_type(None, False, device), device)
+
+
+def _policy(name: str) -> PreTrainedModel:
+    """The policy that ``--policy`` names, in float32."""
+    return load_policy(name).float() if name == SHORT_NAME else random_policy(name, load_tokenizer("tiny"))
+
+
+def _seconds(policy: PreTrainedModel, ids: torch.Tensor, tokens: int, context) -> float:
+    """What a call takes that samples ``tokens`` for each row of ``ids`` (rows, prompt) in that context."""
+    start = now()
+    with context(), torch.no_grad():
+        policy.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=True,
+            top_k=0,
+            max_new_tokens=tokens,
+            min_new_tokens=tokens,
+            disable_compile=True,
+        )
+    return now() - start
+
+
+def table(found: dict[str, dict[str, list[float]]], options: Options) -> str:
+    """Medians and ranges of the seconds by way, and how many times as fast as the first."""
+    weights = "" if options.policy == SHORT_NAME else ", random weights"
     lines = [
-        f"{options.shape}, random weights, {result['type']}: {options.new} tokens for {options.rows} completions after "
-        f"{options.prompt} tokens; the {'same' if result['same_tokens'] else 'OTHER'} tokens both ways.\n",
-        "| way | seconds | all rounds | times as fast |",
-        "|---|---|---|---|",
+        f"{options.policy}{weights}, {NAMES[_precision().compute]}: {options.rows} completions, {options.group} to a "
+        f"prompt of {options.prompt} tokens; {options.new - 1} further tokens each.\n",
+        "| way | s to the first token | all rounds | times as fast "
+        "| s per further token | all rounds | times as fast |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for way, found in seconds.items():
-        ratio = medians[EACH] / medians[way]
-        lines.append(f"| {way} | {medians[way]:.2f} | {found[0]:.2f} to {found[-1]:.2f} | {ratio:.2f} |")
+    for way, parts in found.items():
+        cells = [way]
+        for part, seconds in parts.items():
+            median = statistics.median(seconds)
+            ratio = statistics.median(found[EACH][part]) / median
+            cells += [f"{median:.3f}", f"{min(seconds):.3f} to {max(seconds):.3f}", f"{ratio:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     options = parse_one(Options)
-    result = measure(options)
-    publish(options.output, table(result, options), {"options": asdict(options), **result})
+    found = measure(options)
+    publish(options.output, table(found, options), {"options": asdict(options), "seconds": found})
 
 
 if __name__ == "__main__":

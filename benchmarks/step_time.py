@@ -1,7 +1,9 @@
-"""Time of a training step: our trainer without a bonus against TRL's GRPOTrainer, as it comes and at our precision.
+r"""Time of a training step: our trainer without a bonus against TRL's GRPOTrainer, as it comes and at our precision.
 
 python -m benchmarks.step_time [--steps 8] [--rounds 2] [--prompts 24] [--length 128]
 python -m benchmarks.step_time --model_name smollm2 --prompts 2 --prompt_tokens 600 --length 60 --beta 0
+python -m benchmarks.step_time --model_name smollm2 --prompts 8 --prompt_tokens 100 --length 100 --beta 0 \
+    --micro_batch 16 --steps 3 --rounds 1 --ways "trl, our precision;ours"
 
 Same policy, data, reward, batch and loss. "trl" is GRPOTrainer with GRPOConfig's defaults for everything a user would
 leave alone (bfloat16 and gradient checkpointing, on a CPU too); "trl, our precision" has our two choices for the
@@ -50,6 +52,9 @@ class Options:
     prompt_tokens: int = field(
         default=0, metadata={"help": "Tokens that solved problems before each question fill a prompt to; 0: none."}
     )
+    micro_batch: int = field(
+        default=0, metadata={"help": "Completions per forward and backward pass of each trainer; 0: all of a step."}
+    )
     ways: str = field(default=";".join(WAYS), metadata={"help": "Trainers to measure, separated by semicolons."})
     model_name: str = field(default="tiny", metadata={"help": "Policy: tiny, smollm2 or a folder."})
     output: OutputStem = flag("outputs/step_time", "Path of the results, without extension.")
@@ -61,6 +66,10 @@ class Options:
             raise UserError(f"--ways={self.ways!r} must be some of {'; '.join(WAYS)}, with ours, to which all relate.")
         if self.steps <= WARM_STEPS:
             raise UserError(f"--steps={self.steps} must be {WARM_STEPS + 1} or more: the first {WARM_STEPS} warm up.")
+        if self.micro_batch < 0 or (self.micro_batch and 8 * self.prompts % self.micro_batch):
+            raise UserError(
+                f"--micro_batch={self.micro_batch} must divide the {8 * self.prompts} completions of a step, or be 0."
+            )
 
 
 def problems(options: Options) -> Dataset:
@@ -101,9 +110,14 @@ def measure(options: Options) -> dict:
         "disable_tqdm": True,
         "seed": 0,
     }
+    of_a_step = 8 * options.prompts
+    rows = options.micro_batch or of_a_step
     with tempfile.TemporaryDirectory() as folder:
-        ours = RunConfig(output_dir=folder, bs=options.prompts, L=options.length, **shared)
-        plain = {"output_dir": folder, "per_device_train_batch_size": 8 * options.prompts}
+        ours = RunConfig(
+            output_dir=folder, bs=options.prompts, L=options.length, micro_batch=options.micro_batch, **shared
+        )
+        plain = {"output_dir": folder, "per_device_train_batch_size": rows}
+        plain |= {"gradient_accumulation_steps": of_a_step // rows}
         plain |= {"max_completion_length": options.length, "use_cpu": ours.use_cpu}
         if options.way == "trl, our precision":
             plain |= {"bf16": ours.bf16, "gradient_checkpointing": bool(ours.activation_checkpointing)}

@@ -1,4 +1,4 @@
-"""The benchmarks of decoding at toy size: bytes are those of the tensors, and both ways sample the same tokens."""
+"""The benchmarks of decoding at toy size: bytes are those of the tensors, seconds those of the calls."""
 
 import pytest
 import torch
@@ -67,13 +67,31 @@ def test_the_table_has_a_row_per_shape():
     assert "256 completions at 350 tokens" in text and text.splitlines()[-1] == "| toy |" + " 12.3 |" * len(WAYS)
 
 
-def test_both_ways_sample_the_same_tokens_and_ratios_are_of_medians():
-    options = decode_speed.Options(shape="toy", rows=2, prompt=3, new=3, rounds=1)
-    result = decode_speed.measure(options)
-    assert result["same_tokens"] and all(len(found) == 1 for found in result["seconds"].values())
-    result["seconds"] = {decode_speed.EACH: [4.0, 2.0, 3.0], decode_speed.ONE: [1.0, 2.0, 1.5]}
-    first, second = decode_speed.table(result, options).splitlines()[-2:]
-    assert first.endswith("| 3.00 | 2.00 to 4.00 | 1.00 |") and second.endswith("| 1.50 | 1.00 to 2.00 | 2.00 |")
+def test_a_further_token_costs_what_a_longer_call_takes_above_one_for_a_token(monkeypatch):
+    options = decode_speed.Options(policy="toy", rows=4, group=2, prompt=3, new=3, rounds=2)
+    asked = []
+
+    def seconds(policy, ids, tokens, context):
+        asked.append((ids.shape, len(ids.unique(dim=0)), tokens))
+        return 1.0 + 0.5 * tokens
+
+    monkeypatch.setattr(decode_speed, "_seconds", seconds)
+    found = decode_speed.measure(options)
+    assert found == {way: {"first": [1.5] * 2, "further": [0.5] * 2} for way in (decode_speed.EACH, decode_speed.ONE)}
+    assert asked == [((4, 3), 2, 1), ((4, 3), 2, 3)] * 2 * 3  # two ways, two rounds and one that is not counted
+
+
+def test_both_ways_sample_all_tokens_and_ratios_are_of_medians():
+    options = decode_speed.Options(policy="toy", rows=4, group=2, prompt=3, new=3, rounds=1)
+    found = decode_speed.measure(options)
+    assert all(len(seconds) == 1 for parts in found.values() for seconds in parts.values())
+    found = {
+        decode_speed.EACH: {"first": [4.0, 2.0, 3.0], "further": [0.4]},
+        decode_speed.ONE: {"first": [1.0, 2.0, 1.5], "further": [0.1]},
+    }
+    first, second = decode_speed.table(found, options).splitlines()[-2:]
+    assert "| 3.000 | 2.000 to 4.000 | 1.00 | 0.400 |" in first and first.endswith("| 1.00 |")
+    assert "| 1.500 | 1.000 to 2.000 | 2.00 | 0.100 |" in second and second.endswith("| 4.00 |")
 
 
 @pytest.mark.parametrize(
@@ -81,8 +99,9 @@ def test_both_ways_sample_the_same_tokens_and_ratios_are_of_medians():
     [
         (decode_bytes.Options, {"shapes": "toy,gpt"}, "--shapes='gpt'"),
         (decode_bytes.Options, {"tokens": 1}, "--tokens=1"),
-        (decode_speed.Options, {"shape": "gpt"}, "--shape='gpt'"),
-        (decode_speed.Options, {"new": 0}, "--new=0"),
+        (decode_speed.Options, {"policy": "gpt"}, "--policy='gpt'"),
+        (decode_speed.Options, {"new": 1}, "--new=1"),
+        (decode_speed.Options, {"group": 3}, "--group=3"),
     ],
 )
 def test_bad_flags_are_user_errors(options, flags, said):

@@ -121,7 +121,7 @@ def test_the_first_two_steps_do_not_count(built):
 
 def test_trainers_compared_differ_in_precision_where_they_say_so_and_else_in_nothing(built):
     for way in step_time.WAYS:
-        step_time.measure(step_time.Options(way=way, prompts=3, length=5, beta=0.1))
+        step_time.measure(step_time.Options(way=way, prompts=3, length=5, beta=0.1, micro_batch=12))
     (trl, usual), (precise, alike), (own, ours) = built
     assert (trl, precise, own) == ("trl", "trl", "ours")
     assert type(usual) is type(alike) is GRPOConfig and type(ours) is RunConfig
@@ -131,4 +131,6 @@ def test_trainers_compared_differ_in_precision_where_they_say_so_and_else_in_not
     assert alike.bf16 == ours.bf16 and bool(alike.gradient_checkpointing) == bool(ours.activation_checkpointing)
     for name in ("num_generations", "max_completion_length", "beta", "max_steps", "loss_type", "learning_rate", "seed"):
         assert getattr(usual, name) == getattr(alike, name) == getattr(ours, name)
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        assert getattr(usual, name) == getattr(alike, name) == getattr(ours, name) == {"p": 12, "g": 2}[name[0]]
     assert usual.generation_batch_size == alike.generation_batch_size == ours.generation_batch_size == 24
