@@ -11,16 +11,16 @@ the ratio of two runs. Policies called qwen2.5 have their sizes and random weigh
 import functools
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 
 from transformers import TrainerCallback, set_seed
 
+from benchmarks.child import output_of
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
-from common.errors import RunError, UserError, run_cli
+from common.errors import UserError, run_cli
 from common.flags import OutputStem, check_choices, flag, parse_one
 from intrinsic import REGISTRY, build_bonuses
 from intrinsic.options import IntrinsicOptions
@@ -169,11 +169,8 @@ def measure(options: Options, bonus: str) -> dict[str, float]:
 
 def run_child(bonus: str) -> dict[str, float]:
     """`measure` in a process of its own, with the flags of this one."""
-    command = [sys.executable, "-m", "benchmarks.bonus_overhead", *sys.argv[1:], "--child", bonus]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise RunError(f"{bonus} failed:\n{result.stderr[-2000:]}")
-    return json.loads(result.stdout.splitlines()[-1])
+    printed = output_of(["-m", "benchmarks.bonus_overhead", *sys.argv[1:], "--child", bonus])
+    return json.loads(printed.splitlines()[-1])
 
 
 def main() -> None:
@@ -181,8 +178,13 @@ def main() -> None:
     if options.child:
         print(json.dumps(measure(options, options.child)))
         return
-    runs = [(bonus, run_child(bonus)) for bonus in ("no", *options.names, "no")]
-    publish(options.output, table(runs), {"options": asdict(options), "runs": runs})
+    runs: list[tuple[str, dict[str, float]]] = []
+    try:
+        for bonus in ("no", *options.names, "no"):
+            runs.append((bonus, run_child(bonus)))
+    finally:  # what was measured before a run that fails is kept
+        if runs:
+            publish(options.output, table(runs), {"options": asdict(options), "runs": runs})
 
 
 def table(runs: list[tuple[str, dict[str, float]]]) -> str:

@@ -12,7 +12,6 @@ with the toy shape, it is no bound.
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,11 +22,12 @@ import torch
 from transformers import PreTrainedModel, set_seed
 from trl.import_utils import is_vllm_available
 
+from benchmarks.child import output_of
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from benchmarks.step_split import SECTIONS, StepSplit
 from common.devices import has_bfloat16
-from common.errors import UserError, check_choice, run_cli
+from common.errors import RunError, UserError, check_choice, run_cli
 from common.flags import OutputStem, check_choices, parse_one
 from intrinsic import build_bonuses
 from intrinsic.options import IntrinsicOptions
@@ -198,12 +198,12 @@ def run_child(sampler: str) -> dict:
     """`measure` in a process of its own, with the flags of this one; {"missing": why} where it cannot run."""
     if sampler == "vllm" and not is_vllm_available():
         return {"missing": "not installed (requirements-vllm.txt)"}
-    command = [sys.executable, "-m", "benchmarks.generation", *sys.argv[1:], "--child", sampler]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        print(result.stderr, file=sys.stderr)
-        return {"missing": f"failed: {(result.stderr.splitlines() or ['no message'])[-1][:120]}"}
-    return json.loads(result.stdout.splitlines()[-1])
+    try:
+        printed = output_of(["-m", "benchmarks.generation", *sys.argv[1:], "--child", sampler])
+    except RunError as error:
+        print(error, file=sys.stderr)
+        return {"missing": f"failed: {str(error).splitlines()[-1][:120]}"}
+    return json.loads(printed.splitlines()[-1])
 
 
 def table(result: dict) -> str:

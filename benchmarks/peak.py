@@ -7,15 +7,14 @@ completions that all reach --L. On a CPU the measured peak is that of the proces
 """
 
 import re
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks.child import output_of
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, save_llama
-from common.errors import RunError, UserError, run_cli
+from common.errors import UserError, run_cli
 from common.flags import OutputStem, flag, parse_one
 
 ROOT = Path(__file__).parent.parent
@@ -51,11 +50,8 @@ def measure(options: Options, policy: Path, flags: list[str]) -> dict[str, float
     """GiB of a step, estimated and measured; None for a step that the dry run did not try."""
     sizes = ["--bs", options.prompts, "--num_generations", 8, "--L", options.length]
     sizes += ["--micro_batch", options.micro_batch, "--train_problems", 64, "--do_eval", 0]
-    command = [sys.executable, ROOT / "run_countdown.py", "--dry_run", "--model_name", policy, *sizes, *flags]
-    result = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, cwd=ROOT)
-    if result.returncode:
-        raise RunError(f"{' '.join(map(str, command))} failed:\n{result.stderr[-2000:]}")
-    return read(result.stdout)
+    command = [ROOT / "run_countdown.py", "--dry_run", "--model_name", policy, *sizes, *flags]
+    return read(output_of(command, cwd=ROOT))
 
 
 def read(printed: str) -> dict[str, float | None]:

@@ -8,8 +8,6 @@ peak above what was in use before, on a CPU (Linux) of the resident memory.
 
 import json
 import math
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 import torch
 from transformers import set_seed
 
+from benchmarks.child import output_of
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.errors import run_cli
@@ -103,8 +102,7 @@ def main() -> None:
     sizes = ["--rows", str(options.rows), "--length", str(options.length)]
     found = {}
     for way in WAYS:
-        command = [sys.executable, "-m", "benchmarks.self_certainty_memory", "--way", way, *sizes]
-        found[way] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        found[way] = json.loads(output_of(["-m", "benchmarks.self_certainty_memory", "--way", way, *sizes]))
     # Small tensors may fit into memory that the process held already: never count less than what it must make.
     own = max(found["identity"]["mb"], options.rows * options.length * SHAPES[SHAPE].hidden_size * 4 / 2**20)
     memory, milliseconds = found["logits"]["mb"] / own, found["logits"]["ms"] / found["identity"]["ms"]

@@ -14,7 +14,6 @@ the rest, which is training, are measured apart.
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
@@ -24,6 +23,7 @@ from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.bonus_overhead import StepTimes
+from benchmarks.child import output_of
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, flag, parse_one
@@ -143,11 +143,8 @@ def measure(options: Options) -> dict:
 
 def run_child(way: str) -> dict:
     """`measure` in a process of its own, with the flags of this one."""
-    command = [sys.executable, "-m", "benchmarks.step_time", *sys.argv[1:], "--way", way]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        sys.exit(f"{way} failed:\n{result.stderr[-2000:]}")
-    return json.loads(result.stdout.splitlines()[-1])
+    printed = output_of(["-m", "benchmarks.step_time", *sys.argv[1:], "--way", way])
+    return json.loads(printed.splitlines()[-1])
 
 
 def main() -> None:
@@ -155,11 +152,15 @@ def main() -> None:
     if options.way:
         print(json.dumps(measure(options)))
         return
-    runs = {way: [] for way in options.ways.split(";")}
-    for _ in range(options.rounds):
-        for way in runs:
-            runs[way].append(run_child(way))
-    publish(options.output, table(runs), {"options": asdict(options), "runs": runs})
+    runs: dict[str, list[dict]] = {}
+    try:
+        for _ in range(options.rounds):
+            for way in options.ways.split(";"):
+                run = run_child(way)
+                runs.setdefault(way, []).append(run)
+    finally:  # what was measured before a run that fails is kept; ratios need one of ours
+        if "ours" in runs:
+            publish(options.output, table(runs), {"options": asdict(options), "runs": runs})
 
 
 def table(runs: dict[str, list[dict]]) -> str:

@@ -123,7 +123,7 @@ def test_a_sampler_that_fails_does_not_end_the_others(monkeypatch):
     class Failed:
         returncode, stdout, stderr = 1, "", "Traceback\nValueError: no such cache"
 
-    monkeypatch.setattr(generation.subprocess, "run", lambda *args, **kwargs: Failed)
+    monkeypatch.setattr("benchmarks.child.subprocess.run", lambda *args, **kwargs: Failed)
     assert run_child("continuous_batching") == {"missing": "failed: ValueError: no such cache"}
 
 

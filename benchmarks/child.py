@@ -1,0 +1,27 @@
+"""A part of a benchmark in a process of its own, so that its memory, its threads and its warm-up are its own."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.errors import RunError
+
+SAID = 2000  # characters of the standard error that are repeated where a process fails
+
+
+def output_of(arguments: Sequence[object], cwd: Path | None = None) -> str:
+    """Standard output of ``python *arguments``; `RunError` with how it ended and its last lines of error."""
+    command = [sys.executable, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    if result.returncode:
+        raise RunError(f"{' '.join(command)} {_end(result.returncode)}:\n{result.stderr[-SAID:].strip()}")
+    return result.stdout
+
+
+def _end(code: int) -> str:
+    """How a process ended, by its exit code; of one that was killed, what usually kills it."""
+    if code == -signal.SIGKILL:
+        return "was killed, which the system does where memory runs out"
+    return f"ended with exit code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
