@@ -50,6 +50,7 @@ class HeldOut:
         passes: the decodings; metrics of the first have no prefix, those of the others ``<pass name>/``.
         seed: of the samples; the same seed gives the same samples for the same policy and number of processes.
         batch_size: completions generated at once.
+        of: plain JSON, all else that the samples of the first policy depend on; recorded in ``before.json``.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class HeldOut:
         passes: Sequence[Pass],
         seed: int,
         batch_size: int = 256,
+        of: dict | None = None,
     ):
+        self.of = of
         self.task, self.rows, self.grade, self.folder = task, rows, grade, Path(folder)
         self.passes, self.seed, self.batch_size = list(passes), seed, batch_size
 
@@ -93,6 +96,7 @@ class HeldOut:
             "problems": len(self.rows),
             "passes": [asdict(way) for way in self.passes],
             "seed": self.seed,
+            **self._first(name),
             "metrics": metrics,
             "records": records,
         }
@@ -120,6 +124,27 @@ class HeldOut:
         if world > 1:
             records = sorted(gather_object(records), key=lambda record: (record["id"], record["sample"]))
         return records
+
+    def _first(self, name: str) -> dict:
+        """What tells an evaluation of the first policy from that of another, where that is known."""
+        return {"of": self.of, "batch_size": self.batch_size} if name == BASE and self.of else {}
+
+    def take_from(self, runs: Path, saves: bool = True) -> dict | None:
+        """The first policy's evaluation of a run folder in ``runs`` that has made the same; None where none has.
+
+        The same: problems, decoding, seed, batch and all of ``of``. ``taken_from`` in it says where it is from. Where
+        this process ``saves``, it is this run's ``before.json`` from then on.
+        """
+        expected = {"task": self.task, "passes": [asdict(way) for way in self.passes], "seed": self.seed}
+        expected |= self._first(BASE)
+        for path in sorted(runs.glob(f"*/{self.folder.name}/{BASE}.json")):
+            report = read_json(path, "move it away, or leave out --reuse_before")
+            if path.parent != self.folder and self.of and {name: report.get(name) for name in expected} == expected:
+                report.setdefault("taken_from", str(path))
+                if saves:
+                    save_report(report, self.folder / f"{BASE}.json")
+                return report
+        return None
 
     def load(self, name: str) -> dict | None:
         """The report saved as ``<name>.json``, or None."""

@@ -2,7 +2,8 @@
 #   side_by_side SCRIPT RESULTS
 # which runs them two at a time, each with one thread: that uses two cores better than one run of two threads. A finished
 # run leaves its record RESULTS/name.json and is skipped from then on; a broken one goes on from its last checkpoint. So the
-# same command continues after a stop. A line per finished run says what is left.
+# same command continues after a stop. Runs that would make the same evaluation before training share it. A line per
+# finished run says what is left.
 #   SIDE_BY_SIDE=1 bash sweeps/countdown.sh    # runs at a time
 set -euo pipefail
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHON=${PYTHON:-.venv/bin/python}
@@ -29,7 +30,7 @@ run_one() {
     if [[ ! -f $folder/eval/after.json ]]; then
         goes_on=()
         if compgen -G "$folder/checkpoint-*" > /dev/null; then goes_on=(--resume auto); fi
-        if ! "$PYTHON" "$SCRIPT" "$@" --output_dir "$folder" "${goes_on[@]}" >> "$folder.log" 2>&1; then
+        if ! "$PYTHON" "$SCRIPT" "$@" --reuse_before --output_dir "$folder" "${goes_on[@]}" >> "$folder.log" 2>&1; then
             echo "$name: failed, see $folder.log"
             exit 1
         fi

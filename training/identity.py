@@ -19,8 +19,9 @@ FREE_BY_REASON = {
     "where the run lives, and what it is asked to do": "output_dir run_name name_parts project resume "
     "resume_from_checkpoint dry_run config_file do_train do_predict",
     "evaluation; the problems that it takes out of training show in the training problems": "do_eval eval_data "
-    "eval_split eval_problems eval_batch_size eval_samples eval_temperature eval_greedy eval_strategy eval_steps "
-    "eval_delay eval_on_start eval_do_concat_batches eval_use_gather_object eval_accumulation_steps eval_packing "
+    "eval_split eval_problems eval_batch_size eval_samples eval_temperature eval_greedy reuse_before "
+    "eval_strategy eval_steps eval_delay eval_on_start eval_do_concat_batches eval_use_gather_object "
+    "eval_accumulation_steps eval_packing "
     "per_device_eval_batch_size num_generations_eval prediction_loss_only include_for_metrics batch_eval_metrics "
     "bf16_full_eval fp16_full_eval load_best_model_at_end metric_for_best_model greater_is_better stop_on_collapse",
     "logging": "logging_strategy logging_steps logging_first_step logging_nan_inf_filter log_on_each_node log_level "

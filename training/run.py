@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
@@ -14,9 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import UserError
 from common.files import read_json, write_text
 from common.threads import choose_threads
-from evaluation.evaluate import HeldOut, HeldOutCallback, Pass
+from evaluation.checkpoint import rows_digest, weights_digest
+from evaluation.evaluate import HeldOut, Pass
 from evaluation.generate import Decoding
-from evaluation.table import closing_table, format_metric
+from evaluation.table import closing_table
 from intrinsic import build_bonuses
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import POLICY, build_encoder
@@ -26,9 +28,9 @@ from policy.load import adapter_base, check_lora_targets, load_policy, lora_base
 from policy.precision import Precision
 from policy.setup_line import sampler_of, setup_of, unseen_gpu
 from rewards.grade import Grade
-from training.best import BestPolicy
 from training.callbacks import InterruptCallback, MetricsCallback, install_progress
 from training.checkpoint import abandon_after, check_identity, find_checkpoint, load_state, step_of
+from training.evaluations import Evaluations
 from training.finite_updates import FiniteUpdates
 from training.fit.out_of_memory import out_of_memory_advice, work_of
 from training.fit.room import room_warning
@@ -43,6 +45,8 @@ from training.run_folder import (
     RUN_FILE,
     check_run_folder,
     create_run_folder,
+    git_commit,
+    package_versions,
     refuse_finished,
     refuse_used,
     take_recorded_threads,
@@ -50,9 +54,9 @@ from training.run_folder import (
 from training.run_name import default_output_dir, run_name
 from training.run_options import RunConfig, RunOptions, total_steps
 from training.shared_pass import reason_for_rows
-from training.trackers import shield_trackers, track_evaluation
+from training.trackers import shield_trackers
 from training.trainer import STATE_NAME, IntrinsicGRPOTrainer
-from training.watchdogs.callback import WatchdogCallback, judged, print_line
+from training.watchdogs.callback import WatchdogCallback, judged
 from training.watchdogs.collapse import EXIT_CODE, CollapseCallback, stops_on_collapse
 
 PROGRESS = {"train accuracy": "rewards/correctness/mean", "reward": "reward", "entropy": "entropy"}
@@ -206,9 +210,20 @@ class Run:
         if options.eval_greedy and options.eval_temperature > 0:
             passes.append(Pass("greedy", Decoding(1, 0.0, longest)))
         work = work_of(options, self.config, self.bonuses, self.encoder, longest_prompt(options, self.config))
-        return HeldOut(
-            self.task, rows, grade, self.path / "eval", passes, self.config.seed, batch_size=work.evaluation_batch
-        )
+        seed, batch = self.config.seed, work.evaluation_batch
+        return HeldOut(self.task, rows, grade, self.path / "eval", passes, seed, batch, self._samples_of(rows))
+
+    def _samples_of(self, rows: Dataset) -> dict[str, Any]:
+        """What the samples of this run's first policy on ``rows`` depend on, beside decoding, seed and batch."""
+        return {
+            "weights": weights_digest(self.options.model_name),
+            "rows": rows_digest(rows),
+            "policy": self.identity["run"],
+            "setup": asdict(self.setup),
+            "processes": self.config.world_size,
+            "versions": package_versions(),
+            "code": git_commit(),
+        }
 
     def train(
         self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut | None, write_report: Callable[[Path], Path]
@@ -234,18 +249,18 @@ class Run:
     def _train(
         self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut | None, write_report: Callable[[Path], Path]
     ) -> None:
-        best = BestPolicy(self.path / "best", trainer.save_model, self._is_main)
-        before = self._evaluate_before(trainer, held_out, best) if held_out else None
+        evaluations, before = None, None
+        if held_out:
+            chooses = self.flags["task"].get("eval_split") != "test"
+            evaluations = Evaluations(trainer, held_out, self.path, chooses, self.watchdogs)
+            before = evaluations.before(self.checkpoint is not None, self.options.reuse_before)
         interrupt = InterruptCallback(self.updates_per_generation)
         trainer.add_callback(interrupt)
         collapse = CollapseCallback(lambda: self.watchdogs.history, self.updates_per_generation)
         if stops_on_collapse(self.options.stop_on_collapse, self.intrinsic.bonus_names):
             trainer.add_callback(collapse)
-        if held_out and self.config.eval_steps:
-            every = int(self.config.eval_steps)
-
-            take = partial(self._take_evaluation, trainer, best)
-            trainer.add_callback(HeldOutCallback(held_out, trainer.processing_class, every, trainer.accelerator, take))
+        if evaluations and self.config.eval_steps:
+            trainer.add_callback(evaluations.every(int(self.config.eval_steps)))
         self._print_resume()
         if self.checkpoint is None:
             trainer.pretrain_bonuses()
@@ -262,7 +277,7 @@ class Run:
             self._print(collapse.message)
             sys.exit(EXIT_CODE)
         try:
-            self._close(trainer, held_out, before, best, write_report)
+            self._close(trainer, before, evaluations, write_report)
         except KeyboardInterrupt:
             self._print(f"stopped after training, before all was evaluated and saved. {self._where_to_go_on()}")
             sys.exit(128 + signal.SIGINT)
@@ -279,19 +294,18 @@ class Run:
     def _close(
         self,
         trainer: IntrinsicGRPOTrainer,
-        held_out: HeldOut | None,
         before: dict | None,
-        best: BestPolicy,
+        evaluations: Evaluations | None,
         write_report: Callable[[Path], Path],
     ) -> None:
-        after = self._evaluate(trainer, held_out, "after", best) if held_out else None
+        after = evaluations.after() if evaluations else None
         self._save_final(trainer)
         if self._is_main:
             report = write_report(self.path)
             self._publish(before, after)
-            if held_out:
+            if evaluations:
                 print("held-out problems, final policy (run_eval.py reports the test split):")
-            print(closing_table(before, after) if held_out else "not evaluated (--do_eval 0)")
+            print(closing_table(before, after) if evaluations else "not evaluated (--do_eval 0)")
             print(f"run folder: {self.path} (report: {report})")
             asked = self.flags["task"]
             print("next:", *next_commands(self.task, sys.argv[1:], self.path, self.intrinsic.use_ir, asked), sep="\n  ")
@@ -302,28 +316,6 @@ class Run:
         write_text(self.path / "final" / CARD, card)
         if self.pushes:
             push_final(self.path / "final", self.config)
-
-    def _evaluate_before(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut, best: BestPolicy) -> dict | None:
-        if self.checkpoint is not None:
-            return held_out.load("before")
-        return self._evaluate(trainer, held_out, "before", best)
-
-    def _evaluate(self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut, name: str, best: BestPolicy) -> dict:
-        step = trainer.state.global_step
-        report = held_out.evaluate(trainer.model, trainer.processing_class, name, step, trainer.accelerator)
-        self._take_evaluation(trainer, best, report)
-        return report
-
-    def _take_evaluation(self, trainer: IntrinsicGRPOTrainer, best: BestPolicy, report: dict) -> None:
-        """What every held-out evaluation leads to: maybe a best policy, not on test; watchdogs, trackers, a line."""
-        if not self._on_test:
-            best.offer(report)
-        self.watchdogs.add_evaluation(report)
-        if self._is_main:
-            track_evaluation(trainer, report["metrics"])
-            shown = ("accuracy", "false_claims", "mean_length")
-            values = (f"{name} {format_metric(name, report['metrics'][name])}" for name in shown)
-            print_line(f"held-out problems at step {report['step']}: {', '.join(values)}")
 
     def _print_resume(self) -> None:
         if self.checkpoint is None or not self._is_main:
@@ -339,11 +331,6 @@ class Run:
         trainer.save_model(adapter)
         if self._is_main:
             save_merged(adapter, self.path / "final", self.options)
-
-    @property
-    def _on_test(self) -> bool:
-        """Whether evaluations are of the test split, which chooses no policy."""
-        return self.flags["task"].get("eval_split") == "test"
 
     @property
     def _is_main(self) -> bool:

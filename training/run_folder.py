@@ -189,13 +189,14 @@ def describe_run(options_by_group: dict[str, dict[str, Any]]) -> dict[str, Any]:
             }
             for group, flags in options_by_group.items()
         },
-        "versions": {"python": platform.python_version(), **_package_versions()},
-        "git": _git_commit(),
+        "versions": {"python": platform.python_version(), **package_versions()},
+        "git": git_commit(),
         "machine": _machine(),
     }
 
 
-def _package_versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on, by name."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -205,7 +206,7 @@ def _package_versions() -> dict[str, str]:
     return versions
 
 
-def _git_commit() -> dict[str, Any] | None:
+def git_commit() -> dict[str, Any] | None:
     """Commit of the project and whether tracked files differ from it; None outside its own git repository."""
 
     def git(*arguments: str) -> str:

@@ -44,6 +44,11 @@ class RunOptions(PolicyOptions):
         "Completions that evaluations sample at once. 0: 256 on a CPU; on a GPU as many, up to 256, as take no more "
         "memory than training by the estimate. Sampled completions depend on it, greedy ones do not.",
     )
+    reuse_before: bool = flag(
+        False,
+        "Take the evaluation before training from a run beside this one (same parent folder) that made the same one, "
+        "if there is any: policy, problems, decoding, seed, device and versions.",
+    )
     eval_temperature: float = flag(1.0, "Sampling temperature of evaluations; 0 is greedy.")
     stop_on_collapse: bool | None = flag(
         None,

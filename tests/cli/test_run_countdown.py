@@ -79,6 +79,22 @@ def test_same_seed_gives_the_same_run_bit_for_bit(straight, tmp_path):
     assert weights[0] == weights[1]
 
 
+def evaluated_before(folder):
+    return json.loads((folder / "eval" / "before.json").read_text())
+
+
+def test_a_run_takes_the_same_evaluation_before_training_from_one_beside_it_and_trains_alike(straight):
+    folder, beside = straight[0], straight[0].parent / "beside"
+    printed = run(*KNN_PLUS, "--max_steps", "4", "--reuse_before", "--output_dir", beside).stdout
+    place = str(folder / "eval" / "before.json")
+    assert f"held-out evaluation before training: that of {place}" in printed
+    assert evaluated_before(beside) == evaluated_before(folder) | {"taken_from": place}
+    assert metrics(beside) == metrics(folder)
+    other = straight[0].parent / "other"
+    run("--use_ir=no", "--max_steps", "1", "--eval_samples", "2", "--reuse_before", "--output_dir", other)
+    assert "taken_from" not in evaluated_before(other) and len(evaluated_before(other)["records"]) == 8 * 3
+
+
 @pytest.mark.fault("F27")
 def test_resumed_run_equals_the_uninterrupted_one(straight, tmp_path):
     # The learning rate schedule of the preset is constant, so stopping at 2 of 2 and of 4 steps trains alike.

@@ -62,6 +62,28 @@ def test_report_holds_all_tiers_of_every_pass_and_one_record_per_completion(poli
     assert sampled[0]["gold"] == "0" and sampled[0]["prompt"] == "Numbers: 0 1."
 
 
+def test_an_evaluation_of_the_first_policy_is_taken_from_a_run_that_made_the_same(policy, tmp_path):
+    def of_run(name, temperature=1.0, seed=0, batch=256, **of):
+        ways = [Pass("sampled", Decoding(2, temperature, 8))]
+        folder = tmp_path / "runs" / name / "eval"
+        return HeldOut("toy", rows_of(2), grade_length, folder, ways, seed, batch, {"weights": "a", "rows": [1], **of})
+
+    made = of_run("first").evaluate(*policy, "before")
+    others = [{"temperature": 0.5}, {"seed": 1}, {"batch": 8}, {"weights": "b"}, {"processes": 2}]
+    for other in others:
+        assert of_run("other", **other).take_from(tmp_path / "runs") is None, other
+    nameless = of_run("nameless")
+    nameless.of = None
+    assert nameless.take_from(tmp_path / "runs") is None, "what is not known to be the same is not taken"
+    place = str(tmp_path / "runs" / "first" / "eval" / "before.json")
+    same = of_run("same")
+    taken = made | {"taken_from": place}
+    assert same.take_from(tmp_path / "runs", saves=False) == taken and same.load("before") is None
+    assert same.take_from(tmp_path / "runs") == same.load("before") == taken
+    (tmp_path / "runs" / "first" / "eval" / "before.json").unlink()
+    assert of_run("third").take_from(tmp_path / "runs")["taken_from"] == place, "the run that sampled it is named"
+
+
 @pytest.mark.fault("X4")
 def test_evaluation_leaves_random_states_and_mode_as_they_were(policy, tmp_path):
     model, tokenizer = policy
