@@ -168,7 +168,7 @@ RULES = (
         "evaluations are this project's own (--do_eval, --eval_steps)",
     ),
     Rule(
-        "eval_problems eval_samples eval_batch_size eval_temperature",
+        "eval_problems eval_samples eval_batch_size eval_temperature reuse_before",
         lambda run: not run.config.do_eval,
         "nothing is evaluated (--do_eval)",
     ),
@@ -214,6 +214,16 @@ RULES = (
         "explore_warmup",
         lambda run: run.intrinsic.explore_warmup >= max(1, run.steps),
         "the run ends before it explores",
+    ),
+    Rule(
+        "warmup_steps",
+        lambda run: run.config.lr_scheduler_type == "constant",
+        "the learning rate is constant from the first step on (constant_with_warmup is not)",
+    ),
+    Rule(
+        "lr_scheduler_kwargs",
+        lambda run: run.config.lr_scheduler_type in ("constant", "constant_with_warmup"),
+        "this schedule reads none",
     ),
     Rule(
         "warmup_steps",

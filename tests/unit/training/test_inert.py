@@ -55,6 +55,8 @@ NO_EFFECT = [
         "--scale_rewards",
         "sum by the batch",
     ),
+    ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "--warmup_steps 5", "constant from the first step"),
+    ({"lr_scheduler_type": "constant", "lr_scheduler_kwargs": {"min_lr": 1e-6}}, "min_lr", "reads none"),
     ({"options": {"lora_r": 8}}, "--lora_r 8", "--lora"),
     ({"do_eval": False, "options": {"eval_batch_size": 8}}, "--eval_batch_size 8", "nothing is evaluated"),
     ({"intrinsic": {"ir_weight": "2"}}, "--ir_weight 2", "no bonus"),
