@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+from common.errors import UserError
 from common.files import read_json, write_text
 from common.sharding import whole_weights
 from evaluation.against_base import against_base
@@ -133,12 +134,17 @@ class HeldOut:
         """The first policy's evaluation of a run folder in ``runs`` that has made the same; None where none has.
 
         The same: problems, decoding, seed, batch and all of ``of``. ``taken_from`` in it says where it is from. Where
-        this process ``saves``, it is this run's ``before.json`` from then on.
+        this process ``saves``, it is this run's ``before.json`` from then on. A file that cannot be read is named and
+        passed over.
         """
         expected = {"task": self.task, "passes": [asdict(way) for way in self.passes], "seed": self.seed}
         expected |= self._first(BASE)
         for path in sorted(runs.glob(f"*/{self.folder.name}/{BASE}.json")):
-            report = read_json(path, "move it away, or leave out --reuse_before")
+            try:
+                report = read_json(path, "move it away")
+            except UserError as error:
+                print(f"passed over: {error}", flush=True)
+                continue
             if path.parent != self.folder and self.of and {name: report.get(name) for name in expected} == expected:
                 report.setdefault("taken_from", str(path))
                 if saves:

@@ -62,7 +62,7 @@ def test_report_holds_all_tiers_of_every_pass_and_one_record_per_completion(poli
     assert sampled[0]["gold"] == "0" and sampled[0]["prompt"] == "Numbers: 0 1."
 
 
-def test_an_evaluation_of_the_first_policy_is_taken_from_a_run_that_made_the_same(policy, tmp_path):
+def test_an_evaluation_of_the_first_policy_is_taken_from_a_run_that_made_the_same(policy, tmp_path, capsys):
     def of_run(name, temperature=1.0, seed=0, batch=256, **of):
         ways = [Pass("sampled", Decoding(2, temperature, 8))]
         folder = tmp_path / "runs" / name / "eval"
@@ -75,11 +75,15 @@ def test_an_evaluation_of_the_first_policy_is_taken_from_a_run_that_made_the_sam
     nameless = of_run("nameless")
     nameless.of = None
     assert nameless.take_from(tmp_path / "runs") is None, "what is not known to be the same is not taken"
+    damaged = tmp_path / "runs" / "damaged" / "eval" / "before.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
     place = str(tmp_path / "runs" / "first" / "eval" / "before.json")
     same = of_run("same")
     taken = made | {"taken_from": place}
     assert same.take_from(tmp_path / "runs", saves=False) == taken and same.load("before") is None
     assert same.take_from(tmp_path / "runs") == same.load("before") == taken
+    assert f"passed over: {damaged}" in capsys.readouterr().out
     (tmp_path / "runs" / "first" / "eval" / "before.json").unlink()
     assert of_run("third").take_from(tmp_path / "runs")["taken_from"] == place, "the run that sampled it is named"
 
