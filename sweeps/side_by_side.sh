@@ -19,7 +19,7 @@ count_finished() {
     finished=0
     while read -r planned _; do
         if [[ -f $RESULTS/$planned.json ]]; then finished=$((finished + 1)); fi
-    done < "$OUTPUTS/plan.txt"
+    done < "$PLAN"
     echo "$finished"
 }
 
@@ -36,7 +36,7 @@ run_one() {
         fi
     fi
     "$PYTHON" -m analysis.records "$folder" --out "$RESULTS" > /dev/null
-    finished=$(count_finished) total=$(wc -l < "$OUTPUTS/plan.txt")
+    finished=$(count_finished) total=$(wc -l < "$PLAN")
     left=$((total - finished))
     minutes=$((($(date +%s) - STARTED) * left / (finished - BEFORE) / 60))
     echo "$name: done; $left of $total runs left, about $minutes minutes"
@@ -44,10 +44,13 @@ run_one() {
 
 side_by_side() {
     export SCRIPT=$1 RESULTS=$2 OUTPUTS=outputs/sweeps/$(basename "$2")
+    PLAN=$(mktemp) # of this call: another one may be running other arms of the same sweep
+    export PLAN
+    trap 'rm -f "$PLAN"' EXIT
     export -f run_one count_finished
     mkdir -p "$OUTPUTS" "$RESULTS"
-    cat > "$OUTPUTS/plan.txt"
+    cat > "$PLAN"
     BEFORE=$(count_finished) STARTED=$(date +%s)
     export BEFORE STARTED
-    xargs -a "$OUTPUTS/plan.txt" -P "${SIDE_BY_SIDE:-2}" -L 1 bash -c 'run_one "$@"' _
+    xargs -a "$PLAN" -P "${SIDE_BY_SIDE:-2}" -L 1 bash -c 'run_one "$@"' _
 }

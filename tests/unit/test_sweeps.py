@@ -19,6 +19,7 @@ if [[ $1 == -m ]]; then
 fi
 while [[ $1 != --output_dir ]]; do shift; done
 if [[ $2 == *"$FAILING"* ]]; then exit 1; fi
+if [[ $2 == *"$MEANWHILE"* ]]; then MEANWHILE=nothing bash sweeps/countdown.sh rnd 0 || exit 1; fi
 mkdir -p "$2/eval" "$2/final" && touch "$2/eval/after.json" "$2/final/config.json"
 """
 
@@ -30,10 +31,11 @@ def sweep(tmp_path):
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
 
-    def run(script: str, *arguments: str, failing: str = "nothing") -> tuple[list[str], list[str], int]:
+    def run(script: str, *arguments: str, failing="nothing", meanwhile="nothing") -> tuple[list[str], list[str], int]:
         """(lines printed, calls made, exit code)"""
         (tmp_path / "calls.txt").write_text("")
-        environment = os.environ | {"PYTHON": "./python", "FAILING": failing, "SIDE_BY_SIDE": "1"}
+        environment = os.environ | {"PYTHON": "./python", "SIDE_BY_SIDE": "1"}
+        environment |= {"FAILING": failing, "MEANWHILE": meanwhile}
         command = ["bash", f"sweeps/{script}", *arguments]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
         assert not done.stderr or failing in done.stderr, done.stderr
@@ -73,6 +75,15 @@ def test_a_failed_run_is_named_and_goes_on_later_while_others_run(sweep, tmp_pat
     (tmp_path / folder / "checkpoint-25").mkdir(parents=True)
     lines, calls, code = sweep("countdown.sh", "no knn+", "0")
     assert code == 0 and len(lines) == 1 and calls[0].endswith(f"--output_dir {folder} --resume auto")
+
+
+def test_a_sweep_that_runs_beside_another_of_the_same_results_leaves_its_plan_alone(sweep, tmp_path):
+    lines, calls, code = sweep("countdown.sh", "no knn+", "0", meanwhile="no_seed0")
+    assert code == 0 and [line.partition(", ")[0] for line in lines] == [
+        "no_seed0: done; 1 of 2 runs left",
+        "knn+_seed0: done; 0 of 2 runs left",
+    ]
+    assert (tmp_path / "results" / "countdown" / "rnd_seed0.json").exists()
 
 
 @pytest.mark.parametrize(
