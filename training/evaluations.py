@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from accelerate.utils import broadcast_object_list
+
 from evaluation.evaluate import BASE, HeldOut, HeldOutCallback
 from evaluation.table import format_metric
 from training.best import BestPolicy
@@ -39,14 +41,19 @@ class Evaluations:
         """
         if resumes:
             return self._held_out.load(BASE)
-        beside = self._held_out.folder.parent.parent
-        found = self._held_out.take_from(beside, saves=self._is_main) if reuse else None
+        found = self._taken() if reuse else None
         if found is None:
             return self._evaluate(BASE)
         if self._is_main:
             print(f"held-out evaluation before training: that of {found['taken_from']}", flush=True)
         self._take(found)
         return found
+
+    def _taken(self) -> dict | None:
+        """What the main process finds beside this run: a file that appears meanwhile must not divide the processes."""
+        found = [self._held_out.take_from(self._held_out.folder.parent.parent) if self._is_main else None]
+        broadcast_object_list(found)
+        return found[0]
 
     def every(self, steps: int) -> HeldOutCallback:
         """The callback that evaluates every ``steps`` optimiser steps."""
