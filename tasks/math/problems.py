@@ -5,6 +5,7 @@ compare with; ``gold_text`` is the answer as the source writes it. The grader's 
 that none can end a run at the step that meets it.
 """
 
+import re
 from collections.abc import Callable, Iterable
 
 from datasets import Dataset
@@ -20,6 +21,7 @@ GSM8K, SVAMP, MATH_500 = "openai/gsm8k", "ChilleD/SVAMP", "HuggingFaceH4/MATH-50
 NUMINA = "AI-MO/NuminaMath-TIR"
 _HUB_CONFIGS = {GSM8K: "main"}
 _GSM8K_MARK = "####"
+_CALCULATED = re.compile(r"<<[^<>]*>>")  # a note of GSM8K's calculator
 _BOXED = "\\boxed"
 
 
@@ -37,6 +39,20 @@ def load_gsm8k(source: str = GSM8K, split: str | None = "train") -> Dataset:
     """
     rows = _load(source, split, ["question", "answer"])
     return _build(source, split, rows["question"], rows["answer"], _gsm8k_gold)
+
+
+def load_gsm8k_solutions(source: str = GSM8K, split: str | None = "train") -> Dataset:
+    """Rows as of `load_gsm8k`, with the column steps: the solution without the notes of its calculator, a line a step.
+
+    Raises as `load_gsm8k` does, and where a solution has no steps.
+    """
+    rows = _load(source, split, ["question", "answer"])
+    built = _build(source, split, rows["question"], rows["answer"], _gsm8k_gold)
+    steps = list(map(_gsm8k_steps, rows["answer"]))
+    if "" in steps:
+        place = row_place(source, split, steps.index(""))
+        raise UserError(f"{place} has no steps before {_GSM8K_MARK}; add them, or leave the row out.")
+    return built.add_column("steps", steps)
 
 
 def load_svamp(source: str = SVAMP, split: str | None = "test") -> Dataset:
@@ -113,6 +129,11 @@ def _gsm8k_gold(answer: str) -> tuple[str, str]:
     if not mark:
         raise RowError(f"has no {_GSM8K_MARK} before its final answer: {_shown(answer)}")
     return _number_gold(text)
+
+
+def _gsm8k_steps(answer: str) -> str:
+    lines = _CALCULATED.sub("", answer.rpartition(_GSM8K_MARK)[0]).splitlines()
+    return "\n".join(filter(None, map(str.strip, lines)))
 
 
 def _number_gold(text: str) -> tuple[str, str]:

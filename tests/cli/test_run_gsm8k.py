@@ -9,8 +9,12 @@ import pytest
 
 from cli.parse import parse_options
 from intrinsic.options import MathIntrinsicOptions
-from tasks.math.options import GSM8KOptions
-from tests.processes import ROOT, run_script
+from rewards.answer import grade_number
+from tasks.math.options import GSM8KOptions, load_problems
+from tasks.math.problems import load_gsm8k
+from tasks.math.prompts import place_of
+from tasks.traces import load_traces
+from tests.processes import ROOT, run_python, run_script
 
 SEED_README = ROOT.parent / "shared" / "seeds" / "memory_r.txt"
 REAL = ROOT.parent / "shared" / "data" / "gsm8k"
@@ -185,3 +189,28 @@ def test_policy_without_chat_template_is_told_of_the_plain_prompt(problems, tmp_
     refused = run_script("run_gsm8k.py", *flags, "--output_dir", str(tmp_path / "run"), code=2)
     assert "--prompt_type=plain" in refused.stderr
     run_script("run_gsm8k.py", *flags, "--prompt_type=plain", "--output_dir", str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("prompt_type", ["reasoning", "think", "qwen25-math-cot", "plain"])
+def test_traces_are_right_in_the_shape_asked_for_and_not_of_the_validation_questions(prompt_type, tmp_path):
+    rows = [
+        {"question": f"{n} and {n}?", "answer": f"Add.\n\nIt is {n}+{n} = <<{n}+{n}={m}>>{m:,}.\n#### {m:,}"}
+        for n, m in zip(range(1000, 1020), range(2000, 2040, 2), strict=True)
+    ]
+    rows.append({"question": "Long?", "answer": "One.\nTwo.\nThree.\n#### 3"})
+    data, output = tmp_path / "rows.jsonl", tmp_path / "traces.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ["--data", data, "--output", output, "--prompt_type", prompt_type]
+    run_python("-m", "tasks.math.traces", *flags, "--n", 16, "--max_lines", 2)
+    asked = set()
+    for row in load_traces(str(output), "train"):
+        texts = [part if isinstance(part, str) else part[-1]["content"] for part in row.values()]
+        question = int(texts[0].removesuffix("\nResponse:").split()[-3])
+        assert f"Add.\nIt is {question}+{question} = {2 * question:,}." in texts[1]
+        grade = grade_number(texts[1], str(2 * question), place_of(prompt_type))
+        assert grade.medium and grade.well_formed
+        asked.add(f"{question} and {question}?")
+    _, validation = load_problems(GSM8KOptions(data=str(data)), 4, load_gsm8k, validate=True, seed=0)
+    assert len(asked) == 16 and asked.isdisjoint(validation["question"])
+    refused = run_python("-m", "tasks.math.traces", *flags, "--max_lines", 1, code=2)
+    assert "has 0 solutions of at most 1 lines" in refused.stderr

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from common.errors import UserError
 from evaluation.tasks import eval_task
-from tasks.math.problems import load_gsm8k, load_math, load_svamp
+from tasks.math.problems import load_gsm8k, load_gsm8k_solutions, load_math, load_svamp
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the shared data folder is not here")
@@ -30,6 +30,12 @@ def test_gsm8k_gold_is_a_number_whatever_its_commas(tmp_path):
     )
     assert rows["gold"] == ["1080", "-3"] and rows["gold_text"] == ["1,080", "-3"]
     assert rows["id"] == [0, 1] and rows["question"] == ["A?", "B?"]
+
+
+def test_solution_without_steps_stops_the_load_with_its_row(tmp_path):
+    rows = [{"question": "A?", "answer": "Add.\n#### 1"}, {"question": "B?", "answer": " <<1+1=2>>\n#### 2"}]
+    with pytest.raises(UserError, match="row 1 of .* has no steps"):
+        load_gsm8k_solutions(write(tmp_path / "r.jsonl", *rows))
 
 
 @pytest.mark.fault("F17")
