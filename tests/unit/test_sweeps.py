@@ -133,6 +133,13 @@ def test_known_truth_hands_its_flags_to_processes_that_share_the_records(sweep):
     assert code == 0 and calls == [f"-m benchmarks.known_truth --records {folder} --output {folder} --seeds 3"]
 
 
+def test_an_arm_of_rarity_names_its_partition(sweep):
+    _, calls, _ = sweep("countdown.sh", "rarity rarity_bigram", "0")
+    trained = [call for call in calls if call.startswith("run_countdown.py")]
+    assert "--use_ir=rarity --seed=0" in trained[0]
+    assert "--use_ir=rarity --rarity_partition=bigram --seed=0" in trained[1] and "/rarity_bigram_seed0" in trained[1]
+
+
 def test_a_run_that_collapses_leaves_a_record_too(sweep):
     """Self-certainty stops where it collapses unless told otherwise, and a stopped run has no evaluation after."""
     _, calls, _ = sweep("countdown.sh", "sc", "0")
