@@ -15,7 +15,10 @@ from evaluation.compare import read_report
 from evaluation.table import point
 
 EVALUATIONS = ("before", "after")
-CURVES = r"rewards/correctness/mean|completions/mean_length|completions/clipped_ratio|entropy|ir/.*/share_of_advantage"
+CURVES = (
+    r"rewards/correctness/mean|completions/mean_length|completions/clipped_ratio|entropy|ir/.*/share_of_advantage"
+    r"|ir/rarity/(agreement|alike|correlation)"
+)
 DIGITS = 4  # of a logged value
 
 

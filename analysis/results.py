@@ -3,10 +3,11 @@
 A page holds blocks ``<!-- results: NAME KIND [WHICH] -->`` ... ``<!-- end of results -->``. Of a sweep NAME, with
 records in results/NAME, the kinds are "table" (right answers of every arm), "others" (false claims, pass@k and
 Coverage@k), "gains" (before and after training), "notes" (what they rest on), "arm" (a sentence on the arm WHICH),
-"answer" (which arms are told apart, in NAME and the sweeps WHICH), "metrics" (means over seeds of the metrics WHICH
-of an evaluation, separated by spaces) and "half" (what half of the rollouts reach). Of a report
-benchmarks/results/NAME.md they are "report" (its table number WHICH, by default 1) and "rows" (of that of known truth,
-those of the bonuses WHICH, separated by semicolons).
+"contrast" (one family of comparisons, WHICH: outcome, baseline and arms, separated by spaces), "answer" (which arms
+are told apart, in NAME and the sweeps WHICH), "metrics" (means over seeds of the metrics WHICH of an evaluation,
+separated by spaces) and "half" (what half of the rollouts reach). Of a report benchmarks/results/NAME.md they are
+"report" (its table number WHICH, by default 1) and "rows" (of that of known truth, those of the bonuses WHICH,
+separated by semicolons).
 
 python -m analysis.results [--check]
 """
@@ -36,6 +37,7 @@ SWEEP_KINDS: dict[str, Callable[..., str]] = {
     "notes": results_tables.notes,
     "arm": results_tables.arm_sentence,
     "metrics": results_tables.metrics_table,
+    "contrast": results_tables.contrast_table,
     "half": half_table,
 }
 REPORT_KINDS: dict[str, Callable[..., str]] = {"report": table_of, "rows": known_truth_rows}
@@ -69,7 +71,7 @@ class Results:
                 raise UserError(f"the block of results {what!r} asks for a sweep, and there is no sweeps/{sweep}.sh.")
         if kind == "answer":
             return self._answer(sweeps)
-        return self._of_arms(name, kind, which if kind != "metrics" else "", *arguments)
+        return self._of_arms(name, kind, "" if kind in ("metrics", "contrast") else which, *arguments)
 
     def _answer(self, names: list[str]) -> str:
         """Of those sweeps that have records."""

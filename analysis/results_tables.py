@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.arms import Arm
-from analysis.comparison import UNITS, chance_above
+from analysis.comparison import UNITS, chance_above, compare_arms
 from analysis.statistics import crossed_difference, holm
 from analysis.sweep import Sweep
 from common.errors import UserError
@@ -49,6 +49,31 @@ def other_table(sweep: Sweep) -> str:
             difference = ["", ""] if label == base else _difference(row, scale)
             rows[label] += [f"{row['mean'] * scale:.{_digits(scale)}f}", *difference]
     return markdown(heads, list(rows.values()))
+
+
+def contrast_table(sweep: Sweep, which: str) -> str:
+    """One planned family of comparisons: the arms of ``which`` against a baseline of its own, Holm over them alone.
+
+    Args:
+        which: outcome, baseline and arms, separated by spaces.
+
+    Raises `UserError` where no record has that outcome. An arm without records is an empty row.
+    """
+    outcome, base, *others = which.split()
+    arms = {arm.label: arm for arm in sweep.arms}
+    if outcome not in sweep.result["outcomes"]:
+        raise UserError(f"no record has the outcome {outcome!r}; they have {', '.join(sweep.result['outcomes'])}.")
+    unit, scale = _unit(outcome)
+    found = {}
+    if base in arms and (there := [arms[name] for name in others if name in arms]):
+        found = compare_arms([arms[base], *there], arms[base])["outcomes"][outcome]
+    rows = []
+    for name in (base, *others):
+        rows.append([f"`{name}`", "0", "", "", ""])
+        if row := found.get(name):
+            difference = ["", ""] if name == base else _difference(row, scale)
+            rows[-1][1:] = [str(len(row["by_seed"])), f"{row['mean'] * scale:.{_digits(scale)}f}", *difference]
+    return markdown(["arm", "seeds", f"{title(outcome)}, {unit}", f"difference to `{base}`", "Holm p"], rows)
 
 
 def gains_table(sweep: Sweep) -> str:

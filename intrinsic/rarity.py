@@ -246,7 +246,8 @@ class Rarity(Bonus):
 
         Returns "clusters" (mean number of approaches by this partition) and "split" (share of these groups with more
         than one); where the task tells approaches, "approaches" (mean number of those), "alike" (share of the pairs of
-        right answers that share one) and "agreement" (share of the pairs on which this partition says the same). Each
+        right answers that share one), "agreement" (share of the pairs on which this partition says the same) and
+        "correlation" (Pearson's, of `score` and that of the exact partition, over answers that both can place). Each
         only where the batch holds what it is about; "likelihood" has no clusters and does not agree with anything.
         """
         n = rollout.num_generations
@@ -254,7 +255,17 @@ class Rarity(Bonus):
         told = [numbered(rollout.approaches[start : start + n]) for start in range(0, len(rollout), n)]
         exact = torch.tensor(told, device=rollout.device).masked_fill(~right, NONE)
         labels = None if self.partition == "likelihood" else self.labels(rollout).masked_fill(~right, NONE)
-        return partition_figures(exact, labels)
+        return partition_figures(exact, labels) | self._correlation(rollout)
+
+    def _correlation(self, rollout: Rollout) -> dict[str, float]:
+        """Nothing where one of the two moves nothing, or the same for all."""
+        exact, ours = Rarity("exact", self.rule, self.alpha, low=self.low, high=self.high), self.score(rollout)
+        both = self.eligible(rollout) & exact.eligible(rollout) & ours.isfinite()
+        # (2, answers that both can place)
+        pairs = torch.stack([ours, exact.score(rollout)])[:, both].double()
+        if pairs.size(1) < 2 or (pairs.std(dim=1) == 0).any():
+            return {}
+        return {"correlation": torch.corrcoef(pairs)[0, 1].item()}
 
     def identity(self) -> dict[str, Any]:
         return {

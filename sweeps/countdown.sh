@@ -2,16 +2,13 @@
 # Countdown with the embedded policy: bonuses and controls against plain GRPO, five seeds; 8 samples of 512 problems each.
 # A run takes a quarter of an hour on one free core. The order keeps the table useful at any time: plain GRPO and
 # Memory-R+ first, then one seed of each arm, then the rest.
-# rarity moves credit by exact approaches, rarity_bigram and its kind by another partition of the right answers: arms of
-# benchmarks/plans/metric_or_mechanism.md.
-#   bash sweeps/countdown.sh ["arms"] ["seeds"]
+#   bash sweeps/countdown.sh ["arms"] ["seeds"] [folder of the records]
 #   make results                               # tables, pictures and pages from what is there
 cd "$(dirname "$0")/.."
 source sweeps/side_by_side.sh
-arms="no knn+ knn+_reward cfn rnd knn sc repexp entropy-adv passk maxrl rarity outcome noise shuffle:knn+ shuffle:repexp"
-arms+=" rarity_answer rarity_bigram rarity_embedding rarity_likelihood rarity_random"
-arms=${1:-$arms}
+arms=${1:-no knn+ knn+_reward cfn rnd knn sc repexp entropy-adv passk maxrl rarity outcome noise shuffle:knn+ shuffle:repexp}
 seeds=${2:-0 1 2 3 4}
+records=${3:-results/countdown}
 
 run() {
     flags="--use_ir=${1%_reward}"
@@ -22,4 +19,4 @@ run() {
     echo "${1//:/-}_seed$2 $flags --seed=$2 --eval_samples=8 --eval_greedy=false --bf16=false" # the same on every machine
 }
 
-in_order "no knn+ knn+_reward" "$arms" "$seeds" | side_by_side run_countdown.py results/countdown
+in_order "no knn+ knn+_reward" "$arms" "$seeds" | side_by_side run_countdown.py "$records"

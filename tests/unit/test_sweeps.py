@@ -133,11 +133,19 @@ def test_known_truth_hands_its_flags_to_processes_that_share_the_records(sweep):
     assert code == 0 and calls == [f"-m benchmarks.known_truth --records {folder} --output {folder} --seeds 3"]
 
 
-def test_an_arm_of_rarity_names_its_partition(sweep):
-    _, calls, _ = sweep("countdown.sh", "rarity rarity_bigram", "0")
+def test_metric_or_mechanism_shares_the_runs_of_countdown(sweep, tmp_path):
+    sweep("countdown.sh", "no", "0")
+    _, calls, code = sweep("metric_or_mechanism.sh", "0")
     trained = [call for call in calls if call.startswith("run_countdown.py")]
-    assert "--use_ir=rarity --seed=0" in trained[0]
-    assert "--use_ir=rarity --rarity_partition=bigram --seed=0" in trained[1] and "/rarity_bigram_seed0" in trained[1]
+    partitions = [re.search(r"--rarity_partition=(\w+)", call) for call in trained]
+    assert [found and found[1] for found in partitions] == [
+        *(None, None, None),
+        *("answer", "bigram", "embedding", "likelihood", "random"),
+    ]
+    made = {path.name.removesuffix("_seed0.json") for path in (tmp_path / "results/metric_or_mechanism").iterdir()}
+    assert code == 0
+    assert made == {"no", "rarity", "maxrl", "repexp", *(f"rarity_{found[1]}" for found in partitions[3:])}
+    assert trained[-1].endswith("outputs/sweeps/metric_or_mechanism/rarity_random_seed0")
 
 
 def test_a_run_that_collapses_leaves_a_record_too(sweep):

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from analysis.comparison import choose_baseline, compare_arms
 from analysis.evaluated import read_evaluated
 from analysis.half_budget import half_table
 from analysis.outcomes import Outcomes
@@ -24,21 +25,24 @@ PAGE = "# Results\n<!-- results: toy table -->\n<!-- end of results -->\n<!-- re
 METRICS = {"accidental": {"mean": 0.25, "low": 0.2, "high": 0.3, "n": 4}, "mean_length": 7.0, "passes": "sampled"}
 
 
+def run_folder(runs, name, seed, share):
+    """A run folder with evaluations before and after training."""
+    folder = runs / f"{name}_seed{seed}"
+    write_run(folder, name, seed, drawn(seed + 10, share))
+    report = json.loads((folder / "eval" / "after.json").read_text()) | {"metrics": METRICS}
+    for evaluation in ("before", "after"):
+        (folder / "eval" / f"{evaluation}.json").write_text(json.dumps(report))
+    (folder / "metrics.jsonl").write_text('{"step": 2, "seconds": 90, "rewards/correctness/mean": 0.123456}\n')
+    run = json.loads((folder / "run.json").read_text()) | {"machine": {"system": "Linux", "cores": 2}}
+    (folder / "run.json").write_text(json.dumps(run))
+    return folder
+
+
 @pytest.fixture
 def folders(tmp_path):
-    """Three run folders with evaluations before and after training: two seeds of plain GRPO, one of a bonus."""
-    made = []
-    for name, seed, share in (("no", 0, 0.4), ("no", 1, 0.5), ("rnd", 0, 0.6)):
-        folder = tmp_path / "runs" / f"{name}_seed{seed}"
-        write_run(folder, name, seed, drawn(seed + 10, share))
-        report = json.loads((folder / "eval" / "after.json").read_text()) | {"metrics": METRICS}
-        for evaluation in ("before", "after"):
-            (folder / "eval" / f"{evaluation}.json").write_text(json.dumps(report))
-        (folder / "metrics.jsonl").write_text('{"step": 2, "seconds": 90, "rewards/correctness/mean": 0.123456}\n')
-        run = json.loads((folder / "run.json").read_text()) | {"machine": {"system": "Linux", "cores": 2}}
-        (folder / "run.json").write_text(json.dumps(run))
-        made.append(folder)
-    return made
+    """Three run folders: two seeds of plain GRPO, one of a bonus."""
+    made = (("no", 0, 0.4), ("no", 1, 0.5), ("rnd", 0, 0.6))
+    return [run_folder(tmp_path / "runs", *which) for which in made]
 
 
 @pytest.fixture
@@ -132,6 +136,20 @@ def test_a_difference_is_paired_by_seed_and_one_seed_has_no_interval(root):
     assert f"({ONE_SEED})" in other_table(sweep) and "pass@" not in other_table(sweep)  # of two samples
     (right,) = answer(sweep).splitlines()[2:]  # every answer that is not right is a false claim here
     assert right == f"| right, `toy` | none | none | none | `rnd` {shown} |"
+
+
+def test_a_planned_family_has_its_own_baseline_and_arms_and_shows_those_without_records(root):
+    for which in (("rnd", 1, 0.6), ("cfn", 0, 0.7), ("cfn", 1, 0.7)):
+        folder = run_folder(root / "runs", *which)
+        write_json(root / "results" / "toy" / f"{folder.name}.json", record_of(folder))
+    sweep = read_sweep(root / "results" / "toy")
+    two = Results(root).block("toy contrast accuracy rnd no sc").splitlines()[2:]
+    mean = 100 * sweep.result["outcomes"]["accuracy"]["rnd"]["mean"]
+    assert two[0] == f"| `rnd` | 2 | {mean:.1f} |  |  |" and two[2] == "| `sc` | 0 |  |  |  |"
+    against = compare_arms(sweep.arms, choose_baseline(sweep.arms, "rnd"))["outcomes"]["accuracy"]["no"]
+    assert f"{100 * against['difference']:+.1f} [" in two[1] and two[1].endswith(f"| {against['p']:.3f} |")
+    with pytest.raises(UserError, match="no record has the outcome 'coverage@32'"):
+        Results(root).block("toy contrast coverage@32 rnd no")
 
 
 def test_an_answer_over_several_sweeps_leaves_out_those_without_records(root):

@@ -1,6 +1,7 @@
 """Credit among right answers: weights and rules by their vectors, what an approach is, what is refused, the task."""
 
 import copy
+import statistics
 
 import pytest
 import torch
@@ -257,6 +258,22 @@ def test_agreement_with_the_exact_partition_is_logged(make):
     }
     assert Rarity("likelihood").update(rollout) == {"approaches": 2.0, "alike": pytest.approx(2 / 6)}
     assert Rarity("exact").update(make([1] + [0] * 7)) == {}
+
+
+def test_the_credit_moved_is_correlated_with_what_the_exact_partition_would_move(make):
+    """Over right answers with an approach: exact, the last of four and the first of three are rare; by answers, the
+    first of four, and in the third group the last, whose first has no approach."""
+    approaches = ["a", "a", "a", "b", None, "c", "d", "d", None, None, None, "e", "e", None, None]
+    answers = ["1", *"2222", *"33344", *"55666"]
+    rollout = make([1, 1, 1, 1, 0] + [1, 1, 1, 0, 0] * 2, approaches, answers=answers, num_generations=5)
+    answer, exact = Rarity("answer"), Rarity("exact")
+    (x, y, _), (u, v) = exact.score(rollout)[[0, 3, 4]].tolist(), exact.score(rollout)[[5, 6]].tolist()
+    ours, theirs = [y, x, x, x, 0, 0, 0, v, u], [x, x, x, y, u, v, v, 0, 0]
+    expected = statistics.correlation(ours, theirs)
+    assert x < 0 < y and v < 0 < u and answer.update(rollout)["correlation"] == pytest.approx(expected, rel=1e-5)
+    assert exact.update(rollout)["correlation"] == pytest.approx(1.0)
+    moves_nothing = make([1, 1, 1, 0] * 2, ["a", "a", "b", None] * 2, answers=["1"] * 8, num_generations=4)
+    assert "correlation" not in answer.update(moves_nothing)
 
 
 # ---- settings
