@@ -184,12 +184,19 @@ def answer(*sweeps: Sweep) -> str:
     places = ["above", "below", "undecided", ONE_SEED]
     bases = " and ".join(sorted({f"`{sweep.result['baseline']}`" for sweep in sweeps}))
     rows = [
-        [f"{title(name)}, `{sweep.name}`", *_told_apart(sweep, name, places)]
+        [f"{title(name)}, `{sweep.name}`, {_paired_counts(sweep, name)}", *_told_apart(sweep, name, places)]
         for sweep in sweeps
         for name in ("accuracy", "false_claims")
         if name == "accuracy" or not _always_claims(sweep)
     ]
     return markdown([f"against {bases}, points", *places], rows)
+
+
+def _paired_counts(sweep: Sweep, outcome: str) -> str:
+    """How many seeds the comparisons with the baseline are over."""
+    rows = sweep.result["outcomes"][outcome].values()
+    count = _range([len(row["paired_seeds"]) for row in rows if row.get("paired_seeds")] or [0])
+    return "1 seed" if count == "1" else f"{count} seeds"
 
 
 def _always_claims(sweep: Sweep) -> bool:

@@ -135,7 +135,7 @@ def test_a_difference_is_paired_by_seed_and_one_seed_has_no_interval(root):
     assert f"| {shown} ({ONE_SEED}) |  | " in main_table(sweep)
     assert f"({ONE_SEED})" in other_table(sweep) and "pass@" not in other_table(sweep)  # of two samples
     (right,) = answer(sweep).splitlines()[2:]  # every answer that is not right is a false claim here
-    assert right == f"| right, `toy` | none | none | none | `rnd` {shown} |"
+    assert right == f"| right, `toy`, 1 seed | none | none | none | `rnd` {shown} |"
 
 
 def test_a_planned_family_has_its_own_baseline_and_arms_and_shows_those_without_records(root):
