@@ -130,12 +130,11 @@ class HeldOut:
         """What tells an evaluation of the first policy from that of another, where that is known."""
         return {"of": self.of, "batch_size": self.batch_size} if name == BASE and self.of else {}
 
-    def take_from(self, runs: Path, saves: bool = True) -> dict | None:
+    def take_from(self, runs: Path) -> dict | None:
         """The first policy's evaluation of a run folder in ``runs`` that has made the same; None where none has.
 
-        The same: problems, decoding, seed, batch and all of ``of``. ``taken_from`` in it says where it is from. Where
-        this process ``saves``, it is this run's ``before.json`` from then on. A file that cannot be read is named and
-        passed over.
+        The same: problems, decoding, seed, batch and all of ``of``. ``taken_from`` in it says where it is from.
+        It is this run's ``before.json`` from then on. A file that cannot be read is named and passed over.
         """
         expected = {"task": self.task, "passes": [asdict(way) for way in self.passes], "seed": self.seed}
         expected |= self._first(BASE)
@@ -147,8 +146,7 @@ class HeldOut:
                 continue
             if path.parent != self.folder and self.of and {name: report.get(name) for name in expected} == expected:
                 report.setdefault("taken_from", str(path))
-                if saves:
-                    save_report(report, self.folder / f"{BASE}.json")
+                save_report(report, self.folder / f"{BASE}.json")
                 return report
         return None
 
