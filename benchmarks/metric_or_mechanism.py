@@ -167,16 +167,19 @@ def plot(curves: Curves, path: Path) -> None:
         figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.6), sharey=True, layout="constrained")
         for axis, column in zip(axes, ("agreement", "correlation"), strict=True):
             points = []
-            for name in names:
+            for place, name in enumerate(names):
                 values = [curve[-1][column] for curve in rows[name].values() if column in curve[-1]]
                 if values:
                     points.append((float(np.mean(values)), family[name]["difference"]))
-                    axis.errorbar(*points[-1], yerr=family[name]["half"], fmt="o", color=SERIES[0])
-                    axis.annotate(name.removeprefix("rarity "), points[-1], textcoords="offset points", xytext=(5, 4))
+                    # An open ring, since the exact partition lies in the same place.
+                    ring = {"mfc": "none", "markersize": 11} if name == IDENTICAL else {}
+                    look = {"label": name.removeprefix("rarity "), "color": SERIES[place % len(SERIES)], **ring}
+                    axis.errorbar(*points[-1], yerr=family[name]["half"], fmt="o", **look)
             rho = stats.spearmanr(*zip(*points, strict=True)).statistic if len(points) > 2 else math.nan
             axis.axhline(0.0, color=TOTAL, linewidth=1)
             axis.set(xlabel=f"{column} with the exact partition", title=f"rank correlation {rho:.2f}")
         axes[0].set_ylabel(f"{PRIMARY} minus no")
+        figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center", fontsize=9)
         figure.supxlabel("means over seeds with unadjusted 95 % intervals", fontsize=9, color=NOTE)
         figure.savefig(path, dpi=130)
         plt.close(figure)
