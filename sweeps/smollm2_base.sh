@@ -3,7 +3,7 @@
 #   countdown: 960 traces of up to three attempts, 60 updates; 15 minutes of two cores.
 #   arc: 480 questions of ARC-Challenge, whose answer is named in words: of letters this policy knows too little (40 updates
 #        on letters: 99 % of the completions well formed, answers at chance). 30 updates; 20 minutes of one core, 12 GB.
-#   gsm8k: 640 solutions of GSM8K of up to three lines, 40 updates; half an hour of one core. No sweep goes on from it.
+#   gsm8k: 640 solutions of GSM8K of up to three lines, 40 updates; 40 minutes of one core. No sweep goes on from it.
 # Needs `make smollm2`. Nothing is done where it is there already. sweeps/smollm2.sh and sweeps/smollm2_arc.sh run this.
 #   bash sweeps/smollm2_base.sh countdown
 #   bash sweeps/smollm2_base.sh arc [ARC: hub name, or folder with challenge_train.jsonl]
