@@ -16,6 +16,7 @@ from intrinsic.base import LEVELS
 from training.run_folder import plain
 
 Curve = list[dict[str, float]]
+DIGITS = 6  # of a figure in a record
 FIELDS = ("bonus", "level", "seed", "commit", "settings", "curve")  # of a record
 
 
@@ -83,10 +84,11 @@ class Records:
     def save(self, row: Row, seed: int, curve: Curve) -> None:
         """Keep the measurements of a trial."""
         content = {"bonus": row.bonus, "level": row.level, "seed": seed, "commit": self.commit}
-        write_json(self._path(row, seed), content | {"settings": self.settings, "curve": plain(curve)})
+        write_json(self._path(row, seed), content | {"settings": self.settings, "curve": columns(curve)})
 
     def read(self) -> list[dict]:
-        """All records: plain GRPO, bonuses in the order of the registry, controls by lot; by level, then by seed."""
+        """All records, curves as they were given: plain GRPO, bonuses in the order of the registry, controls by lot; by
+        level, then by seed."""
         places = {name: place for place, name in enumerate([NO_BONUS, *REGISTRY])}
 
         def order(record: dict) -> tuple:
@@ -107,10 +109,27 @@ class Records:
                 raise UserError(
                     f"{path} was made with {name}={theirs!r}, not {ours!r}; set --{name} so, or give another --records."
                 )
-        return record
+        return record | {"curve": points(record["curve"])}
 
     def _path(self, row: Row, seed: int) -> Path:
         return self.folder / f"{re.sub('[^A-Za-z0-9+]+', '-', row.label).strip('-')}_seed{seed}.json"
+
+
+def columns(curve: Curve) -> dict[str, list[float | None]]:
+    """Name -> its value at each point, to `DIGITS` significant digits; None where a point has none, or none finite."""
+    names = dict.fromkeys(name for point in curve for name in point)
+    table = {name: plain([point.get(name) for point in curve]) for name in names}
+    return {name: [_rounded(value) for value in values] for name, values in table.items()}
+
+
+def _rounded(value: float | None) -> float | None:
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def points(table: dict[str, list[float | None]]) -> Curve:
+    """The points that `columns` has kept."""
+    rows = zip(*table.values(), strict=True)
+    return [{name: value for name, value in zip(table, row, strict=True) if value is not None} for row in rows]
 
 
 def curves_by_row(records: Sequence[dict]) -> dict[str, dict[int, Curve]]:

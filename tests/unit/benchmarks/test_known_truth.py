@@ -1,6 +1,7 @@
 """The world of the known-truth benchmark: its verdicts, its exact measures, and trials that are run once, in pieces."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -175,9 +176,11 @@ def test_a_seed_is_claimed_by_one_process_and_free_again_after_it(tmp_path):
         assert first and third and not second
     with other.claim(3) as again:  # what was interrupted is free
         assert again and not other.has(row, 3)
-        other.save(row, 3, [{"step": 0, "pass@1": 0.5}])
+        later = {"step": 10, "pass@1": 1 / 3, "agreement": math.nan, "alike": 1.0}
+        other.save(row, 3, [{"step": 0, "pass@1": 0.5}, later])
     assert records.has(row, 3) and not records.has(row, 4) and not records.has(Row("knn+"), 3)
-    assert curves_by_row(records.read()) == {"knn+ (reward)": {3: [{"step": 0, "pass@1": 0.5}]}}
+    kept = [{"step": 0, "pass@1": 0.5}, {"step": 10, "pass@1": 0.333333, "alike": 1.0}]
+    assert curves_by_row(records.read()) == {"knn+ (reward)": {3: kept}}, "six digits; what has no value is left out"
 
 
 def test_records_of_other_settings_and_damaged_ones_are_refused(tmp_path):
