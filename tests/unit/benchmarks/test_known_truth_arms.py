@@ -221,8 +221,9 @@ def test_the_step_of_collapse_is_ranked_against_agreement(tmp_path):
     assert "sc 0.7: 1 of 10" in sc_collapse.report(curves, ["c0ffee"], seeds=10)
 
 
-def test_the_committed_report_is_that_of_the_committed_records():
-    folder = ROOT / "benchmarks" / "results" / "metric_or_mechanism"
-    arms = metric_or_mechanism.ARMS
-    curves, commits = read_arms(run_arms(arms, [], folder))
-    assert metric_or_mechanism.report(curves, commits, 10) == folder.with_suffix(".md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("experiment", [metric_or_mechanism, sc_collapse])
+def test_the_committed_report_is_that_of_the_committed_records(experiment):
+    folder = ROOT / experiment.FOLDER.replace("outputs", "benchmarks/results")
+    curves, commits = read_arms(run_arms(experiment.ARMS, [], folder))
+    assert not empty_cells(experiment.ARMS, curves, 10), "the cells that the page calls complete"
+    assert experiment.report(curves, commits, 10) == folder.with_suffix(".md").read_text(encoding="utf-8")
