@@ -103,6 +103,8 @@ class Records:
         missing = next((name for name in FIELDS if name not in record), None)
         if missing:
             raise UserError(f"{path} has no {missing!r}; {fix}.")
+        if not isinstance(record["curve"], dict):
+            raise UserError(f"{path} has a curve that is no table of columns; {fix}.")
         for name in sorted({*record["settings"], *self.settings}):
             theirs, ours = record["settings"].get(name), self.settings.get(name)
             if theirs != ours:

@@ -212,5 +212,5 @@ def test_traces_are_right_in_the_shape_asked_for_and_not_of_the_validation_quest
         asked.add(f"{question} and {question}?")
     _, validation = load_problems(GSM8KOptions(data=str(data)), 4, load_gsm8k, validate=True, seed=0)
     assert len(asked) == 16 and asked.isdisjoint(validation["question"])
-    refused = run_python("-m", "tasks.math.traces", *flags, "--max_lines", 1, code=2)
-    assert "has 0 solutions of at most 1 lines" in refused.stderr
+    refused = run_python("-m", "tasks.math.traces", *flags, "--n", 21, "--max_lines", 2, code=2)
+    assert "--n=21 is more than the 20 solutions of at most 2 lines" in refused.stderr

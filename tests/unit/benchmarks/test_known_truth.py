@@ -190,6 +190,10 @@ def test_records_of_other_settings_and_damaged_ones_are_refused(tmp_path):
     (tmp_path / "rnd_seed0.json").write_text(json.dumps({"bonus": "rnd"}))
     with pytest.raises(UserError, match="rnd_seed0.json has no 'level'"):
         Records(tmp_path, {"steps": 2, "ir_weight": ""})
+    whole = json.loads((tmp_path / "no_seed0.json").read_text()) | {"curve": [{"step": 0}]}
+    (tmp_path / "rnd_seed0.json").write_text(json.dumps(whole))
+    with pytest.raises(UserError, match="rnd_seed0.json has a curve that is no table of columns; delete it"):
+        Records(tmp_path, {"steps": 2, "ir_weight": ""})
 
 
 def settings_of(folder):
