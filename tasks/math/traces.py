@@ -53,12 +53,10 @@ def main() -> None:
     rows = load_gsm8k_solutions(options.data, options.split)
     kept = rows.filter(lambda row: not options.max_lines or len(row["steps"].splitlines()) <= options.max_lines)
     if not len(kept):
-        raise UserError(f"--max_lines={options.max_lines}: every solution of --data={options.data!r} is longer; raise it.")
+        raise UserError(f"--max_lines={options.max_lines}: all solutions of {options.data!r} are longer; raise it.")
     if options.n > len(kept):
         fitting = f" of at most {options.max_lines} lines" * bool(options.max_lines)
-        raise UserError(
-            f"--n={options.n} is more than the {len(kept)} solutions{fitting} of --data={options.data!r}; ask for fewer."
-        )
+        raise UserError(f"--n={options.n} is more than the {len(kept)} solutions{fitting} of {options.data!r}.")
     # run_gsm8k.py sets the first ones by hash aside
     chosen = by_hash(kept)[::-1][: options.n or len(kept)]
     write_jsonl(Path(options.output), (trace(row, options.prompt_type) for row in kept.select(chosen)))
