@@ -2,8 +2,9 @@
 
 The shape that a prompt asks for, which small pretrained policies do not keep by themselves. With probability
 ``--right_share`` the option is the right one, else one of the wrong ones. Take other questions than those of the
-reinforcement learning after it, so that the policy learns the habit and not the answers. ``--answer text`` is for
-policies too small to find the letter of an option that they have named:
+reinforcement learning after it, so that the policy learns the habit and not the answers; those that run_choice.py sets
+aside for validation come last. ``--answer text`` is for policies too small to find the letter of an option that they
+have named:
 
 python -m tasks.choice.traces --data allenai/ai2_arc --subset ARC-Challenge --output outputs/arc/traces.jsonl
 """
@@ -68,7 +69,9 @@ def main() -> None:
     rows = load_choice(options.data, options.split, options.subset)
     if options.n > len(rows):
         raise UserError(f"--n={options.n} is more than the {len(rows)} questions of --data={options.data!r}.")
-    rows = shuffle_choices(rows.select(by_hash(rows)[: options.n or len(rows)]), options.seed)
+    # run_choice.py sets the first ones by hash aside, where the questions have no validation split
+    chosen = by_hash(rows)[::-1][: options.n or len(rows)]
+    rows = shuffle_choices(rows.select(chosen), options.seed)
     rng = Random(f"{options.seed}-traces")
     write_jsonl(Path(options.output), (trace(row, options, rng) for row in rows))
     print(f"{len(rows)} traces: {options.output}")

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from rewards.choice import grade_choice
+from tasks.choice.options import ChoiceOptions, load_problems
 from tasks.traces import load_traces
 from tests.processes import run_python, run_script
 
@@ -69,9 +70,11 @@ def test_traces_answer_in_the_shape_asked_for_and_are_right_as_often_as_asked(an
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     flags = ["--data", data, "--output", output, "--right_share", 0.5, "--n", 50, "--answer", answer]
     run_python("-m", "tasks.choice.traces", *flags)
+    _, validation = load_problems(ChoiceOptions(data=str(data)), 8, validate=True, seed=0)
     verdicts = Counter()
     for trace in load_traces(str(output), "train"):
         question, *asked = trace["prompt"][1]["content"].splitlines()
+        assert question not in validation["question"]
         choices = [line.partition(". ")[2] for line in asked]
         grade = grade_choice(trace["completion"][0]["content"], choices, str(int(question.split()[0]) + 1))
         verdicts[grade.verdict] += 1
