@@ -87,8 +87,8 @@ class Records:
         write_json(self._path(row, seed), content | {"settings": self.settings, "curve": columns(curve)})
 
     def read(self) -> list[dict]:
-        """All records, curves as they were given: plain GRPO, bonuses in the order of the registry, controls by lot; by
-        level, then by seed."""
+        """All records, curves as points: plain GRPO, bonuses in the order of the registry, controls by lot; by level,
+        then by seed."""
         places = {name: place for place, name in enumerate([NO_BONUS, *REGISTRY])}
 
         def order(record: dict) -> tuple:

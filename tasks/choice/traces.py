@@ -19,7 +19,7 @@ from common.flags import OutputFile, check_choices, flag, parse_one
 from rewards.choice import LETTERS
 from tasks.choice.problems import ARC, CHALLENGE, load_choice, shuffle_choices
 from tasks.choice.prompts import check_prompt, prompt, solution
-from tasks.load import by_hash, refuse_test_sets
+from tasks.load import for_traces, refuse_test_sets
 
 ANSWERS = ("letter", "text")
 
@@ -69,9 +69,7 @@ def main() -> None:
     rows = load_choice(options.data, options.split, options.subset)
     if options.n > len(rows):
         raise UserError(f"--n={options.n} is more than the {len(rows)} questions of --data={options.data!r}.")
-    # run_choice.py sets the first ones by hash aside, where the questions have no validation split
-    chosen = by_hash(rows)[::-1][: options.n or len(rows)]
-    rows = shuffle_choices(rows.select(chosen), options.seed)
+    rows = shuffle_choices(for_traces(rows, options.n), options.seed)
     rng = Random(f"{options.seed}-traces")
     write_jsonl(Path(options.output), (trace(row, options, rng) for row in rows))
     print(f"{len(rows)} traces: {options.output}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from common.errors import UserError, run_cli
 from common.files import check_jsonl, write_jsonl
 from common.flags import OutputFile, flag, parse_one
-from tasks.load import by_hash, refuse_test_sets
+from tasks.load import for_traces, refuse_test_sets
 from tasks.math.problems import GSM8K, load_gsm8k_solutions
 from tasks.math.prompts import Exemplar, check_prompt, prompt, solution
 
@@ -57,9 +57,8 @@ def main() -> None:
     if options.n > len(kept):
         fitting = f" of at most {options.max_lines} lines" * bool(options.max_lines)
         raise UserError(f"--n={options.n} is more than the {len(kept)} solutions{fitting} of {options.data!r}.")
-    # run_gsm8k.py sets the first ones by hash aside
-    chosen = by_hash(kept)[::-1][: options.n or len(kept)]
-    write_jsonl(Path(options.output), (trace(row, options.prompt_type) for row in kept.select(chosen)))
+    chosen = for_traces(kept, options.n)
+    write_jsonl(Path(options.output), (trace(row, options.prompt_type) for row in chosen))
     print(f"{len(chosen)} traces: {options.output}")
 
 
