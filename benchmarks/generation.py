@@ -236,9 +236,14 @@ def main() -> None:
     if options.child:
         print(json.dumps(measure(options, options.child)))
         return
-    samplers = {sampler: run_child(sampler) for sampler in options.sampler.split(",")}
+    samplers: dict[str, dict] = {}
     result = {"options": asdict(options), "samplers": samplers}
-    publish(f"{options.output}_{options.shape}_{'lora' if options.lora else 'full'}", table(result), result)
+    try:
+        for sampler in options.sampler.split(","):
+            samplers[sampler] = run_child(sampler)
+    finally:  # what was measured before an interruption is kept
+        if samplers:
+            publish(f"{options.output}_{options.shape}_{'lora' if options.lora else 'full'}", table(result), result)
 
 
 if __name__ == "__main__":

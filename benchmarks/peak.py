@@ -75,12 +75,17 @@ def table(runs: dict[str, dict[str, dict]]) -> str:
 
 def main() -> None:
     options = parse_one(Options)
-    runs = {}
-    for shape in options.shapes.split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            save_llama(SHAPES[shape], Path(folder))
-            runs[shape] = {way: measure(options, Path(folder), flags) for way, flags in WAYS.items()}
-    publish(options.output, table(runs), {"options": asdict(options), "runs": runs})
+    runs: dict[str, dict[str, dict]] = {}
+    try:
+        for shape in options.shapes.split(","):
+            with tempfile.TemporaryDirectory() as folder:
+                save_llama(SHAPES[shape], Path(folder))
+                for way, flags in WAYS.items():
+                    run = measure(options, Path(folder), flags)
+                    runs.setdefault(shape, {})[way] = run
+    finally:  # what was measured before a run that fails is kept
+        if runs:
+            publish(options.output, table(runs), {"options": asdict(options), "runs": runs})
 
 
 if __name__ == "__main__":
