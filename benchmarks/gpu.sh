@@ -3,7 +3,7 @@
 # the memory's bandwidth allows, the peak of a step against its estimate, and what each bonus costs. A table that cannot be
 # made does not stop the others.
 #   bash benchmarks/gpu.sh        # writes benchmarks/results/gpu_<card>_<table>.md and .json; an hour or more
-#   bash benchmarks/gpu.sh short  # the same files from fewer and shorter steps and fewer bonuses, in minutes
+#   bash benchmarks/gpu.sh short  # the same files from fewer and shorter steps and fewer bonuses; ten minutes or more
 #   bash benchmarks/gpu.sh toy    # the same commands at toy size on any machine; writes to outputs/gpu_toy/
 set -euo pipefail
 cd "$(dirname "$0")/.."
