@@ -105,11 +105,17 @@ def test_a_pretrained_policy_gets_its_start_once_and_runs_in_the_same_order(swee
     assert sweep(script, "no cfn", "0 1", *data) == ([], [], 0), "finished runs are skipped, and the start is there"
 
 
-def test_the_grid_of_countdown_has_seeds_of_its_own_and_calls_the_default_cell_no(sweep):
+def test_countdown_is_tuned_on_seeds_and_problems_that_its_comparison_does_not_have(sweep):
     _, calls, code = sweep("countdown_grid.sh", "no", "100")
     runs = [call for call in calls if call.startswith("run_countdown.py")]
-    assert code == 0 and len(runs) == 6 and "--learning_rate=2e-4 --beta=0.04" in runs[0]
+    assert code == 0 and len(runs) == 10 and "--learning_rate=2e-4 --beta=0.04" in runs[0]
     assert runs[0].endswith("/no_seed100") and runs[1].endswith("/no_lr2e-4_beta0_seed100")
+    assert "--temperature=0.8 " in runs[6] and runs[6].endswith("/no_temperature0.8_seed100")
+    assert not any("--learning_rate" in run or "--beta" in run for run in runs[6:]), "the tuned cell is the configuration's"
+    _, calls, _ = sweep("countdown.sh")
+    compared = [call for call in calls if call.startswith("run_countdown.py")]
+    assert all("--eval_split=test " in run and "--seed=100" not in run for run in compared) and len(compared) == 80
+    assert not any("--eval_split" in run for run in runs)
 
 
 def test_bridge_makes_each_start_once_and_trains_from_it(sweep):
