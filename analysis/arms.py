@@ -10,6 +10,7 @@ import numpy as np
 
 from analysis.evaluated import EvaluatedRun
 from common.errors import UserError
+from intrinsic import NOISE, SHUFFLE
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,14 @@ class Arm:
     def bonus(self) -> str | None:
         """Value of ``--use_ir``."""
         return next(iter(self.runs.values())).flags.get("use_ir")
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is there to be no better than plain GRPO: noise, shuffled bonuses, or rarity by random labels."""
+        flags = next(iter(self.runs.values())).flags
+        if self.bonus == "rarity":
+            return flags.get("rarity_partition") == "random"
+        return all(part == NOISE or part.startswith(SHUFFLE) for part in (self.bonus or "").split(","))
 
     def table(self, outcome: str, seeds: Sequence[int]) -> np.ndarray:
         """(S, P) scores of the runs of ``seeds``."""

@@ -1,4 +1,4 @@
-"""Arms against a baseline: for each outcome the paired differences, with Holm's adjustment over its comparisons."""
+"""Arms against a baseline: for each outcome the paired differences, with Holm's adjustment over families of them."""
 
 from collections.abc import Sequence
 
@@ -23,11 +23,12 @@ def choose_baseline(arms: Sequence[Arm], wanted: str) -> Arm:
     return found[0]
 
 
-def compare_arms(arms: Sequence[Arm], baseline: Arm) -> dict:
+def compare_arms(arms: Sequence[Arm], baseline: Arm, controls_apart: bool = True) -> dict:
     """Every outcome that all runs have, of every arm, and its paired difference to the baseline.
 
     Differences are taken seed by seed and problem by problem, over the seeds that both have. The comparisons of one
-    outcome are one family.
+    outcome are one family, and those of controls one of their own: a question about methods gets no harder to answer
+    by running more controls. With ``controls_apart`` False all are one family.
 
     Returns:
         {"baseline": label, "problems": P, "runs": label -> seed -> folder,
@@ -43,12 +44,12 @@ def compare_arms(arms: Sequence[Arm], baseline: Arm) -> dict:
         "baseline": baseline.label,
         "problems": len(runs[0].problems),
         "runs": {arm.label: {seed: str(run.path) for seed, run in arm.runs.items()} for arm in [baseline, *others]},
-        "outcomes": {name: _family(name, baseline, others) for name in outcomes},
+        "outcomes": {name: _rows(name, baseline, others, controls_apart) for name in outcomes},
         "notes": _notes(baseline, others),
     }
 
 
-def _family(outcome: str, baseline: Arm, others: Sequence[Arm]) -> dict[str, dict]:
+def _rows(outcome: str, baseline: Arm, others: Sequence[Arm], controls_apart: bool) -> dict[str, dict]:
     rows = {arm.label: _level(outcome, arm) for arm in [baseline, *others]}
     for arm in others:
         seeds = _paired_seeds(arm, baseline)
@@ -60,10 +61,19 @@ def _family(outcome: str, baseline: Arm, others: Sequence[Arm]) -> dict[str, dic
             rows[arm.label] |= crossed_difference(differences)
         else:
             rows[arm.label] |= dict.fromkeys(("difference", "low", "high", "p", "mde"))
-    adjusted = holm([rows[arm.label]["p"] for arm in others])
-    for arm, p in zip(others, adjusted, strict=True):
-        rows[arm.label]["p_holm"] = p
+    p_values = {arm.label: rows[arm.label]["p"] for arm in others}
+    for label, p in adjusted(p_values, others if controls_apart else ()).items():
+        rows[label]["p_holm"] = p
     return rows
+
+
+def adjusted(p_values: dict[str, float | None], arms: Sequence[Arm]) -> dict[str, float | None]:
+    """Holm's adjustment by label, over those that are no control among ``arms``, and over those that are one."""
+    controls = {arm.label for arm in arms if arm.is_control}
+    found = {}
+    for family in ([name for name in p_values if (name in controls) == apart] for apart in (False, True)):
+        found |= zip(family, holm([p_values[name] for name in family]), strict=True)
+    return found
 
 
 def _level(outcome: str, arm: Arm) -> dict:
@@ -77,14 +87,16 @@ def _paired_seeds(arm: Arm, baseline: Arm) -> list[int]:
 
 
 def _notes(baseline: Arm, others: Sequence[Arm]) -> list[str]:
-    notes = []
+    notes, partly = [], {}
     for arm in others:
-        common = _paired_seeds(arm, baseline)
+        common = tuple(_paired_seeds(arm, baseline))
         if not common:
             notes.append(f"{arm.label}: no seed in common with {baseline.label}, so no difference.")
         elif arm.runs.keys() != baseline.runs.keys():
-            seeds = ", ".join(map(str, common))
-            notes.append(f"{arm.label}: its difference is over the seeds that {baseline.label} has too: {seeds}.")
+            partly.setdefault(common, []).append(arm.label)
+    for common, labels in partly.items():
+        seeds = ", ".join(map(str, common))
+        notes.append(f"{', '.join(labels)}: differences are over the seeds that {baseline.label} has too: {seeds}.")
     few = [count for arm in others if 1 < (count := len(_paired_seeds(arm, baseline))) < FEW_SEEDS]
     if few:
         notes.append(
@@ -112,8 +124,8 @@ def comparison_table(result: dict) -> str:
         notes.append("With one seed the interval is over problems alone and says nothing of other seeds; no p value.")
     blocks.append(
         f"{result['problems']} problems. Differences: arm minus {result['baseline']}, paired by seed and problem; "
-        "two-way bootstrap over both; p for the size of the family after Holm; detectable: the difference found with "
-        "80 % power at .05; P(above): chance that a run of the arm is above one of the baseline."
+        "two-way bootstrap over both; p for the size of the family after Holm, controls apart; detectable: the "
+        "difference found with 80 % power at .05; P(above): chance that a run of the arm is above one of the baseline."
     )
     return "\n\n".join([*blocks, *notes])
 

@@ -7,8 +7,9 @@ over a tenth of the steps. Runs of one seed see the same problems in the same or
 
 import numpy as np
 
+from analysis.comparison import adjusted
 from analysis.results_tables import ONE_SEED, markdown
-from analysis.statistics import holm, mean_t_interval, paired_t
+from analysis.statistics import mean_t_interval, paired_t
 from analysis.sweep import Sweep, curves_of
 
 NOT_REACHED = "not reached"
@@ -22,17 +23,18 @@ def half_table(sweep: Sweep) -> str:
     base, curves = sweep.result["baseline"], curves_of(sweep)
     ends = {seed: level_at(curve, len(curve)) for seed, curve in curves[base].items()}
     heads = ["arm", "seeds", "right in training, half of the steps, %", f"minus `{base}` at the end", "Holm p"]
-    rows, p_values = [], []
+    rows: dict[str, list[str]] = {}
+    p_values: dict[str, float | None] = {}
     for label, by_seed in curves.items():
         seeds = [seed for seed in by_seed if seed in ends]
         halves = [level_at(by_seed[seed], len(by_seed[seed]) // 2) for seed in seeds]
         differences = [half - ends[seed] for half, seed in zip(halves, seeds, strict=True)]
         reached = [first_at(by_seed[seed], ends[seed]) for seed in seeds]
-        p_values.append(paired_t(differences) if len(seeds) > 1 else None)
-        rows.append([f"`{label}`", str(len(seeds)), *_levels(halves, differences), _median(reached)])
-    for row, p in zip(rows, holm(p_values), strict=True):
-        row.insert(4, "" if p is None else f"{p:.3f}")
-    return markdown([*heads, f"first at the end of `{base}`, % of the steps"], rows)
+        p_values[label] = paired_t(differences) if len(seeds) > 1 else None
+        rows[label] = [f"`{label}`", str(len(seeds)), *_levels(halves, differences), _median(reached)]
+    for label, p in adjusted(p_values, sweep.arms).items():
+        rows[label].insert(4, "" if p is None else f"{p:.3f}")
+    return markdown([*heads, f"first at the end of `{base}`, % of the steps"], list(rows.values()))
 
 
 def level_at(curve: np.ndarray, step: int) -> float:

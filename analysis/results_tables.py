@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from analysis.arms import Arm
-from analysis.comparison import UNITS, chance_above, compare_arms
-from analysis.statistics import crossed_difference, holm
+from analysis.comparison import UNITS, adjusted, chance_above, compare_arms
+from analysis.statistics import crossed_difference
 from analysis.sweep import Sweep
 from common.errors import UserError
 from evaluation.table import MISSING, format_metric
@@ -66,7 +66,7 @@ def contrast_table(sweep: Sweep, which: str) -> str:
     unit, scale = _unit(outcome)
     found = {}
     if base in arms and (there := [arms[name] for name in others if name in arms]):
-        found = compare_arms([arms[base], *there], arms[base])["outcomes"][outcome]
+        found = compare_arms([arms[base], *there], arms[base], controls_apart=False)["outcomes"][outcome]
     rows = []
     for name in (base, *others):
         rows.append([f"`{name}`", "0", "", "", ""])
@@ -86,8 +86,8 @@ def gains_table(sweep: Sweep) -> str:
         runs = arms[label].runs
         gains[label] = {seed: run.scores["accuracy"] - start[run.path] for seed, run in runs.items()}
         more[label] = _paired(gains[label], {} if label == base else gains[base])
-    for row, p in zip(more.values(), holm([row["p"] for row in more.values()]), strict=True):
-        row["p_holm"] = p
+    for label, p in adjusted({label: row["p"] for label, row in more.items()}, sweep.arms).items():
+        more[label]["p_holm"] = p
     for label, arm in arms.items():
         before, after = ([tables[run.path].mean() for run in arm.runs.values()] for tables in (start, _after(arm)))
         levels = [f"{100 * np.mean(values):.1f}" for values in (before, after)]
@@ -118,8 +118,8 @@ def notes(sweep: Sweep) -> str:
     sentences = [
         f"{len(facts)} runs of {steps} steps; {result['problems']} held-out problems with {samples} samples each. "
         f"Before training {before:.1f} % were right. Differences are paired by seed and problem, with 95 % intervals "
-        "by a two-way bootstrap over both; Holm's adjustment counts the arms of a column. IQM: mean of the middle half "
-        f"of the seeds. P(above): chance that a run is above one of `{result['baseline']}`."
+        "by a two-way bootstrap over both; Holm's adjustment counts the arms of a column, controls apart. IQM: mean of "
+        f"the middle half of the seeds. P(above): chance that a run is above one of `{result['baseline']}`."
     ]
     if detectable:
         shown = _range([round(100 * value, 1) for value in detectable])

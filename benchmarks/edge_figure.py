@@ -15,6 +15,7 @@ from analysis.arms import check_same_problems
 from analysis.evaluated import EvaluatedRun, read_evaluated
 from analysis.statistics import crossed_difference, mean_t_interval
 from analysis.style import NOTE, STYLE, TOTAL, UNPARSABLE, color_of
+from analysis.sweep import arm_of
 from benchmarks.edge_cells import BONUSES, CONTROL, GROUPS, PRIMARY, PRIORS, Cell, gains, is_edge
 from benchmarks.known_truth_report import Curves
 from intrinsic import NO_BONUS
@@ -30,8 +31,13 @@ Point = tuple[float, float | None, float | None]  # gain, low, high; no interval
 
 
 def countdown_records(root: Path) -> list[Path]:
-    """The records under results/ of ``root`` that the figure is about, sorted."""
-    return sorted(path for name in SWEEPS for path in (root / "results" / name).glob("*.json"))
+    """The records under results/ of ``root`` that the figure is about, sorted.
+
+    Arms called as a bonus, with or without a group size behind it: variants of them, such as plain GRPO at another
+    temperature, have other names and the same bonus.
+    """
+    found = sorted(path for name in SWEEPS for path in (root / "results" / name).glob("*.json"))
+    return [path for path in found if arm_of(path).partition("_G")[0] in (NO_BONUS, *BONUSES)]
 
 
 def base_probability(before: Sequence[EvaluatedRun]) -> np.ndarray:

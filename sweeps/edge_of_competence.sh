@@ -13,7 +13,8 @@ for seed in $seeds; do
     for group in $groups; do
         for arm in $arms; do
             echo "${arm//:/-}_G${group}_seed$seed --use_ir=$arm --seed=$seed --num_generations=$group" \
-                "--bs=$((192 / group)) --eval_samples=8 --eval_greedy=false"
+                "--bs=$((192 / group)) --eval_split=test --eval_problems=256 --eval_samples=64 --eval_greedy=false" \
+                "--bf16=false" # evaluated as the runs of sweeps/countdown.sh
         done
     done
 done | side_by_side run_countdown.py results/edge_of_competence

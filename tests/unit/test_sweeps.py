@@ -111,11 +111,14 @@ def test_countdown_is_tuned_on_seeds_and_problems_that_its_comparison_does_not_h
     assert code == 0 and len(runs) == 10 and "--learning_rate=2e-4 --beta=0.04" in runs[0]
     assert runs[0].endswith("/no_seed100") and runs[1].endswith("/no_lr2e-4_beta0_seed100")
     assert "--temperature=0.8 " in runs[6] and runs[6].endswith("/no_temperature0.8_seed100")
-    assert not any("--learning_rate" in run or "--beta" in run for run in runs[6:]), "the tuned cell is the configuration's"
+    assert not any("--learning_rate" in run or "--beta" in run for run in runs[6:]), "the configuration has the cell"
     _, calls, _ = sweep("countdown.sh")
     compared = [call for call in calls if call.startswith("run_countdown.py")]
     assert all("--eval_split=test " in run and "--seed=100" not in run for run in compared) and len(compared) == 80
     assert not any("--eval_split" in run for run in runs)
+    _, calls, _ = sweep("edge_of_competence.sh", "no", "0", "4")
+    judged = [re.findall(r"--(?:eval_\w+|bf16)=\w+", run) for run in (calls[0], compared[0])]
+    assert judged[0] == judged[1], "groups of eight are runs of sweeps/countdown.sh"
 
 
 def test_bridge_makes_each_start_once_and_trains_from_it(sweep):

@@ -1,14 +1,15 @@
 """Comparing runs: arms are told apart by their flags, paired by seed and problem, and broken folders are named."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from analysis import compare_runs
-from analysis.arms import check_same_problems, group_arms
+from analysis.arms import Arm, check_same_problems, group_arms
 from analysis.comparison import choose_baseline, compare_arms, comparison_table
-from analysis.evaluated import read_evaluated
+from analysis.evaluated import EvaluatedRun, read_evaluated
 from analysis.statistics import crossed_difference
 from common.errors import UserError
 
@@ -115,8 +116,8 @@ def test_pairing_by_seed_narrows_the_interval(tmp_path):
     assert mixed > 2 * paired and rows[0]["p"] < 0.05 < rows[1]["p"]
 
 
-def test_p_is_adjusted_over_the_arms_of_an_outcome(tmp_path):
-    shares = {"no": 0.3, "rnd": 0.4, "cfn": 0.6, "sc": 0.35}
+def test_p_is_adjusted_over_the_methods_of_an_outcome_and_over_its_controls(tmp_path):
+    shares = {"no": 0.3, "rnd": 0.4, "cfn": 0.6, "sc": 0.35, "noise": 0.33, "shuffle:rnd": 0.31}
     folders = [
         write_run(tmp_path / f"{name}{seed}", name, seed, drawn(100 * place + seed, share))
         for place, (name, share) in enumerate(shares.items())
@@ -128,6 +129,26 @@ def test_p_is_adjusted_over_the_arms_of_an_outcome(tmp_path):
     assert rows["cfn"]["p_holm"] == pytest.approx(3 * p["cfn"]) and p["cfn"] == min(p.values())
     assert max(rows[name]["p_holm"] for name in p) >= max(p.values())
     assert "p" not in rows["no"]
+    first = min(("noise", "shuffle:rnd"), key=lambda name: rows[name]["p"])
+    assert rows[first]["p_holm"] == pytest.approx(min(1, 2 * rows[first]["p"]))
+    whole = compare_arms(arms, choose_baseline(arms, "no"), controls_apart=False)["outcomes"]["accuracy"]
+    assert whole["cfn"]["p_holm"] == pytest.approx(5 * p["cfn"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "control"),
+    [
+        ({"use_ir": "shuffle:knn+"}, True),
+        ({"use_ir": "noise"}, True),
+        ({"use_ir": "rarity", "rarity_partition": "random"}, True),
+        ({"use_ir": "rarity", "rarity_partition": "exact"}, False),
+        ({"use_ir": "knn+,noise"}, False),
+        ({"use_ir": "no"}, False),
+    ],
+)
+def test_controls_are_what_should_be_no_better_than_plain_grpo(flags, control):
+    run = EvaluatedRun(Path("run"), "countdown", 0, flags, "c0ffee", {0: "00"}, {"accuracy": np.zeros(1)})
+    assert Arm("arm", {0: run}).is_control == control
 
 
 def test_arms_are_named_by_the_flags_that_differ(tmp_path):

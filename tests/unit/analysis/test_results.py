@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from analysis.comparison import choose_baseline, compare_arms
@@ -150,6 +151,34 @@ def test_a_planned_family_has_its_own_baseline_and_arms_and_shows_those_without_
     assert f"{100 * against['difference']:+.1f} [" in two[1] and two[1].endswith(f"| {against['p']:.3f} |")
     with pytest.raises(UserError, match="no record has the outcome 'coverage@32'"):
         Results(root).block("toy contrast coverage@32 rnd no")
+
+
+def test_controls_are_a_family_of_their_own_in_every_table(root, folders):
+    """Three control runs change no p value of a method, however many comparisons there are."""
+    folder = root / "results" / "toy"
+
+    def p_values():
+        sweep = read_sweep(folder)
+        tables = (main_table(sweep), other_table(sweep), gains_table(sweep), half_table(sweep))
+        rows = [line.split(" | ") for table in tables for line in table.splitlines()]
+        return [row for row in rows if row[0] == "| `rnd`"]
+
+    def add(name, seed):
+        better = 0.2 * (name == "rnd")
+        record = record_of(run_folder(root / "more", name, seed, 0.3 + 0.1 * seed + better))
+        record["evaluations"]["before"] = record_of(folders[0])["evaluations"]["before"]
+        curve = np.random.default_rng([seed, len(name)]).random(20) + better
+        record["curves"] = {"rewards/correctness/mean": curve.tolist()}
+        write_json(folder / f"{name.replace(':', '-')}_seed{seed}.json", record)
+
+    for seed in range(3):
+        for name in ("no", "rnd", "cfn"):
+            add(name, seed)
+    found = p_values()
+    for seed in range(3):
+        add("noise", seed)
+        add("shuffle:rnd", seed)
+    assert len(found) == 4 and p_values() == found
 
 
 def test_an_answer_over_several_sweeps_leaves_out_those_without_records(root):

@@ -10,7 +10,7 @@ from analysis.evaluated import EvaluatedRun
 from analysis.statistics import crossed_difference
 from benchmarks import edge_figure
 from benchmarks.edge_cells import BONUSES, CELLS, CONTROL, GROUPS, PRIORS, Cell, contrasts, gains, left_out
-from benchmarks.edge_figure import countdown_gains, known_gains, plot
+from benchmarks.edge_figure import countdown_gains, countdown_records, known_gains, plot
 from benchmarks.edge_of_competence import ARMS, COMPLETIONS, EdgeTrial, report
 from benchmarks.known_truth import Options, fresh_pipeline
 from benchmarks.known_truth_env import Policy, World
@@ -123,6 +123,16 @@ def test_gains_on_countdown_are_by_the_share_of_all_samples_before_training():
     assert gain == pytest.approx(by_hand) and len(inside) > 5
     table = np.stack([after["rnd", seed][inside] - after["no", seed][inside] for seed in (0, 1)])
     assert (low, high) == tuple(crossed_difference(table)[name] for name in ("low", "high"))
+
+
+def test_variants_of_plain_grpo_are_no_plain_grpo_of_the_figure(tmp_path):
+    arms_of = {"countdown": "no no_temperature1.2 knn+ knn+_reward sc", "edge_of_competence": "no_G16 rnd_G4"}
+    for sweep, arms in arms_of.items():
+        (tmp_path / "results" / sweep).mkdir(parents=True)
+        for arm in arms.split():
+            (tmp_path / "results" / sweep / f"{arm}_seed0.json").touch()
+    names = [path.stem for path in countdown_records(tmp_path)]
+    assert names == ["knn+_seed0", "no_seed0", "no_G16_seed0", "rnd_G4_seed0"]
 
 
 def test_the_figure_shows_what_there_is_and_says_where_nothing_is(tmp_path, monkeypatch):
