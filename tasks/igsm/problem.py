@@ -85,7 +85,7 @@ def listed(names: list[str]) -> str:
 
 def draw_problem(op: int, space: ProblemSpace, rng: Random) -> Problem | None:
     """One problem of ``op`` operations, its answer as it comes; None if the draw fails."""
-    graphs = _draw_graphs(op, space.max_edges, rng)
+    graphs = _draw_graphs(op, space, rng)
     if graphs is None:
         return None
     structure, graph = graphs
@@ -99,11 +99,11 @@ def draw_problem(op: int, space: ProblemSpace, rng: Random) -> Problem | None:
     return Problem(structure, graph, op, formulas, values, space.modulus, tuple(conditions))
 
 
-def _draw_graphs(op: int, max_edges: int, rng: Random) -> tuple[StructureGraph, DependencyGraph] | None:
+def _draw_graphs(op: int, space: ProblemSpace, rng: Random) -> tuple[StructureGraph, DependencyGraph] | None:
     """Structure and dependencies; a structure in which no order is found is drawn again, of the same size."""
-    shape, limits = draw_shape(op, max_edges, rng), draw_limits(op, rng)
+    shape, limits = draw_shape(op, space.max_edges, rng), draw_limits(op, rng)
     for _ in range(_ORDER_TRIES):
-        structure = draw_structure(shape, rng)
+        structure = draw_structure(shape, rng, space.world)
         order = draw_order(structure, limits, rng)
         if order is not None:
             graph = draw_dependencies(structure, order, op, rng)

@@ -4,8 +4,13 @@ from dataclasses import dataclass
 from random import Random
 
 from common.errors import UserError, check_choice
+from tasks.igsm.vocabulary import ANY, BRIEF, WORLDS
 
 OP_DISTRIBUTIONS = ("uniform", "light")
+WORLD_HELP = (
+    f"Whose names the things have: {', '.join(WORLDS)}; {ANY}: one of the first five, problem by problem. {BRIEF} has "
+    "names of one word, which small policies can look up."
+)
 # Four layers of four things have 12 edges at least; 28 edges, with 24 categories to count, use up the 52 letters.
 FEWEST_EDGES, MOST_EDGES = 12, 28
 LARGEST_ANSWER = 999
@@ -26,6 +31,7 @@ class ProblemSpace:
         modulus: 0 for exact integers with an answer of at most 999 either way and constants 0 to 9 (BRIDGE); 23 for
             arithmetic modulo 23 with constants 0 to 22 (iGSM); any other modulus of 2 or more likewise.
         zero_drop: share of the problems with answer 0 that is left out; 1 removes them all.
+        world: whose names the things have; "any": one of five that have names of up to three words, problem by problem.
     """
 
     min_op: int = 15
@@ -34,6 +40,7 @@ class ProblemSpace:
     max_edges: int = 20
     modulus: int = 0
     zero_drop: float = 0.0
+    world: str = ANY
 
     def __post_init__(self):
         if not FEWEST_EDGES <= self.max_edges <= MOST_EDGES:
@@ -49,6 +56,7 @@ class ProblemSpace:
             raise UserError(f"--modulus={self.modulus} must be 0 (exact integers) or lie in 2..1000.")
         if not 0.0 <= self.zero_drop <= 1.0:
             raise UserError(f"--zero_drop={self.zero_drop} must lie in [0, 1].")
+        check_choice("world", self.world, (ANY, *WORLDS))
 
     @property
     def largest_constant(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from tasks.igsm.vocabulary import WORLDS
+from tasks.igsm.vocabulary import ANY, DRAWN, WORLDS
 
 # How near a share of the op range is to these makes 2, 3 or 4 layers, or things per layer, likely.
 _SIZES = (2, 3, 4)
@@ -56,11 +56,11 @@ def draw_shape(op: int, max_edges: int, rng: Random) -> Shape:
     return Shape(depth, fewest, most, edges)
 
 
-def draw_structure(shape: Shape, rng: Random) -> StructureGraph:
-    """A random structure graph of that shape, in a random world."""
+def draw_structure(shape: Shape, rng: Random, world: str = ANY) -> StructureGraph:
+    """A random structure graph of that shape, in ``world`` or, for "any", in a random one of `DRAWN`."""
     widths = _draw_widths(*shape, rng)
     children = _draw_edges(widths, shape.edges, rng)
-    world = rng.choice(tuple(WORLDS))
+    world = rng.choice(DRAWN) if world == ANY else world
     categories = WORLDS[world]
     first = rng.randrange(len(categories) - shape.depth + 1)
     names = []

@@ -19,6 +19,7 @@ def _category(name: str, *kinds: str) -> Category:
     return Category(name, tuple(tuple(kind.split(", ")) for kind in kinds))
 
 
+BRIEF = "brief"  # names of one word, for policies too small to find a thing by a name of several
 WORLDS: dict[str, tuple[Category, ...]] = {
     "trade": (
         _category(
@@ -190,7 +191,16 @@ WORLDS: dict[str, tuple[Category, ...]] = {
             "Striped Blanket, Checked Blanket, Dotted Blanket, Quilted Blanket",
         ),
     ),
+    BRIEF: (
+        _category("Island", "Mull, Skye, Jura, Bute", "Capri, Elba, Malta, Naxos"),
+        _category("Camp", "Alpha, Bravo, Delta, Echo", "Kilo, Lima, Oscar, Tango"),
+        _category("Cabin", "Badger, Otter, Marten, Stoat", "Finch, Robin, Wren, Siskin"),
+        _category("Tool", "Axe, Hoe, Rake, Saw", "Chisel, Hammer, Spanner, Trowel"),
+    ),
 }
+ANY = "any"
+DRAWN = tuple(world for world in WORLDS if world != BRIEF)
+"""What "any" draws from, one world a problem."""
 
 
 @dataclass(frozen=True)

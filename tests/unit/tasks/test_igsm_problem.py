@@ -20,7 +20,7 @@ from tasks.igsm.reader import UnreadableProblemError, read_answer
 from tasks.igsm.space import MOST_EDGES, ProblemSpace
 from tasks.igsm.splits import SPLITS, check_disjoint, check_leak, template_bin
 from tasks.igsm.structure import Shape, draw_structure
-from tasks.igsm.vocabulary import WORLDS
+from tasks.igsm.vocabulary import DRAWN, WORLDS
 
 
 def drawn(op, count, seed=0, space=ProblemSpace(1, 40)):
@@ -240,11 +240,19 @@ def test_op_distributions():
         {"modulus": 1},
         {"zero_drop": 1.5},
         {"op_distribution": "heavy"},
+        {"world": "moon"},
     ],
 )
 def test_impossible_spaces_are_refused(settings):
     with pytest.raises(UserError, match="--"):
         ProblemSpace(**settings)
+
+
+def test_a_world_that_is_asked_for_gives_all_problems_their_names():
+    for item in draw_items(20, ProblemSpace(2, 4, modulus=7, world="brief"), "all", 0):
+        assert item.problem.structure.world == "brief" and read_answer(item.problem.text()) == item.problem.answer
+    worlds = {item.problem.structure.world for item in draw_items(60, ProblemSpace(2, 4), "all", 0)}
+    assert worlds == set(DRAWN)
 
 
 def test_largest_allowed_range_can_be_drawn():

@@ -2,7 +2,7 @@
 
 import re
 
-from tasks.igsm.vocabulary import WORLDS, category_places, name_places
+from tasks.igsm.vocabulary import BRIEF, DRAWN, WORLDS, category_places, name_places
 
 GRAMMAR = {
     "each",
@@ -35,9 +35,15 @@ def test_every_name_has_one_place():
 
 
 def test_worlds_are_large_enough():
-    assert len(WORLDS) >= 4
-    for categories in WORLDS.values():
+    assert len(DRAWN) >= 4
+    for world, categories in WORLDS.items():
         assert len(categories) == 4
-        for one in categories:
+        for one in categories if world in DRAWN else ():
             assert sum(len(kind) for kind in one.kinds) >= 20
             assert 3 <= len(one.kinds) <= 5 and all(4 <= len(kind) <= 5 for kind in one.kinds)
+
+
+def test_names_of_the_brief_world_are_one_word_and_it_is_drawn_only_where_asked_for():
+    assert BRIEF not in DRAWN and {*DRAWN, BRIEF} == WORLDS.keys()
+    assert all(len(kind) == 4 for one in WORLDS[BRIEF] for kind in one.kinds)
+    assert not any(" " in name for one in WORLDS[BRIEF] for kind in one.kinds for name in (one.name, *kind))
