@@ -13,6 +13,8 @@ records=${3:-results/countdown}
 run() {
     flags="--use_ir=${1%_reward}"
     if [[ $1 == *_reward ]]; then flags+=" --ir_level=reward"; fi
+    if [[ $1 == no_temperature* ]]; then flags="--use_ir=no --temperature=${1#no_temperature}"; fi
+    if [[ $1 == no_entropy_coef* ]]; then flags="--use_ir=no --entropy_coef=${1#no_entropy_coef}"; fi
     if [[ $1 == rarity_* ]]; then flags="--use_ir=rarity --rarity_partition=${1#rarity_}"; fi
     if [[ $1 == *outcome ]]; then flags+=" --outcome_mode=batch"; fi # counts over training pay nothing in one epoch
     if [[ $1 == sc ]]; then flags+=" --stop_on_collapse=false"; fi # a run that collapses counts
@@ -20,4 +22,4 @@ run() {
         "--bf16=false" # the same on every machine
 }
 
-in_order "no knn+ knn+_reward" "$arms" "$seeds" | side_by_side run_countdown.py "$records"
+in_order "no knn+" "$arms" "$seeds" | side_by_side run_countdown.py "$records"

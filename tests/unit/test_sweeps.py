@@ -45,14 +45,16 @@ def sweep(tmp_path):
 
 
 def test_runs_once_in_an_order_that_keeps_the_table_useful(sweep):
-    lines, calls, code = sweep("countdown.sh", "cfn no knn+_reward shuffle:knn+", "0 1")
+    lines, calls, code = sweep("countdown.sh", "knn+_reward no knn+ shuffle:knn+ no_temperature0.9", "0 1")
     runs = [line.partition(":")[0] for line in lines]
-    assert code == 0 and runs[:4] == ["no_seed0", "knn+_reward_seed0", "no_seed1", "knn+_reward_seed1"]
-    assert runs[4:] == ["cfn_seed0", "shuffle-knn+_seed0", "cfn_seed1", "shuffle-knn+_seed1"]
-    assert lines[0].startswith("no_seed0: done; 7 of 8 runs left, about ") and "; 0 of 8 runs left" in lines[-1]
+    assert code == 0 and runs[:4] == ["no_seed0", "knn+_seed0", "no_seed1", "knn+_seed1"]
+    others = ("knn+_reward", "shuffle-knn+", "no_temperature0.9")
+    assert runs[4:] == [f"{arm}_seed{seed}" for seed in (0, 1) for arm in others]
+    assert lines[0].startswith("no_seed0: done; 9 of 10 runs left, about ") and "; 0 of 10 runs left" in lines[-1]
+    assert any("--use_ir=no --temperature=0.9 --seed=1" in call for call in calls)
     (level,) = (call for call in calls if "knn+_reward_seed1 " in f"{call} " and call.startswith("run_countdown.py"))
     assert "--use_ir=knn+ --ir_level=reward --seed=1" in level
-    assert sweep("countdown.sh", "no cfn", "0 1") == ([], [], 0), "finished runs are skipped"
+    assert sweep("countdown.sh", "no knn+", "0 1") == ([], [], 0), "finished runs are skipped"
 
 
 def test_the_runs_of_sql_tiny_begin_with_one_warm_start(sweep, tmp_path):
