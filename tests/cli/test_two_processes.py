@@ -38,14 +38,16 @@ def completions(folder, step):
     return pd.read_parquet(folder / "completions" / f"step_{step:06d}.parquet")
 
 
+LAUNCH = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/ddp.yaml"]
+LAUNCH += ["--main_process_port", "0"]
+
+
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
     """Two steps on two processes, with bonuses on text, on the policy's outputs and on the initial policy's states."""
     folder = tmp_path_factory.mktemp("launched") / "run"
-    launch = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/ddp.yaml"]
-    launch += ["--main_process_port", "0"]
     flags = [*TOY, *BONUSES, "--bs", "1", "--max_steps", "2", "--output_dir", str(folder)]
-    return folder, run_python(*launch, "run_countdown.py", *flags)
+    return folder, run_python(*LAUNCH, "run_countdown.py", *flags)
 
 
 def test_accelerate_launch_trains_on_two_processes(launched):
@@ -68,6 +70,16 @@ def test_two_processes_share_the_evaluation(launched):
     sampled = [record["id"] for record in report["records"] if record["pass"] == "sampled"]
     assert sampled == [0, 1, 2, 3] and report["metrics"]["accuracy"]["n"] == 4
     assert result.stdout.count("held-out problems at step 0") == 1 and (folder / "best" / "held_out.json").exists()
+
+
+def test_two_processes_take_the_evaluation_of_a_run_beside_them(launched):
+    """One that sampled while the other did not would wait for it for ever."""
+    folder = launched[0].with_name("again")
+    flags = [*TOY, "--use_ir=no", "--bs", "1", "--max_steps", "1", "--reuse_before", "--output_dir", str(folder)]
+    result = run_python(*LAUNCH, "run_countdown.py", *flags)
+    first, second = (json.loads((run / "eval" / "before.json").read_text()) for run in (launched[0], folder))
+    assert result.stdout.count(f"held-out evaluation before training: that of {second['taken_from']}") == 1
+    assert second["records"] == first["records"] and str(launched[0]) in second["taken_from"]
 
 
 def resuming(folder, prompts):
