@@ -13,6 +13,7 @@ from evaluation.table import MISSING, format_metric
 
 CLEAR = 0.05  # Holm's p below which an arm is told apart from the baseline
 ONE_SEED = "1 seed: no interval"
+MANY = 7  # arms, of which the answer names the extremes alone
 TITLES = {"accuracy": "right", "false_claims": "false claims"}
 
 
@@ -207,17 +208,23 @@ def _always_claims(sweep: Sweep) -> bool:
 
 
 def _told_apart(sweep: Sweep, outcome: str, places: list[str]) -> list[str]:
-    """The arms at each of ``places``, with their differences to the baseline in that outcome."""
+    """The arms at each of ``places``, with their differences to the baseline in that outcome; of `MANY`, the extremes."""
     base = sweep.result["baseline"]
-    cells: dict[str, list[str]] = {place: [] for place in places}
+    cells: dict[str, list[tuple[float, str]]] = {place: [] for place in places}
     for label, row in sweep.result["outcomes"][outcome].items():
         if label != base and row["paired_seeds"]:
             clear = row["p_holm"] is not None and row["p_holm"] < CLEAR
             place = ("above" if row["difference"] > 0 else "below") if clear else "undecided"
             one = len(row["paired_seeds"]) == 1
             shown = f"{100 * row['difference']:+.1f}" if one else _points(row, 100.0)
-            cells[ONE_SEED if one else place].append(f"`{label}` {shown}")
-    return ["; ".join(found) or "none" for found in cells.values()]
+            cells[ONE_SEED if one else place].append((row["difference"], f"`{label}` {shown}"))
+    return [_listed(found) for found in cells.values()]
+
+
+def _listed(found: list[tuple[float, str]]) -> str:
+    if len(found) < MANY:
+        return "; ".join(text for _, text in found) or "none"
+    return f"{len(found)} arms, from {min(found)[1]} to {max(found)[1]}"
 
 
 def markdown(heads: list[str], rows: list[list[str]]) -> str:

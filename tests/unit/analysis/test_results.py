@@ -14,7 +14,7 @@ from analysis.records import record_of
 from analysis.report_tables import known_truth_rows
 from analysis.results import ROOT, Results, drawn_from
 from analysis.results_figure import draw_sweep
-from analysis.results_tables import ONE_SEED, answer, gains_table, main_table, metrics_table, other_table
+from analysis.results_tables import MANY, ONE_SEED, answer, gains_table, main_table, metrics_table, other_table
 from analysis.sweep import digest_of, read_sweep
 from common.errors import UserError
 from common.files import write_json
@@ -137,6 +137,23 @@ def test_a_difference_is_paired_by_seed_and_one_seed_has_no_interval(root):
     assert f"({ONE_SEED})" in other_table(sweep) and "pass@" not in other_table(sweep)  # of two samples
     (right,) = answer(sweep).splitlines()[2:]  # every answer that is not right is a false claim here
     assert right == f"| right, `toy`, 1 seed | none | none | none | `rnd` {shown} |"
+
+
+def test_an_answer_names_the_extremes_of_many_arms(root):
+    folder = root / "results" / "toy"
+    for number, name in enumerate(["cfn", "sc", "ppl", "knn", "knn+", "repexp", "maxrl"][: MANY - 1]):
+        for seed in (0, 1):
+            record = record_of(run_folder(root / "more", name, seed, 0.42 + 0.01 * number))
+            write_json(folder / f"{name}_seed{seed}.json", record)
+    sweep = read_sweep(folder)
+    undecided = answer(sweep).splitlines()[2].split(" | ")[3]
+    assert undecided.count("`") == 2 * (MANY - 1) and "arms, from" not in undecided
+    for seed in (0, 1):
+        write_json(folder / f"risk_seed{seed}.json", record_of(run_folder(root / "more", "risk", seed, 0.44)))
+    found = answer(sweep := read_sweep(folder)).splitlines()[2].split(" | ")[3]
+    rows = {name: row["difference"] for name, row in sweep.result["outcomes"]["accuracy"].items() if name != "no"}
+    least, most = (pick((n for n in rows if n != "rnd"), key=rows.get) for pick in (min, max))
+    assert found.startswith(f"{MANY} arms, from `{least}` ") and f"to `{most}` " in found
 
 
 def test_a_planned_family_has_its_own_baseline_and_arms_and_shows_those_without_records(root):
