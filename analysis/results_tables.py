@@ -208,7 +208,7 @@ def _always_claims(sweep: Sweep) -> bool:
 
 
 def _told_apart(sweep: Sweep, outcome: str, places: list[str]) -> list[str]:
-    """The arms at each of ``places``, with their differences to the baseline in that outcome; of `MANY`, the extremes."""
+    """The arms at each of ``places``, with their differences to the baseline in that outcome; of many the extremes."""
     base = sweep.result["baseline"]
     cells: dict[str, list[tuple[float, str]]] = {place: [] for place in places}
     for label, row in sweep.result["outcomes"][outcome].items():
