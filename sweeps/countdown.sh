@@ -6,7 +6,7 @@
 #   make results                               # tables, pictures and pages from what is there
 cd "$(dirname "$0")/.."
 source sweeps/side_by_side.sh
-arms=${1:-no knn+ knn+_reward cfn rnd knn sc repexp entropy-adv passk maxrl rarity outcome noise shuffle:knn+ shuffle:repexp}
+arms=${1:-no knn+ no_temperature0.8 no_entropy_coef0.01 knn+_reward cfn rnd knn sc repexp entropy-adv passk maxrl rarity outcome noise shuffle:knn+ shuffle:repexp}
 seeds=${2:-0 1 2 3 4}
 records=${3:-results/countdown}
 

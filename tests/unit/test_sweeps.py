@@ -116,7 +116,7 @@ def test_countdown_is_tuned_on_seeds_and_problems_that_its_comparison_does_not_h
     assert not any("--learning_rate" in run or "--beta" in run for run in runs[6:]), "the configuration has the cell"
     _, calls, _ = sweep("countdown.sh")
     compared = [call for call in calls if call.startswith("run_countdown.py")]
-    assert all("--eval_split=test " in run and "--seed=100" not in run for run in compared) and len(compared) == 80
+    assert all("--eval_split=test " in run and "--seed=100" not in run for run in compared) and len(compared) == 90
     assert not any("--eval_split" in run for run in runs)
     _, calls, _ = sweep("edge_of_competence.sh", "no", "0", "4")
     judged = [re.findall(r"--(?:eval_\w+|bf16)=\w+", run) for run in (calls[0], compared[0])]
