@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What plain GRPO on Countdown is tuned over, before anything is compared with it, on validation problems and on seeds that
 # sweeps/countdown.sh does not have (benchmarks/plans/countdown.md): learning rate and KL penalty, then temperature and entropy
-# bonus, one at a time, at the cell that configs/countdown_tiny.yaml has. The run called `no` has 2e-4 and 0.04, which that
-# file had before. Seven minutes a run of one free core; 8 samples of 512 problems.
+# bonus, one at a time, at the cell that configs/countdown_tiny.yaml has. The run called `no` has 2e-4 and 0.04. Seven minutes
+# a run of one free core; 8 samples of 512 problems.
 #   bash sweeps/countdown_grid.sh ["bonus"] ["seeds"] ["variants"]
 #   python -m analysis.summary outputs/sweeps/countdown_grid/*_seed*/
 cd "$(dirname "$0")/.."

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import bonus_overhead, step_time
+from benchmarks import bonus_overhead, generation, peak, step_time
 from benchmarks.child import output_of
 from common.errors import RunError
 
@@ -50,3 +50,29 @@ def test_a_run_that_fails_leaves_the_table_of_those_before_it(benchmark, flags, 
     runs = json.loads((tmp_path / "found.json").read_text())["runs"]
     assert runs in ([["no", of_a_run], ["knn", of_a_run]], {"ours": [of_a_run]})
     assert "2.00" in (tmp_path / "found.md").read_text()
+
+
+def test_peaks_that_were_measured_before_a_dry_run_fails_are_kept(monkeypatch, tmp_path):
+    def measure(options, policy, flags):
+        if "--use_ir=sc,cfn" in flags:
+            raise RunError("out of memory")
+        return {"estimated": 2.0, "measured": 1.0}
+
+    monkeypatch.setattr(peak, "measure", measure)
+    monkeypatch.setattr(sys, "argv", ["peak", "--shapes", "toy", f"--output={tmp_path / 'found'}"])
+    with pytest.raises(RunError, match="out of memory"):
+        peak.main()
+    assert list(json.loads((tmp_path / "found.json").read_text())["runs"]["toy"]) == ["full, KL penalty", "full"]
+
+
+def test_samplers_that_were_measured_before_an_interruption_are_kept(monkeypatch, tmp_path):
+    def run_child(sampler):
+        if sampler == "vllm":
+            raise KeyboardInterrupt
+        return {"missing": "not on this machine"}
+
+    monkeypatch.setattr(generation, "run_child", run_child)
+    monkeypatch.setattr(sys, "argv", ["generation", "--sampler", "hf,vllm", f"--output={tmp_path / 'found'}"])
+    with pytest.raises(KeyboardInterrupt):
+        generation.main()
+    assert list(json.loads((tmp_path / "found_qwen2.5-0.5b_full.json").read_text())["samplers"]) == ["hf"]
