@@ -48,9 +48,9 @@ class Reading:
     def _category_value(self, key: Key) -> int:
         """Things of a category: those held directly, or the sum over what is held of how many each of it holds."""
         owner, category = key
-        place, wanted = _NAMES[owner], CATEGORIES[category]
+        place, wanted = _NAMES.get(owner), CATEGORIES[category]
         held = [name for other, name in self.conditions if other == owner]
-        if wanted.world != place.world or wanted.depth <= place.depth or not held:
+        if place is None or wanted.world != place.world or wanted.depth <= place.depth or not held:
             raise UnreadableProblemError(f"nothing says how many {category} {owner} has")
         if wanted.depth == place.depth + 1:
             return sum(self.value((owner, name)) for name in held)

@@ -86,6 +86,25 @@ def test_only_steps_that_the_conditions_bear_out_count(lines, form):
     assert read(*lines) == read(*lines, style="base") == form
 
 
+@pytest.mark.parametrize("owner", ["Nowhere", "Oak Crate\ufffd", "Fruit", "Apple", "Mull", "Schooner", "x" * 60])
+@pytest.mark.parametrize("held", ["Fruit", "Apple", "Tool", "Crate"])
+def test_things_that_the_problem_does_not_have_are_no_step(owner, held):
+    """A policy names what it likes; reading it must not end a run."""
+    assert read(f"- Let q stand for the number of each {owner}'s {held}. So q = 3.") is None
+
+
+def test_solutions_with_words_changed_are_read_without_an_error():
+    rng = Random(0)
+    solutions = [(item.problem.text(), solve(item.problem, Behaviours(0.3, 4, True), rng).text) for item in ITEMS]
+    pool = [word for _, text in solutions for word in text.split(" ")] + ["\ufffd", "9" * 50, "'s", "=", "²"]
+    for _ in range(600):
+        question, text = rng.choice(solutions)
+        words = text.split(" ")
+        for place in rng.sample(range(len(words)), 12):
+            words[place] = rng.choice(["", words[place] + rng.choice(pool), rng.choice(pool)])
+        assert isinstance(approach(prompt(question, "chat"), " ".join(words)), str | None)
+
+
 def test_no_problem_has_no_approach_and_long_texts_take_no_time():
     assert approach(prompt("There are 3 pens in each box.", "chat"), APPLE) is None
     assert read("each " * 20_000 + "a = " * 20_000, ("- each Oak Crate's Apple a = " + "1 = " * 50 + ".") * 500) is None
