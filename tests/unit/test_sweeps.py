@@ -123,6 +123,13 @@ def test_countdown_is_tuned_on_seeds_and_problems_that_its_comparison_does_not_h
     assert judged[0] == judged[1], "groups of eight are runs of sweeps/countdown.sh"
 
 
+def test_countdown_untuned_has_another_learning_rate_and_the_problems_of_the_grid(sweep):
+    _, calls, code = sweep("countdown_untuned.sh", "no knn+_reward", "0")
+    runs = [call for call in calls if call.startswith("run_countdown.py")]
+    assert code == 0 and all("--learning_rate=2e-4 " in run and "--eval_split" not in run for run in runs)
+    assert "--use_ir=knn+ --learning_rate=2e-4 --ir_level=reward" in runs[1]
+
+
 def test_bridge_makes_each_start_once_and_trains_from_it(sweep):
     folder = "outputs/sweeps/bridge/starts/injected_seed1"
     lines, _, code = sweep("bridge.sh", "plain injected", "0 1", failing="starts/injected_seed1")
