@@ -64,7 +64,7 @@ def parts_of(monkeypatch, *arguments):
         (["--use_ir=knn+", "--k=1", "--ir_level=advantage"], []),  # typed, and the defaults
         (["--use_ir=knn+", "--k=4", "--ir_level=reward"], ["k4", "ir_level-reward"]),
         (["--use_ir=knn,cfn", "--ir_weight=.5,1"], ["ir_weight-.5,1"]),
-        (["--lora", "--bf16", "false", "--learning_rate=1e-4"], ["lora", "bf16-false", "learning_rate0.0001"]),
+        (["--lora", "--bf16", "false", "--learning_rate=3e-4"], ["lora", "bf16-false", "learning_rate0.0003"]),
         (["--eval_samples", "8", "--report_to=tensorboard", "--max_steps=9", "--save_steps", "5"], []),
     ],
 )
