@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Countdown with the embedded policy: bonuses and controls against plain GRPO with the settings that suit it
-# (benchmarks/plans/countdown.md), five seeds; 64 samples of 256 test problems each. Nine minutes a run of one free core. The
+# (benchmarks/plans/countdown.md), five seeds; 64 samples of 256 test problems each. Ten minutes a run of one free core. The
 # order keeps the table useful at any time: plain GRPO and Memory-R+ first, then one seed of each arm, then the rest.
 #   bash sweeps/countdown.sh ["arms"] ["seeds"] [folder of the records]
 #   make results                               # tables, pictures and pages from what is there
