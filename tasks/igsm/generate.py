@@ -15,7 +15,7 @@ from common.errors import UserError, run_cli
 from common.flags import check_choices, flag, parse_one
 from tasks.igsm.dataset import PROMPT_STYLES, THINKING_OPENED, Item, describe, draw_items, prompt
 from tasks.igsm.row_file import RowFile, read_column
-from tasks.igsm.space import WORLD_HELP, ProblemSpace
+from tasks.igsm.space import ProblemSpace
 from tasks.igsm.splits import SPLITS, check_leak, check_split
 from tasks.igsm.trace import KINDS, PLAIN, Behaviours, Trace, random_order, solve
 from tasks.igsm.vocabulary import ANY
@@ -43,7 +43,7 @@ class GenerateOptions:
     max_edges: int = flag(20, "Most edges of the structure graph, 12 to 28; iGSM-med has 20, iGSM-hard 28.")
     modulus: int = flag(0, "0: exact integers, answers within 999 either way (BRIDGE); 23: modulo 23 (iGSM).")
     zero_drop: float = flag(0.0, "Share of the problems with answer 0 that is left out, in [0, 1].")
-    world: str = flag(ANY, WORLD_HELP)
+    world: str = flag(ANY, "Names: any (one of the next five), trade, music, sky, study, farm, brief (one word each).")
     traces: str = flag("none", "Worked solutions: none, plain, or injected (with the behaviours below).")
     p_reflect: float = flag(0.1, "injected: chance of an attempt ahead of its turn before a step, in [0, 1].")
     analysis_level: int = flag(2, "injected: how often conditions are restated, 0 (never) to 4 (always).")

@@ -7,7 +7,7 @@ from datasets import Dataset, concatenate_datasets
 from common.errors import UserError
 from common.flags import check_choices, flag
 from tasks.igsm.dataset import PROMPT_STYLES, add_prompts, generate
-from tasks.igsm.space import WORLD_HELP, ProblemSpace
+from tasks.igsm.space import ProblemSpace
 from tasks.igsm.vocabulary import ANY
 
 
@@ -22,7 +22,7 @@ class IGSMOptions:
     max_edges: int = flag(20, "Most edges of the graph of things that a problem is about, 12 to 28.")
     modulus: int = flag(0, "0: exact integers up to 999 either way; 23: arithmetic modulo 23, as in iGSM.")
     zero_drop: float = flag(0.0, "Share of the problems with answer 0 that is left out, in [0, 1].")
-    world: str = flag(ANY, WORLD_HELP)
+    world: str = flag(ANY, "Names: any (one of the next five), trade, music, sky, study, farm, brief (one word each).")
     train_problems: int = flag(10_000, "Training problems, 1 or more.")
     prompt_style: str = flag("chat", "chat (conversation) or base (transcript to continue).")
     format_weight: float = flag(0.0, "Weight of the reward for shape alone.")

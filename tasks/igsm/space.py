@@ -4,13 +4,9 @@ from dataclasses import dataclass
 from random import Random
 
 from common.errors import UserError, check_choice
-from tasks.igsm.vocabulary import ANY, BRIEF, WORLDS
+from tasks.igsm.vocabulary import ANY, WORLDS
 
 OP_DISTRIBUTIONS = ("uniform", "light")
-WORLD_HELP = (
-    f"Whose names the things have: {', '.join(WORLDS)}; {ANY}: one of the first five, problem by problem. {BRIEF} has "
-    "names of one word, which small policies can look up."
-)
 # Four layers of four things have 12 edges at least; 28 edges, with 24 categories to count, use up the 52 letters.
 FEWEST_EDGES, MOST_EDGES = 12, 28
 LARGEST_ANSWER = 999

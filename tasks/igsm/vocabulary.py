@@ -19,7 +19,7 @@ def _category(name: str, *kinds: str) -> Category:
     return Category(name, tuple(tuple(kind.split(", ")) for kind in kinds))
 
 
-BRIEF = "brief"  # names of one word, for policies too small to find a thing by a name of several
+BRIEF = "brief"  # names of one word, so that texts are shorter and a name is one token
 WORLDS: dict[str, tuple[Category, ...]] = {
     "trade": (
         _category(
