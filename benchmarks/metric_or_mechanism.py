@@ -81,19 +81,19 @@ def left_out(curves: Curves) -> list[int]:
     ]
 
 
-def called(against_no: dict[str, dict], against_exact: dict[str, dict]) -> list[str]:
-    """The names of the plan that the two families of contrasts earn."""
+def called(against_no: dict[str, dict], against_exact: dict[str, dict], margin: float) -> list[str]:
+    """The names of the plan that the two families of contrasts earn; less than ``margin`` counts as equal."""
 
     def is_above(found: dict) -> bool:
         return found["difference"] > 0 and found["p_holm"] < LEVEL
 
     def within(found: dict) -> bool:
-        return abs(found["difference"]) + found["half"] < MARGIN
+        return abs(found["difference"]) + found["half"] < margin
 
     exact = against_no[EXACT]
     beaten = [name for name, found in against_exact.items() if found["difference"] < 0 and found["p_holm"] < LEVEL]
     if not is_above(exact):
-        fails = exact["difference"] + exact["half"] < MARGIN
+        fails = exact["difference"] + exact["half"] < margin
         return ["the mechanism fails" if fails else "undecided"]
     if RANDOM not in beaten:
         return ["not by what it knows"]
@@ -112,7 +112,7 @@ def report(curves: Curves, commits: list[str], seeds: int) -> str:
     heads = [*COLUMNS, *PARTITION_COLUMNS]
     lines = [f"| arm | seeds | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
     for label, runs in rows.items():
-        cells = [_level(runs, column) for column in heads]
+        cells = [level(_values(runs, column)) for column in heads]
         lines.append(f"| `{label}` | {len(runs)} | {' | '.join(cells)} |")
     parts = ["\n".join(lines)]
     partitions = {name: runs for name, runs in rows.items() if name in (EXACT, RANDOM, *PROXIES)}
@@ -121,15 +121,11 @@ def report(curves: Curves, commits: list[str], seeds: int) -> str:
     for baseline, members, column in families:
         if baseline not in members or len(members) < 2:
             continue
-        family = found[baseline, column] = comparisons(members, column, baseline)
-        table = [f"| {column} minus `{baseline}` | difference | p | Holm |", "|---|---|---|---|"]
-        for label, row in family.items():
-            values = f"{row['difference']:+.3f} ± {row['half']:.3f} | {row['p']:.4f} | {row['p_holm']:.4f}"
-            table.append(f"| `{label}` | {values} |")
-        parts.append("\n".join(table))
+        found[baseline, column] = comparisons(members, column, baseline)
+        parts.append(family_table(column, baseline, found[baseline, column]))
     empty = empty_cells(ARMS, curves, seeds)
     if not empty:
-        names = called(found["no", PRIMARY], found[EXACT, PRIMARY])
+        names = called(found["no", PRIMARY], found[EXACT, PRIMARY], MARGIN)
         parts.append(f"By the plan's rules on {PRIMARY}: **{'**, **'.join(names)}**.")
     before = np.mean([curve[0][PRIMARY] for runs in rows.values() for curve in runs.values()])
     parts += [
@@ -143,9 +139,22 @@ def report(curves: Curves, commits: list[str], seeds: int) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _level(runs: dict, column: str) -> str:
-    values = [curve[-1][column] for curve in runs.values() if column in curve[-1]]
+def family_table(column: str, baseline: str, family: dict[str, dict]) -> str:
+    """One family of contrasts as Markdown: differences to ``baseline`` with half an interval, p and Holm's p."""
+    lines = [f"| {column} minus `{baseline}` | difference | p | Holm |", "|---|---|---|---|"]
+    for label, row in family.items():
+        values = f"{row['difference']:+.3f} ± {row['half']:.3f} | {row['p']:.4f} | {row['p_holm']:.4f}"
+        lines.append(f"| `{label}` | {values} |")
+    return "\n".join(lines)
+
+
+def level(values: list[float]) -> str:
+    """Mean and half of its t interval over seeds; empty for fewer than two values."""
     return "{:.3f} ± {:.3f}".format(*mean_t_interval(values)) if len(values) > 1 else ""
+
+
+def _values(runs: dict, column: str) -> list[float]:
+    return [curve[-1][column] for curve in runs.values() if column in curve[-1]]
 
 
 def _identity(rows: Curves) -> str:
@@ -157,28 +166,38 @@ def _identity(rows: Curves) -> str:
 
 
 def plot(curves: Curves, path: Path) -> None:
-    """Effect of each partition against its agreement with the exact one, and against the correlation of the credit."""
+    """`plot_effects` of the known world, where any partition can be compared."""
     rows = complete(curves)
     names = [name for name in rows if name.startswith("rarity ")]
     if "no" not in rows or not names:
         return
     family = comparisons(rows, PRIMARY)
+    levels = {name: {column: _values(rows[name], column) for column in PARTITION_COLUMNS} for name in names}
+    plot_effects({name: family[name] for name in names}, levels, PRIMARY, path)
+
+
+def plot_effects(effects: dict[str, dict], levels: dict[str, dict[str, list[float]]], outcome: str, path: Path) -> None:
+    """Effect of each partition against its agreement with the exact one, and against the correlation of the credit.
+
+    Args:
+        effects: partition -> "difference" to plain GRPO in ``outcome`` and "half" of its interval.
+        levels: partition -> "agreement" and "correlation" -> a value per seed; none where it is not defined.
+    """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.6), sharey=True, layout="constrained")
         for axis, column in zip(axes, ("agreement", "correlation"), strict=True):
             points = []
-            for place, name in enumerate(names):
-                values = [curve[-1][column] for curve in rows[name].values() if column in curve[-1]]
-                if values:
-                    points.append((float(np.mean(values)), family[name]["difference"]))
+            for place, (name, effect) in enumerate(effects.items()):
+                if values := levels[name][column]:
+                    points.append((float(np.mean(values)), effect["difference"]))
                     # An open ring, since the exact partition lies in the same place.
                     ring = {"mfc": "none", "markersize": 11} if name == IDENTICAL else {}
                     look = {"label": name.removeprefix("rarity "), "color": SERIES[place % len(SERIES)], **ring}
-                    axis.errorbar(*points[-1], yerr=family[name]["half"], fmt="o", **look)
+                    axis.errorbar(*points[-1], yerr=effect["half"], fmt="o", **look)
             rho = stats.spearmanr(*zip(*points, strict=True)).statistic if len(points) > 2 else math.nan
             axis.axhline(0.0, color=TOTAL, linewidth=1)
             axis.set(xlabel=f"{column} with the exact partition", title=f"rank correlation {rho:.2f}")
-        axes[0].set_ylabel(f"{PRIMARY} minus no")
+        axes[0].set_ylabel(f"{outcome} minus no")
         figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center", fontsize=9)
         figure.supxlabel("means over seeds with unadjusted 95 % intervals", fontsize=9, color=NOTE)
         figure.savefig(path, dpi=130)

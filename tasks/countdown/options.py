@@ -1,11 +1,12 @@
 """Flags of Countdown: problems, prompt and scoring; and the problems that they name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from datasets import Dataset
 
 from common.errors import UserError
 from common.flags import check_choices, flag
+from tasks.countdown.approaches import MOST_NUMBERS
 from tasks.countdown.problems import ProblemSpace, add_prompts, generate, load_countdown, of_split, with_parts
 
 EVAL_SPLITS = ("validation", "test")
@@ -23,6 +24,11 @@ class CountdownOptions:
     min_target: int = flag(10, "Smallest target.")
     max_target: int = flag(99, "Largest target.")
     max_value: int = flag(9999, "Largest intermediate value of the generated solution.")
+    min_approaches: int = flag(
+        1,
+        "Least different right approaches (normal forms of expressions) of a generated problem; above 1 for at most "
+        f"{MOST_NUMBERS} numbers.",
+    )
     prompt_style: str = flag("chat", "chat (instruct models) or base (transcript).")
     format_weight: float = flag(0.0, "Weight of the format reward; 0 only logs it.")
     countdown_strict_line: bool = flag(
@@ -44,11 +50,15 @@ def load_problems(options: CountdownOptions, eval_problems: int, seed: int) -> t
     The held-out problems are the same whatever the seed.
     """
     if options.data == "generate":
-        names = ("min_numbers", "max_numbers", "max_number", "min_target", "max_target", "max_value")
-        space = ProblemSpace(**{name: getattr(options, name) for name in names})
+        space = ProblemSpace(**{item.name: getattr(options, item.name) for item in fields(ProblemSpace)})
         train = generate(options.train_problems, "train", seed, space)
         held_out = generate(eval_problems, options.eval_split, 0, space)
     else:
+        if options.min_approaches > 1:
+            raise UserError(
+                f"--min_approaches={options.min_approaches} chooses among generated problems; leave it out beside "
+                f"--data={options.data!r}."
+            )
         problems = load_countdown(options.data)
         train, held_out = of_split(problems, "train"), of_split(problems, options.eval_split)
         if not len(train) or not len(held_out):

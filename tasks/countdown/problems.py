@@ -15,6 +15,7 @@ from random import Random
 from datasets import Dataset
 
 from common.errors import UserError, check_choice
+from tasks.countdown.approaches import MOST_NUMBERS, has_approaches
 from tasks.load import SEPARATORS, load_rows, require_columns, row_place, whole_number
 
 SPLITS = {"train": range(0, 80), "validation": range(80, 90), "test": range(90, 100)}
@@ -50,7 +51,10 @@ class Node:
 
 @dataclass(frozen=True)
 class ProblemSpace:
-    """Which problems are drawn: how many numbers, their range, the range of target and intermediate values."""
+    """Which problems are drawn: how many numbers, their range, the range of target and intermediate values.
+
+    And the least number of different right `approaches`, 1 for all that are drawn, which are solvable.
+    """
 
     min_numbers: int = 3
     max_numbers: int = 4
@@ -58,6 +62,7 @@ class ProblemSpace:
     min_target: int = 10
     max_target: int = 99
     max_value: int = 9999
+    min_approaches: int = 1
 
     def __post_init__(self):
         if not 2 <= self.min_numbers <= self.max_numbers <= 6:
@@ -71,6 +76,19 @@ class ProblemSpace:
                 f"--min_target={self.min_target} --max_target={self.max_target}: "
                 f"need 1 <= min <= max <= {self.max_value}."
             )
+        if self.min_approaches < 1:
+            raise UserError(f"--min_approaches={self.min_approaches} must be at least 1.")
+        if self.min_approaches > 1 and self.max_numbers > MOST_NUMBERS:
+            raise UserError(
+                f"--min_approaches={self.min_approaches} --max_numbers={self.max_numbers}: approaches are counted for "
+                f"at most {MOST_NUMBERS} numbers; lower --max_numbers, or leave --min_approaches at 1."
+            )
+
+    def holds(self, numbers: list[int], target: int) -> bool:
+        """Whether a solvable problem lies in the range of targets and has enough approaches."""
+        if not self.min_target <= target <= self.max_target:
+            return False
+        return self.min_approaches == 1 or has_approaches(tuple(sorted(numbers)), target, self.min_approaches)
 
     def draw_numbers(self, rng: Random) -> list[int]:
         """A random multiset of numbers in random order."""
@@ -136,14 +154,15 @@ def draw_problems(space: ProblemSpace, split: str, rng: Random) -> Iterator[tupl
         rejected += 1
         numbers = space.draw_numbers(rng)
         witness = draw_expression(numbers, rng, space.max_value)
-        if witness is None or not space.min_target <= witness.value <= space.max_target:
+        if witness is None or split_of(numbers, witness.value) != split:
             continue
-        if split_of(numbers, witness.value) == split:
+        if space.holds(numbers, witness.value):
             rejected = 0
             yield numbers, witness
     raise UserError(
-        f"--max_numbers={space.max_numbers} --max_number={space.max_number} --min_target={space.min_target}: no "
-        f"problem of the split {split!r} in {rejected} draws; raise the first or second, or lower the third."
+        f"--max_numbers={space.max_numbers} --max_number={space.max_number} --min_target={space.min_target} "
+        f"--min_approaches={space.min_approaches}: no problem of the split {split!r} in {rejected} draws; raise the "
+        "first or second, or lower the others."
     )
 
 

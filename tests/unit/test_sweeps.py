@@ -151,19 +151,15 @@ def test_known_truth_hands_its_flags_to_processes_that_share_the_records(sweep):
     assert code == 0 and calls == [f"-m benchmarks.known_truth --records {folder} --output {folder} --seeds 3"]
 
 
-def test_metric_or_mechanism_shares_the_runs_of_countdown(sweep, tmp_path):
-    sweep("countdown.sh", "no", "0")
-    _, calls, code = sweep("metric_or_mechanism.sh", "0")
+def test_metric_or_mechanism_runs_every_partition_on_problems_of_several_approaches(sweep):
+    lines, calls, code = sweep("metric_or_mechanism.sh", "", "0")
     trained = [call for call in calls if call.startswith("run_countdown.py")]
+    arms = ["no", "rarity", "rarity_random", "rarity_answer", "rarity_bigram", "rarity_embedding", "rarity_likelihood"]
+    assert code == 0 and [line.partition("_seed0:")[0] for line in lines] == [*arms, "maxrl", "repexp"]
+    assert all("--min_approaches=2 " in call and "--eval_split=test " in call for call in trained)
     partitions = [re.search(r"--rarity_partition=(\w+)", call) for call in trained]
-    assert [found and found[1] for found in partitions] == [
-        *(None, None, None),
-        *("answer", "bigram", "embedding", "likelihood", "random"),
-    ]
-    made = {path.name.removesuffix("_seed0.json") for path in (tmp_path / "results/metric_or_mechanism").iterdir()}
-    assert code == 0
-    assert made == {"no", "rarity", "maxrl", "repexp", *(f"rarity_{found[1]}" for found in partitions[3:])}
-    assert trained[-1].endswith("outputs/sweeps/metric_or_mechanism/rarity_random_seed0")
+    assert [found and f"rarity_{found[1]}" for found in partitions] == [None, None, *arms[2:], None, None]
+    assert [re.search(r"--use_ir=(\S+)", call)[1] for call in trained] == ["no", *["rarity"] * 6, "maxrl", "repexp"]
 
 
 def test_a_run_that_collapses_leaves_a_record_too(sweep):
