@@ -30,10 +30,13 @@ def half_table(sweep: Sweep) -> str:
         halves = [level_at(by_seed[seed], len(by_seed[seed]) // 2) for seed in seeds]
         differences = [half - ends[seed] for half, seed in zip(halves, seeds, strict=True)]
         reached = [first_at(by_seed[seed], ends[seed]) for seed in seeds]
-        p_values[label] = paired_t(differences) if len(seeds) > 1 else None
+        if label != base:  # a question about other arms; its own row shows how far it gets by itself
+            p_values[label] = paired_t(differences) if len(seeds) > 1 else None
         rows[label] = [f"`{label}`", str(len(seeds)), *_levels(halves, differences), _median(reached)]
-    for label, p in adjusted(p_values, sweep.arms).items():
-        rows[label].insert(4, "" if p is None else f"{p:.3f}")
+    adjusted_p = adjusted(p_values, sweep.arms)
+    for label, row in rows.items():
+        p = adjusted_p.get(label)
+        row.insert(4, "" if p is None else f"{p:.3f}")
     return markdown([*heads, f"first at the end of `{base}`, % of the steps"], list(rows.values()))
 
 

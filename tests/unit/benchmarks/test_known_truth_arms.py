@@ -157,7 +157,8 @@ def test_the_plan_names_what_came_out(exact, others, names):
     against_exact = {name: contrast(-0.2) for name in PROXIES}
     against_exact |= {name: contrast(value, p=0.001 if value else 1.0) for name, value in others.items()}
     against_no = {EXACT: exact} | {name: contrast(0.2) for name in PROXIES}
-    assert metric_or_mechanism.called(against_no, against_exact) == names
+    assert metric_or_mechanism.called(against_no, against_exact, 0.05) == names
+    assert metric_or_mechanism.called(against_no, against_exact, 0.001) != ["the mechanism fails"]
 
 
 def point(step, **values):

@@ -1,0 +1,159 @@
+"""Metric or mechanism on Countdown: what the records of sweeps/metric_or_mechanism.sh say, by the rules of the plan.
+
+python -m benchmarks.metric_or_mechanism_countdown
+
+Trains nothing. Differences are over seeds and problems, as in the tables of every sweep; levels are means over seeds.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from analysis.comparison import compare_arms
+from analysis.evaluated import RECORD_FIX
+from analysis.sweep import Sweep, can_compare, read_sweep
+from benchmarks.metric_or_mechanism import (
+    EXACT,
+    IDENTICAL,
+    PARTITION_COLUMNS,
+    PROXIES,
+    RANDOM,
+    called,
+    family_table,
+    level,
+    plot_effects,
+)
+from common.errors import UserError, run_cli
+from common.files import read_json, write_text
+from common.flags import OutputStem, flag, parse_one
+from intrinsic import NO_BONUS
+from intrinsic.rarity import PARTITIONS
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "results" / "metric_or_mechanism"
+PARTITIONED = {"rarity" + f"_{name}" * (name != "exact"): f"rarity {name}" for name in PARTITIONS}  # arm -> its name
+NAMES = {NO_BONUS: NO_BONUS} | PARTITIONED | {"maxrl": "maxrl", "repexp": "repexp"}
+PRIMARY, MARGIN = "coverage@32", 0.1  # approaches
+COLUMNS = (PRIMARY, "pass@32", "accuracy")
+SHARE = "share_of_advantage"
+SEEDS = range(5)
+
+
+@dataclass
+class Options:
+    """Where the report goes."""
+
+    output: OutputStem = flag(
+        "benchmarks/results/metric_or_mechanism_countdown", "Path of report and picture, without extension."
+    )
+
+
+def logged(sweep: Sweep) -> dict[str, dict[str, list[float]]]:
+    """Name of a partition -> figure of `Rarity.update`, or `SHARE` -> its mean over the steps that have it, by seed."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for arm in sweep.arms:
+        if arm.label in PARTITIONED:
+            curves = [read_json(run.path, RECORD_FIX)["curves"] for run in arm.runs.values()]
+            found[PARTITIONED[arm.label]] = {
+                column: [float(np.mean(curve[key])) for curve in curves if curve.get(key := f"ir/rarity/{column}")]
+                for column in (*PARTITION_COLUMNS, SHARE)
+            }
+    return found
+
+
+def contrasts(sweep: Sweep, baseline: str, names: tuple[str, ...]) -> dict[str, dict[str, dict]]:
+    """Outcome -> name -> its difference to ``baseline``, as one family: as `benchmarks.known_truth_report.comparisons`.
+
+    Names without two seeds in common with the baseline are left out.
+    """
+    arms = {NAMES[arm.label]: arm for arm in sweep.arms}
+    base = arms.get(baseline)
+    if base is None:
+        return {}
+    there = [arms[name] for name in names if name in arms and len(arms[name].runs.keys() & base.runs.keys()) > 1]
+    if not there:
+        return {}
+    outcomes = compare_arms([base, *there], base, controls_apart=False)["outcomes"]
+    return {
+        outcome: {
+            NAMES[arm.label]: row | {"half": row["high"] - row["difference"]}
+            for arm in there
+            for row in [outcomes[outcome][arm.label]]
+        }
+        for outcome in COLUMNS
+    }
+
+
+def report(sweep: Sweep) -> str:
+    """Markdown: levels, both families of contrasts of every outcome, what the plan calls it, and what is missing."""
+    arms, figures = {NAMES[arm.label]: arm for arm in sweep.arms}, logged(sweep)
+    heads = [*COLUMNS, *PARTITION_COLUMNS, SHARE]
+    lines = [f"| arm | seeds | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
+    for name in NAMES.values():
+        if name in arms:
+            scores = {column: [run.scores[column].mean() for run in arms[name].runs.values()] for column in COLUMNS}
+            cells = [level(values) for values in (scores | figures.get(name, {})).values()]
+            cells += [""] * (len(heads) - len(cells))
+            lines.append(f"| `{name}` | {len(arms[name].runs)} | {' | '.join(cells)} |")
+    families = {
+        NO_BONUS: contrasts(sweep, NO_BONUS, tuple(name for name in NAMES.values() if name != NO_BONUS)),
+        EXACT: contrasts(sweep, EXACT, (*PROXIES, RANDOM)),
+    }
+    parts = ["\n".join(lines)]
+    for column in COLUMNS:
+        parts += [family_table(column, base, found[column]) for base, found in families.items() if found]
+    empty = empty_cells(sweep)
+    if not empty:
+        names = called(families[NO_BONUS][PRIMARY], families[EXACT][PRIMARY], MARGIN)
+        parts.append(f"By the plan's rules on {PRIMARY}: **{'**, **'.join(names)}**.")
+    before = {column: np.mean([run.scores[column] for run in sweep.before]) for column in COLUMNS}
+    start = ", ".join(f"{column} {value:.3f}" for column, value in before.items())
+    parts += [
+        f"{sweep.result['problems']} test problems. Levels: mean ± 95 % t interval over seeds; differences: two-way "
+        f"bootstrap over seeds and problems. Before training: {start}. Holm: over the rows of a table.",
+        f"`{IDENTICAL}` is the exact partition on this task, and {_identity(sweep)}.",
+        f"Empty cells (arm: seeds without a record): {'; '.join(empty) or 'none'}."
+        + " Without them the plan's rules are not applied." * bool(empty),
+        f"Code: {' and '.join(sorted({run.commit for run in sweep.before}))}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def empty_cells(sweep: Sweep) -> list[str]:
+    """One phrase for each arm that lacks records of some of the planned seeds."""
+    there = {NAMES[arm.label]: arm.runs.keys() for arm in sweep.arms}
+    missing = {name: len(set(SEEDS) - there.get(name, set())) for name in NAMES.values()}
+    return [f"{name}: {count} of {len(SEEDS)}" for name, count in missing.items() if count]
+
+
+def _identity(sweep: Sweep) -> str:
+    arms = {NAMES[arm.label]: arm for arm in sweep.arms}
+    seeds = sorted(arms[EXACT].runs.keys() & arms[IDENTICAL].runs.keys()) if {EXACT, IDENTICAL} <= arms.keys() else []
+    if not seeds:
+        return "the two cannot be compared yet"
+    same = all((arms[EXACT].table(name, seeds) == arms[IDENTICAL].table(name, seeds)).all() for name in COLUMNS)
+    return "gave the same numbers" if same else "did NOT give the same numbers: the apparatus is at fault"
+
+
+def plot(sweep: Sweep, path: Path) -> None:
+    """`benchmarks.metric_or_mechanism.plot_effects` of the partitions that can be compared with plain GRPO."""
+    effects = contrasts(sweep, NO_BONUS, tuple(PARTITIONED.values())).get(PRIMARY)
+    if effects:
+        plot_effects(effects, logged(sweep), PRIMARY, path)
+
+
+def main() -> None:
+    """Command line: report and picture of the records that are there."""
+    options = parse_one(Options)
+    if not can_compare(RECORDS):
+        raise UserError(f"{RECORDS} holds nothing to compare yet; run bash sweeps/metric_or_mechanism.sh.")
+    sweep = read_sweep(RECORDS)
+    text = report(sweep)
+    write_text(Path(f"{options.output}.md"), text)
+    plot(sweep, Path(f"{options.output}.png"))
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    run_cli(main)
