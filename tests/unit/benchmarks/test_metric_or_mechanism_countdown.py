@@ -11,7 +11,8 @@ from common.files import write_json
 
 PROBLEMS, SAMPLES = 6, 64
 # arm -> of 40 right samples of a problem, how many take the rarer of two ways; of an even problem one more
-RARE = {"no": 0, "rarity": 20, "rarity_answer": 20, "rarity_bigram": 12, "rarity_embedding": 19, "repexp": 9, "maxrl": 2}
+RARE = {"no": 0, "rarity": 20, "rarity_answer": 20, "rarity_bigram": 12, "rarity_embedding": 19}
+RARE |= {"maxrl": 2, "repexp": 9}
 
 
 def write_record(folder, arm, seed, rare):
@@ -21,7 +22,7 @@ def write_record(folder, arm, seed, rare):
     approaches = [[count for count in pair if count] for pair in counts]
     packed = Outcomes(texts, right, none, none, [[9] * SAMPLES] * PROBLEMS, approaches).packed()
     bonus, _, partition = arm.partition("_")
-    figures = {"agreement": [1.0, 0.5 + seed / 10], "correlation": [RARE.get(arm, 0) / 40], "share_of_advantage": [0.0, 0.02]}
+    figures = {"agreement": [1.0, 0.5 + seed / 10], "correlation": [RARE.get(arm, 0) / 40], "share_of_advantage": [0.0]}
     record = {
         "version": RECORD_VERSION,
         "task": "countdown",
