@@ -5,7 +5,6 @@ python -m benchmarks.metric_or_mechanism
 Goes on where it stopped; a report is made of all records there, and names the cells that are empty.
 """
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -194,14 +193,20 @@ def plot_effects(effects: dict[str, dict], levels: dict[str, dict[str, list[floa
                     ring = {"mfc": "none", "markersize": 11} if name == IDENTICAL else {}
                     look = {"label": name.removeprefix("rarity "), "color": SERIES[place % len(SERIES)], **ring}
                     axis.errorbar(*points[-1], yerr=effect["half"], fmt="o", **look)
-            rho = stats.spearmanr(*zip(*points, strict=True)).statistic if len(points) > 2 else math.nan
             axis.axhline(0.0, color=TOTAL, linewidth=1)
-            axis.set(xlabel=f"{column} with the exact partition", title=f"rank correlation {rho:.2f}")
+            axis.set(xlabel=f"{column} with the exact partition", title=_rank_correlation(points))
         axes[0].set_ylabel(f"{outcome} minus no")
         figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center", fontsize=9)
         figure.supxlabel("means over seeds with unadjusted 95 % intervals", fontsize=9, color=NOTE)
         figure.savefig(path, dpi=130)
         plt.close(figure)
+
+
+def _rank_correlation(points: list[tuple[float, float]]) -> str:
+    """Spearman's, of three points or more that are not all alike in either; else nothing."""
+    if len(points) < 3 or any(len(set(values)) == 1 for values in zip(*points, strict=True)):
+        return ""
+    return f"rank correlation {stats.spearmanr(*zip(*points, strict=True)).statistic:.2f}"
 
 
 if __name__ == "__main__":
