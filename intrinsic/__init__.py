@@ -1,6 +1,6 @@
 """Registry of intrinsic bonuses: flag -> "module:Class", imported only when asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -118,16 +118,22 @@ def build_bonuses(options) -> list[Bonus]:
             )
         bonuses.insert(names.index(NOISE), build_bonus(NOISE, options, beside=others[0]))
     _check_levels(bonuses, options)
+    check_replaced(bonuses, options.reward_weights, f"--use_ir={options.use_ir!r}: ")
+    return bonuses
+
+
+def check_replaced(bonuses: Sequence[Bonus], rewards: Collection[str] = (), given: str = "") -> None:
+    """Raise `UserError` for two that replace the advantage, and for one beside what it would throw away: bonuses in the
+    reward and ``rewards``. ``given`` begins the sentence."""
     replacers = [bonus.name for bonus in bonuses if bonus.replaces]
     if len(replacers) > 1:
-        raise UserError(f"--use_ir={options.use_ir!r}: {' and '.join(replacers)} both replace the advantage; name one.")
-    lost = [bonus.name for bonus in bonuses if bonus.placement == "reward"] + list(options.reward_weights)
+        raise UserError(f"{given}{' and '.join(replacers)} both replace the advantage; name one.")
+    lost = [*(bonus.name for bonus in bonuses if bonus.placement == "reward"), *rewards]
     if replacers and lost:
         raise UserError(
-            f"--use_ir={options.use_ir!r}: {replacers[0]} replaces the advantage that {', '.join(lost)} would be part "
-            "of; leave one of them out, or use --ir_level advantage."
+            f"{given}{replacers[0]} replaces the advantage that {', '.join(lost)} would be part of; leave one of them "
+            "out, or use --ir_level advantage."
         )
-    return bonuses
 
 
 def _check_levels(bonuses: list[Bonus], options) -> None:

@@ -20,9 +20,13 @@ from intrinsic.rollout import Rollout
 def majority_votes(answers: list[str | None]) -> list[float]:
     """1.0 for each of a group's ``answers`` that is the commonest parsed one, all of several equally common ones;
     0.0 for others and for None."""
-    tally = Counter(answer for answer in answers if answer is not None)
-    most = max(tally.values(), default=0)
+    tally, most = Counter(answers), largest_count(answers)
     return [float(answer is not None and tally[answer] == most) for answer in answers]
+
+
+def largest_count(answers: list[str | None]) -> int:
+    """How many of a group's ``answers`` are the commonest parsed one, one of several; 0 where none is parsed."""
+    return max(Counter(answer for answer in answers if answer is not None).values(), default=0)
 
 
 class Majority(Bonus):
@@ -31,6 +35,7 @@ class Majority(Bonus):
     name = "majority"
     placement = "advantage"
     label_free = True
+    reads = frozenset({"answer"})
     measured = "agreement"
 
     def check(self, num_generations: int, max_completion_length: int) -> None:
@@ -55,12 +60,14 @@ class Majority(Bonus):
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Nothing to learn; figures of the batch.
 
-        Returns "agreement" (mean share of a group that gives the commonest answer, all of several) and, where a group
-        has an answer, "majority_right" (share of such groups in which more than half of those votes are right).
+        Returns "agreement" (mean share of a group that gives its commonest answer, one of several: 1 / n where all
+        differ) and, where a group has an answer, "majority_right" (share of such groups in which more than half of
+        the votes, those for all of several equally common answers, are right).
         """
         n = rollout.num_generations
         votes, right = self.votes(rollout).view(-1, n), (rollout.correct > 0.5).view(-1, n)
-        metrics = {"agreement": votes.mean().item()}
+        groups = [rollout.answers[start : start + n] for start in range(0, len(rollout), n)]
+        metrics = {"agreement": sum(map(largest_count, groups)) / len(rollout)}
         counts = votes.sum(dim=1)
         if (counts > 0).any():
             shares = (votes * right).sum(dim=1)[counts > 0] / counts[counts > 0]

@@ -12,7 +12,7 @@ from intrinsic.flags.objective import ObjectiveFlags
 from intrinsic.flags.outcome import OutcomeFlags
 from intrinsic.flags.papers import MemoryFlags, MerciFlags, RndFlags, SelfCertaintyFlags
 from intrinsic.flags.policy import EntropyAdvantageFlags, PerplexityFlags, RepExpFlags
-from intrinsic.flags.rarity import APPROACH_TASKS, BY_APPROACH, RarityFlags, SmoothFlags, UnlikelyFlags
+from intrinsic.flags.rarity import APPROACH_TASKS, BY_APPROACH, SEVERAL_ANSWERS, RarityFlags, SmoothFlags, UnlikelyFlags
 from intrinsic.flags.text import LexicalNoveltyFlags, SentenceMemoryFlags, TextEntropyFlags
 
 
@@ -117,7 +117,13 @@ class IntrinsicOptions(BonusFlags):
         if uses_rarity and self.rarity_partition in BY_APPROACH and task not in APPROACH_TASKS:
             raise UserError(
                 f"--rarity_partition={self.rarity_partition} needs a normal form of approaches, which {task} does not "
-                f"have ({' and '.join(APPROACH_TASKS)} do); use answer, bigram, embedding or likelihood."
+                f"have ({' and '.join(APPROACH_TASKS)} do); use bigram, embedding or likelihood."
+            )
+        moves = self.rarity_partition != "answer" or self.rarity_rule != "redistribute" or task in SEVERAL_ANSWERS
+        if uses_rarity and not moves:
+            raise UserError(
+                f"--rarity_partition=answer: all right answers to a problem of {task} are one answer, so no credit can "
+                f"move; use {'exact, ' * (task in APPROACH_TASKS)}bigram, embedding or likelihood."
             )
 
     def _parse_levels(self, names: list[str]) -> list[str]:

@@ -103,6 +103,7 @@ class Outcome(Bonus):
 
     name = "outcome"
     placement = "advantage"
+    reads = frozenset({"answer"})
 
     def __init__(
         self,

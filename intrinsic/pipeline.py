@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from intrinsic import check_replaced
 from intrinsic.base import FEATURES, Bonus, FiniteGuard, Placement, WeightSchedule
 from intrinsic.parts.groups import group_centred
 from intrinsic.rollout import Rollout
@@ -40,7 +41,8 @@ class ScoredBonus:
 
 
 def check_bonuses(bonuses: Sequence[Bonus]) -> None:
-    """Raise `UserError` for what is no bonus, or one whose attributes no trainer can follow."""
+    """Raise `UserError` for what is no bonus, one whose attributes no trainer can follow, and those of which one throws
+    another away."""
     names = set()
     for bonus in bonuses:
         if not isinstance(bonus, Bonus):
@@ -58,6 +60,7 @@ def check_bonuses(bonuses: Sequence[Bonus]) -> None:
             raise UserError(
                 f"the bonus {name!r} needs {unknown[0]!r}, which no rollout has; use {', '.join(sorted(FEATURES))}."
             )
+    check_replaced(bonuses)
 
 
 def checked(score: Any, bonus: Bonus, rollout: Rollout) -> Tensor:

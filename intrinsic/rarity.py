@@ -27,6 +27,7 @@ PARTITIONS = ("exact", "answer", "bigram", "embedding", "likelihood", "random")
 RULES = ("redistribute", "uarl", "darling", "ips")
 IN_REWARD = ("darling", "ips")  # rules that their papers pay in the reward
 THRESHOLDS = {"bigram": 0.4, "embedding": 0.15}  # mean distances up to which two clusters are one
+READS = {"exact": "approach", "random": "approach", "answer": "answer"}
 NEEDS = {"embedding": "text_embedding", "likelihood": "logps"}
 DARLING_FLOOR = 0.1  # least share of a right answer's reward that is left, in DARLING's program
 
@@ -122,6 +123,7 @@ class Rarity(Bonus):
         self.seed = seed
         self.placement = "reward" if rule in IN_REWARD else "advantage"
         self.needs = frozenset({NEEDS[partition]}) if partition in NEEDS else frozenset()
+        self.reads = frozenset({READS[partition]}) if partition in READS else frozenset()
 
     @classmethod
     def from_options(cls, options) -> "Rarity":
@@ -234,12 +236,11 @@ class Rarity(Bonus):
 
     def combine(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
         """``advantages`` (B,) or (B, T), those above 0 multiplied by 1 + ``scores``, all of them for "uarl"; for rules
-        that belong in the reward, plus ``scores``."""
-        if self.rule == "redistribute":
-            return advantages + advantages.clamp(min=0.0) * scores
-        if self.rule == "uarl":
-            return advantages + advantages * scores
-        return advantages + scores
+        that belong in the reward, plus ``scores``. No factor is below 0, whatever the weight."""
+        if self.rule in IN_REWARD:
+            return advantages + scores
+        paid = advantages if self.rule == "uarl" else advantages.clamp(min=0.0)
+        return advantages + paid * scores.clamp(min=-1.0)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Nothing to learn; figures of the batch, over groups with at least two right answers.

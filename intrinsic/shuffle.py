@@ -46,6 +46,7 @@ class Shuffle(Bonus):
         self.centred = bonus.centred
         self.clipped = bonus.clipped
         self.needs = bonus.needs
+        self.reads = bonus.reads
         self.needs_verdict = bonus.needs_verdict
         self.from_second_visit = bonus.from_second_visit
         self.part_names = bonus.part_names

@@ -4,6 +4,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from common.errors import UserError
 from intrinsic.rollout import Rollout
 from policy.chat import message_text
 from policy.features import FROZEN_FEATURES
@@ -15,6 +16,7 @@ class RolloutGathering:
 
     def _gather_rollout(self, prompts, completions, rewards: Tensor) -> Rollout:
         """The rollout of all processes, in rank order; ``rewards`` are already gathered."""
+        self._check_logged()
         extrinsic = rewards[:, : self.num_extrinsic]
         weights = self.reward_weights[: self.num_extrinsic].to(rewards.device)
         tokens = self._token_tensors()
@@ -47,6 +49,15 @@ class RolloutGathering:
         if self.correctness_column is None:
             return torch.full_like(rewards[:, 0], torch.nan)
         return (rewards[:, self.correctness_column] > 0.5).float()
+
+    def _check_logged(self) -> None:
+        """Raise `UserError` where a bonus reads a column that no reward function logs, and so would never pay."""
+        for bonus in self.bonuses.bonuses:
+            if missing := sorted(bonus.reads - self._pending_extra_logs.keys()):
+                raise UserError(
+                    f"the bonus {bonus.name!r} reads the column {missing[0]!r}, which no reward function logs; have "
+                    f"one call log_extra({missing[0]!r}, [a text per completion, '' for none])."
+                )
 
     def _gather_logged(self, name: str, count: int) -> list[str | None]:
         """The texts that the reward functions of this step logged under ``name``, of all processes."""

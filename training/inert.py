@@ -7,6 +7,8 @@ from intrinsic import SHUFFLE
 from intrinsic.base import Bonus
 from intrinsic.flags.owners import is_for, owners
 from intrinsic.options import BonusFlags, IntrinsicOptions
+from intrinsic.rarity import PARTITIONS
+from training.run_options import RunOptions
 
 CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
 
@@ -16,7 +18,7 @@ class Settings:
     """What decides over the effect of a flag: flags, bonuses, optimiser steps of the run, and training questions."""
 
     intrinsic: IntrinsicOptions
-    options: object
+    options: RunOptions
     config: object
     bonuses: Sequence[Bonus]
     steps: int
@@ -35,12 +37,12 @@ class Settings:
         return "rarity" in names and bool({self.intrinsic.rarity_partition, self.intrinsic.rarity_rule} & {*words})
 
     def given(self, name: str) -> object | None:
-        """The value of the flag ``name`` where it is not the default, else None."""
+        """The value of the flag ``name`` unless it is the default, or what the script sets by itself; else None."""
         for group in (self.intrinsic, self.options, self.config):
             found = next((item for item in fields(group) if item.name == name), None)
             if found is not None:
-                value = getattr(group, name)
-                return None if value == _default(found) else value
+                value, by_itself = getattr(group, name), self.options.script_defaults
+                return None if value == by_itself.get(name, _default(found)) else value
         raise KeyError(name)
 
 
@@ -183,6 +185,11 @@ RULES = (
         "ir_min_std",
         lambda run: not any(bonus.placement == "reward" for bonus in run.bonuses),
         "no bonus is paid in the reward",
+    ),
+    Rule(
+        "encoder",
+        lambda run: run.rarity_is(*PARTITIONS) and not any("text_embedding" in bonus.needs for bonus in run.bonuses),
+        "no text is embedded (--rarity_partition embedding does)",
     ),
     Rule("rarity_alpha", lambda run: run.rarity_is("likelihood", "darling", "ips"), "no power of a size is taken"),
     Rule(

@@ -60,6 +60,11 @@ def pipeline_of(bonuses: Bonuses, args: GRPOConfig) -> BonusPipeline:
         bonuses = ",".join(bonuses)
     if bonuses is None or isinstance(bonuses, str | IntrinsicOptions):
         options = bonuses if isinstance(bonuses, IntrinsicOptions) else IntrinsicOptions(use_ir=bonuses or "no")
+        if options.reward_weights:
+            raise UserError(
+                f"use_ir={options.use_ir!r} names {', '.join(options.reward_weights)}, a reward of the scripts; leave "
+                "it out and give its function among reward_funcs."
+            )
         made = build_bonuses(options)
         pipeline = BonusPipeline(made, options.schedules(), options.ir_clip, options.ir_min_std)
     else:
@@ -69,6 +74,19 @@ def pipeline_of(bonuses: Bonuses, args: GRPOConfig) -> BonusPipeline:
     for bonus in made:
         bonus.check(args.num_generations, args.max_completion_length)
     return pipeline
+
+
+def flags_beside(bonuses: Bonuses, args: GRPOConfig, match_mass: bool, rewards: int) -> tuple[GRPOConfig, bool]:
+    """(``args``, ``match_mass``) with what the flags of an `IntrinsicOptions` say of more than its bonuses.
+
+    With its ``sc_alone`` each of the ``rewards`` functions has the weight 0; with its ``match_mass`` masses match.
+    """
+    if not isinstance(bonuses, IntrinsicOptions):
+        return args, match_mass
+    if bonuses.sc_alone:
+        args = copy(args)  # which another trainer may be built with
+        args.reward_weights = [0.0] * rewards
+    return args, match_mass or bonuses.match_mass
 
 
 def encoder_of(

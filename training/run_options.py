@@ -64,6 +64,7 @@ class RunOptions(PolicyOptions):
 
     def __post_init__(self):
         super().__post_init__()
+        self.script_defaults: dict[str, object] = {}  # what the script sets by itself, configs/<task>.yaml
         check_dtype(self.dtype, trained=not self.lora)
         for name in ("eval_problems", "eval_samples", "max_prompt_length"):
             if getattr(self, name) < 1:

@@ -49,6 +49,7 @@ from training.python_arguments import (
     Bonuses,
     correctness_of,
     encoder_of,
+    flags_beside,
     names_of,
     pipeline_of,
     policy_and_tokenizer,
@@ -116,7 +117,7 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
         self.correctness_column = correctness_of(correctness, names_of(reward_funcs), self.bonuses)
         model, processing_class = policy_and_tokenizer(model, processing_class)
         self.encode = encode or encoder_of(bonuses, self.bonuses, model, processing_class, args)
-        self.matches_mass = match_mass
+        args, self.matches_mass = flags_beside(bonuses, args, match_mass, len(reward_funcs))
         self.identity = identity or {bonus.name: bonus.identity() for bonus in self.bonuses.bonuses}
         self.completions_dir = completions_dir
         self.keep_checkpoints = keep_checkpoints

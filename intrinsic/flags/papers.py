@@ -44,8 +44,8 @@ class MemoryFlags:
     )
     encoder: str = flag(
         "sentence-transformers/all-MiniLM-L6-v2",
-        "knn, knn-sent: text encoder, hub name, local path, or policy (mean-pooled hidden states of the policy). "
-        "The default falls back to its packaged copy when the hub is not at hand.",
+        "knn, knn-sent, rarity: text encoder, hub name, local path, or policy (its mean-pooled hidden states). The "
+        "default falls back to its packaged copy when the hub is not at hand.",
     )
 
 

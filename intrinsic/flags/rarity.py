@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from common.flags import flag
 
 APPROACH_TASKS = ("countdown", "igsm")  # whose rewards tell `Rollout.approaches`
+SEVERAL_ANSWERS = ("countdown",)  # whose right answers to one problem can be different answers
 BY_APPROACH = ("exact", "random")  # partitions that need them
 
 

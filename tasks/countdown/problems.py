@@ -8,7 +8,7 @@ whatever the seeds and settings.
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from random import Random
 
@@ -83,6 +83,10 @@ class ProblemSpace:
                 f"--min_approaches={self.min_approaches} --max_numbers={self.max_numbers}: approaches are counted for "
                 f"at most {MOST_NUMBERS} numbers; lower --max_numbers, or leave --min_approaches at 1."
             )
+
+    def __str__(self) -> str:
+        """As flags."""
+        return " ".join(f"--{item.name}={getattr(self, item.name)}" for item in fields(self))
 
     def holds(self, numbers: list[int], target: int) -> bool:
         """Whether a solvable problem lies in the range of targets and has enough approaches."""
@@ -160,9 +164,8 @@ def draw_problems(space: ProblemSpace, split: str, rng: Random) -> Iterator[tupl
             rejected = 0
             yield numbers, witness
     raise UserError(
-        f"--max_numbers={space.max_numbers} --max_number={space.max_number} --min_target={space.min_target} "
-        f"--min_approaches={space.min_approaches}: no problem of the split {split!r} in {rejected} draws; raise the "
-        "first or second, or lower the others."
+        f"{space}: no problem of the split {split!r} in {rejected} draws; raise --max_numbers or --max_number, or "
+        "lower --min_target or --min_approaches."
     )
 
 
@@ -180,7 +183,8 @@ def generate(count: int, split: str, seed: int, space: ProblemSpace = ProblemSpa
         if fruitless > _MAX_FRUITLESS_DRAWS:
             raise UserError(
                 f"asked for {count} Countdown problems of split {split!r}, but only {len(rows)} distinct ones exist "
-                f"in {space}; ask for fewer or widen --max_number or --max_numbers."
+                f"with {space}; ask for fewer (--train_problems, --eval_problems), or raise --max_number or "
+                "--max_numbers."
             )
         if key not in seen:
             seen.add(key)

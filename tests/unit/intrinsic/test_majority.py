@@ -44,6 +44,10 @@ def test_figures_of_the_batch(rollout_factory):
     answers = ["1", "1", "1", "2", "3", "3", "4", "5", None, None, None, None]
     rollout = rollout_factory(texts, [1, 1, 1] + [0] * 9, num_generations=4, answers=answers)
     assert Majority().update(rollout) == {"agreement": pytest.approx(5 / 12), "majority_right": 0.5}
+    for answers, share in (("12345678", 1 / 8), ("11112222", 4 / 8), ("11111111", 1.0), ("1123456 ", 2 / 8)):
+        parsed = [text.strip() or None for text in answers]
+        spread = rollout_factory(texts[:8], [0] * 8, num_generations=8, answers=parsed)
+        assert Majority().update(spread)["agreement"] == share, "one of several equally common answers"
     silent = rollout_factory(texts[:4], [0] * 4)
     assert Majority().update(silent) == {"agreement": 0.0}
 

@@ -320,6 +320,21 @@ def test_a_task_without_a_normal_form_is_refused_by_name(partition, names):
     IntrinsicOptions(use_ir="knn", rarity_partition=partition).check_task("gsm8k")
 
 
+def test_answers_part_nothing_where_one_answer_is_right():
+    for task in ("gsm8k", "igsm", "code", "sql", "choice"):
+        with pytest.raises(UserError, match=f"=answer: all right answers to a problem of {task} are one answer"):
+            IntrinsicOptions(use_ir="rarity", rarity_partition="answer").check_task(task)
+    IntrinsicOptions(use_ir="rarity", rarity_partition="answer").check_task("countdown")
+    # Here wrong answers are parted too.
+    IntrinsicOptions(use_ir="rarity", rarity_partition="answer", rarity_rule="uarl").check_task("gsm8k")
+
+
+def test_no_weight_turns_an_advantage_round():
+    advantages, scores = torch.tensor([2.0, 2.0, -1.0]), torch.tensor([-1.4, 0.5, -1.4])
+    near(Rarity().combine(advantages, scores, None), [0.0, 3.0, -1.0])
+    near(Rarity(rule="uarl").combine(advantages, scores, None), [0.0, 3.0, 0.0])
+
+
 def test_flags_arrive():
     flags = RarityFlags("bigram", "uarl", 0.5, 0.1, 0.2, 2.0, 0.3, 7)
     names = ("partition", "rule", "alpha", "tau", "clip_low", "clip_high", "threshold", "seed")

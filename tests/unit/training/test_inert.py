@@ -1,10 +1,14 @@
 """Settings that cannot have an effect are named before the run trains; those that can are not."""
 
+from dataclasses import fields
+
 import pytest
 import yaml
 
-from intrinsic import build_bonuses
-from intrinsic.options import MathIntrinsicOptions
+from intrinsic import REGISTRY, build_bonus, build_bonuses
+from intrinsic.flags.owners import owners
+from intrinsic.options import BonusFlags, IntrinsicOptions, MathIntrinsicOptions
+from intrinsic.rarity import PARTITIONS
 from tests.processes import ROOT
 from training.inert import RULES, Settings, inert_settings
 from training.run_options import RunConfig, RunOptions
@@ -73,6 +77,8 @@ NO_EFFECT = [
     ({"warmup_steps": 100}, "--warmup_steps 100", "before the learning rate has risen"),
     ({"intrinsic": {"use_ir": "rarity", "rarity_tau": 0.5}}, "--rarity_tau 0.5", "not likelihood"),
     ({"intrinsic": {"use_ir": "shuffle:rarity", "rarity_threshold": 0.5}}, "--rarity_threshold 0.5", "no distances"),
+    ({"intrinsic": {"use_ir": "rarity", "encoder": "policy"}}, "--encoder policy", "no text is embedded"),
+    ({"intrinsic": {"use_ir": "cfn", "encoder": "policy"}}, "--encoder policy", "rarity, which --use_ir does not name"),
     (
         {"intrinsic": {"use_ir": "rarity", "rarity_partition": "likelihood", "rarity_alpha": 1.0}},
         "--rarity_alpha 1.0",
@@ -115,6 +121,8 @@ EFFECT = [
     {"intrinsic": {"use_ir": "nsr", "match_mass": True}, "scale_rewards": "batch"},
     {"intrinsic": {"use_ir": "rarity", "rarity_partition": "bigram", "rarity_threshold": 0.5, "rarity_alpha": 1.0}},
     {"intrinsic": {"use_ir": "rarity", "rarity_partition": "likelihood", "rarity_tau": 0.5}},
+    {"intrinsic": {"use_ir": "rarity", "rarity_partition": "embedding", "encoder": "policy"}},
+    {"intrinsic": {"use_ir": "rarity,knn", "encoder": "policy"}},
     {"intrinsic": {"use_ir": "rarity", "rarity_partition": "random", "rarity_seed": 3, "rarity_clip_high": 2.0}},
     {"intrinsic": {"use_ir": "outcome"}, "questions": 799},
     {"intrinsic": {"use_ir": "outcome", "outcome_mode": "batch"}, "questions": 800},
@@ -128,6 +136,26 @@ EFFECT = [
 @pytest.mark.parametrize("given", EFFECT, ids=str)
 def test_a_setting_with_effect_is_not_named(given):
     assert not lines(**given)
+
+
+def test_a_bonus_that_embeds_texts_is_an_owner_of_the_encoder():
+    """By its default flags, or by the partition that needs it."""
+    (encoder,) = (item for item in fields(BonusFlags) if item.name == "encoder")
+    for partition in PARTITIONS:
+        options = IntrinsicOptions(rarity_partition=partition)
+        embeds = {name for name in REGISTRY if "text_embedding" in build_bonus(name, options).needs}
+        assert embeds <= owners(encoder), partition
+
+
+def test_what_a_script_sets_by_itself_is_not_named_and_what_differs_from_it_is():
+    options = RunOptions()
+    options.script_defaults = {"explore_warmup": 10.0}
+    steps, config = 100, RunConfig(**PLAIN)
+    named = [
+        list(inert_settings(Settings(IntrinsicOptions(explore_warmup=value), options, config, [], steps, 150)))
+        for value in (10.0, 20.0)
+    ]
+    assert not named[0] and "--explore_warmup 20.0: it is for knn+" in named[1][0]
 
 
 def test_every_flag_of_vllm_is_named_where_vllm_does_not_sample():

@@ -7,7 +7,10 @@ import torch
 
 from common.errors import UserError
 from intrinsic.base import Bonus
-from intrinsic.options import IntrinsicOptions
+from intrinsic.maxrl import MaxRL
+from intrinsic.options import IntrinsicOptions, MathIntrinsicOptions
+from intrinsic.pass_at_k import PassAtK
+from intrinsic.unlikeliness import Unlikeliness
 from tests.processes import ROOT
 from training.own_rewards import with_own_rewards
 from training.python_arguments import pipeline_of
@@ -51,13 +54,42 @@ def test_an_example_trains(example, monkeypatch, tmp_path):
 
 def test_policy_rows_bonuses_and_one_reward_function_by_name_and_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr("training.python_arguments.build_encoder", lambda *args, **kwargs: pytest.fail("not needed"))
-    trainer = IntrinsicGRPOTrainer("tiny", length, settings(tmp_path), ROWS, bonuses="sc,outcome")
+    trainer = IntrinsicGRPOTrainer("tiny", length, settings(tmp_path), ROWS, bonuses="sc,cfn")
     trainer.train()
-    assert [bonus.name for bonus in trainer.bonuses.bonuses] == ["sc", "outcome"] and trainer.encode is None
+    assert [bonus.name for bonus in trainer.bonuses.bonuses] == ["sc", "cfn"] and trainer.encode is None
     record = trainer.state.log_history[0]
     assert record["rewards/length/mean"] == record["reward"]
     # The only function says what is right.
     assert record["advantage/wrong_answer"] is not None
+
+
+def test_a_bonus_whose_column_no_reward_logs_is_refused_at_the_first_step(tmp_path):
+    for bonuses, column in (("outcome", "answer"), ("shuffle:majority", "answer"), ("rarity", "approach")):
+        trainer = IntrinsicGRPOTrainer("tiny", length, settings(tmp_path), ROWS, bonuses=bonuses)
+        with pytest.raises(UserError, match=f"{bonuses}' reads the column '{column}', which no .* log_extra"):
+            trainer.train()
+
+
+def test_flags_in_options_mean_what_they_mean_in_a_script(tmp_path):
+    """``sc_alone`` takes the weight of every reward, ``match_mass`` is that of the trainer, ``cosine`` is no bonus."""
+    flags = IntrinsicOptions(use_ir="sc", sc_alone=True)
+    trainer = IntrinsicGRPOTrainer("tiny", [length, points], settings(tmp_path), ROWS, bonuses=flags)
+    assert trainer.reward_weights.tolist() == [0.0, 0.0] and not trainer.matches_mass
+    trainer = IntrinsicGRPOTrainer(
+        "tiny", length, settings(tmp_path), ROWS, bonuses=IntrinsicOptions(use_ir="maxrl", match_mass=True)
+    )
+    assert trainer.matches_mass and trainer.reward_weights.tolist() == [1.0]
+    with pytest.raises(UserError, match="'cosine,sc' names cosine, a reward of the scripts"):
+        IntrinsicGRPOTrainer("tiny", length, settings(tmp_path), ROWS, bonuses=MathIntrinsicOptions(use_ir="cosine,sc"))
+
+
+def test_objects_that_throw_each_other_away_are_refused(tmp_path):
+    for bonuses, said in (
+        ([MaxRL(), PassAtK()], "maxrl and passk both replace"),
+        ([MaxRL(), Unlikeliness()], "maxrl replaces the advantage that unlikely"),
+    ):
+        with pytest.raises(UserError, match=said):
+            IntrinsicGRPOTrainer("tiny", length, settings(tmp_path), ROWS, bonuses=bonuses)
 
 
 def test_a_text_encoder_is_made_where_a_bonus_needs_one(tmp_path, monkeypatch):
