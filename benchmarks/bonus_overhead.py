@@ -2,6 +2,8 @@
 
 python -m benchmarks.bonus_overhead [--policy qwen2.5-0.5b] [--bonuses knn,knn+,sc,cfn,rnd] [--beta 0.04]
 
+rarity_embedding is rarity with that partition, as the sweeps call it.
+
 Every bonus runs in a process of its own, so that peak memory is its own, and plain GRPO runs before and after them all.
 Times are medians over the steps after the first ones. "bonus" is the time inside the bonus code, the forward passes it
 asks for and reading features off the generation, over the rest of the same steps: on a busy machine it says more than
@@ -46,7 +48,10 @@ class Options:
     """What is measured."""
 
     policy: str = flag(EMBEDDED_NAME, f"Policy: {EMBEDDED_NAME} (embedded), {SHORT_NAME}, {', '.join(SHAPES)}.")
-    bonuses: str = field(default="knn,knn+,sc,cfn,rnd", metadata={"help": f"Bonuses, separated by commas, or {ALL}."})
+    bonuses: str = field(
+        default="knn,knn+,sc,cfn,rnd",
+        metadata={"help": f"Bonuses, separated by commas, or {ALL}; rarity_PARTITION for rarity by another partition."},
+    )
     prompts: int = field(default=24, metadata={"help": "Prompts per step, each with 8 completions."})
     length: int = field(default=64, metadata={"help": "Most tokens of a completion."})
     beta: float = field(default=0.0, metadata={"help": "Weight of the KL penalty, 0 or more."})
@@ -125,7 +130,10 @@ def measure(options: Options, bonus: str) -> dict[str, float]:
     is_random = options.policy in SHAPES
     tokenizer = load_tokenizer(EMBEDDED_NAME if is_random else options.policy)
     policy = random_policy(options.policy, tokenizer) if is_random else load_policy(options.policy)
-    intrinsic = IntrinsicOptions(use_ir=bonus, encoder=options.encoder, cfn_warmup=1, explore_warmup=0)
+    name, _, partition = bonus.partition("_")
+    partition = partition or IntrinsicOptions.rarity_partition
+    settings = {"rarity_partition": partition, "cfn_warmup": 1, "explore_warmup": 0}
+    intrinsic = IntrinsicOptions(use_ir=name, encoder=options.encoder, **settings)
     bonuses = BonusPipeline(build_bonuses(intrinsic), intrinsic.schedules())
     times = StepTimes()
     with tempfile.TemporaryDirectory() as folder:
