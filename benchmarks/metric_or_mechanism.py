@@ -30,9 +30,13 @@ ARMS = [
     Arm("maxrl", "maxrl", world=WORLD),
     Arm("repexp", "repexp", world=WORLD),
 ]
+# Not in the plan: run after its outcome was known, since UCPO's default moves a fifth of the credit.
+FULL_LIKELIHOOD = "rarity likelihood tau 1"
+AFTERWARDS = [Arm(FULL_LIKELIHOOD, "rarity", {"rarity_partition": "likelihood", "rarity_tau": 1.0}, WORLD)]
 PRIMARY, MARGIN = "rare@64", 0.05
 COLUMNS = (PRIMARY, "coverage@8", "pass@1")
 PARTITION_COLUMNS = ("agreement", "alike", "correlation")
+AGAINST = ("agreement", "correlation")  # what the effects of the partitions are held against
 MASSES = {"common": (0.15, 0.25), "rare": (0.01, 0.03)}  # of a fitted policy; its seed is left out outside them
 FOLDER = "outputs/metric_or_mechanism"
 
@@ -103,14 +107,18 @@ def called(against_no: dict[str, dict], against_exact: dict[str, dict], margin: 
 
 
 def report(curves: Curves, commits: list[str], seeds: int) -> str:
-    """Markdown: levels, both families of contrasts, how each partition agrees, and what the plan calls it."""
+    """Markdown: levels, both families of contrasts, how each partition agrees, and what the plan calls it.
+
+    Then what was not planned, in tables of its own without Holm's adjustment.
+    """
     out = left_out(curves)
-    rows = complete({name: {s: c for s, c in runs.items() if s not in out} for name, runs in curves.items()})
+    all_rows = complete({name: {s: c for s, c in runs.items() if s not in out} for name, runs in curves.items()})
+    rows = {name: runs for name, runs in all_rows.items() if name != FULL_LIKELIHOOD}
     if "no" not in rows:
         return "Plain GRPO has fewer than two seeds yet, so nothing is compared.\n"
     heads = [*COLUMNS, *PARTITION_COLUMNS]
     lines = [f"| arm | seeds | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
-    for label, runs in rows.items():
+    for label, runs in all_rows.items():
         cells = [level(_values(runs, column)) for column in heads]
         lines.append(f"| `{label}` | {len(runs)} | {' | '.join(cells)} |")
     parts = ["\n".join(lines)]
@@ -126,6 +134,8 @@ def report(curves: Curves, commits: list[str], seeds: int) -> str:
     if not empty:
         names = called(found["no", PRIMARY], found[EXACT, PRIMARY], MARGIN)
         parts.append(f"By the plan's rules on {PRIMARY}: **{'**, **'.join(names)}**.")
+    parts += rank_correlations(found["no", PRIMARY], _partition_levels(rows), PRIMARY)
+    parts += _afterwards(all_rows)
     before = np.mean([curve[0][PRIMARY] for runs in rows.values() for curve in runs.values()])
     parts += [
         f"Mean ± 95 % t interval over seeds; {PRIMARY} before training {before:.3f}. Holm: over the rows of a table.",
@@ -164,15 +174,49 @@ def _identity(rows: Curves) -> str:
     return "gave the same numbers" if same else "did NOT give the same numbers: the apparatus is at fault"
 
 
+def _partition_levels(rows: Curves) -> dict[str, dict[str, list[float]]]:
+    """Partition -> figure of it -> a value per seed."""
+    names = [name for name in rows if name.startswith("rarity ")]
+    return {name: {column: _values(rows[name], column) for column in PARTITION_COLUMNS} for name in names}
+
+
+def _afterwards(rows: Curves) -> list[str]:
+    """The arm that was not planned, against plain GRPO and the exact partition, without adjustment."""
+    tables = []
+    for baseline in ("no", EXACT):
+        if baseline in rows and FULL_LIKELIHOOD in rows:
+            pair = {name: rows[name] for name in (baseline, FULL_LIKELIHOOD)}
+            for column in (PRIMARY, "pass@1"):
+                tables.append(family_table(column, baseline, comparisons(pair, column, baseline)))
+    note = f"`{FULL_LIKELIHOOD}` was not planned: all credit moves by likelihood, as by clusters. No adjustment:"
+    return [note, *tables] if tables else []
+
+
+def rank_correlations(effects: dict[str, dict], levels: dict[str, dict[str, list[float]]], outcome: str) -> list[str]:
+    """A sentence on Spearman's correlation of effect and `AGAINST` over the partitions, as in `plot_effects`."""
+    found = []
+    for column in AGAINST:
+        rho = _rank_correlation(_points(effects, levels, column))
+        if rho is not None:
+            count = len(_points(effects, levels, column))
+            found.append(f"{rho:+.2f} with {column} ({count} partitions)")
+    return [f"Rank correlation of {outcome} minus `no`: {', '.join(found)}."] if found else []
+
+
+def _points(effects: dict[str, dict], levels: dict[str, dict[str, list[float]]], column: str) -> list[tuple]:
+    """(mean of ``column``, effect) of the partitions that have both."""
+    there = [name for name in effects if levels.get(name, {}).get(column)]
+    return [(float(np.mean(levels[name][column])), effects[name]["difference"]) for name in there]
+
+
 def plot(curves: Curves, path: Path) -> None:
     """`plot_effects` of the known world, where any partition can be compared."""
-    rows = complete(curves)
-    names = [name for name in rows if name.startswith("rarity ")]
-    if "no" not in rows or not names:
+    rows = {name: runs for name, runs in complete(curves).items() if name != FULL_LIKELIHOOD}
+    levels = _partition_levels(rows)
+    if "no" not in rows or not levels:
         return
     family = comparisons(rows, PRIMARY)
-    levels = {name: {column: _values(rows[name], column) for column in PARTITION_COLUMNS} for name in names}
-    plot_effects({name: family[name] for name in names}, levels, PRIMARY, path)
+    plot_effects({name: family[name] for name in levels}, levels, PRIMARY, path)
 
 
 def plot_effects(effects: dict[str, dict], levels: dict[str, dict[str, list[float]]], outcome: str, path: Path) -> None:
@@ -184,17 +228,16 @@ def plot_effects(effects: dict[str, dict], levels: dict[str, dict[str, list[floa
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.6), sharey=True, layout="constrained")
-        for axis, column in zip(axes, ("agreement", "correlation"), strict=True):
-            points = []
+        for axis, column in zip(axes, AGAINST, strict=True):
             for place, (name, effect) in enumerate(effects.items()):
-                if values := levels[name][column]:
-                    points.append((float(np.mean(values)), effect["difference"]))
+                for point in _points({name: effect}, levels, column):
                     # An open ring, since the exact partition lies in the same place.
                     ring = {"mfc": "none", "markersize": 11} if name == IDENTICAL else {}
                     look = {"label": name.removeprefix("rarity "), "color": SERIES[place % len(SERIES)], **ring}
-                    axis.errorbar(*points[-1], yerr=effect["half"], fmt="o", **look)
+                    axis.errorbar(*point, yerr=effect["half"], fmt="o", **look)
+            rho = _rank_correlation(_points(effects, levels, column))
             axis.axhline(0.0, color=TOTAL, linewidth=1)
-            axis.set(xlabel=f"{column} with the exact partition", title=_rank_correlation(points))
+            axis.set(xlabel=f"{column} with the exact partition", title="" if rho is None else f"rank correlation {rho:.2f}")
         axes[0].set_ylabel(f"{outcome} minus no")
         figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center", fontsize=9)
         figure.supxlabel("means over seeds with unadjusted 95 % intervals", fontsize=9, color=NOTE)
@@ -202,12 +245,12 @@ def plot_effects(effects: dict[str, dict], levels: dict[str, dict[str, list[floa
         plt.close(figure)
 
 
-def _rank_correlation(points: list[tuple[float, float]]) -> str:
-    """Spearman's, of three points or more that are not all alike in either; else nothing."""
+def _rank_correlation(points: list[tuple[float, float]]) -> float | None:
+    """Spearman's, of three points or more that are not all alike in either; else None."""
     if len(points) < 3 or any(len(set(values)) == 1 for values in zip(*points, strict=True)):
-        return ""
-    return f"rank correlation {stats.spearmanr(*zip(*points, strict=True)).statistic:.2f}"
+        return None
+    return float(stats.spearmanr(*zip(*points, strict=True)).statistic)
 
 
 if __name__ == "__main__":
-    run_cli(lambda: run_experiment(ARMS, FOLDER, PartitionTrial, report, plot))
+    run_cli(lambda: run_experiment([*ARMS, *AFTERWARDS], FOLDER, PartitionTrial, report, plot))

@@ -23,6 +23,7 @@ from benchmarks.metric_or_mechanism import (
     family_table,
     level,
     plot_effects,
+    rank_correlations,
 )
 from common.errors import UserError, run_cli
 from common.files import read_json, write_text
@@ -107,6 +108,8 @@ def report(sweep: Sweep) -> str:
     if not empty:
         names = called(families[NO_BONUS][PRIMARY], families[EXACT][PRIMARY], MARGIN)
         parts.append(f"By the plan's rules on {PRIMARY}: **{'**, **'.join(names)}**.")
+    if effects := families[NO_BONUS].get(PRIMARY):
+        parts += rank_correlations({name: effects[name] for name in effects if name in figures}, figures, PRIMARY)
     before = {column: np.mean([run.scores[column] for run in sweep.before]) for column in COLUMNS}
     start = ", ".join(f"{column} {value:.3f}" for column, value in before.items())
     parts += [

@@ -225,6 +225,7 @@ def test_the_step_of_collapse_is_ranked_against_agreement(tmp_path):
 @pytest.mark.parametrize("experiment", [metric_or_mechanism, sc_collapse])
 def test_the_committed_report_is_that_of_the_committed_records(experiment):
     folder = ROOT / experiment.FOLDER.replace("outputs", "benchmarks/results")
-    curves, commits = read_arms(run_arms(experiment.ARMS, [], folder))
+    arms = [*experiment.ARMS, *getattr(experiment, "AFTERWARDS", [])]
+    curves, commits = read_arms(run_arms(arms, [], folder))
     assert not empty_cells(experiment.ARMS, curves, 10), "the cells that the page calls complete"
     assert experiment.report(curves, commits, 10) == folder.with_suffix(".md").read_text(encoding="utf-8")
