@@ -237,7 +237,8 @@ def plot_effects(effects: dict[str, dict], levels: dict[str, dict[str, list[floa
                     axis.errorbar(*point, yerr=effect["half"], fmt="o", **look)
             rho = _rank_correlation(_points(effects, levels, column))
             axis.axhline(0.0, color=TOTAL, linewidth=1)
-            axis.set(xlabel=f"{column} with the exact partition", title="" if rho is None else f"rank correlation {rho:.2f}")
+            title = "" if rho is None else f"rank correlation {rho:.2f}"
+            axis.set(xlabel=f"{column} with the exact partition", title=title)
         axes[0].set_ylabel(f"{outcome} minus no")
         figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center", fontsize=9)
         figure.supxlabel("means over seeds with unadjusted 95 % intervals", fontsize=9, color=NOTE)
