@@ -6,6 +6,7 @@ from common.errors import UserError
 
 _HEADS = ("pass@1", "minus plain GRPO", "p", "rare strategy in 64 samples", "minus plain GRPO", "p")
 _COLUMNS = ("pass@1", "rare@64")  # of the report of known truth
+COSTS = {"bonus_overhead_all": "the embedded policy", "bonus_overhead_smollm2": "SmolLM2"}  # report -> policy
 _HOLM = 2  # columns right of a difference
 
 
@@ -47,6 +48,25 @@ def known_truth_rows(path: Path, wanted: str) -> str:
         f"Known-truth Countdown ([known_truth.md](../known_truth.md), {plain['seeds']} seeds, default weights; ± is "
         f"the 95 % interval, p is adjusted\nfor {len(differences)} comparisons by Holm; plain GRPO: pass@1 "
         f"{plain['pass@1']}, rare strategy in 64 samples {plain['rare@64']}):\n\n" + "\n".join(lines)
+    )
+
+
+def cost_sentence(path: Path, bonus: str) -> str:
+    """What the card of ``bonus`` says of its cost, from the reports `COSTS` beside ``path``, as far as they have it.
+
+    Raises as `tables` does, and `UserError` where none has it.
+    """
+    found = {}
+    for report, policy in COSTS.items():
+        if row := _by_row(tables(path.with_name(f"{report}.md"))[0]).get(bonus):
+            found[policy] = (row["bonus 3"].replace("%", " %"), row["ratio 5"])
+    if not found:
+        raise UserError(f"no report of {', '.join(COSTS)} has a row {bonus!r}.")
+    times = " and ".join(f"{time} with {policy}" for policy, (time, _) in found.items())
+    memory = " and ".join(ratio for _, ratio in found.values())
+    return (
+        f"`python -m benchmarks.bonus_overhead --bonuses all`, one thread of a CPU: of the rest of a step {times}; "
+        f"peak memory {memory} times that of plain GRPO ([what was measured](../results.md#what-a-bonus-costs))."
     )
 
 

@@ -7,7 +7,7 @@ Coverage@k), "gains" (before and after training), "notes" (what they rest on), "
 are told apart, in NAME and the sweeps WHICH), "metrics" (means over seeds of the metrics WHICH of an evaluation,
 separated by spaces) and "half" (what half of the rollouts reach). Of a report benchmarks/results/NAME.md they are
 "report" (its table number WHICH, by default 1) and "rows" (of that of known truth, those of the bonuses WHICH,
-separated by semicolons).
+separated by semicolons); "bonus_overhead cost WHICH" is a sentence on the bonus WHICH from the reports of its cost.
 
 python -m analysis.results [--check]
 """
@@ -21,7 +21,7 @@ from PIL import Image
 
 from analysis import results_tables
 from analysis.half_budget import half_table
-from analysis.report_tables import known_truth_rows, table_of
+from analysis.report_tables import cost_sentence, known_truth_rows, table_of
 from analysis.results_figure import DIGEST, draw_sweep
 from analysis.sweep import Sweep, arm_of, can_compare, digest_of, read_sweep
 from common.errors import UserError, run_cli
@@ -40,7 +40,7 @@ SWEEP_KINDS: dict[str, Callable[..., str]] = {
     "contrast": results_tables.contrast_table,
     "half": half_table,
 }
-REPORT_KINDS: dict[str, Callable[..., str]] = {"report": table_of, "rows": known_truth_rows}
+REPORT_KINDS: dict[str, Callable[..., str]] = {"report": table_of, "rows": known_truth_rows, "cost": cost_sentence}
 
 
 class Results:

@@ -132,21 +132,26 @@ def notes(sweep: Sweep) -> str:
 
 
 def arm_sentence(sweep: Sweep, arm: str) -> str:
-    """The right answers and false claims of an arm, for its card; raises `UserError` where there is no such arm."""
+    """Right answers, false claims, pass@k and Coverage@k of an arm, for its card.
+
+    Raises `UserError` where there is no such arm.
+    """
     outcomes, base = sweep.result["outcomes"], sweep.result["baseline"]
     if arm not in outcomes["accuracy"] or arm == base:
         known = ", ".join(repr(label) for label in outcomes["accuracy"] if label != base)
         raise UserError(f"no arm {arm!r} beside the baseline {base!r}; the records have {known}.")
     parts = []
-    for name in ("accuracy", "false_claims"):
+    for name in ("accuracy", *other_outcomes(sweep)):
         row, plain = outcomes[name][arm], outcomes[name][base]["by_seed"]
+        unit, scale = _unit(name)
         seeds = row["paired_seeds"]
         if not seeds:
             return f"`bash sweeps/{sweep.name}.sh {arm}`: no seed in common with `{base}`, so no difference."
-        own, other = (100 * np.mean([by_seed[seed] for seed in seeds]) for by_seed in (row["by_seed"], plain))
-        difference, p = _difference(row)
-        levels = f"{title(name)} {own:.1f} % against {other:.1f} % of `{base}`"
-        parts.append(f"{levels}, difference {difference} points" + (f", Holm p {p}" if p else ""))
+        own, other = (scale * np.mean([by_seed[seed] for seed in seeds]) for by_seed in (row["by_seed"], plain))
+        difference, p = _difference(row, scale)
+        digits, points = _digits(scale), "points" if unit == "%" else unit
+        levels = f"{title(name)} {own:.{digits}f} {unit} against {other:.{digits}f} {unit} of `{base}`"
+        parts.append(f"{levels}, difference {difference} {points}" + (f", Holm p {p}" if p else ""))
     steps = _range([fact["steps"] for fact in sweep.facts])
     count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
     above = chance_above(outcomes["accuracy"][arm])

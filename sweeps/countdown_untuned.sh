@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Does what Countdown shows depend on the tuning of plain GRPO? Some arms of sweeps/countdown.sh at twice the learning rate that
-# its grid chose, five seeds; 8 samples of 512 validation problems each. Seven minutes a run of one free core.
+# its grid chose, five seeds; 8 samples of 512 validation problems each. 13 minutes a run of one core, or more, by what else runs.
 #   bash sweeps/countdown_untuned.sh ["arms"] ["seeds"]
 #   make results                               # tables, pictures and pages from what is there
 cd "$(dirname "$0")/.."

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Countdown of two or three numbers with a pretrained policy of 135 million parameters (make smollm2), after a supervised
 # start that teaches to try and to check: bonuses and controls against plain GRPO, three seeds; 8 samples of 128 validation
-# problems. 50 steps of 32 completions of up to 96 tokens: 45 to 55 minutes a run of one core, evaluations among them.
+# problems. 50 steps of 32 completions of up to 96 tokens: 20 to 45 minutes a run of one core, evaluations among them.
 # Plain GRPO and Memory-R+ come first, then one seed of each arm, then the rest.
 #   bash sweeps/smollm2.sh ["arms"] ["seeds"]
 #   make results                               # tables, pictures and pages from what is there

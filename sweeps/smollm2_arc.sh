@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ARC-Easy with a pretrained policy of 135 million parameters (make smollm2) after a supervised start that teaches the shape
 # of an answer: bonuses and controls against plain GRPO, three seeds; 8 samples of 128 questions that are set aside. 32
-# completions of up to 48 tokens a step. 25 minutes a run of one core, and as much for the start, which is made once.
+# completions of up to 48 tokens a step. 16 minutes a run of one core, more for the start, which is made once.
 # Plain GRPO and Memory-R+ come first, then one seed of each arm, then the rest.
 #   bash sweeps/smollm2_arc.sh ["arms"] ["seeds"] [ARC: hub name, or folder with challenge_train.jsonl and easy_train.jsonl]
 #   make results                               # tables, pictures and pages from what is there

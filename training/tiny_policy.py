@@ -1,4 +1,4 @@
-"""The embedded policy: a Llama-type model of 1.2 million parameters, its tokenizer, and its supervised warm start.
+"""The embedded policy: a Llama-type model of 1.1 million parameters, its tokenizer, and its supervised warm start.
 
 It exists so that every experiment runs on two CPU cores in minutes. The warm start teaches skills, not a search
 habit (see tasks/countdown/warm_start.py), so reinforcement learning has something to find. ``python -m

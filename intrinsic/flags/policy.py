@@ -13,7 +13,8 @@ class PerplexityFlags:
     ppl_alpha: float = flag(1.0, "ppl: factor of the negative log-likelihood (nats per token) below that cap; above 0.")
     ppl_decay: str = flag(
         "staircase",
-        "ppl: how the bonus falls to 0: staircase (full, then none), cosine or linear; without decay it gains nothing.",
+        "ppl: how the bonus falls to 0: staircase (full, then none), cosine or linear; the paper gains nothing without "
+        "a fall.",
     )
     ppl_until: float = flag(
         0.5, "ppl: share of all steps after which the bonus is 0, above 0 to 1 (below 1 for staircase) (ours)."

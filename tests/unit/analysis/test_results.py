@@ -11,7 +11,7 @@ from analysis.evaluated import read_evaluated
 from analysis.half_budget import half_table
 from analysis.outcomes import Outcomes
 from analysis.records import record_of
-from analysis.report_tables import known_truth_rows
+from analysis.report_tables import cost_sentence, known_truth_rows
 from analysis.results import ROOT, Results, drawn_from
 from analysis.results_figure import draw_sweep
 from analysis.results_tables import MANY, ONE_SEED, answer, gains_table, main_table, metrics_table, other_table
@@ -287,6 +287,19 @@ def test_cards_show_rows_of_the_report_of_known_truth():
     assert row in text and "10 seeds" in text and "for 27 comparisons" in text
     with pytest.raises(UserError, match="no row `sent`"):
         known_truth_rows(report, "sent")
+
+
+def test_a_card_names_what_its_bonus_costs_on_both_policies(tmp_path):
+    head = "| bonus | seconds per step | ratio | bonus | peak MB | ratio |\n|---|---|---|---|---|---|\n"
+    rows = {"bonus_overhead_all": "| cfn | 2.2 | 1.23 | 23.5% | 1355 | 1.040 |\n| sc | 2 | 1 | 0.8% | 9 | 1.035 |\n"}
+    rows["bonus_overhead_smollm2"] = "| cfn | 21 | 1.23 | 9.7% | 5395 | 1.104 |\n"
+    for name, text in rows.items():
+        (tmp_path / f"{name}.md").write_text(head + text)
+    said = cost_sentence(tmp_path / "bonus_overhead.md", "cfn")
+    assert "23.5 % with the embedded policy and 9.7 % with SmolLM2; peak memory 1.040 and 1.104 times" in said
+    assert "SmolLM2" not in cost_sentence(tmp_path / "bonus_overhead.md", "sc")
+    with pytest.raises(UserError, match="no report of bonus_overhead_all, bonus_overhead_smollm2 has a row 'knn'"):
+        cost_sentence(tmp_path / "bonus_overhead.md", "knn")
 
 
 def test_the_pages_and_pictures_of_the_project_say_what_its_records_hold():
