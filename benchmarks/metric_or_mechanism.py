@@ -134,7 +134,7 @@ def report(curves: Curves, commits: list[str], seeds: int) -> str:
     if not empty:
         names = called(found["no", PRIMARY], found[EXACT, PRIMARY], MARGIN)
         parts.append(f"By the plan's rules on {PRIMARY}: **{'**, **'.join(names)}**.")
-    parts += rank_correlations(found["no", PRIMARY], _partition_levels(rows), PRIMARY)
+    parts += rank_correlations(found.get(("no", PRIMARY), {}), _partition_levels(rows), PRIMARY)
     parts += _afterwards(all_rows)
     before = np.mean([curve[0][PRIMARY] for runs in rows.values() for curve in runs.values()])
     parts += [

@@ -188,6 +188,9 @@ def test_reports_are_made_of_what_is_there_and_leave_seeds_out_by_their_start(tm
     assert "| `rarity exact` | +0.05" in text and "| rare@64 minus `rarity exact` | difference | p | Holm |" in text
     metric_or_mechanism.plot(curves, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000
+    assert "Rank correlation of rare@64 minus `no`: +1.00 with agreement (6 partitions)" in text
+    alone = metric_or_mechanism.report({"no": curves["no"]}, ["c0ffee"], seeds=4)
+    assert "minus `no`" not in alone and "no: " not in alone
     del curves["maxrl"]
     text = metric_or_mechanism.report(curves, ["c0ffee"], seeds=4)
     assert "maxrl: 4 of 4. Without them" in text and "By the plan's rules" not in text
