@@ -1,6 +1,6 @@
 """Does a bonus explore? Every bonus on a Countdown of which all is known: see docs/known_truth.md.
 
-python -m benchmarks.known_truth --seeds 10 --output benchmarks/results/known_truth
+python -m benchmarks.known_truth --output benchmarks/results/known_truth
 
 Every problem has a common and a rare right strategy; plain GRPO is expected to end with the common one alone. The
 bonuses, their pipeline, the text encoder and the grader are those of training; policy and measures are exact.
@@ -54,7 +54,7 @@ class Options:
         default=",".join(LEVELS),
         metadata={"help": "Levels of bonuses that --ir_level moves, one row each: advantage, reward or both."},
     )
-    seeds: int = field(default=10, metadata={"help": "Seeds of policy and sampling, 2 or more."})
+    seeds: int = field(default=20, metadata={"help": "Seeds of policy and sampling, 2 or more."})
     steps: int = field(default=100, metadata={"help": "Updates, 1 or more."})
     problems: int = field(default=8, metadata={"help": "Problems, 1 to 60; all are in every batch."})
     num_generations: int = field(default=8, metadata={"help": "Completions per problem and batch, 2 or more."})

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Known truth (docs/known_truth.md): every bonus and control on the Countdown of which all is known, ten seeds. Two
+# Known truth (docs/known_truth.md): every bonus and control on the Countdown of which all is known, 20 seeds. Two
 # processes share the seeds; a trial leaves its record in benchmarks/results/known_truth and is not run again, so the same
 # command continues after a stop. A line per finished seed says what is left. The report is that of all records there.
 #   bash sweeps/known_truth.sh [flags of python -m benchmarks.known_truth]

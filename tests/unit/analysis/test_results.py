@@ -283,8 +283,8 @@ def test_cards_show_rows_of_the_report_of_known_truth():
     report = ROOT / "benchmarks" / "results" / "known_truth.md"
     text = known_truth_rows(report, "knn; knn (reward)")
     # By hand from the report: level, difference and Holm's p, of pass@1 and of rare@64.
-    row = "| `knn (reward)` | 0.949 ± 0.004 | +0.009 ± 0.002 | 0.0001 | 0.100 ± 0.026 | -0.080 ± 0.048 | 0.1044 |"
-    assert row in text and "10 seeds" in text and "for 27 comparisons" in text
+    row = "| `knn (reward)` | 0.951 ± 0.002 | +0.009 ± 0.002 | 0.0000 | 0.099 ± 0.019 | -0.082 ± 0.027 | 0.0002 |"
+    assert row in text and "20 seeds" in text and "for 37 comparisons" in text
     with pytest.raises(UserError, match="no row `sent`"):
         known_truth_rows(report, "sent")
 

@@ -1,11 +1,15 @@
 """The known-truth report counts what it says: paired differences, p adjusted for all rows, and words that follow it."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from benchmarks import known_truth_report
+from benchmarks.known_truth_records import Records, curves_by_row
 from benchmarks.known_truth_report import COLUMNS, PANELS, comparisons, plot, report
+from tests.processes import ROOT
 
 
 def run(**last):
@@ -77,3 +81,11 @@ def test_figure_shows_differences_filled_where_clear_after_holm(curves, tmp_path
     assert [line.get_markerfacecolor() != "white" for line in points] == [True, False, False]
     plot({"no": curves["no"]}, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_the_committed_report_is_that_of_the_committed_records():
+    folder = ROOT / "benchmarks" / "results" / "known_truth"
+    settings = json.loads(next(folder.glob("no_seed*.json")).read_text())["settings"]
+    found = Records(folder, settings).read()
+    commits = sorted({str(record["commit"]) for record in found})
+    assert report(curves_by_row(found), commits) == folder.with_suffix(".md").read_text(encoding="utf-8")
