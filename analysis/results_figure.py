@@ -9,25 +9,25 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from analysis.evaluated import EvaluatedRun
-from analysis.results_tables import CLEAR, other_outcomes, title
+from analysis.results_tables import CLEAR, other_outcomes, title, unit_of
 from analysis.statistics import crossed_difference, performance_profile
 from analysis.style import BEFORE, NOTE, STYLE, TOTAL, UNPARSABLE, color_of
 from analysis.sweep import Sweep, curves_of
-from intrinsic import SHUFFLE
 
 DIGEST = "Records"  # text field of the picture: hash of the records it was drawn from
 BASE = "base policy"
 DASHES = ("-", "--", ":")  # of the first arms of each colour, the second, ...
-CONTROLS = ("noise", SHUFFLE)
 THRESHOLDS = np.linspace(0.0, 1.0, 65)[:-1]
 
 Look = tuple[str, str, float]  # colour, dash, width
+Others = dict[str, bool]  # label of an arm that is not the baseline -> whether it is a control
 
 
 def draw_sweep(sweep: Sweep, path: Path) -> Path:
     """Draw ``sweep`` into ``path``, which is returned."""
-    others = [label for label in sweep.result["runs"] if label != sweep.result["baseline"]]
-    names = ["accuracy", *other_outcomes(sweep)[:2]]
+    controls = {arm.label: arm.is_control for arm in sweep.arms}
+    others = {label: controls[label] for label in sweep.result["runs"] if label != sweep.result["baseline"]}
+    names = ["accuracy", *other_outcomes(sweep)]
     rows = (1.3 + 0.3 * (len(others) + 1), 3.4)
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(12.5, sum(rows) + 0.3), layout="constrained")
@@ -53,18 +53,17 @@ def draw_sweep(sweep: Sweep, path: Path) -> Path:
     return path
 
 
-def _look(label: str, others: Sequence[str]) -> Look:
+def _look(label: str, others: Others) -> Look:
     """That of an arm; the baseline is black, controls are grey."""
     if label not in others:
         return TOTAL, "-", 2.4
-    if label.startswith(CONTROLS):
-        controls = [name for name in others if name.startswith(CONTROLS)]
-        return UNPARSABLE, DASHES[controls.index(label) % len(DASHES)], 1.2
-    place = [name for name in others if not name.startswith(CONTROLS)].index(label)
+    place = [name for name, is_control in others.items() if is_control == others[label]].index(label)
+    if others[label]:
+        return UNPARSABLE, DASHES[place % len(DASHES)], 1.2
     return color_of(place), DASHES[place // 8 % len(DASHES)], 1.6
 
 
-def _draw_levels(ax: Axes, sweep: Sweep, others: Sequence[str]) -> None:
+def _draw_levels(ax: Axes, sweep: Sweep, others: Others) -> None:
     base = 100 * float(np.mean([run.scores["accuracy"].mean() for run in sweep.before]))
     ax.axvline(base, color=BEFORE, linestyle="--", linewidth=1.6)
     ax.text(base, 1.01, BASE, transform=ax.get_xaxis_transform(), fontsize=8, color=NOTE, ha="left", va="bottom")
@@ -80,21 +79,22 @@ def _draw_levels(ax: Axes, sweep: Sweep, others: Sequence[str]) -> None:
     ax.set_xlabel("right, per cent: seeds and their mean", fontsize="small")
 
 
-def _draw_differences(ax: Axes, sweep: Sweep, others: Sequence[str], name: str) -> None:
+def _draw_differences(ax: Axes, sweep: Sweep, others: Others, name: str) -> None:
     ax.axvline(0, color=TOTAL, linewidth=0.8)
+    unit, scale = unit_of(name)
     for place, label in enumerate(others, start=1):
         row, color = sweep.result["outcomes"][name][label], _look(label, others)[0]
         if len(row["paired_seeds"]) == 1:
-            ax.plot(100 * row["difference"], -place, "x", color=color, markersize=7, markeredgewidth=2)
+            ax.plot(scale * row["difference"], -place, "x", color=color, markersize=7, markeredgewidth=2)
         elif row["low"] is not None:
             clear = row["p_holm"] is not None and row["p_holm"] < CLEAR
-            ax.plot([100 * row["low"], 100 * row["high"]], [-place, -place], color=color, linewidth=2)
-            ax.plot(100 * row["difference"], -place, "o", color=color, markerfacecolor=color if clear else "white")
+            ax.plot([scale * row["low"], scale * row["high"]], [-place, -place], color=color, linewidth=2)
+            ax.plot(scale * row["difference"], -place, "o", color=color, markerfacecolor=color if clear else "white")
     ax.set_title(title(name))
-    ax.set_xlabel(f"minus {sweep.result['baseline']}, points", fontsize="small")
+    ax.set_xlabel(f"minus {sweep.result['baseline']}, {'points' if unit == '%' else unit}", fontsize="small")
 
 
-def _curves(sweep: Sweep, others: Sequence[str]) -> list[tuple[str, Look, list[EvaluatedRun]]]:
+def _curves(sweep: Sweep, others: Others) -> list[tuple[str, Look, list[EvaluatedRun]]]:
     """(label, look, runs): the base policy, the baseline, then the other arms."""
     arms = {arm.label: list(arm.runs.values()) for arm in sweep.arms}
     labels = [sweep.result["baseline"], *others]
@@ -102,7 +102,7 @@ def _curves(sweep: Sweep, others: Sequence[str]) -> list[tuple[str, Look, list[E
     return [base, *((label, _look(label, others), arms[label]) for label in labels)]
 
 
-def _draw_training(ax: Axes, sweep: Sweep, others: Sequence[str]) -> None:
+def _draw_training(ax: Axes, sweep: Sweep, others: Others) -> None:
     """Accuracy of the completions trained on, mean over seeds, smoothed over steps."""
     for label, by_seed in curves_of(sweep).items():
         color, dash, width = _look(label, others)

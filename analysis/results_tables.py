@@ -44,7 +44,7 @@ def other_table(sweep: Sweep) -> str:
     """Every arm: the `other_outcomes`, each with its paired difference and Holm's p of its own family."""
     base, heads, rows = sweep.result["baseline"], ["arm"], {label: [f"`{label}`"] for label in sweep.result["runs"]}
     for name in other_outcomes(sweep):
-        unit, scale = _unit(name)
+        unit, scale = unit_of(name)
         heads += [f"{title(name)}, {unit}", f"difference to `{base}`", "Holm p"]
         for label, row in sweep.result["outcomes"][name].items():
             difference = ["", ""] if label == base else _difference(row, scale)
@@ -64,7 +64,7 @@ def contrast_table(sweep: Sweep, which: str) -> str:
     arms = {arm.label: arm for arm in sweep.arms}
     if outcome not in sweep.result["outcomes"]:
         raise UserError(f"no record has the outcome {outcome!r}; they have {', '.join(sweep.result['outcomes'])}.")
-    unit, scale = _unit(outcome)
+    unit, scale = unit_of(outcome)
     found = {}
     if base in arms and (there := [arms[name] for name in others if name in arms]):
         found = compare_arms([arms[base], *there], arms[base], controls_apart=False)["outcomes"][outcome]
@@ -143,7 +143,7 @@ def arm_sentence(sweep: Sweep, arm: str) -> str:
     parts = []
     for name in ("accuracy", *other_outcomes(sweep)):
         row, plain = outcomes[name][arm], outcomes[name][base]["by_seed"]
-        unit, scale = _unit(name)
+        unit, scale = unit_of(name)
         seeds = row["paired_seeds"]
         if not seeds:
             return f"`bash sweeps/{sweep.name}.sh {arm}`: no seed in common with `{base}`, so no difference."
@@ -253,7 +253,8 @@ def _points(row: dict, scale: float) -> str:
     return f"{difference} [{low}, {high}]"
 
 
-def _unit(outcome: str) -> tuple[str, float]:
+def unit_of(outcome: str) -> tuple[str, float]:
+    """(unit, factor of the scores) in which tables and pictures show an outcome."""
     unit, scale = UNITS.get(outcome.partition("@")[0], ("%", 100.0))
     return unit, scale
 

@@ -13,8 +13,9 @@ from analysis.outcomes import Outcomes
 from analysis.records import record_of
 from analysis.report_tables import cost_sentence, known_truth_rows
 from analysis.results import ROOT, Results, drawn_from
-from analysis.results_figure import draw_sweep
+from analysis.results_figure import _look, draw_sweep
 from analysis.results_tables import MANY, ONE_SEED, answer, gains_table, main_table, metrics_table, other_table
+from analysis.style import UNPARSABLE
 from analysis.sweep import digest_of, read_sweep
 from common.errors import UserError
 from common.files import write_json
@@ -137,6 +138,13 @@ def test_a_difference_is_paired_by_seed_and_one_seed_has_no_interval(root):
     assert f"({ONE_SEED})" in other_table(sweep) and "pass@" not in other_table(sweep)  # of two samples
     (right,) = answer(sweep).splitlines()[2:]  # every answer that is not right is a false claim here
     assert right == f"| right, `toy`, 1 seed | none | none | none | `rnd` {shown} |"
+
+
+def test_a_picture_shows_controls_in_grey_whatever_their_name():
+    others = {"knn+": False, "rarity": False, "rarity_random": True, "noise": True}
+    looks = {label: _look(label, others) for label in ("no", *others)}
+    assert [label for label, look in looks.items() if look[0] == UNPARSABLE] == ["rarity_random", "noise"]
+    assert len(set(looks.values())) == len(looks), "no two arms look alike"
 
 
 def test_an_answer_names_the_extremes_of_many_arms(root):
