@@ -151,16 +151,29 @@ def plain_grpo():
     return {}
 
 
+def telling(completions, log_extra, **columns):
+    """Every third length is right; answers and approaches are told, for the bonuses that read them."""
+    texts = [completion[0]["content"] for completion in completions]
+    log_extra("answer", [text[:1] for text in texts])
+    log_extra("approach", [text[1:2] for text in texts])
+    return [float(len(text) % 3 == 0) for text in texts]
+
+
+def train_told(trainer):
+    trainer.reward_funcs[0] = telling
+    trainer.train()
+
+
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_weight_zero_trains_like_no_bonus(name, trainer_factory, random_policy, plain_grpo):
     start = copy.deepcopy(random_policy.state_dict())
     if not plain_grpo:
         plain = copy.deepcopy(random_policy)
-        trainer_factory(policy=plain).train()
+        train_told(trainer_factory(policy=plain))
         plain_grpo.update(plain.state_dict())
     options = IntrinsicOptions(use_ir=name, ir_weight="0")
     bonus = build_bonus(name, options, level="reward")
-    trainer_factory([bonus], options.schedules(), policy=random_policy).train()
+    train_told(trainer_factory([bonus], options.schedules(), policy=random_policy))
     assert_same_bits(dict(random_policy.state_dict()), plain_grpo)
     assert not torch.equal(start["model.embed_tokens.weight"], plain_grpo["model.embed_tokens.weight"])
 
