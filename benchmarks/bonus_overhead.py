@@ -41,6 +41,7 @@ from training.tiny_policy import SPACE
 from training.trainer import IntrinsicGRPOTrainer
 
 ALL = "all"
+BY_PARTITION = "rarity_"
 
 
 @dataclass
@@ -130,10 +131,10 @@ def measure(options: Options, bonus: str) -> dict[str, float]:
     is_random = options.policy in SHAPES
     tokenizer = load_tokenizer(EMBEDDED_NAME if is_random else options.policy)
     policy = random_policy(options.policy, tokenizer) if is_random else load_policy(options.policy)
-    name, _, partition = bonus.partition("_")
-    partition = partition or IntrinsicOptions.rarity_partition
-    settings = {"rarity_partition": partition, "cfn_warmup": 1, "explore_warmup": 0}
-    intrinsic = IntrinsicOptions(use_ir=name, encoder=options.encoder, **settings)
+    settings = {"use_ir": bonus, "encoder": options.encoder, "cfn_warmup": 1, "explore_warmup": 0}
+    if bonus.startswith(BY_PARTITION):
+        settings |= {"use_ir": "rarity", "rarity_partition": bonus.removeprefix(BY_PARTITION)}
+    intrinsic = IntrinsicOptions(**settings)
     bonuses = BonusPipeline(build_bonuses(intrinsic), intrinsic.schedules())
     times = StepTimes()
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,7 @@ python -m benchmarks.metric_or_mechanism_countdown
 Trains nothing. Differences are over seeds and problems, as in the tables of every sweep; levels are means over seeds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,18 @@ class Options:
     )
 
 
+def planned(sweep: Sweep) -> tuple[Sweep, list[str]]:
+    """(``sweep`` with the planned arms and seeds alone, names of the other records)."""
+    arms, others = [], []
+    for arm in sweep.arms:
+        runs = {seed: run for seed, run in arm.runs.items() if arm.label in NAMES and seed in SEEDS}
+        others += [run.path.stem for seed, run in arm.runs.items() if seed not in runs]
+        if runs:
+            arms.append(replace(arm, runs=runs))
+    before = [run for run in sweep.before if run.path.stem not in others]
+    return replace(sweep, arms=arms, before=before), sorted(others)
+
+
 def logged(sweep: Sweep) -> dict[str, dict[str, list[float]]]:
     """Name of a partition -> figure of `Rarity.update`, or `SHARE` -> its mean over the steps that have it, by seed."""
     found: dict[str, dict[str, list[float]]] = {}
@@ -57,10 +69,15 @@ def logged(sweep: Sweep) -> dict[str, dict[str, list[float]]]:
         if arm.label in PARTITIONED:
             curves = [read_json(run.path, RECORD_FIX)["curves"] for run in arm.runs.values()]
             found[PARTITIONED[arm.label]] = {
-                column: [float(np.mean(curve[key])) for curve in curves if curve.get(key := f"ir/rarity/{column}")]
+                column: [float(np.mean(values)) for curve in curves if (values := _finite(curve, column))]
                 for column in (*PARTITION_COLUMNS, SHARE)
             }
     return found
+
+
+def _finite(curve: dict[str, list[float | None]], column: str) -> list[float]:
+    values = curve.get(f"ir/rarity/{column}", [])
+    return [value for value in values if value is not None and np.isfinite(value)]
 
 
 def contrasts(sweep: Sweep, baseline: str, names: tuple[str, ...]) -> dict[str, dict[str, dict]]:
@@ -87,7 +104,11 @@ def contrasts(sweep: Sweep, baseline: str, names: tuple[str, ...]) -> dict[str, 
 
 
 def report(sweep: Sweep) -> str:
-    """Markdown: levels, both families of contrasts of every outcome, what the plan calls it, and what is missing."""
+    """Markdown: levels, both families of contrasts of every outcome, what the plan calls it, and what is missing.
+
+    Of the arms and seeds of the plan alone.
+    """
+    sweep, others = planned(sweep)
     arms, figures = {NAMES[arm.label]: arm for arm in sweep.arms}, logged(sweep)
     heads = [*COLUMNS, *PARTITION_COLUMNS, SHARE]
     lines = [f"| arm | seeds | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
@@ -118,6 +139,7 @@ def report(sweep: Sweep) -> str:
         f"`{IDENTICAL}` is the exact partition on this task, and {_identity(sweep)}.",
         f"Empty cells (arm: seeds without a record): {'; '.join(empty) or 'none'}."
         + " Without them the plan's rules are not applied." * bool(empty),
+        *([f"Not of the plan, and left out: {', '.join(others)}."] if others else []),
         f"Code: {' and '.join(sorted({run.commit for run in sweep.before}))}.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -141,6 +163,7 @@ def _identity(sweep: Sweep) -> str:
 
 def plot(sweep: Sweep, path: Path) -> None:
     """`benchmarks.metric_or_mechanism.plot_effects` of the partitions that can be compared with plain GRPO."""
+    sweep, _ = planned(sweep)
     effects = contrasts(sweep, NO_BONUS, tuple(PARTITIONED.values())).get(PRIMARY)
     if effects:
         plot_effects(effects, logged(sweep), PRIMARY, path)

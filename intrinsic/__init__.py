@@ -130,9 +130,10 @@ def check_replaced(bonuses: Sequence[Bonus], rewards: Collection[str] = (), give
         raise UserError(f"{given}{' and '.join(replacers)} both replace the advantage; name one.")
     lost = [*(bonus.name for bonus in bonuses if bonus.placement == "reward"), *rewards]
     if replacers and lost:
+        advice = ", or use --ir_level advantage" if given else ""
         raise UserError(
             f"{given}{replacers[0]} replaces the advantage that {', '.join(lost)} would be part of; leave one of them "
-            "out, or use --ir_level advantage."
+            f"out{advice}."
         )
 
 

@@ -22,6 +22,9 @@ FEATURES = frozenset(
 )
 
 
+COLUMNS = frozenset({"answer", "approach"})  # that reward functions log and a rollout has
+
+
 class Bonus:
     """An intrinsic bonus: reads the past in `score`, learns or stores the present in `update`.
 
@@ -29,7 +32,7 @@ class Bonus:
         name: the value of ``--use_ir`` that selects it.
         placement: "reward" joins before TRL's group normalisation, "advantage" and "token" after it.
         needs: subset of `FEATURES` that the trainer has to put into the rollout.
-        reads: the columns, "answer" or "approach", that the reward functions have to log for it.
+        reads: subset of `COLUMNS` that the reward functions have to log for it.
         pretrain_batches: generation batches of the untrained policy that it still wants to `update` on before training.
         batches_before_bonus: generation batches, those included, that it learns from before it pays anything.
         from_second_visit: whether it pays nothing for a question that the policy meets for the first time.

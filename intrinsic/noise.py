@@ -42,6 +42,7 @@ class Noise(Bonus):
         self.batches = 0
         self.placement, self.centred, self.clipped = bonus.placement, bonus.centred, bonus.clipped
         self.needs = bonus.needs
+        self.reads = bonus.reads
         self.needs_verdict = bonus.needs_verdict
 
     @property

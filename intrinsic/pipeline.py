@@ -9,7 +9,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from intrinsic import check_replaced
-from intrinsic.base import FEATURES, Bonus, FiniteGuard, Placement, WeightSchedule
+from intrinsic.base import COLUMNS, FEATURES, Bonus, FiniteGuard, Placement, WeightSchedule
 from intrinsic.parts.groups import group_centred
 from intrinsic.rollout import Rollout
 
@@ -59,6 +59,10 @@ def check_bonuses(bonuses: Sequence[Bonus]) -> None:
         if unknown := sorted(set(bonus.needs) - FEATURES):
             raise UserError(
                 f"the bonus {name!r} needs {unknown[0]!r}, which no rollout has; use {', '.join(sorted(FEATURES))}."
+            )
+        if unknown := sorted(set(bonus.reads) - COLUMNS):
+            raise UserError(
+                f"the bonus {name!r} reads {unknown[0]!r}, which no rollout has; use {' or '.join(sorted(COLUMNS))}."
             )
     check_replaced(bonuses)
 

@@ -51,9 +51,15 @@ class RolloutGathering:
         return (rewards[:, self.correctness_column] > 0.5).float()
 
     def _check_logged(self) -> None:
-        """Raise `UserError` where a bonus reads a column that no reward function logs, and so would never pay."""
+        """Raise `UserError` where a bonus reads a column that no reward function logs, and so would never pay.
+
+        A column that was logged once, on any process, may be left out later: its values are None then.
+        """
+        if not set().union(*(bonus.reads for bonus in self.bonuses.bonuses)) - self._logged_columns:
+            return
+        self._logged_columns.update(*gather_object([sorted(self._pending_extra_logs)]))
         for bonus in self.bonuses.bonuses:
-            if missing := sorted(bonus.reads - self._pending_extra_logs.keys()):
+            if missing := sorted(bonus.reads - self._logged_columns):
                 raise UserError(
                     f"the bonus {bonus.name!r} reads the column {missing[0]!r}, which no reward function logs; have "
                     f"one call log_extra({missing[0]!r}, [a text per completion, '' for none])."

@@ -55,6 +55,7 @@ def pipeline_of(bonuses: Bonuses, args: GRPOConfig) -> BonusPipeline:
     Raises `UserError` for a name that is none, and for bonuses that do not go with each other or with ``args``.
     """
     if isinstance(bonuses, BonusPipeline):
+        check_bonuses(bonuses.bonuses)
         return bonuses
     if isinstance(bonuses, list | tuple) and bonuses and all(isinstance(name, str) for name in bonuses):
         bonuses = ",".join(bonuses)
@@ -83,6 +84,8 @@ def flags_beside(bonuses: Bonuses, args: GRPOConfig, match_mass: bool, rewards: 
     """
     if not isinstance(bonuses, IntrinsicOptions):
         return args, match_mass
+    if bonuses.sc_alone and match_mass:
+        raise UserError("match_mass=True needs plain GRPO's advantages, and with sc_alone no reward makes any.")
     if bonuses.sc_alone:
         args = copy(args)  # which another trainer may be built with
         args.reward_weights = [0.0] * rewards

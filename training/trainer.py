@@ -123,6 +123,7 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
         self.keep_checkpoints = keep_checkpoints
         self.sampling_batch = sampling_batch
         self.num_extrinsic = len(reward_funcs)
+        self._logged_columns: set[str] = set()  # by reward functions, as far as a bonus reads any
         columns = [BonusColumn(bonus, part) for bonus, part in self.bonuses.reward_columns]
         if args.reward_weights is not None and columns:
             args = copy(args)  # which another trainer may be built with

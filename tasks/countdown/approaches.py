@@ -13,7 +13,8 @@ MOST_NUMBERS = 4  # whose expressions are enumerated: a millisecond for 3, 15 fo
 def approaches(numbers: tuple[int, ...], target: int) -> Iterator[str]:
     """The different normal forms (`rewards.expression.normal_form`) of the expressions that equal ``target``.
 
-    As the grader judges them: each number exactly once, exact fractions, intermediate values of any sign and size.
+    As the grader judges them: each number exactly once, exact fractions, intermediate values of any sign and size. But
+    for expressions with signs ("-3*(2-5)"), which it takes for approaches of their own: each sum would have several.
     """
 
     @cache

@@ -26,8 +26,8 @@ class CountdownOptions:
     max_value: int = flag(9999, "Largest intermediate value of the generated solution.")
     min_approaches: int = flag(
         1,
-        "Least different right approaches (normal forms of expressions) of a generated problem; above 1 for at most "
-        f"{MOST_NUMBERS} numbers.",
+        "Least different right approaches (normal forms of expressions without signs) of a generated problem; above 1 "
+        f"for at most {MOST_NUMBERS} numbers, which take 50 ms a problem.",
     )
     prompt_style: str = flag("chat", "chat (instruct models) or base (transcript).")
     format_weight: float = flag(0.0, "Weight of the format reward; 0 only logs it.")

@@ -94,6 +94,11 @@ class ProblemSpace:
             return False
         return self.min_approaches == 1 or has_approaches(tuple(sorted(numbers)), target, self.min_approaches)
 
+    @property
+    def draw_cost(self) -> int:
+        """By how many times fewer draws a search is given up; counting approaches takes far longer than a draw."""
+        return 1 if self.min_approaches == 1 else 10
+
     def draw_numbers(self, rng: Random) -> list[int]:
         """A random multiset of numbers in random order."""
         count = rng.randint(self.min_numbers, self.max_numbers)
@@ -153,8 +158,8 @@ def draw_problems(space: ProblemSpace, split: str, rng: Random) -> Iterator[tupl
 
     Raises `UserError` when the space seems to hold none.
     """
-    rejected = 0
-    while rejected < _MAX_REJECTED_DRAWS:
+    rejected, most = 0, _MAX_REJECTED_DRAWS // space.draw_cost
+    while rejected < most:
         rejected += 1
         numbers = space.draw_numbers(rng)
         witness = draw_expression(numbers, rng, space.max_value)
@@ -180,11 +185,11 @@ def generate(count: int, split: str, seed: int, space: ProblemSpace = ProblemSpa
     for numbers, witness in draw_problems(space, split, Random(f"{seed}-{split}")):
         key = problem_key(numbers, witness.value)
         fruitless = fruitless + 1 if key in seen else 0
-        if fruitless > _MAX_FRUITLESS_DRAWS:
+        if fruitless > _MAX_FRUITLESS_DRAWS // space.draw_cost:
             raise UserError(
                 f"asked for {count} Countdown problems of split {split!r}, but only {len(rows)} distinct ones exist "
                 f"with {space}; ask for fewer (--train_problems, --eval_problems), or raise --max_number or "
-                "--max_numbers."
+                "--max_numbers, or lower --min_approaches."
             )
         if key not in seen:
             seen.add(key)

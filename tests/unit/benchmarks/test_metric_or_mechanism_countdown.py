@@ -1,5 +1,7 @@
 """Metric or mechanism on Countdown: records of the sweep are read by the rules of the plan."""
 
+import json
+
 import pytest
 
 from analysis.evaluated import RECORD_VERSION
@@ -65,6 +67,26 @@ def test_the_plan_gives_a_name_once_every_cell_is_there(folder):
     sweep = read_sweep(folder)
     assert empty_cells(sweep) == []
     assert "By the plan's rules on coverage@32: **the metric matters**, **proxies suffice**." in report(sweep)
+
+
+def test_arms_and_seeds_that_the_plan_does_not_have_change_nothing_but_a_line(folder):
+    for arm in ("rarity_likelihood", "rarity_random", *RARE):
+        for seed in range(5):
+            write_record(folder, arm, seed, RARE.get(arm, 0) + seed % 2)
+    before = report(read_sweep(folder))
+    for arm, seed in (("no", 7), ("rarity", 7), ("cfn", 0)):
+        write_record(folder, arm, seed, 0)
+    after = report(read_sweep(folder))
+    line = "Not of the plan, and left out: cfn_seed0, no_seed7, rarity_seed7.\n\n"
+    assert line in after and after.replace(line, "") == before
+
+
+def test_steps_without_a_figure_do_not_count(folder):
+    path = folder / "rarity_bigram_seed0.json"
+    record = json.loads(path.read_text())
+    record["curves"]["ir/rarity/agreement"] = [None, 0.25, float("nan")]
+    path.write_text(json.dumps(record))
+    assert logged(read_sweep(folder))["rarity bigram"]["agreement"][0] == 0.25
 
 
 def test_two_names_of_one_partition_that_differ_are_told(folder):

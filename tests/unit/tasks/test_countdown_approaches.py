@@ -1,6 +1,5 @@
 """Problems with several right approaches: counted by the normal form that the grader logs."""
 
-from fractions import Fraction
 from itertools import permutations, product
 
 import pytest
@@ -35,9 +34,8 @@ def test_all_normal_forms_are_found_once(numbers, target):
     assert len(found) == len(set(found)) and set(found) == written_out(numbers, target)
 
 
-def test_values_between_may_be_fractions_or_negative():
+def test_values_between_may_be_fractions():
     assert list(approaches((1, 5, 5, 5), 24)) == ["5*(5-1/5)"]
-    assert has_approaches((2, 3, 20), 19, 1) and evaluate_expression("2-3+20")[0] == Fraction(19)
 
 
 def test_generated_problems_have_as_many_approaches_as_asked_for():

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from common.errors import UserError
-from intrinsic.base import Bonus
+from intrinsic.base import Bonus, WeightSchedule
 from intrinsic.maxrl import MaxRL
 from intrinsic.options import IntrinsicOptions, MathIntrinsicOptions
 from intrinsic.pass_at_k import PassAtK
+from intrinsic.pipeline import BonusPipeline
 from intrinsic.unlikeliness import Unlikeliness
 from tests.processes import ROOT
 from training.own_rewards import with_own_rewards
@@ -70,6 +71,20 @@ def test_a_bonus_whose_column_no_reward_logs_is_refused_at_the_first_step(tmp_pa
             trainer.train()
 
 
+def test_a_column_that_was_logged_once_may_be_left_out_later(tmp_path):
+    calls = []
+
+    def answering(completions, log_extra, **columns):
+        calls.append(len(completions))
+        if len(calls) == 1:
+            log_extra("answer", ["1"] * len(completions))
+        return length(completions)
+
+    trainer = IntrinsicGRPOTrainer("tiny", answering, settings(tmp_path, max_steps=2), ROWS, bonuses="majority")
+    trainer.train()
+    assert len(calls) == 2 and trainer.state.global_step == 2
+
+
 def test_flags_in_options_mean_what_they_mean_in_a_script(tmp_path):
     """``sc_alone`` takes the weight of every reward, ``match_mass`` is that of the trainer, ``cosine`` is no bonus."""
     flags = IntrinsicOptions(use_ir="sc", sc_alone=True)
@@ -83,10 +98,17 @@ def test_flags_in_options_mean_what_they_mean_in_a_script(tmp_path):
         IntrinsicGRPOTrainer("tiny", length, settings(tmp_path), ROWS, bonuses=MathIntrinsicOptions(use_ir="cosine,sc"))
 
 
+def test_sc_alone_leaves_nothing_to_match(tmp_path):
+    flags = IntrinsicOptions(use_ir="sc", sc_alone=True)
+    with pytest.raises(UserError, match="match_mass=True needs plain GRPO's advantages"):
+        IntrinsicGRPOTrainer("tiny", length, settings(tmp_path), ROWS, bonuses=flags, match_mass=True)
+
+
 def test_objects_that_throw_each_other_away_are_refused(tmp_path):
     for bonuses, said in (
         ([MaxRL(), PassAtK()], "maxrl and passk both replace"),
-        ([MaxRL(), Unlikeliness()], "maxrl replaces the advantage that unlikely"),
+        ([MaxRL(), Unlikeliness()], "advantage that unlikely would be part of; leave one of them out.$"),
+        (BonusPipeline([MaxRL(), PassAtK()], [WeightSchedule(), WeightSchedule()]), "maxrl and passk both replace"),
     ):
         with pytest.raises(UserError, match=said):
             IntrinsicGRPOTrainer("tiny", length, settings(tmp_path), ROWS, bonuses=bonuses)
