@@ -191,12 +191,11 @@ def test_captured_bonuses_cost_no_forward_pass(trainer_factory, random_policy):
         hook.remove()
         return count
 
-    plain = forwards()
+    plain, second = forwards(), FeatureReader()
+    second.name = "second"
     assert forwards(bonuses=[FeatureReader()], schedules=[WeightSchedule(1.0)]) == plain
-    assert (
-        forwards(bonuses=[FeatureReader(), FeatureReader()], schedules=[WeightSchedule(1.0)] * 2, capture=False)
-        == plain + 1
-    )
+    both = {"bonuses": [FeatureReader(), second], "schedules": [WeightSchedule(1.0)] * 2}
+    assert forwards(**both, capture=False) == plain + 1
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
