@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from analysis.evaluated import EvaluatedRun
-from analysis.results_tables import CLEAR, other_outcomes, title, unit_of
+from analysis.results_tables import CLEAR, difference_unit, other_outcomes, title, unit_of
 from analysis.statistics import crossed_difference, performance_profile
 from analysis.style import BEFORE, NOTE, STYLE, TOTAL, UNPARSABLE, color_of
 from analysis.sweep import Sweep, curves_of
@@ -81,7 +81,7 @@ def _draw_levels(ax: Axes, sweep: Sweep, others: Others) -> None:
 
 def _draw_differences(ax: Axes, sweep: Sweep, others: Others, name: str) -> None:
     ax.axvline(0, color=TOTAL, linewidth=0.8)
-    unit, scale = unit_of(name)
+    _, scale = unit_of(name)
     for place, label in enumerate(others, start=1):
         row, color = sweep.result["outcomes"][name][label], _look(label, others)[0]
         if len(row["paired_seeds"]) == 1:
@@ -91,7 +91,7 @@ def _draw_differences(ax: Axes, sweep: Sweep, others: Others, name: str) -> None
             ax.plot([scale * row["low"], scale * row["high"]], [-place, -place], color=color, linewidth=2)
             ax.plot(scale * row["difference"], -place, "o", color=color, markerfacecolor=color if clear else "white")
     ax.set_title(title(name))
-    ax.set_xlabel(f"minus {sweep.result['baseline']}, {'points' if unit == '%' else unit}", fontsize="small")
+    ax.set_xlabel(f"minus {sweep.result['baseline']}, {difference_unit(name)}", fontsize="small")
 
 
 def _curves(sweep: Sweep, others: Others) -> list[tuple[str, Look, list[EvaluatedRun]]]:

@@ -149,9 +149,9 @@ def arm_sentence(sweep: Sweep, arm: str) -> str:
             return f"`bash sweeps/{sweep.name}.sh {arm}`: no seed in common with `{base}`, so no difference."
         own, other = (scale * np.mean([by_seed[seed] for seed in seeds]) for by_seed in (row["by_seed"], plain))
         difference, p = _difference(row, scale)
-        digits, points = _digits(scale), "points" if unit == "%" else unit
+        digits = _digits(scale)
         levels = f"{title(name)} {own:.{digits}f} {unit} against {other:.{digits}f} {unit} of `{base}`"
-        parts.append(f"{levels}, difference {difference} {points}" + (f", Holm p {p}" if p else ""))
+        parts.append(f"{levels}, difference {difference} {difference_unit(name)}" + (f", Holm p {p}" if p else ""))
     steps = _range([fact["steps"] for fact in sweep.facts])
     count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
     above = chance_above(outcomes["accuracy"][arm])
@@ -255,8 +255,13 @@ def _points(row: dict, scale: float) -> str:
 
 def unit_of(outcome: str) -> tuple[str, float]:
     """(unit, factor of the scores) in which tables and pictures show an outcome."""
-    unit, scale = UNITS.get(outcome.partition("@")[0], ("%", 100.0))
-    return unit, scale
+    return UNITS.get(outcome.partition("@")[0], ("%", 100.0))
+
+
+def difference_unit(outcome: str) -> str:
+    """The unit of a difference in an outcome: shares differ by points."""
+    unit, _ = unit_of(outcome)
+    return "points" if unit == "%" else unit
 
 
 def _digits(scale: float) -> int:

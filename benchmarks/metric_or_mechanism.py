@@ -196,10 +196,10 @@ def rank_correlations(effects: dict[str, dict], levels: dict[str, dict[str, list
     """A sentence on Spearman's correlation of effect and `AGAINST` over the partitions, as in `plot_effects`."""
     found = []
     for column in AGAINST:
-        rho = _rank_correlation(_points(effects, levels, column))
+        points = _points(effects, levels, column)
+        rho = _rank_correlation(points)
         if rho is not None:
-            count = len(_points(effects, levels, column))
-            found.append(f"{rho:+.2f} with {column} ({count} partitions)")
+            found.append(f"{rho:+.2f} with {column} ({len(points)} partitions)")
     return [f"Rank correlation of {outcome} minus `no`: {', '.join(found)}."] if found else []
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis.arms import Arm
 from analysis.comparison import compare_arms
 from analysis.evaluated import RECORD_FIX
 from analysis.sweep import Sweep, can_compare, read_sweep
@@ -62,6 +63,11 @@ def planned(sweep: Sweep) -> tuple[Sweep, list[str]]:
     return replace(sweep, arms=arms, before=before), sorted(others)
 
 
+def by_name(sweep: Sweep) -> dict[str, Arm]:
+    """The planned arms of ``sweep`` by the plan's names."""
+    return {NAMES[arm.label]: arm for arm in sweep.arms}
+
+
 def logged(sweep: Sweep) -> dict[str, dict[str, list[float]]]:
     """Name of a partition -> figure of `Rarity.update`, or `SHARE` -> its mean over the steps that have it, by seed."""
     found: dict[str, dict[str, list[float]]] = {}
@@ -85,7 +91,7 @@ def contrasts(sweep: Sweep, baseline: str, names: tuple[str, ...]) -> dict[str, 
 
     Names without two seeds in common with the baseline are left out.
     """
-    arms = {NAMES[arm.label]: arm for arm in sweep.arms}
+    arms = by_name(sweep)
     base = arms.get(baseline)
     if base is None:
         return {}
@@ -109,7 +115,7 @@ def report(sweep: Sweep) -> str:
     Of the arms and seeds of the plan alone.
     """
     sweep, others = planned(sweep)
-    arms, figures = {NAMES[arm.label]: arm for arm in sweep.arms}, logged(sweep)
+    arms, figures = by_name(sweep), logged(sweep)
     heads = [*COLUMNS, *PARTITION_COLUMNS, SHARE]
     lines = [f"| arm | seeds | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
     for name in NAMES.values():
@@ -147,13 +153,13 @@ def report(sweep: Sweep) -> str:
 
 def empty_cells(sweep: Sweep) -> list[str]:
     """One phrase for each arm that lacks records of some of the planned seeds."""
-    there = {NAMES[arm.label]: arm.runs.keys() for arm in sweep.arms}
+    there = {name: arm.runs.keys() for name, arm in by_name(sweep).items()}
     missing = {name: len(set(SEEDS) - there.get(name, set())) for name in NAMES.values()}
     return [f"{name}: {count} of {len(SEEDS)}" for name, count in missing.items() if count]
 
 
 def _identity(sweep: Sweep) -> str:
-    arms = {NAMES[arm.label]: arm for arm in sweep.arms}
+    arms = by_name(sweep)
     seeds = sorted(arms[EXACT].runs.keys() & arms[IDENTICAL].runs.keys()) if {EXACT, IDENTICAL} <= arms.keys() else []
     if not seeds:
         return "the two cannot be compared yet"

@@ -29,6 +29,12 @@ def largest_count(answers: list[str | None]) -> int:
     return max(Counter(answer for answer in answers if answer is not None).values(), default=0)
 
 
+def _groups(rollout: Rollout) -> list[list[str | None]]:
+    """The answers of each group."""
+    n = rollout.num_generations
+    return [rollout.answers[start : start + n] for start in range(0, len(rollout), n)]
+
+
 class Majority(Bonus):
     """``--use_ir=majority``: whether the answer is the group's commonest, standardised within the group."""
 
@@ -48,9 +54,8 @@ class Majority(Bonus):
 
     def votes(self, rollout: Rollout) -> Tensor:
         """u of each completion, (B,) float32."""
-        n = rollout.num_generations
-        groups = [majority_votes(rollout.answers[start : start + n]) for start in range(0, len(rollout), n)]
-        return torch.tensor(groups, device=rollout.device).flatten()
+        votes = [majority_votes(answers) for answers in _groups(rollout)]
+        return torch.tensor(votes, device=rollout.device).flatten()
 
     def score(self, rollout: Rollout) -> Tensor:
         """z(u) of each completion within its group, (B,); 0 where all or none are the commonest."""
@@ -66,8 +71,7 @@ class Majority(Bonus):
         """
         n = rollout.num_generations
         votes, right = self.votes(rollout).view(-1, n), (rollout.correct > 0.5).view(-1, n)
-        groups = [rollout.answers[start : start + n] for start in range(0, len(rollout), n)]
-        metrics = {"agreement": sum(map(largest_count, groups)) / len(rollout)}
+        metrics = {"agreement": sum(map(largest_count, _groups(rollout))) / len(rollout)}
         counts = votes.sum(dim=1)
         if (counts > 0).any():
             shares = (votes * right).sum(dim=1)[counts > 0] / counts[counts > 0]

@@ -56,14 +56,11 @@ def check_bonuses(bonuses: Sequence[Bonus]) -> None:
         if getattr(bonus, "placement", None) not in get_args(Placement):
             known = ", ".join(get_args(Placement))
             raise UserError(f"the bonus {name!r} has no placement of {known}; set it.")
-        if unknown := sorted(set(bonus.needs) - FEATURES):
-            raise UserError(
-                f"the bonus {name!r} needs {unknown[0]!r}, which no rollout has; use {', '.join(sorted(FEATURES))}."
-            )
-        if unknown := sorted(set(bonus.reads) - COLUMNS):
-            raise UserError(
-                f"the bonus {name!r} reads {unknown[0]!r}, which no rollout has; use {' or '.join(sorted(COLUMNS))}."
-            )
+        for verb, there in (("needs", FEATURES), ("reads", COLUMNS)):
+            if unknown := sorted(set(getattr(bonus, verb)) - there):
+                raise UserError(
+                    f"the bonus {name!r} {verb} {unknown[0]!r}, which no rollout has; use {', '.join(sorted(there))}."
+                )
     check_replaced(bonuses)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache, lru_cache
-from itertools import combinations
+from itertools import combinations, islice
 
 from rewards.expression import normal_form
 
@@ -47,4 +47,4 @@ def approaches(numbers: tuple[int, ...], target: int) -> Iterator[str]:
 @lru_cache(maxsize=100_000)  # a small space is drawn from many times over
 def has_approaches(numbers: tuple[int, ...], target: int, least: int) -> bool:
     """Whether a problem has ``least`` or more `approaches`; no more than these are looked for."""
-    return sum(1 for _ in zip(range(least), approaches(numbers, target), strict=False)) == least
+    return len(list(islice(approaches(numbers, target), least))) == least

@@ -231,6 +231,7 @@ class Mine(Bonus):
     [
         ({"placement": "advantages"}, "'mine' has no placement of reward, advantage, token"),
         ({"needs": frozenset({"embeddings"})}, "'mine' needs 'embeddings', which no rollout has"),
+        ({"reads": frozenset({"verdict"})}, "'mine' reads 'verdict', which no rollout has; use answer, approach"),
         ({"name": ""}, "Mine has the name ''"),
     ],
 )
