@@ -26,7 +26,7 @@ class CheckOptions:
     split: str = field(default="all", metadata={"help": f"Templates to take: {', '.join(SPLITS)}."})
     min_op: int = field(default=4, metadata={"help": "Fewest operations."})
     max_op: int = field(default=25, metadata={"help": "Most operations."})
-    max_edges: int = field(default=20, metadata={"help": "Most edges of the structure graph, 12 to 28."})
+    max_edges: int = field(default=20, metadata={"help": "Most edges of the structure graph, 2 to 28."})
     modulus: int = field(default=0, metadata={"help": "0 for exact integers, else the modulus."})
 
 

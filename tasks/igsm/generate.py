@@ -40,7 +40,7 @@ class GenerateOptions:
     min_op: int = flag(15, "Fewest operations of a solution, 1 or more.")
     max_op: int = flag(20, "Most operations of a solution, at most twice --max_edges.")
     op_distribution: str = flag("uniform", "Operations: uniform, or light (small ones oftener, as in iGSM and BRIDGE).")
-    max_edges: int = flag(20, "Most edges of the structure graph, 12 to 28; iGSM-med has 20, iGSM-hard 28.")
+    max_edges: int = flag(20, "Most edges of the structure graph, 2 to 28; iGSM-med has 20, iGSM-hard 28.")
     modulus: int = flag(0, "0: exact integers, answers within 999 either way (BRIDGE); 23: modulo 23 (iGSM).")
     zero_drop: float = flag(0.0, "Share of the problems with answer 0 that is left out, in [0, 1].")
     world: str = flag(ANY, "Names: any (one of the next five), trade, music, sky, study, farm, brief (one word each).")

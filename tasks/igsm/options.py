@@ -19,7 +19,7 @@ class IGSMOptions:
     max_op: int = flag(20, "Most operations of a training problem.")
     ood_min_op: int = flag(21, "Fewest operations of a validation problem outside the range of training; 0 for none.")
     ood_max_op: int = flag(25, "Most operations of such a problem.")
-    max_edges: int = flag(20, "Most edges of the graph of things that a problem is about, 12 to 28.")
+    max_edges: int = flag(20, "Most edges of the graph of things that a problem is about, 2 to 28; one condition each.")
     modulus: int = flag(0, "0: exact integers up to 999 either way; 23: arithmetic modulo 23, as in iGSM.")
     zero_drop: float = flag(0.0, "Share of the problems with answer 0 that is left out, in [0, 1].")
     world: str = flag(ANY, "Names: any (one of the next five), trade, music, sky, study, farm, brief (one word each).")

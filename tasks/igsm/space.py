@@ -7,8 +7,8 @@ from common.errors import UserError, check_choice
 from tasks.igsm.vocabulary import ANY, WORLDS
 
 OP_DISTRIBUTIONS = ("uniform", "light")
-# Four layers of four things have 12 edges at least; 28 edges, with 24 categories to count, use up the 52 letters.
-FEWEST_EDGES, MOST_EDGES = 12, 28
+# Two layers of two things have 2 edges at least; 28 edges, with 24 categories to count, use up the 52 letters.
+FEWEST_EDGES, MOST_EDGES = 2, 28
 LARGEST_ANSWER = 999
 # Operations per edge of the structure graph that the generator still reaches in a fair number of draws.
 _OPS_PER_EDGE = 2

@@ -49,9 +49,11 @@ def draw_shape(op: int, max_edges: int, rng: Random) -> Shape:
     """A random shape of at most ``max_edges`` edges, the larger the more operations ``op`` are wanted."""
     position = (op - 1) / (max_edges - 1)
     weights = [math.exp(-((position - centre) ** 2)) for centre in _CENTRES]
-    depth, one, other = rng.choices(_SIZES, weights, k=3)
-    fewest, most = min(one, other), max(one, other)
-    at_least = (depth - 1) * fewest
+    at_least = max_edges + 1
+    while at_least > max_edges:  # with 12 edges or more the first draw always fits: three times four
+        depth, one, other = rng.choices(_SIZES, weights, k=3)
+        fewest, most = min(one, other), max(one, other)
+        at_least = (depth - 1) * fewest
     edges = min(rng.randint(at_least, max_edges), rng.randint(at_least, max_edges), (depth - 1) * most**2)
     return Shape(depth, fewest, most, edges)
 

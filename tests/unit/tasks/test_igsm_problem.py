@@ -235,7 +235,7 @@ def test_op_distributions():
         {"min_op": 21, "max_op": 20},
         {"min_op": 15, "max_op": 41},
         {"max_op": 25, "max_edges": 12},
-        {"max_edges": 11},
+        {"max_edges": 1},
         {"max_edges": 29},
         {"modulus": 1},
         {"zero_drop": 1.5},
@@ -258,6 +258,14 @@ def test_a_world_that_is_asked_for_gives_all_problems_their_names():
 def test_largest_allowed_range_can_be_drawn():
     assert next(draw_items(1, ProblemSpace(24, 24, max_edges=12), "all", 0)).problem.op == 24
     assert next(draw_items(1, ProblemSpace(40, 40), "all", 0)).problem.op == 40
+
+
+@pytest.mark.parametrize("edges", range(2, 12))
+def test_a_small_graph_has_one_condition_per_edge_and_no_more_and_can_be_read(edges):
+    for item in draw_items(20, ProblemSpace(1, 2 * edges, max_edges=edges), "all", 0):
+        conditions = item.problem.text().count(" equals ")
+        assert 2 <= conditions == len(instances(item.problem.structure)) <= edges
+        assert read_answer(item.problem.text()) == item.problem.answer
 
 
 def test_same_problem_and_trace_in_every_process():
