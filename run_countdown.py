@@ -15,7 +15,8 @@ from analysis.report import write_report
 from cli.dry_run import dry_run
 from cli.parse import parse_options
 from common.errors import UserError, run_cli
-from policy.load import is_embedded, load_tokenizer
+from policy.load import load_tokenizer
+from policy.options import EMBEDDED_NAME
 from rewards.countdown import CountdownReward
 from rewards.format import FormatReward
 from rewards.graders import GRADERS
@@ -38,7 +39,7 @@ def main() -> None:
     # ---- flags
     flags = task, intrinsic, options, config = parse_options("countdown", CountdownOptions)
     load = partial(load_problems, task, options.eval_problems, config.seed)
-    if task.warm_start and not is_embedded(options.model_name):
+    if task.warm_start and options.model_name != EMBEDDED_NAME:
         raise UserError(f"--warm_start trains the embedded policy; it does not go with {options.model_name!r}.")
     scores = with_own_rewards(scoring(task), options.reward_func, options.reward_func_weight)
     if options.dry_run:

@@ -79,14 +79,14 @@ class Page:
 
     Attributes:
         task: whose files in configs/ hold the script's own defaults; "" for none.
-        embedded: the name of the embedded policy. aliases: of bonuses. rule: how a run is named.
+        embedded: the names of the embedded policies, the default first. aliases: of bonuses. rule: how a run is named.
         hidden: flags of TRL that are not shown -> what sets them.
         sources, packages: digest of each file, and version of each package, that the page was made of.
     """
 
     script: str
     task: str
-    embedded: str
+    embedded: list[str]
     aliases: dict[str, str]
     rule: str
     hidden: dict[str, str]
@@ -168,8 +168,8 @@ def page_text(page: Page, arguments: list[str]) -> str:
     check_keys(from_file, known, page.hidden, asked.config)
     defaults = as_defaults(from_file, known, asked.config or "")
     if page.task:
-        policy = asked.model_name or defaults.get("model_name", page.embedded)
-        own = ROOT / "configs" / f"{page.task}{'_tiny' if policy == page.embedded else ''}.yaml"
+        policy = asked.model_name or defaults.get("model_name", page.embedded[0])
+        own = ROOT / "configs" / f"{page.task}{'_tiny' if policy in page.embedded else ''}.yaml"
         defaults = as_defaults(read_mapping(own), known, own) | defaults
     use_ir = asked.use_ir or defaults.get("use_ir", "no")
     names = {page.aliases.get(name, name) for part in use_ir.split(",") for name in part.strip().split(":")}

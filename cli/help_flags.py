@@ -15,7 +15,7 @@ from common.yaml_flags import flags_of
 from intrinsic import ALIASES
 from intrinsic.flags.owners import owners
 from intrinsic.options import IntrinsicOptions
-from policy.options import EMBEDDED_NAME, PolicyOptions
+from policy.options import EMBEDDED_NAMES, PolicyOptions
 from training.run_name import NAME_RULE
 
 _KINDS = (bool, int, float, str, list, dict, NoneType)
@@ -49,7 +49,7 @@ def page_of(script: str, types: Sequence[type], hidden: Mapping[str, str], task:
     return Page(
         script=script,
         task=task,
-        embedded=EMBEDDED_NAME,
+        embedded=list(EMBEDDED_NAMES),
         aliases=ALIASES,
         rule=NAME_RULE,
         hidden=dict(hidden),

@@ -38,7 +38,7 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
     """(task options, intrinsic options, `RunOptions`, `RunConfig`) from the command line.
 
     Flags win over ``--config FILE``, and say so; it wins over the script's own defaults, ``configs/<task>_tiny.yaml``
-    (embedded policy) or ``configs/<task>.yaml`` (any other). ``--help`` and ``--help_all`` print and exit.
+    (an embedded policy) or ``configs/<task>.yaml`` (any other). ``--help`` and ``--help_all`` print and exit.
     """
     quiet_libraries()
     script, arguments = script_flags(sys.argv[1:])

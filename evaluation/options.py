@@ -32,7 +32,8 @@ class EvalOptions:
     )
     model_name: str = flag(
         "tiny",
-        "Hub name, folder of a model or LoRA adapter, smollm2 (from a package without the hub), or tiny (embedded).",
+        "Hub name, folder of a model or LoRA adapter, smollm2 (from a package without the hub), tiny or "
+        "tiny_igsm (embedded).",
     )
     data: str = flag(
         "", "Other rows for the task: hub name, folder, jsonl, parquet, csv or tsv file. Unset: the task's own."

@@ -26,19 +26,21 @@ from common.errors import UserError
 from common.files import mark_made, read_json, remove_made
 from policy.chat import take_system_turns
 from policy.end_tokens import set_end_tokens
-from policy.options import ALL_LINEAR, EMBEDDED_NAME, PolicyOptions, module_names
+from policy.options import ALL_LINEAR, EMBEDDED_IGSM_NAME, EMBEDDED_NAME, PolicyOptions, module_names
 from policy.packaged import find_packaged, is_packaged
 from policy.precision import NAMES
 
-EMBEDDED = Path(__file__).parent.parent / "assets" / "tiny_policy"
+ASSETS = Path(__file__).parent.parent / "assets"
+EMBEDDED = ASSETS / "tiny_policy"
+EMBEDDED_FOLDERS = {EMBEDDED_NAME: EMBEDDED, EMBEDDED_IGSM_NAME: ASSETS / "tiny_igsm_policy"}
 WEIGHTS = "model.safetensors"
 # Layers that LoRA can adapt.
 ADAPTABLE = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
 
 
 def is_embedded(model_name: str) -> bool:
-    """Whether ``model_name`` is the policy that ships with the project."""
-    return model_name == EMBEDDED_NAME
+    """Whether ``model_name`` is a policy that ships with the project: of Countdown, or of iGSM."""
+    return model_name in EMBEDDED_FOLDERS
 
 
 def adapter_base(model_name: str) -> str | None:
@@ -60,7 +62,7 @@ def resolve(model_name: str) -> str:
     hub is asked once for each name.
     """
     if is_embedded(model_name):
-        return str(EMBEDDED)
+        return str(EMBEDDED_FOLDERS[model_name])
     if is_packaged(model_name):
         return find_packaged(model_name)
     if os.path.isdir(model_name):
@@ -257,4 +259,5 @@ def attention_of(path: str, asked: str) -> str | None:
     """The attention that ``--attn_implementation=asked`` means at ``path``; None is transformers' own choice."""
     if asked != "auto":
         return asked
-    return "eager" if Path(path) == EMBEDDED and not torch.accelerator.is_available() else None
+    is_tiny = Path(path) in EMBEDDED_FOLDERS.values()
+    return "eager" if is_tiny and not torch.accelerator.is_available() else None

@@ -11,7 +11,8 @@ from common.errors import UserError
 from common.flags import flag
 from policy.precision import DTYPES, check_dtype, half_type
 
-EMBEDDED_NAME = "tiny"
+EMBEDDED_NAME, EMBEDDED_IGSM_NAME = "tiny", "tiny_igsm"  # the first was trained on Countdown
+EMBEDDED_NAMES = (EMBEDDED_NAME, EMBEDDED_IGSM_NAME)
 ALL_LINEAR = "all-linear"
 
 

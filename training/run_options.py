@@ -22,7 +22,7 @@ from training.vllm_checks import check_vllm
 class RunOptions(PolicyOptions):
     """What is trained, evaluated and kept."""
 
-    model_name: str = flag(EMBEDDED_NAME, "Policy: tiny (embedded), smollm2, hub name or folder.")
+    model_name: str = flag(EMBEDDED_NAME, "Policy: tiny or tiny_igsm (embedded), smollm2, hub name or folder.")
     max_prompt_length: int = flag(512, "Problems whose rendered prompt has more tokens are dropped, with a count.")
     resume: str = flag(
         "",

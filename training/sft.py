@@ -34,8 +34,8 @@ class SFTOptions(PolicyOptions):
     split: str = flag("train", "Split of a hub dataset or folder.")
     model_name: str = flag(
         EMBEDDED_NAME,
-        "Hub name, folder of a model or adapter, smollm2 (from a package without the hub), or tiny: the embedded "
-        "policy, and for traces that it has no words for "
+        "Hub name, folder of a model or adapter, smollm2 (from a package without the hub), tiny or tiny_igsm: "
+        "the embedded policies, and for traces that they have no words for "
         "a new one of some five million parameters, with random weights and a tokenizer trained on the traces.",
     )
     from_scratch: bool = flag(False, "Begin with random weights of the same architecture, drawn from --seed.")

@@ -53,7 +53,8 @@ class InfluenceOptions:
     output: OutputFolder = field(metadata={"help": "Folder that gets influence.json and influence.png."})
     model_name: str = flag(
         EMBEDDED_NAME,
-        "Hub name, folder of a model or LoRA adapter, smollm2 (from a package without the hub), or tiny (embedded).",
+        "Hub name, folder of a model or LoRA adapter, smollm2 (from a package without the hub), tiny or "
+        "tiny_igsm (embedded).",
     )
     task: str = flag("countdown", "Task of run_eval.py.")
     data: str = flag("", "Other rows for the task: hub name, folder, jsonl or parquet file. Unset: the task's own.")

@@ -13,11 +13,11 @@ TOY = ["--train_problems", "12", "--eval_problems", "3", "--bs", "1", "--L", "8"
 def test_trains_with_a_bonus_and_evaluates_both_ranges(tmp_path):
     output = run_script("run_igsm.py", *TOY, "--use_ir=outcome,cfn", cwd=tmp_path, fresh=True).stdout
     (folder,) = (tmp_path / "outputs" / "igsm").iterdir()
-    assert folder.name == "tiny_outcome-cfn_seed0_train_problems12_bs1_L8"
-    assert "accuracy/op 4-5" in output and "accuracy/op 6-7" in output
+    assert folder.name == "tiny_igsm_outcome-cfn_seed0_train_problems12_bs1_L8"
+    assert "accuracy/op 3-4" in output and "accuracy/op 5-6" in output
     report = json.loads((folder / "eval" / "after.json").read_text())
     ops = {record["part"]: record["op"] for record in report["records"]}
-    assert ops["op 4-5"] in (4, 5) and ops["op 6-7"] in (6, 7)
+    assert ops["op 3-4"] in (3, 4) and ops["op 5-6"] in (5, 6)
     assert {record["gold"].lstrip("-").isdigit() for record in report["records"]} == {True}
     assert (folder / "final" / "model.safetensors").exists()
 

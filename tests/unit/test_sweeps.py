@@ -145,6 +145,18 @@ def test_bridge_makes_each_start_once_and_trains_from_it(sweep):
     assert sum(call.startswith("run_sft.py") for call in calls) == 1, "starts that are there are not made again"
 
 
+def test_the_policy_of_igsm_learns_short_problems_before_longer_ones_and_goes_on_where_it_stopped(sweep, tmp_path):
+    folder = "outputs/igsm_tiny_base"
+    _, calls, code = sweep("igsm_tiny_base.sh", failing="base/second")
+    first, second = (call for call in calls if call.startswith("run_sft.py"))
+    assert code != 0 and f"--data {folder}/small.jsonl --model_name {folder}/start " in first
+    assert f"--data {folder}/large.jsonl --model_name {folder}/first/final " in second and "--resume" not in second
+    (tmp_path / folder / "second" / "checkpoint-250").mkdir(parents=True)
+    _, calls, code = sweep("igsm_tiny_base.sh")
+    (second,) = (call for call in calls if call.startswith("run_sft.py"))
+    assert code == 0 and second.endswith("--resume auto") and f"--output_dir {folder}/second " in second
+
+
 def test_known_truth_hands_its_flags_to_processes_that_share_the_records(sweep):
     _, calls, code = sweep("known_truth.sh", "--seeds", "3")
     folder = "benchmarks/results/known_truth"

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.bridge import INFLUENCE, Options, collect, mean_interval, plot, run_arm, table
+from benchmarks.bridge import Options, collect, run_arm
+from benchmarks.bridge_report import INFLUENCE, mean_interval, plot, table
 from common.errors import RunError
 
 BEFORE, AFTER = {"plain": (0.20, 0.22), "injected": (0.15, 0.35)}, {"plain": (0.21, 0.24), "injected": (0.40, 0.44)}
@@ -71,6 +72,37 @@ def test_every_step_gets_the_seed_and_its_own_flags(tmp_path, monkeypatch):
     for command in (influence, grpo):
         assert f"--model_name {folder / 'sft' / 'final'} --seed 3" in command
     assert "--use_ir knn --L 33 --max_steps 7" in grpo and f"--output_dir {folder / 'grpo'}" in grpo
+
+
+def test_igsm_has_problems_of_one_space_in_traces_queries_and_grpo(tmp_path, monkeypatch):
+    commands = []
+
+    def run(command, **kwargs):
+        commands.append(" ".join(command[1:]))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr("benchmarks.bridge.subprocess.run", run)
+    run_arm(Options(task="igsm", output=str(tmp_path), queries=5), "injected", 0)
+    traces, sft, queries, influence, grpo = commands
+    space = "--min_op=3 --max_op=4 --max_edges=4 --modulus=7 --zero_drop=0.5 --world=brief"
+    assert space in traces and "--traces injected" in traces and "--model_name tiny_igsm" in sft
+    assert space in queries and "--split test --n 5 " in queries
+    assert f"--task igsm --data {tmp_path / 'injected_seed0' / 'queries.jsonl'} " in influence
+    assert grpo.startswith("run_igsm.py ") and "--config configs/igsm_tiny.yaml" in grpo
+
+
+def test_each_part_of_the_held_out_problems_has_its_own_gain(tmp_path, options):
+    parts = {"accuracy/op 4-5": (0.3, 0.5), "accuracy/op 6-7": (0.1, 0.2)}
+    for path in tmp_path.glob("*/grpo/eval/*.json"):
+        metrics = json.loads(path.read_text())["metrics"]
+        metrics |= {name: value(levels[path.stem == "after"]) for name, levels in parts.items()}
+        path.write_text(json.dumps({"metrics": metrics}))
+    found = collect(options)
+    lines = table(found).splitlines()
+    assert "| plain | gain by GRPO, op 4-5, points | +20.0 | +20.0 | +20.0 ± 0.0 |" in lines
+    assert "| injected | accuracy after GRPO, op 6-7, % | 20.0 [18.0, 23.0] | 20.0 [18.0, 23.0] | 20.0 ± 0.0 |" in lines
+    assert not any(line.startswith("| plain | accuracy after SFT, %") for line in lines)
+    plot(found, tmp_path / "parts.png")
 
 
 def test_a_step_that_fails_ends_the_arm_and_names_its_log(tmp_path, monkeypatch):
