@@ -34,18 +34,29 @@ class Task:
     Attributes:
         script, config: what trains by GRPO, and the flags of an embedded policy (a folder gets those of large ones).
         policy: the embedded policy that the supervised start begins with.
+        batch: flags of the supervised start: how many traces, and which, make an update.
         L: most tokens of a completion.
     """
 
     script: str
     config: str
     policy: str
+    batch: tuple
     L: int
 
 
 TASKS = {
-    "countdown": Task("run_countdown.py", "configs/countdown_tiny.yaml", EMBEDDED_NAME, 256),
-    "igsm": Task("run_igsm.py", "configs/igsm_tiny.yaml", EMBEDDED_IGSM_NAME, 384),
+    "countdown": Task(
+        "run_countdown.py", "configs/countdown_tiny.yaml", EMBEDDED_NAME, ("--per_device_train_batch_size", 64), 256
+    ),
+    "igsm": Task(
+        "run_igsm.py",
+        "configs/igsm_tiny.yaml",
+        EMBEDDED_IGSM_NAME,
+        # Traces of like length, because these differ several times over and are padded to the longest.
+        ("--per_device_train_batch_size", 16, "--train_sampling_strategy", "group_by_length"),
+        384,
+    ),
 }
 
 
@@ -84,7 +95,7 @@ def run_arm(options: Options, style: str, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     traces = [*_traces(options.task, style), "--n", options.traces, "--seed", 100 + seed, "--output", data]
     _step("traces", data, folder, *traces)
-    training = ["--per_device_train_batch_size", 64, "--num_train_epochs", options.sft_epochs, "--warmup_steps", 10]
+    training = [*task.batch, "--num_train_epochs", options.sft_epochs, "--warmup_steps", 10]
     training += ["--learning_rate", options.sft_learning_rate, "--lr_scheduler_type", "cosine"]
     saving = ["--save_strategy", "no", "--seed", seed, "--output_dir", sft]
     _step("sft", sft / "final", folder, "run_sft.py", "--data", data, "--model_name", task.policy, *training, *saving)

@@ -1,4 +1,4 @@
-"""The embedded policy: lossless tokenizer, single tokens for numbers, loads as shipped, and can be made again."""
+"""The embedded policies: lossless tokenizer, single tokens for numbers, loads as shipped, and can be made again."""
 
 import hashlib
 import json
@@ -6,8 +6,9 @@ import json
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from policy.load import EMBEDDED, load_policy, load_tokenizer
+from policy.load import EMBEDDED, EMBEDDED_FOLDERS, load_policy, load_tokenizer
 from tasks.countdown.problems import prompt
+from tasks.igsm.vocabulary import BRIEF, WORLDS
 from training.tiny_policy import TAGS, WarmStart, warm_start
 
 
@@ -36,6 +37,16 @@ def test_shipped_weights_are_those_of_the_card():
     assert hashlib.sha256(weights).hexdigest() == card["sha256"]
     assert len(weights) < 8e6
     assert 1e6 < sum(parameter.numel() for parameter in load_policy("tiny").parameters()) < 2e6
+
+
+def test_the_policy_of_igsm_is_the_one_of_its_card_and_has_a_token_for_every_name_of_its_world():
+    folder = EMBEDDED_FOLDERS["tiny_igsm"]
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert digest in (folder / "README.md").read_text(encoding="utf-8")
+    assert 1e6 < sum(parameter.numel() for parameter in load_policy("tiny_igsm").parameters()) < 2e6
+    tokenizer = load_tokenizer("tiny_igsm")
+    names = {name for category in WORLDS[BRIEF] for kind in category.kinds for name in kind}
+    assert len(names) > 20 and all(len(tokenizer.encode(f" {name}")) == 1 for name in names)
 
 
 def test_warm_start_gives_the_same_bits_again_and_a_loadable_policy(tmp_path):
