@@ -40,7 +40,7 @@ def main() -> None:
     flags = task, intrinsic, options, config = parse_options("countdown", CountdownOptions)
     load = partial(load_problems, task, options.eval_problems, config.seed)
     if task.warm_start and options.model_name != EMBEDDED_NAME:
-        raise UserError(f"--warm_start trains the embedded policy; it does not go with {options.model_name!r}.")
+        raise UserError(f"--warm_start trains the policy tiny; it does not go with {options.model_name!r}.")
     scores = with_own_rewards(scoring(task), options.reward_func, options.reward_func_weight)
     if options.dry_run:
         dry_run("countdown", flags, load, scores)

@@ -21,7 +21,7 @@ from common.files import mark_made, remove_made
 from policy.chat_checks import check_conversations
 from policy.end_tokens import described_end_tokens, end_tokens_differ
 from policy.load import check_lora_targets, generation_config_of, is_embedded, load_tokenizer, resolve, save_merged
-from policy.options import EMBEDDED_NAME, PolicyOptions
+from policy.options import PolicyOptions
 from policy.precision import Precision
 from policy.setup_line import setup_of, unseen_gpu
 from tasks.traces import fitting_traces, load_traces
@@ -83,7 +83,7 @@ def sized_policy(rows: Dataset, folder: Path, options: SFTOptions, seed: int) ->
     """The folder of a policy with random weights and a tokenizer trained on ``rows``."""
     if options.lora:
         raise UserError(
-            f"--lora freezes weights, and --model_name={EMBEDDED_NAME} begins with random ones on this task."
+            f"--lora freezes weights, and --model_name={options.model_name} begins with random ones on this task."
         )
     state = PartialState()
     with state.main_process_first():

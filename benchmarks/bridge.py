@@ -71,7 +71,12 @@ class Options:
     sft_learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of SFT."})
     rl_steps: int = field(default=100, metadata={"help": "Updates of GRPO."})
     L: int = field(
-        default=0, metadata={"help": "Most tokens of a completion; searches soon outgrow 128. 0: 256, on iGSM 384."}
+        default=0,
+        metadata={
+            "help": "Most tokens of a completion; searches soon outgrow 128. 0: "
+            + ", ".join(f"{task.L} on {name}" for name, task in TASKS.items())
+            + "."
+        },
     )
     bonus: str = field(default="no", metadata={"help": "Bonus of GRPO, as --use_ir."})
     eval_problems: int = field(default=512, metadata={"help": "Held-out problems."})
@@ -84,6 +89,10 @@ class Options:
         for name in ("seeds", "traces", "sft_epochs", "rl_steps", "eval_problems", "jobs"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
+        if self.L < 0:
+            raise UserError(f"--L={self.L} must be at least 1, or 0 for what the task has.")
+        if self.queries < 0 or self.queries == 1:
+            raise UserError(f"--queries={self.queries} must be 0, for no influence, or at least 2.")
         self.L = self.L or TASKS[self.task].L
         self.output = self.output or f"outputs/bridge/{self.task}"
 
@@ -107,7 +116,9 @@ def run_arm(options: Options, style: str, seed: int) -> None:
         _step("influence", found, folder, "-m", "analysis.influence", *influence)
     grpo = ["--config", task.config, "--gc", 1, "--attn_implementation", "eager", "--use_ir", options.bonus]
     grpo += ["--L", options.L, "--max_steps", options.rl_steps, "--eval_problems", options.eval_problems]
-    grpo += ["--save_strategy", "no", "--output_dir", rl]
+    grpo += ["--output_dir", rl]
+    if any(rl.glob("checkpoint-*")):
+        grpo += ["--resume", "auto"]
     _step("grpo", rl / "final", folder, task.script, *policy, *grpo)
 
 
@@ -150,7 +161,7 @@ def collect(options: Options) -> dict[str, list[dict]]:
 
 
 def _read_arm(options: Options, style: str, seed: int) -> dict:
-    """ "accuracy", and on iGSM "accuracy, PART" of every part of the held-out problems, "mean_length", "truncated"."""
+    """By stage "accuracy", "mean_length" and "truncated", on iGSM "accuracy, PART" of each part held out; influence."""
     folder, row = Path(options.output) / f"{style}_seed{seed}", {}
     for stage, name in STAGES.items():
         metrics = json.loads((folder / "grpo" / "eval" / f"{name}.json").read_text())["metrics"]

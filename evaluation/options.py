@@ -40,8 +40,9 @@ class EvalOptions:
     )
     split: str = flag(
         "",
-        "Split of a hub dataset or folder; of igsm a range of operations, such as 21-25; of countdown tiny (3 numbers "
-        "up to 15, as the embedded policy is trained), full (3 or 4 up to 99, as others are) or how many numbers, such "
+        "Split of a hub dataset or folder; of igsm a range of operations, such as 21-25, or tiny (short problems of 3 "
+        "and 4, as tiny_igsm is trained on) or tiny:5-6 (such ones of 5 and 6); of countdown tiny (3 numbers up to 15, "
+        "as the policy tiny is trained on), full (3 or 4 up to 99, as others are) or how many numbers, such "
         "as 2 or 3-4; of sql_tiny train, validation or test, which share no template. Unset: the task's own; "
         "of countdown tiny, and of a file of --data the test part, which run_countdown.py does not see.",
     )

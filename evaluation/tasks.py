@@ -1,7 +1,7 @@
 """The tasks that run_eval.py knows: where each one's rows come from, how it asks, and how it is judged."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tasks.countdown import problems as countdown
 from tasks.countdown.problems import load_countdown
 from tasks.igsm import dataset as igsm
 from tasks.igsm.solution import grade_solution
-from tasks.igsm.space import ProblemSpace
+from tasks.igsm.space import TINY, ProblemSpace
 from tasks.math import problems as math
 from tasks.math.prompts import add_prompts, check_prompt
 from tasks.sql import problems as sql
@@ -123,15 +123,25 @@ def _add_countdown_prompts(rows: Dataset, prompt_type: str, num_shots: int, seed
 
 
 def _load_igsm(source: str, split: str | None) -> Dataset:
-    """Rows of a file (question and answer), or generated test problems with ``split`` operations, such as "21-25"."""
+    """Rows of a file (question and answer), or generated test problems of the ``split`` that `_igsm_space` reads."""
     if source != "generate":
         rows = igsm.load_igsm(source)
         return rows.map(lambda row: {"gold": str(row["answer"])}, remove_columns=["answer"])
-    low, dash, high = split.partition("-")
-    if not (dash and low.isdecimal() and high.isdecimal()):
-        raise UserError(f"--split={split!r} of igsm must be a range of operations, such as 15-20 or 21-25.")
-    problems = igsm.generate(500, "test", 0, ProblemSpace(min_op=int(low), max_op=int(high)))
+    problems = igsm.generate(500, "test", 0, _igsm_space(split))
     return problems.map(lambda row: {"gold": str(row["answer"])}, remove_columns=["answer"])
+
+
+def _igsm_space(split: str) -> ProblemSpace:
+    """Of "21-25": so many operations; "tiny": what the embedded policy trains on; "tiny:5-6": such, but longer."""
+    kind, colon, operations = split.rpartition(":")
+    if split == "tiny":
+        return TINY
+    low, dash, high = operations.partition("-")
+    if not (dash and low.isdecimal() and high.isdecimal()) or (colon and kind != "tiny"):
+        raise UserError(
+            f"--split={split!r} of igsm must be a range of operations, such as 15-20, or tiny, or tiny:5-6."
+        )
+    return replace(TINY if colon else ProblemSpace(), min_op=int(low), max_op=int(high))
 
 
 def _check_igsm_prompts(prompt_type: str, num_shots: int) -> None:

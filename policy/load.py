@@ -192,7 +192,7 @@ def load_policy(model_name: str, options: PolicyOptions | None = None) -> PreTra
     """The policy, by default with float32 weights: updates at learning rates around 1e-6 vanish in bfloat16 ones.
 
     The forward pass runs in half precision by autocast where `policy.precision` says so. An adapter is merged into
-    its base. The embedded policy on CPU takes eager attention: as fast as SDPA in float32, and with AMX and
+    its base. An embedded policy on CPU takes eager attention: as fast as SDPA in float32, and with AMX and
     bfloat16 autocast 2.4 times.
     """
     options = options or PolicyOptions()

@@ -42,7 +42,9 @@ class PolicyOptions:
         "on a GPU bfloat16, or float16 where the GPU has no bfloat16.",
     )
     attn_implementation: str = flag(
-        "auto", "Attention of transformers: eager, sdpa, flash_attention_2, or auto: eager for tiny on CPU, else sdpa."
+        "auto",
+        "Attention of transformers: eager, sdpa, flash_attention_2, or auto: eager for embedded policies on CPU, else "
+        "sdpa.",
     )
 
     def __post_init__(self):

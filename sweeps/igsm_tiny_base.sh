@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# The embedded policy of iGSM, tiny_igsm, made again: a new one of 1.1 million parameters learns plain worked solutions of 2
-# to 4 operations modulo 7, first of problems with at most 4 conditions, then with at most 8. An hour of one core; what was
-# cut off goes on where it stopped.
+# The embedded policy of iGSM, tiny_igsm, made again: a new one of 1.1 million parameters learns plain worked solutions
+# of 2 to 4 operations modulo 7, first of problems with at most 4 conditions, then with at most 8. About an hour of one
+# core; what was cut off goes on where it stopped.
 #   bash sweeps/igsm_tiny_base.sh
 #   cp outputs/igsm_tiny_base/second/final/{*.json,*.jinja,*.safetensors} assets/tiny_igsm_policy
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHON=${PYTHON:-.venv/bin/python}
 folder=outputs/igsm_tiny_base
-space=(--min_op 2 --max_op 4 --modulus 7 --world brief --zero_drop 0.5)
-"$PYTHON" -m tasks.igsm.generate --output "$folder/small.jsonl" --n 50000 --seed 1000 --traces plain --max_edges 4 "${space[@]}"
-"$PYTHON" -m tasks.igsm.generate --output "$folder/large.jsonl" --n 72000 --seed 1001 --traces plain --max_edges 8 "${space[@]}"
-if [[ ! -d $folder/start ]]; then
-    "$PYTHON" -m training.new_policy --data "$folder/large.jsonl" --output "$folder/start" --numbers whole --hidden_size 128 --layers 4 --context 512
+space=(--min_op 2 --max_op 4 --modulus 7 --world brief --zero_drop 0.5 --traces plain)
+"$PYTHON" -m tasks.igsm.generate --output "$folder/small.jsonl" --n 50000 --seed 1000 --max_edges 4 "${space[@]}"
+"$PYTHON" -m tasks.igsm.generate --output "$folder/large.jsonl" --n 72000 --seed 1001 --max_edges 8 "${space[@]}"
+if [[ ! -f $folder/start/tokenizer_config.json ]]; then
+    rm -rf "$folder/start" # what a start that was cut off has left
+    "$PYTHON" -m training.new_policy --data "$folder/large.jsonl" --output "$folder/start" --numbers whole \
+        --hidden_size 128 --layers 4 --context 512
 fi
 
 # learn NAME FILE POLICY UPDATES SCHEDULE

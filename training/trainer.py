@@ -71,7 +71,7 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
     """`trl.GRPOTrainer` whose advantages also hold intrinsic bonuses.
 
     Args:
-        model: the policy, or its name: of the hub, a folder, or "tiny".
+        model: the policy, or its name: of the hub, a folder, or an embedded one, "tiny" or "tiny_igsm".
         reward_funcs: one reward function in TRL's convention, or several.
         args: settings; by default `training.run_options.RunConfig`, as in the scripts.
         train_dataset: rows with the column "prompt", as a data set or a list.

@@ -32,7 +32,11 @@ class IGSMOptions:
         if self.train_problems < 1:
             raise UserError(f"--train_problems={self.train_problems} must be at least 1.")
         self.space = self._space(self.min_op, self.max_op)
-        self.ood_space = self._space(self.ood_min_op, self.ood_max_op) if self.ood_min_op else None
+        try:
+            self.ood_space = self._space(self.ood_min_op, self.ood_max_op) if self.ood_min_op else None
+        except UserError as error:
+            named = str(error).replace("--min_op", "--ood_min_op").replace("--max_op", "--ood_max_op")
+            raise UserError(named) from None
 
     def _space(self, min_op: int, max_op: int) -> ProblemSpace:
         others = {name: getattr(self, name) for name in ("max_edges", "modulus", "zero_drop", "world")}

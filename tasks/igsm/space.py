@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from random import Random
 
 from common.errors import UserError, check_choice
-from tasks.igsm.vocabulary import ANY, WORLDS
+from tasks.igsm.vocabulary import ANY, BRIEF, WORLDS
 
 OP_DISTRIBUTIONS = ("uniform", "light")
 # Two layers of two things have 2 edges at least; 28 edges, with 24 categories to count, use up the 52 letters.
@@ -63,3 +63,7 @@ class ProblemSpace:
         """The number of operations of one problem."""
         op = rng.randint(self.min_op, self.max_op)
         return min(op, rng.randint(self.min_op, self.max_op)) if self.op_distribution == "light" else op
+
+
+TINY = ProblemSpace(3, 4, max_edges=4, modulus=7, zero_drop=0.5, world=BRIEF)
+"""What configs/igsm_tiny.yaml trains the embedded policy on."""

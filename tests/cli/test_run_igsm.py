@@ -4,8 +4,11 @@ import json
 import re
 
 import pytest
+import yaml
 
-from tests.processes import run_script
+from benchmarks.bridge import IGSM_SPACE
+from tasks.igsm.space import TINY
+from tests.processes import ROOT, run_script
 
 TOY = ["--train_problems", "12", "--eval_problems", "3", "--bs", "1", "--L", "8", "--max_steps", "2", "--seed", "0"]
 
@@ -30,9 +33,23 @@ def test_run_eval_takes_a_range_of_operations(tmp_path):
     assert {record["op"] for record in json.loads(path.read_text())["records"]} <= {4, 5}
 
 
+def test_run_eval_knows_the_problems_of_the_embedded_policy(tmp_path):
+    for split, ops in (("tiny", {3, 4}), ("tiny:5-6", {5, 6})):
+        flags = ["--task=igsm", "--model_name=tiny_igsm", "--split", split, "--limit", 6, "--max_new_tokens", 8]
+        run_script("run_eval.py", *flags, cwd=tmp_path)
+        name = f"split-{split.replace(':', '-')}"
+        (path,) = (tmp_path / "outputs" / "eval" / "igsm" / "tiny_igsm").glob(f"*{name}*.json")
+        records = json.loads(path.read_text())["records"]
+        assert {record["op"] for record in records} <= ops and {record["modulus"] for record in records} == {7}
+    trained_on = yaml.safe_load((ROOT / "configs" / "igsm_tiny.yaml").read_text())
+    assert {name: trained_on[name] for name in IGSM_SPACE} == {name: getattr(TINY, name) for name in IGSM_SPACE}
+
+
 @pytest.mark.parametrize(
     ("script", "flags", "message"),
     [
+        ("run_igsm.py", ["--max_edges", 2], "--ood_min_op=5 --ood_max_op=6: need 1 <= min <= max <= 4"),
+        ("run_eval.py", ["--task=igsm", "--split", "full:3-4"], "must be a range of operations"),
         ("run_igsm.py", ["--min_op", 50, "--max_op", 60], "--min_op=50 --max_op=60"),
         ("run_igsm.py", ["--prompt_style", "other"], "--prompt_style='other'"),
         ("run_igsm.py", ["--train_problems", 0], "--train_problems=0"),

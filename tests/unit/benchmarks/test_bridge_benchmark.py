@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.bridge import Options, collect, run_arm
 from benchmarks.bridge_report import INFLUENCE, mean_interval, plot, table
-from common.errors import RunError
+from common.errors import RunError, UserError
 
 BEFORE, AFTER = {"plain": (0.20, 0.22), "injected": (0.15, 0.35)}, {"plain": (0.21, 0.24), "injected": (0.40, 0.44)}
 
@@ -74,6 +74,21 @@ def test_every_step_gets_the_seed_and_its_own_flags(tmp_path, monkeypatch):
     assert "--use_ir knn --L 33 --max_steps 7" in grpo and f"--output_dir {folder / 'grpo'}" in grpo
 
 
+def test_grpo_that_was_cut_off_goes_on_from_its_checkpoint(options, tmp_path, monkeypatch):
+    commands = []
+
+    def run(command, **kwargs):
+        commands.append(" ".join(command[1:]))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr("benchmarks.bridge.subprocess.run", run)
+    rl = tmp_path / "plain_seed0" / "grpo"
+    (rl / "final").rename(rl / "checkpoint-25")
+    run_arm(options, "plain", 0)
+    (grpo,) = commands
+    assert grpo.endswith(f"--output_dir {rl} --resume auto")
+
+
 def test_igsm_has_problems_of_one_space_in_traces_queries_and_grpo(tmp_path, monkeypatch):
     commands = []
 
@@ -88,7 +103,14 @@ def test_igsm_has_problems_of_one_space_in_traces_queries_and_grpo(tmp_path, mon
     assert space in traces and "--traces injected" in traces and "--model_name tiny_igsm" in sft
     assert space in queries and "--split test --n 5 " in queries
     assert f"--task igsm --data {tmp_path / 'injected_seed0' / 'queries.jsonl'} " in influence
-    assert grpo.startswith("run_igsm.py ") and "--config configs/igsm_tiny.yaml" in grpo
+    assert grpo.startswith("run_igsm.py ") and "--config configs/igsm_tiny.yaml" in grpo and "--L 384 " in grpo
+    assert "--train_sampling_strategy group_by_length" in sft and "--max_new_tokens 384" in influence
+
+
+@pytest.mark.parametrize("flags", [{"L": -1}, {"queries": 1}, {"seeds": 0}, {"task": "math"}])
+def test_what_no_step_could_do_is_refused_before_the_first(flags):
+    with pytest.raises(UserError, match=f"--{next(iter(flags))}="):
+        Options(**flags)
 
 
 def test_each_part_of_the_held_out_problems_has_its_own_gain(tmp_path, options):

@@ -199,9 +199,10 @@ def test_without_hub_and_package_every_command_names_the_command_to_run(
     assert message.startswith("error: ") and message.endswith(ABSENT)
 
 
-def test_flags_of_the_embedded_policy_are_refused(run_here):
-    with pytest.raises(UserError, match="--warm_start trains the embedded policy; .*'smollm2'"):
-        run_here("run_countdown", "--model_name=smollm2", "--warm_start")
+@pytest.mark.parametrize("name", ["smollm2", "tiny_igsm"])
+def test_a_warm_start_is_that_of_the_policy_tiny_and_refused_beside_another(run_here, name):
+    with pytest.raises(UserError, match=f"--warm_start trains the policy tiny; .*'{name}'"):
+        run_here("run_countdown", f"--model_name={name}", "--warm_start")
 
 
 def test_the_pinned_package_is_the_one_that_is_read():

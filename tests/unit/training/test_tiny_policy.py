@@ -43,7 +43,9 @@ def test_the_policy_of_igsm_is_the_one_of_its_card_and_has_a_token_for_every_nam
     folder = EMBEDDED_FOLDERS["tiny_igsm"]
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert digest in (folder / "README.md").read_text(encoding="utf-8")
-    assert 1e6 < sum(parameter.numel() for parameter in load_policy("tiny_igsm").parameters()) < 2e6
+    policy, countdown = load_policy("tiny_igsm"), load_policy("tiny")
+    assert 1e6 < sum(parameter.numel() for parameter in policy.parameters()) < 2e6
+    assert policy.config._attn_implementation == countdown.config._attn_implementation
     tokenizer = load_tokenizer("tiny_igsm")
     names = {name for category in WORLDS[BRIEF] for kind in category.kinds for name in kind}
     assert len(names) > 20 and all(len(tokenizer.encode(f" {name}")) == 1 for name in names)
