@@ -149,7 +149,7 @@ def _step(name: str, result: Path, folder: Path, *command) -> None:
         return
     log = folder / f"{name}.log"
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    with log.open("w") as out:
+    with log.open("a") as out:
         code = subprocess.run([sys.executable, *map(str, command)], stdout=out, stderr=out, env=environment).returncode
     if code:
         raise RunError(f"{' '.join(map(str, command))} ended with exit code {code}; its output is in {log}.")
