@@ -19,11 +19,11 @@ from benchmarks.bridge_report import INFLUENCE, STAGES, plot, table
 from benchmarks.machine import publish
 from common.errors import RunError, UserError, run_cli
 from common.flags import OutputFolder, check_choices, flag, parse_one
-from common.yaml_flags import read_mapping
 from policy.options import EMBEDDED_IGSM_NAME, EMBEDDED_NAME
 from tasks.countdown.bridge import STYLES
+from tasks.igsm.space import TINY
 
-# Of run_igsm.py's problems; its flags are those of the generator.
+# Flags of the problems, the same ones of run_igsm.py and of the generator.
 IGSM_SPACE = ("min_op", "max_op", "max_edges", "modulus", "zero_drop", "world")
 
 
@@ -130,8 +130,7 @@ def _traces(task: str, style: str) -> list[str]:
 
 
 def _igsm_problems() -> list[str]:
-    space = read_mapping(Path(TASKS["igsm"].config))
-    return ["-m", "tasks.igsm.generate", *(f"--{name}={space[name]}" for name in IGSM_SPACE if name in space)]
+    return ["-m", "tasks.igsm.generate", *(f"--{name}={getattr(TINY, name)}" for name in IGSM_SPACE)]
 
 
 def _queries(options: Options, folder: Path) -> list[str]:

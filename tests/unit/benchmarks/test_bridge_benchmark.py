@@ -34,6 +34,19 @@ def options(tmp_path):
     return Options(seeds=2, output=str(tmp_path))
 
 
+@pytest.fixture
+def commands(monkeypatch):
+    """The commands of the steps that were started, none of which does anything."""
+    started = []
+
+    def run(command, **kwargs):
+        started.append(" ".join(command[1:]))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr("benchmarks.bridge.subprocess.run", run)
+    return started
+
+
 def test_table_shows_every_seed_with_its_interval_and_what_grpo_added(options):
     lines = table(collect(options)).splitlines()
     assert "| plain | accuracy after SFT, % | 20.0 [18.0, 23.0] | 22.0 [20.0, 25.0] | 21.0 ± 12.7 |" in lines
@@ -56,14 +69,7 @@ def test_what_is_finished_is_not_run_again(options, monkeypatch):
     run_arm(options, "plain", 0)
 
 
-def test_every_step_gets_the_seed_and_its_own_flags(tmp_path, monkeypatch):
-    commands = []
-
-    def run(command, **kwargs):
-        commands.append(" ".join(command[1:]))
-        return SimpleNamespace(returncode=0)
-
-    monkeypatch.setattr("benchmarks.bridge.subprocess.run", run)
+def test_every_step_gets_the_seed_and_its_own_flags(tmp_path, commands):
     run_arm(Options(output=str(tmp_path), bonus="knn", traces=9, rl_steps=7, L=33), "injected", 3)
     traces, sft, influence, grpo = commands
     folder = tmp_path / "injected_seed3"
@@ -74,14 +80,7 @@ def test_every_step_gets_the_seed_and_its_own_flags(tmp_path, monkeypatch):
     assert "--use_ir knn --L 33 --max_steps 7" in grpo and f"--output_dir {folder / 'grpo'}" in grpo
 
 
-def test_grpo_that_was_cut_off_goes_on_from_its_checkpoint(options, tmp_path, monkeypatch):
-    commands = []
-
-    def run(command, **kwargs):
-        commands.append(" ".join(command[1:]))
-        return SimpleNamespace(returncode=0)
-
-    monkeypatch.setattr("benchmarks.bridge.subprocess.run", run)
+def test_grpo_that_was_cut_off_goes_on_from_its_checkpoint(options, tmp_path, commands):
     rl = tmp_path / "plain_seed0" / "grpo"
     (rl / "final").rename(rl / "checkpoint-25")
     run_arm(options, "plain", 0)
@@ -89,14 +88,7 @@ def test_grpo_that_was_cut_off_goes_on_from_its_checkpoint(options, tmp_path, mo
     assert grpo.endswith(f"--output_dir {rl} --resume auto")
 
 
-def test_igsm_has_problems_of_one_space_in_traces_queries_and_grpo(tmp_path, monkeypatch):
-    commands = []
-
-    def run(command, **kwargs):
-        commands.append(" ".join(command[1:]))
-        return SimpleNamespace(returncode=0)
-
-    monkeypatch.setattr("benchmarks.bridge.subprocess.run", run)
+def test_igsm_has_problems_of_one_space_in_traces_queries_and_grpo(tmp_path, commands):
     run_arm(Options(task="igsm", output=str(tmp_path), queries=5), "injected", 0)
     traces, sft, queries, influence, grpo = commands
     space = "--min_op=3 --max_op=4 --max_edges=4 --modulus=7 --zero_drop=0.5 --world=brief"
