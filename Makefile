@@ -6,12 +6,10 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo sql_tiny test lint format docs results lighteval smollm2 tiny check-vllm
 
-# Train the embedded policy on Countdown with GRPO and the bonus of Memory-R+, in about eight minutes on two CPU cores. The
-# memory compares texts by the policy's own states: the sentence encoder of the paper is twenty times as large as this
-# policy. Four samples of each of the 512 validation problems tell a doubling from noise.
+# Train the embedded policy on Countdown with GRPO and the bonus of Memory-R+ (configs/demo.yaml), in about eight minutes on two
+# CPU cores.
 demo: .venv/installed
-	$(BIN)/python run_countdown.py --use_ir=knn+ --encoder policy --eval_greedy false --run_name demo_seed$(SEED) --seed $(SEED) \
-		--learning_rate 3e-4 --lr_scheduler_type linear --max_steps 140 --eval_samples 4
+	$(BIN)/python run_countdown.py --config configs/demo.yaml --run_name demo_seed$(SEED) --seed $(SEED)
 
 # Warm-start a small policy on generated SQL, then train it with plain GRPO: docs/sql.md.
 sql_tiny: .venv/installed

@@ -5,9 +5,12 @@ records in results/NAME, the kinds are "table" (right answers of every arm), "ot
 Coverage@k), "gains" (before and after training), "notes" (what they rest on), "arm" (a sentence on the arm WHICH),
 "contrast" (one family of comparisons, WHICH: outcome, baseline and arms, separated by spaces), "answer" (which arms
 are told apart, in NAME and the sweeps WHICH), "metrics" (means over seeds of the metrics WHICH of an evaluation,
-separated by spaces) and "half" (what half of the rollouts reach). Of a report benchmarks/results/NAME.md they are
-"report" (its table number WHICH, by default 1) and "rows" (of that of known truth, those of the bonuses WHICH,
-separated by semicolons); "bonus_overhead cost WHICH" is a sentence on the bonus WHICH from the reports of its cost.
+separated by spaces), "runs" (every run by itself, in the outcomes WHICH) and "half" (what half of the rollouts
+reach). Of a report benchmarks/results/NAME.md they are "report" (its table number WHICH, by default 1) and "rows" (of
+that of known truth, those of the bonuses WHICH, separated by semicolons); "bonus_overhead cost WHICH" is a sentence on
+the bonus WHICH from the reports of its cost.
+
+An interval in the prose of a page has to stand in a block or report too (analysis/prose.py).
 
 python -m analysis.results [--check]
 """
@@ -21,8 +24,10 @@ from PIL import Image
 
 from analysis import results_tables
 from analysis.half_budget import half_table
+from analysis.prose import Told, unsupported
 from analysis.report_tables import cost_sentence, known_truth_rows, table_of
 from analysis.results_figure import DIGEST, draw_sweep
+from analysis.run_tables import runs_table
 from analysis.sweep import Sweep, arm_of, can_compare, digest_of, read_sweep
 from common.errors import UserError, run_cli
 from common.files import write_text
@@ -62,8 +67,8 @@ class Results:
         arguments = [which] if which else []
         if kind in REPORT_KINDS:
             return REPORT_KINDS[kind](self.root / "benchmarks" / "results" / f"{name}.md", *arguments)
-        if kind not in (*SWEEP_KINDS, "answer"):
-            known = ", ".join([*SWEEP_KINDS, "answer", *REPORT_KINDS])
+        if kind not in (*SWEEP_KINDS, "answer", "runs"):
+            known = ", ".join([*SWEEP_KINDS, "answer", "runs", *REPORT_KINDS])
             raise UserError(f"the block of results {what!r} asks for {kind!r}; use one of {known}.")
         sweeps = [name, *which.split()] if kind == "answer" else [name]
         for sweep in sweeps:
@@ -71,6 +76,9 @@ class Results:
                 raise UserError(f"the block of results {what!r} asks for a sweep, and there is no sweeps/{sweep}.sh.")
         if kind == "answer":
             return self._answer(sweeps)
+        if kind == "runs":
+            folder = self.root / "results" / name
+            return runs_table(folder, which) if any(folder.glob("*.json")) else _no_record(name)
         return self._of_arms(name, kind, "" if kind in ("metrics", "contrast") else which, *arguments)
 
     def _answer(self, names: list[str]) -> str:
@@ -99,6 +107,15 @@ class Results:
                 texts[path] = _BLOCK.sub(lambda found: f"{found[1]}{self.block(found['what'])}\n{found[3]}", text)
         return texts
 
+    def untold(self) -> list[str]:
+        """Where prose tells an interval that is in no block and in no report: "page:line: interval"."""
+        texts = {path: path.read_text(encoding="utf-8") for pattern in PAGES for path in self.root.glob(pattern)}
+        prose = {path: _BLOCK.sub(lambda found: "\n" * found[0].count("\n"), text) for path, text in texts.items()}
+        reports = [path.read_text(encoding="utf-8") for path in self.root.glob("benchmarks/results/*.md")]
+        blocks = [found[0] for text in texts.values() for found in _BLOCK.finditer(text)]
+        found = unsupported(prose, [*reports, *blocks])
+        return [f"{path.relative_to(self.root)}:{told.line}: {told.text}" for path, told in sorted(found, key=_place)]
+
     def pictures(self) -> dict[Path, str]:
         """The picture of every sweep that can be compared -> its name."""
         folders = sorted(path for path in (self.root / "results").glob("*") if can_compare(path))
@@ -109,6 +126,11 @@ class Results:
         pages = [path for path, text in self.pages().items() if path.read_text(encoding="utf-8") != text]
         drawn = self.pictures().items()
         return pages + [path for path, name in drawn if drawn_from(path) != digest_of(self.root / "results" / name)]
+
+
+def _place(found: tuple[Path, Told]) -> tuple[Path, int]:
+    path, told = found
+    return path, told.line
 
 
 def _no_record(sweep: str, *arm: str) -> str:
@@ -132,8 +154,15 @@ def main() -> None:
     if check and stale:
         names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
         raise UserError(f"{names}: not what the records say; run make results.")
-    if check:
-        return
+    if not check:
+        _write(results, stale)
+    if untold := results.untold():
+        print(*untold, sep="\n")
+        fix = "write what the records say, or keep the record of what the page says"
+        raise UserError(f"{len(untold)} intervals of the pages, listed above, are in no record; {fix}.")
+
+
+def _write(results: Results, stale: list[Path]) -> None:
     pages = results.pages()
     for path in stale:
         if path in pages:

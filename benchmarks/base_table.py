@@ -66,8 +66,9 @@ def _ranked(row: dict) -> list[str]:
 
 
 def _task(row: dict) -> str:
-    split = row["settings"]["split"]
-    return f"{row['task']}, {split} numbers" if row["task"] == "countdown" else row["task"]
+    """With the split, where a task's splits are harder and easier problems."""
+    split, unit = row["settings"]["split"], {"countdown": " numbers", "igsm": ""}.get(row["task"])
+    return row["task"] if unit is None else f"{row['task']}, {split}{unit}"
 
 
 def _percent(value: dict | None) -> str:

@@ -3,6 +3,7 @@
 # with 2 and 3 numbers, MATH-500, ARC-Easy and Spider, and its ranking of ARC-Easy's options. An evaluation that is there
 # is not run again, and one that was cut off goes on.
 #   bash benchmarks/base_table.sh [policy] [folder with gsm8k, svamp, math500, arc, spider] [tasks]
+#   bash benchmarks/base_table.sh tiny_igsm "" igsm    # an embedded policy, greedy on the problems that it knows and harder ones
 # Without a folder the data comes from the hub. Writes benchmarks/results/base_table_<policy>.md and .json.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -33,5 +34,8 @@ for prompt in reasoning qwen25-math-cot; do
     evaluate "svamp_$prompt" svamp svamp/test.jsonl $samples --limit 300 --max_new_tokens 128 --prompt_type $prompt
     evaluate "gsm8k_$prompt" gsm8k gsm8k/test.jsonl $samples --limit 200 --max_new_tokens 192 --prompt_type $prompt
     evaluate "math500_$prompt" math500 math500/test.jsonl $samples --limit 100 --max_new_tokens 192 --prompt_type $prompt
+done
+for split in tiny tiny:5-6; do
+    evaluate "igsm_${split/:/_}" igsm "" --split $split
 done
 "$python" -m benchmarks.base_table --evaluations "$out" --output "benchmarks/results/base_table_$(basename "$policy")"

@@ -4,7 +4,7 @@ python -m benchmarks.bridge [--task countdown] [--seeds 3] [--rl_steps 100] [--j
 
 For every seed and style: traces of the same problems, a supervised start on them (run_sft.py), held-out accuracy, GRPO,
 held-out accuracy again, and the co-influence of the policy before GRPO (analysis/influence). Every step is the script
-that a user runs; what is finished is not run again.
+that a user runs; what is finished is not run again. A finished arm leaves a record, and is not run again where that is.
 """
 
 import json
@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks.arm_records import ArmRecords
 from benchmarks.bridge_report import INFLUENCE, STAGES, plot, table
 from benchmarks.machine import publish
 from common.errors import RunError, UserError, run_cli
@@ -23,6 +24,7 @@ from policy.options import EMBEDDED_IGSM_NAME, EMBEDDED_NAME
 from tasks.countdown.bridge import STYLES
 from tasks.igsm.space import TINY
 
+NOT_SETTINGS = ("seeds", "jobs", "output", "records")  # flags that change nothing that is measured
 # Flags of the problems, the same ones of run_igsm.py and of the generator.
 IGSM_SPACE = ("min_op", "max_op", "max_edges", "modulus", "zero_drop", "world")
 
@@ -82,7 +84,10 @@ class Options:
     eval_problems: int = field(default=512, metadata={"help": "Held-out problems."})
     queries: int = field(default=64, metadata={"help": "Problems of the influence, 0 to leave it out."})
     jobs: int = field(default=2, metadata={"help": "Arms at the same time, of one thread each."})
-    output: OutputFolder = flag("", "Folder for data, runs, table and plot; unset: outputs/bridge/<task>.")
+    output: OutputFolder = flag("", "Folder for data and runs; unset: outputs/bridge/<task>.")
+    records: OutputFolder = flag(
+        "", "Folder of a record per arm; table and plot get its name. Unset: outputs/bridge/<task>/bridge."
+    )
 
     def __post_init__(self):
         check_choices(self, task=TASKS)
@@ -95,6 +100,20 @@ class Options:
             raise UserError(f"--queries={self.queries} must be 0, for no influence, or at least 2.")
         self.L = self.L or TASKS[self.task].L
         self.output = self.output or f"outputs/bridge/{self.task}"
+        self.records = self.records or f"{self.output}/bridge"
+
+    def arm_records(self) -> ArmRecords:
+        """The records of the arms that these flags measure."""
+        settings = {name: value for name, value in asdict(self).items() if name not in NOT_SETTINGS}
+        return ArmRecords(self.records, settings)
+
+
+def measure_arm(options: Options, style: str, seed: int) -> None:
+    """`run_arm`, then its record; nothing where that is there."""
+    records = options.arm_records()
+    if not records.has(style, seed):
+        run_arm(options, style, seed)
+        records.save(style, seed, _measured(options, style, seed))
 
 
 def run_arm(options: Options, style: str, seed: int) -> None:
@@ -155,11 +174,12 @@ def _step(name: str, result: Path, folder: Path, *command) -> None:
 
 
 def collect(options: Options) -> dict[str, list[dict]]:
-    """Style -> for every seed, accuracy with its interval and other means at each stage, and influence before GRPO."""
-    return {style: [_read_arm(options, style, seed) for seed in range(options.seeds)] for style in STYLES}
+    """Style -> for every seed, what its record says was measured."""
+    records = options.arm_records()
+    return {style: [records.read(style, seed) for seed in range(options.seeds)] for style in STYLES}
 
 
-def _read_arm(options: Options, style: str, seed: int) -> dict:
+def _measured(options: Options, style: str, seed: int) -> dict:
     """By stage "accuracy", "mean_length" and "truncated", on iGSM "accuracy, PART" of each part held out; influence."""
     folder, row = Path(options.output) / f"{style}_seed{seed}", {}
     for stage, name in STAGES.items():
@@ -178,12 +198,13 @@ def _read_arm(options: Options, style: str, seed: int) -> dict:
 def main() -> None:
     options = parse_one(Options)
     arms = [(style, seed) for seed in range(options.seeds) for style in STYLES]
+    options.arm_records().check(arms)
     with ThreadPoolExecutor(options.jobs) as pool:
-        for _ in pool.map(lambda arm: run_arm(options, *arm), arms):
+        for _ in pool.map(lambda arm: measure_arm(options, *arm), arms):
             pass
-    found, folder = collect(options), Path(options.output)
-    plot(found, folder / "bridge.png")
-    publish(str(folder / "bridge"), table(found), {"options": asdict(options), "arms": found})
+    found = collect(options)
+    plot(found, Path(f"{options.records}.png"))
+    publish(options.records, table(found), {"options": asdict(options), "arms": found})
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from benchmarks.arm_records import check_settings
 from benchmarks.machine import describe
 from common.errors import UserError
 from common.files import read_json, write_json
@@ -105,12 +106,7 @@ class Records:
             raise UserError(f"{path} has no {missing!r}; {fix}.")
         if not isinstance(record["curve"], dict):
             raise UserError(f"{path} has a curve that is no table of columns; {fix}.")
-        for name in sorted({*record["settings"], *self.settings}):
-            theirs, ours = record["settings"].get(name), self.settings.get(name)
-            if theirs != ours:
-                raise UserError(
-                    f"{path} was made with {name}={theirs!r}, not {ours!r}; set --{name} so, or give another --records."
-                )
+        check_settings(path, record["settings"], self.settings)
         return record | {"curve": points(record["curve"])}
 
     def _path(self, row: Row, seed: int) -> Path:

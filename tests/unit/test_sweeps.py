@@ -130,6 +130,17 @@ def test_countdown_untuned_has_another_learning_rate_and_the_problems_of_the_gri
     assert "--use_ir=knn+ --learning_rate=2e-4 --ir_level=reward" in runs[1]
 
 
+def test_the_demo_of_the_makefile_is_that_of_its_records(sweep):
+    _, calls, code = sweep("demo.sh", "0 1")
+    runs = [call for call in calls if call.startswith("run_countdown.py")]
+    recipe = (ROOT / "Makefile").read_text().partition("\ndemo:")[2].partition("\n\n")[0]
+    assert code == 0 and len(runs) == 2 and "--config configs/demo.yaml " in recipe
+    for seed, run in enumerate(runs):
+        flags = f"--config=configs/demo.yaml --seed={seed}"
+        where = f"--reuse_before --output_dir outputs/sweeps/demo/knn+_seed{seed}"
+        assert run == f"run_countdown.py {flags} {where}"
+
+
 def test_bridge_makes_each_start_once_and_trains_from_it(sweep):
     folder = "outputs/sweeps/bridge/starts/injected_seed1"
     lines, _, code = sweep("bridge.sh", "plain injected", "0 1", failing="starts/injected_seed1")

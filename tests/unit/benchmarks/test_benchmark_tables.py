@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks import base_table, bonus_overhead, fit_table, machine, step_time
+from benchmarks import base_table, bonus_overhead, fit_table, influence_reading, machine, step_time
 from benchmarks.machine import caption, describe, publish
 from training.fit.estimate import GIB
 
@@ -129,3 +129,34 @@ def test_the_table_of_a_base_policy_has_tiers_and_ranks_and_keeps_no_text(tmp_pa
     cells = "20.0 [10.0, 30.0] | 30.0 [20.0, 40.0] | 40.0 [30.0, 50.0] | 50.0 [40.0, 60.0] | 50% | 32 | 25%"
     assert lines[2] == f"| countdown, 2 numbers | reasoning | 20 | {cells} |"
     assert "| arc_easy | 20 | 50.0 [40.0, 60.0] | 40.0 [30.0, 50.0] | 0.333 | 0.200 |" in lines
+
+
+def test_influence_by_samples_and_by_parameters_shows_what_is_undefined(monkeypatch, tmp_path):
+    """What has its report is not measured again; a ratio whose divisor may be 0 is a hyphen."""
+    asked, written = [], []
+
+    def analyse(options):
+        asked.append((options.queries, options.samples, options.parameters))
+        ratio = (
+            {"mean": None, "low": None, "high": None} if options.parameters else {"mean": 0.25, "low": 0.2, "high": 0.3}
+        )
+        pairs = dict.fromkeys(
+            ("accuracy_factor", "learnable", "cosine", "share_positive"), {"mean": 0.5, "low": 0, "high": 1}
+        )
+        metrics = pairs | {"accuracy_variance": 0.125, "self_influence": 0.0151, "relative_influence": ratio}
+        report = {"settings": {}, "metrics": metrics, "subset": {"size": 163_840}}
+        folder = tmp_path / options.output
+        folder.mkdir(parents=True)
+        (folder / "influence.json").write_text(json.dumps(report))
+        return report
+
+    monkeypatch.setattr(influence_reading, "analyse", analyse)
+    monkeypatch.setattr(influence_reading, "publish", lambda output, table, numbers: written.append(table))
+    monkeypatch.setattr("sys.argv", ["influence_reading", f"--reports={tmp_path}", "--queries=5", "--more_queries=7"])
+    influence_reading.main()
+    influence_reading.main()
+    assert asked == [(5, 8, ""), (5, 16, ""), (5, 32, ""), (7, 32, ""), (7, 32, ".")]
+    assert written[0] == written[1] and "| 16 | 0.500 | 0.125 | 0.50 | 0.0151 |" in written[0]
+    default, every = (line for line in written[0].splitlines() if "163,840" in line)
+    assert default.endswith("| 0.500 [0.000, 1.000] | 0.50 [0.00, 1.00] | 0.250 [0.200, 0.300] |")
+    assert every.endswith("| 0.50 [0.00, 1.00] | - |")

@@ -2,11 +2,12 @@
 
 import json
 import math
+import shutil
 from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.bridge import Options, collect, run_arm
+from benchmarks.bridge import Options, collect, main, measure_arm, run_arm
 from benchmarks.bridge_report import INFLUENCE, mean_interval, plot, table
 from common.errors import RunError, UserError
 
@@ -19,7 +20,7 @@ def value(mean):
 
 @pytest.fixture
 def options(tmp_path):
-    """Two finished arms of each style."""
+    """Two arms of each style whose every step is finished."""
     for style in BEFORE:
         for seed in range(2):
             folder = tmp_path / f"{style}_seed{seed}"
@@ -32,6 +33,14 @@ def options(tmp_path):
             metrics = {key: value(0.3) for key in INFLUENCE.values()}
             (folder / "influence" / "influence.json").write_text(json.dumps({"metrics": metrics, "records": []}))
     return Options(seeds=2, output=str(tmp_path))
+
+
+def collected(options):
+    """What the records say, once every arm has left one."""
+    for style in BEFORE:
+        for seed in range(2):
+            measure_arm(options, style, seed)
+    return collect(options)
 
 
 @pytest.fixture
@@ -48,7 +57,7 @@ def commands(monkeypatch):
 
 
 def test_table_shows_every_seed_with_its_interval_and_what_grpo_added(options):
-    lines = table(collect(options)).splitlines()
+    lines = table(collected(options)).splitlines()
     assert "| plain | accuracy after SFT, % | 20.0 [18.0, 23.0] | 22.0 [20.0, 25.0] | 21.0 ± 12.7 |" in lines
     assert "| injected | gain by GRPO, points | +25.0 | +9.0 | +17.0 ± 101.6 |" in lines
     assert "| injected over plain | gain by GRPO, points | +24.0 | +7.0 | +15.5 ± 108.0 |" in lines
@@ -58,15 +67,31 @@ def test_table_shows_every_seed_with_its_interval_and_what_grpo_added(options):
 
 
 def test_figure_is_drawn_with_and_without_influence(options, tmp_path):
-    found = collect(options)
-    plot(found, tmp_path / "with.png")
-    plot(collect(Options(seeds=2, output=options.output, queries=0)), tmp_path / "without.png")
+    plot(collected(options), tmp_path / "with.png")
+    without = Options(seeds=2, output=options.output, records=f"{tmp_path}/without", queries=0)
+    plot(collected(without), tmp_path / "without.png")
     assert (tmp_path / "with.png").stat().st_size > (tmp_path / "without.png").stat().st_size > 5000
 
 
 def test_what_is_finished_is_not_run_again(options, monkeypatch):
     monkeypatch.setattr("benchmarks.bridge.subprocess.run", lambda *args, **kwargs: pytest.fail("a step was run"))
     run_arm(options, "plain", 0)
+
+
+def test_a_record_stands_for_the_whole_arm_and_is_of_one_setting(options, tmp_path, monkeypatch):
+    """Without data and runs, as in a fresh clone with committed records."""
+    found = collected(options)
+    shutil.rmtree(tmp_path / "plain_seed0")
+    assert collected(options) == found
+    command = ["bridge", "--seeds=2", f"--output={tmp_path}", "--traces=9"]
+    monkeypatch.setattr("sys.argv", command)
+    monkeypatch.setattr("benchmarks.bridge.subprocess.run", lambda *args, **kwargs: pytest.fail("a step was run"))
+    with pytest.raises(UserError, match=r"plain_seed0.json was made with traces=2000, not 9; set --traces so"):
+        main()
+    record = tmp_path / "bridge" / "plain_seed0.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"measured": None}))
+    with pytest.raises(UserError, match="has no 'measured'; delete it"):
+        collect(options)
 
 
 def test_every_step_gets_the_seed_and_its_own_flags(tmp_path, commands):
@@ -111,7 +136,7 @@ def test_each_part_of_the_held_out_problems_has_its_own_gain(tmp_path, options):
         metrics = json.loads(path.read_text())["metrics"]
         metrics |= {name: value(levels[path.stem == "after"]) for name, levels in parts.items()}
         path.write_text(json.dumps({"metrics": metrics}))
-    found = collect(options)
+    found = collected(options)
     lines = table(found).splitlines()
     assert "| plain | gain by GRPO, op 4-5, points | +20.0 | +20.0 | +20.0 ± 0.0 |" in lines
     assert "| injected | accuracy after GRPO, op 6-7, % | 20.0 [18.0, 23.0] | 20.0 [18.0, 23.0] | 20.0 ± 0.0 |" in lines
