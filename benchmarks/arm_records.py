@@ -29,7 +29,7 @@ class ArmRecords:
         return self._path(arm, seed).exists()
 
     def save(self, arm: str, seed: int, measured: dict) -> None:
-        """Keep what was measured."""
+        """Keep what was measured, with the code and the machine that it was finished on."""
         content = {"machine": describe(), "settings": self.settings, "measured": measured}
         write_json(self._path(arm, seed), content)
 
@@ -39,7 +39,7 @@ class ArmRecords:
         record = read_json(path, FIX)
         if missing := [name for name in FIELDS if not isinstance(record.get(name), dict)]:
             raise UserError(f"{path} has no {missing[0]!r}; {FIX}.")
-        check_settings(path, record["settings"], self.settings)
+        check_settings(path, record["settings"], self.settings, "give another --records")
         return record["measured"]
 
     def check(self, arms: Iterable[tuple[str, int]]) -> None:
@@ -52,11 +52,10 @@ class ArmRecords:
         return self.folder / f"{arm}_seed{seed}.json"
 
 
-def check_settings(path: Path, theirs: dict, ours: dict) -> None:
-    """Raise `UserError` where the record ``path`` was made with other settings."""
+def check_settings(path: Path, theirs: dict, ours: dict, fix: str) -> None:
+    """Raise `UserError`, which names ``fix``, where what ``path`` holds was made with other settings."""
     for name in sorted({*theirs, *ours}):
         if theirs.get(name) != ours.get(name):
             raise UserError(
-                f"{path} was made with {name}={theirs.get(name)!r}, not {ours.get(name)!r}; set --{name} so, or give "
-                "another --records."
+                f"{path} was made with {name}={theirs.get(name)!r}, not {ours.get(name)!r}; set --{name} so, or {fix}."
             )

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Where a policy stands before training: 8 samples at temperature 0.8 under two prompts each of GSM8K, SVAMP, Countdown
-# with 2 and 3 numbers, MATH-500, ARC-Easy and Spider, and its ranking of ARC-Easy's options. An evaluation that is there
-# is not run again, and one that was cut off goes on.
+# with 2 and 3 numbers, MATH-500, ARC-Easy and Spider, and its ranking of ARC-Easy's options; one greedy answer to iGSM's
+# short problems where that task is named. An evaluation that is there is not run again, and one that was cut off goes on.
 #   bash benchmarks/base_table.sh [policy] [folder with gsm8k, svamp, math500, arc, spider] [tasks]
-#   bash benchmarks/base_table.sh tiny_igsm "" igsm    # an embedded policy, greedy on the problems that it knows and harder ones
+#   bash benchmarks/base_table.sh tiny_igsm "" igsm
 # Without a folder the data comes from the hub. Writes benchmarks/results/base_table_<policy>.md and .json.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks.arm_records import ArmRecords
+from benchmarks.arm_records import ArmRecords, check_settings
 from benchmarks.bridge_report import INFLUENCE, STAGES, plot, table
 from benchmarks.machine import publish
 from common.errors import RunError, UserError, run_cli
+from common.files import read_json, write_json
 from common.flags import OutputFolder, check_choices, flag, parse_one
 from policy.options import EMBEDDED_IGSM_NAME, EMBEDDED_NAME
 from tasks.countdown.bridge import STYLES
@@ -102,10 +103,13 @@ class Options:
         self.output = self.output or f"outputs/bridge/{self.task}"
         self.records = self.records or f"{self.output}/bridge"
 
+    def settings(self) -> dict:
+        """The flags that what is measured depends on."""
+        return {name: value for name, value in asdict(self).items() if name not in NOT_SETTINGS}
+
     def arm_records(self) -> ArmRecords:
         """The records of the arms that these flags measure."""
-        settings = {name: value for name, value in asdict(self).items() if name not in NOT_SETTINGS}
-        return ArmRecords(self.records, settings)
+        return ArmRecords(self.records, self.settings())
 
 
 def measure_arm(options: Options, style: str, seed: int) -> None:
@@ -117,10 +121,15 @@ def measure_arm(options: Options, style: str, seed: int) -> None:
 
 
 def run_arm(options: Options, style: str, seed: int) -> None:
-    """Every step of one style and seed; a step whose result is there is left out. Raises `RunError` if one fails."""
+    """Every step of one style and seed; a step whose result is there is left out.
+
+    Raises:
+        UserError: steps that are there were run with other settings.
+        RunError: a step fails.
+    """
     task, folder = TASKS[options.task], Path(options.output) / f"{style}_seed{seed}"
     data, sft, rl = folder / "traces.jsonl", folder / "sft", folder / "grpo"
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_folder(folder, options.settings())
     traces = [*_traces(options.task, style), "--n", options.traces, "--seed", 100 + seed, "--output", data]
     _step("traces", data, folder, *traces)
     training = [*task.batch, "--num_train_epochs", options.sft_epochs, "--warmup_steps", 10]
@@ -139,6 +148,17 @@ def run_arm(options: Options, style: str, seed: int) -> None:
     if any(rl.glob("checkpoint-*")):
         grpo += ["--resume", "auto"]
     _step("grpo", rl / "final", folder, task.script, *policy, *grpo)
+
+
+def _check_folder(folder: Path, settings: dict) -> None:
+    """A folder keeps the settings of the first step; raises `UserError` where others are asked of the steps to come."""
+    path = folder / "settings.json"
+    if path.exists():
+        check_settings(path, read_json(path, "delete its folder"), settings, "give another --output")
+    elif any(folder.glob("*")):
+        raise UserError(f"{folder} does not say what its steps were run with; delete it, or give another --output.")
+    else:
+        write_json(path, settings)
 
 
 def _traces(task: str, style: str) -> list[str]:

@@ -3,18 +3,19 @@
 python -m benchmarks.influence_reading [--output outputs/influence_reading/table]
 
 Runs analysis.influence on Countdown with other numbers of samples, then on two sets of parameters; what has its report
-in --reports is not measured again. Nine minutes of one core that is half free.
+in --reports is not measured again. Nine minutes of one core.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from analysis.influence.measure import InfluenceOptions, analyse
 from analysis.results_tables import markdown
+from benchmarks.arm_records import check_settings
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
+from common.files import read_json
 from common.flags import OutputFolder, OutputStem, flag, parse_one
 from evaluation.table import MISSING
 from policy.options import EMBEDDED_NAME
@@ -42,13 +43,19 @@ class Options:
 
 
 def report(options: Options, folder: str, **settings) -> dict:
-    """The report of analysis.influence in ``folder`` of the reports, measured unless it is there."""
+    """The report of analysis.influence in ``folder`` of the reports, measured unless it is there.
+
+    Raises `UserError` where the one that is there was measured with other settings.
+    """
     output = Path(options.reports) / folder
-    path = output / "influence.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
     asked = InfluenceOptions(output=str(output), model_name=options.model_name, split_halves=True, **settings)
-    return analyse(asked)
+    path = output / "influence.json"
+    if not path.is_file():
+        return analyse(asked)
+    found = read_json(path, "delete it to measure it again")
+    theirs, ours = ({**of, "output": ""} for of in (found["settings"], asdict(asked)))
+    check_settings(path, theirs, ours, "give another --reports")
+    return found
 
 
 def tables(by_samples: dict[int, dict], by_parameters: dict[str, dict]) -> str:

@@ -106,7 +106,7 @@ class Records:
             raise UserError(f"{path} has no {missing!r}; {fix}.")
         if not isinstance(record["curve"], dict):
             raise UserError(f"{path} has a curve that is no table of columns; {fix}.")
-        check_settings(path, record["settings"], self.settings)
+        check_settings(path, record["settings"], self.settings, "give another --records")
         return record | {"curve": points(record["curve"])}
 
     def _path(self, row: Row, seed: int) -> Path:

@@ -133,8 +133,10 @@ def test_countdown_untuned_has_another_learning_rate_and_the_problems_of_the_gri
 def test_the_demo_of_the_makefile_is_that_of_its_records(sweep):
     _, calls, code = sweep("demo.sh", "0 1")
     runs = [call for call in calls if call.startswith("run_countdown.py")]
-    recipe = (ROOT / "Makefile").read_text().partition("\ndemo:")[2].partition("\n\n")[0]
-    assert code == 0 and len(runs) == 2 and "--config configs/demo.yaml " in recipe
+    (recipe,) = (ROOT / "Makefile").read_text().partition("\ndemo:")[2].partition("\n\n")[0].splitlines()[1:]
+    name = "--run_name demo_seed$(SEED) --seed $(SEED)"
+    assert recipe == f"\t$(BIN)/python run_countdown.py --config configs/demo.yaml {name}"
+    assert code == 0 and len(runs) == 2
     for seed, run in enumerate(runs):
         flags = f"--config=configs/demo.yaml --seed={seed}"
         where = f"--reuse_before --output_dir outputs/sweeps/demo/knn+_seed{seed}"

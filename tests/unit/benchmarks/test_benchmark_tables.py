@@ -1,6 +1,7 @@
 """Tables of the benchmarks that run trainers, from numbers as their processes report them."""
 
 import json
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks import base_table, bonus_overhead, fit_table, influence_reading, machine, step_time
 from benchmarks.machine import caption, describe, publish
+from common.errors import UserError
 from training.fit.estimate import GIB
 
 
@@ -112,6 +114,13 @@ def test_the_table_of_a_base_policy_has_tiers_and_ranks_and_keeps_no_text(tmp_pa
             "decoding": {"samples": 8},
             "metrics": tiers | {"well_formed": 0.5, "mean_length": 31.6, "truncated": 0.25},
         },
+        "igsm_tiny": {
+            "task": "igsm",
+            "settings": {"data": "", "split": "tiny:5-6", "prompt_type": "reasoning"},
+            "decoding": {"samples": 1},
+            "metrics": {name: tiers[name] for name in ("strict", "medium", "loose")}
+            | {"well_formed": 1.0, "mean_length": 120.0, "truncated": 0.0},
+        },
         "rank": {
             "task": "arc_easy",
             "metrics": {
@@ -128,6 +137,8 @@ def test_the_table_of_a_base_policy_has_tiers_and_ranks_and_keeps_no_text(tmp_pa
     lines = base_table.table(found).splitlines()
     cells = "20.0 [10.0, 30.0] | 30.0 [20.0, 40.0] | 40.0 [30.0, 50.0] | 50.0 [40.0, 60.0] | 50% | 32 | 25%"
     assert lines[2] == f"| countdown, 2 numbers | reasoning | 20 | {cells} |"
+    cells = "20.0 [10.0, 30.0] | 30.0 [20.0, 40.0] | 40.0 [30.0, 50.0] | - | 100% | 120 | 0%"
+    assert lines[3] == f"| igsm, tiny:5-6 | reasoning | 20 | {cells} |"
     assert "| arc_easy | 20 | 50.0 [40.0, 60.0] | 40.0 [30.0, 50.0] | 0.333 | 0.200 |" in lines
 
 
@@ -144,7 +155,7 @@ def test_influence_by_samples_and_by_parameters_shows_what_is_undefined(monkeypa
             ("accuracy_factor", "learnable", "cosine", "share_positive"), {"mean": 0.5, "low": 0, "high": 1}
         )
         metrics = pairs | {"accuracy_variance": 0.125, "self_influence": 0.0151, "relative_influence": ratio}
-        report = {"settings": {}, "metrics": metrics, "subset": {"size": 163_840}}
+        report = {"settings": asdict(options), "metrics": metrics, "subset": {"size": 163_840}}
         folder = tmp_path / options.output
         folder.mkdir(parents=True)
         (folder / "influence.json").write_text(json.dumps(report))
@@ -160,3 +171,6 @@ def test_influence_by_samples_and_by_parameters_shows_what_is_undefined(monkeypa
     default, every = (line for line in written[0].splitlines() if "163,840" in line)
     assert default.endswith("| 0.500 [0.000, 1.000] | 0.50 [0.00, 1.00] | 0.250 [0.200, 0.300] |")
     assert every.endswith("| 0.50 [0.00, 1.00] | - |")
+    monkeypatch.setattr("sys.argv", ["influence_reading", f"--reports={tmp_path}", "--queries=6", "--more_queries=7"])
+    with pytest.raises(UserError, match=r"influence.json was made with queries=5, not 6; .* another --reports"):
+        influence_reading.main()

@@ -18,8 +18,7 @@ def value(mean):
     return {"mean": mean, "low": mean - 0.02, "high": mean + 0.03, "n": 64}
 
 
-@pytest.fixture
-def options(tmp_path):
+def finished(tmp_path, **settings):
     """Two arms of each style whose every step is finished."""
     for style in BEFORE:
         for seed in range(2):
@@ -27,12 +26,19 @@ def options(tmp_path):
             for path in ("grpo/eval", "grpo/final", "influence", "sft/final"):
                 (folder / path).mkdir(parents=True)
             (folder / "traces.jsonl").touch()
+            (folder / "settings.json").write_text(json.dumps(Options().settings() | settings))
             for name, means in (("before", BEFORE), ("after", AFTER)):
                 metrics = {"accuracy": value(means[style][seed]), "mean_length": 25.4, "truncated": 0.125}
                 (folder / "grpo" / "eval" / f"{name}.json").write_text(json.dumps({"metrics": metrics}))
             metrics = {key: value(0.3) for key in INFLUENCE.values()}
             (folder / "influence" / "influence.json").write_text(json.dumps({"metrics": metrics, "records": []}))
-    return Options(seeds=2, output=str(tmp_path))
+    return Options(seeds=2, output=str(tmp_path), **settings)
+
+
+@pytest.fixture
+def options(tmp_path):
+    """Those of `finished` arms."""
+    return finished(tmp_path)
 
 
 def collected(options):
@@ -68,9 +74,20 @@ def test_table_shows_every_seed_with_its_interval_and_what_grpo_added(options):
 
 def test_figure_is_drawn_with_and_without_influence(options, tmp_path):
     plot(collected(options), tmp_path / "with.png")
-    without = Options(seeds=2, output=options.output, records=f"{tmp_path}/without", queries=0)
-    plot(collected(without), tmp_path / "without.png")
+    plot(collected(finished(tmp_path / "without", queries=0)), tmp_path / "without.png")
     assert (tmp_path / "with.png").stat().st_size > (tmp_path / "without.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [({"rl_steps": 9}, "rl_steps=100, not 9; set --rl_steps so, or give another --output"), ({}, "does not say what")],
+)
+def test_steps_of_other_settings_are_never_recorded_under_these(flags, said, options, tmp_path):
+    if not flags:
+        (tmp_path / "plain_seed0" / "settings.json").unlink()
+    with pytest.raises(UserError, match=said):
+        measure_arm(Options(output=options.output, records=str(tmp_path / "new"), **flags), "plain", 0)
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_is_finished_is_not_run_again(options, monkeypatch):
