@@ -49,8 +49,8 @@ def intervals(text: str) -> list[Told]:
 def unsupported(pages: dict[Path, str], records: Iterable[str]) -> list[tuple[Path, Told]]:
     """The intervals of ``pages`` (path -> prose) that no text of ``records`` tells as precisely.
 
-    Prose may round, tell a share in per cent, and turn all signs ("ends 3.1 points [-9.0, 15.2] below"). Which record it
-    speaks of is not known, so that a number of one or two digits may be found in a wrong one. The sections "What the
+    Prose may round, tell a share in per cent, and turn all signs ("ends 3.1 points [-9.0, 15.2] below"). Which record
+    it speaks of is not known, so a number of one or two digits may be found in a wrong one. The sections "What the
     paper reports" are left out.
     """
     known = [told for text in records for told in intervals(text)]
