@@ -1,5 +1,6 @@
 """Tables of the committed reports under benchmarks/results, for the pages that show a part of them."""
 
+import re
 from pathlib import Path
 
 from common.errors import UserError
@@ -43,10 +44,11 @@ def known_truth_rows(path: Path, wanted: str) -> str:
             adjusted = heads[heads.index(f"{column} minus no") + _HOLM]
             cells += [levels[name][column], differences[name][f"{column} minus no"], differences[name][adjusted]]
         lines.append(f"| {' | '.join(cells)} |")
-    plain = levels["`no`"]
+    plain, looks = levels["`no`"], re.search(r"times (\d+) looks", path.read_text(encoding="utf-8"))
+    also = f" and for {looks[1]} looks at the seeds" if looks else ""
     return (
         f"Known-truth Countdown ([known_truth.md](../known_truth.md), {plain['seeds']} seeds, default weights; ± is "
-        f"the 95 % interval, p is adjusted\nfor {len(differences)} comparisons by Holm; plain GRPO: pass@1 "
+        f"the 95 % interval, p is adjusted\nfor {len(differences)} comparisons by Holm{also}; plain GRPO: pass@1 "
         f"{plain['pass@1']}, rare strategy in 64 samples {plain['rare@64']}):\n\n" + "\n".join(lines)
     )
 

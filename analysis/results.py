@@ -95,7 +95,8 @@ class Results:
                 f"the block of results '{name} {kind} {arm}' asks for the arm {arm!r}; sweeps/{script.name} has none."
             )
         if not can_compare(folder) or (arm and arm not in arms):
-            return _no_record(name, *filter(None, [arm]))
+            said = "Too few arms run to compare" if arms and (not arm or arm in arms) else "Not run"
+            return _no_record(name, *filter(None, [arm]), said=said)
         return SWEEP_KINDS[kind](self.sweep(name), *arguments)
 
     def pages(self) -> dict[Path, str]:
@@ -133,8 +134,8 @@ def _place(found: tuple[Path, Told]) -> tuple[Path, int]:
     return path, told.line
 
 
-def _no_record(sweep: str, *arm: str) -> str:
-    return f"Nothing to compare yet: `{' '.join(['bash', f'sweeps/{sweep}.sh', *arm])}`."
+def _no_record(sweep: str, *arm: str, said: str = "Not run") -> str:
+    return f"{said}: `{' '.join(['bash', f'sweeps/{sweep}.sh', *arm])}`."
 
 
 def drawn_from(picture: Path) -> str | None:

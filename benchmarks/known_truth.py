@@ -59,6 +59,10 @@ class Options:
     problems: int = field(default=8, metadata={"help": "Problems, 1 to 60; all are in every batch."})
     num_generations: int = field(default=8, metadata={"help": "Completions per problem and batch, 2 or more."})
     learning_rate: float = field(default=3e-3, metadata={"help": "Of Adam; chosen with no bonus, see the document."})
+    looks: int = field(
+        default=1,
+        metadata={"help": "How often the report was read while seeds were added, this time included; p is multiplied."},
+    )
     records: OutputFolder = field(
         default="outputs/known_truth", metadata={"help": "Folder of the records, one file per trial, of one setting."}
     )
@@ -67,7 +71,7 @@ class Options:
     )
 
     def __post_init__(self):
-        for name, least in (("seeds", 2), ("steps", 1), ("problems", 1), ("num_generations", 2)):
+        for name, least in (("seeds", 2), ("steps", 1), ("problems", 1), ("num_generations", 2), ("looks", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
         levels = list(dict.fromkeys(self.levels.split(",")))
@@ -277,13 +281,16 @@ def _missing(options: Options, records: Records) -> int:
     return sum(not records.has(row, seed) for seed in range(options.seeds) for row in options.rows)
 
 
-def write_report(records: Records, output: str) -> None:
-    """Table and plot of all records, as far as they go; the table is printed too."""
+def write_report(records: Records, output: str, looks: int) -> None:
+    """Table and plot of all records, as far as they go; the table is printed too.
+
+    ``looks``: as `comparisons` takes it.
+    """
     found = records.read()
     curves = curves_by_row(found)
-    text = report(curves, sorted({str(record["commit"]) for record in found}))
+    text = report(curves, sorted({str(record["commit"]) for record in found}), looks)
     write_text(Path(f"{output}.md"), text)
-    plot(curves, Path(f"{output}.png"))
+    plot(curves, Path(f"{output}.png"), looks)
     print(text, end="")
 
 
@@ -296,7 +303,7 @@ def main() -> None:
     missing = run_trials(options, intrinsic, records)
     if missing:
         print(f"{missing} trials have no record yet: another process is at them, or was stopped", flush=True)
-    write_report(records, options.output)
+    write_report(records, options.output, options.looks)
 
 
 if __name__ == "__main__":

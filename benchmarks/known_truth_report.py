@@ -34,12 +34,17 @@ def complete(curves: Curves) -> Curves:
     return {label: runs for label, runs in curves.items() if len(paired_seeds(curves, label)) > 1}
 
 
-def comparisons(curves: Curves, column: str, baseline: str = NO_BONUS) -> dict[str, dict]:
+def comparisons(curves: Curves, column: str, baseline: str = NO_BONUS, looks: int = 1) -> dict[str, dict]:
     """The differences of every row to ``baseline`` with the same seeds, as one family.
+
+    Args:
+        looks: how often such differences were read while seeds were added, this time included. Each look is a chance to
+            stop at what chance brought, so p is adjusted for their number too (Bonferroni).
 
     Returns:
         label -> {"difference", "half" (of its 95 % t interval over seeds), "p" (paired t test), "p_holm" (adjusted for
-        the number of rows), "verdict" ("more" or "less" where that is below `LEVEL`, else "indistinguishable")}.
+        the number of rows and looks), "verdict" ("more" or "less" where that is below `LEVEL`, else
+        "indistinguishable")}.
     """
     found = {}
     for label, runs in curves.items():
@@ -49,13 +54,16 @@ def comparisons(curves: Curves, column: str, baseline: str = NO_BONUS) -> dict[s
             mean, half = mean_t_interval(differences)
             found[label] = {"difference": mean, "half": half, "p": paired_t(differences)}
     for row, p in zip(found.values(), holm([row["p"] for row in found.values()]), strict=True):
-        word = "more" if row["difference"] > 0 else "less"
-        row |= {"p_holm": p, "verdict": word if p < LEVEL else "indistinguishable"}
+        word, p_holm = "more" if row["difference"] > 0 else "less", min(1.0, looks * p)
+        row |= {"p_holm": p_holm, "verdict": word if p_holm < LEVEL else "indistinguishable"}
     return found
 
 
-def report(curves: Curves, commits: Sequence[str]) -> str:
-    """Markdown: the last figures of every row, its differences to plain GRPO, and what they rest on."""
+def report(curves: Curves, commits: Sequence[str], looks: int = 1) -> str:
+    """Markdown: the last figures of every row, its differences to plain GRPO, and what they rest on.
+
+    ``looks``: as `comparisons` takes it.
+    """
     rows = complete(curves)
     if NO_BONUS not in rows:
         return "Plain GRPO has fewer than two seeds yet, so nothing is compared.\n"
@@ -65,11 +73,15 @@ def report(curves: Curves, commits: Sequence[str]) -> str:
     notes = [
         f"Mean ± 95 % t interval over seeds. Before training: {start}.",
         f"Differences are to `no` with the same seeds; p: paired t test over seeds; Holm: adjusted for the "
-        f"{len(rows) - 1} rows; verdict: at {LEVEL} after Holm.",
+        f"{len(rows) - 1} rows{_looked(looks)}; verdict: at {LEVEL} after Holm.",
         *([f"Left out, with fewer than two seeds in common with `no`: {', '.join(left_out)}."] if left_out else []),
         f"Code: {' and '.join(commits)}.",
     ]
-    return "\n\n".join([_levels(rows), _differences(rows), *notes]) + "\n"
+    return "\n\n".join([_levels(rows), _differences(rows, looks), *notes]) + "\n"
+
+
+def _looked(looks: int) -> str:
+    return f" and, as seeds were added after a look at the first ones, times {looks} looks" if looks > 1 else ""
 
 
 def _levels(curves: Curves) -> str:
@@ -80,8 +92,8 @@ def _levels(curves: Curves) -> str:
     return "\n".join(lines)
 
 
-def _differences(curves: Curves) -> str:
-    families = {column: comparisons(curves, column) for column in JUDGED}
+def _differences(curves: Curves, looks: int) -> str:
+    families = {column: comparisons(curves, column, looks=looks) for column in JUDGED}
     heads = [f"{column} minus no | p | Holm | verdict" for column in JUDGED]
     lines = [f"| bonus | {' | '.join(heads)} |", "|---" * (4 * len(JUDGED) + 1) + "|"]
     for label in families[JUDGED[0]]:
@@ -93,10 +105,10 @@ def _differences(curves: Curves) -> str:
     return "\n".join(lines)
 
 
-def plot(curves: Curves, path: Path) -> None:
+def plot(curves: Curves, path: Path, looks: int = 1) -> None:
     """Last figures of every row minus those of "no" with the same seeds, with intervals; filled: clear after Holm.
 
-    Draws nothing where there is no row to compare yet.
+    ``looks``: as `comparisons` takes it. Draws nothing where there is no row to compare yet.
     """
     rows = complete(curves)
     labels = [label for label in rows if label != NO_BONUS]
@@ -106,7 +118,7 @@ def plot(curves: Curves, path: Path) -> None:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(PANELS), figsize=size, sharey=True, layout="constrained")
         for axis, (column, title) in zip(axes, PANELS.items(), strict=True):
-            family = comparisons(rows, column)
+            family = comparisons(rows, column, looks=looks)
             for place, label in enumerate(labels):
                 found = family[label]
                 is_control = label == "noise" or label.startswith(SHUFFLE)

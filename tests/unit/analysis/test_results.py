@@ -123,10 +123,10 @@ def test_a_sweep_without_records_of_an_arm_and_of_the_baseline_says_so(root):
     page = root / "docs" / "page.md"
     page.write_text(page.read_text().replace("arm rnd", "arm shuffle:knn+"))
     (text,) = Results(root).pages().values()
-    assert "Nothing to compare yet: `bash sweeps/toy.sh shuffle:knn+`." in text
+    assert "Not run: `bash sweeps/toy.sh shuffle:knn+`." in text
     (root / "results" / "toy" / "rnd_seed0.json").unlink()
     (text,) = Results(root).pages().values()
-    assert "Nothing to compare yet: `bash sweeps/toy.sh`." in text and Results(root).pictures() == {}
+    assert "Too few arms run to compare: `bash sweeps/toy.sh`." in text and Results(root).pictures() == {}
 
 
 def test_a_difference_is_paired_by_seed_and_one_seed_has_no_interval(root):
@@ -291,8 +291,8 @@ def test_cards_show_rows_of_the_report_of_known_truth():
     report = ROOT / "benchmarks" / "results" / "known_truth.md"
     text = known_truth_rows(report, "knn; knn (reward)")
     # By hand from the report: level, difference and Holm's p, of pass@1 and of rare@64.
-    row = "| `knn (reward)` | 0.951 ± 0.002 | +0.009 ± 0.002 | 0.0000 | 0.099 ± 0.019 | -0.082 ± 0.027 | 0.0002 |"
-    assert row in text and "20 seeds" in text and "for 37 comparisons" in text
+    row = "| `knn (reward)` | 0.951 ± 0.002 | +0.009 ± 0.002 | 0.0000 | 0.099 ± 0.019 | -0.082 ± 0.027 | 0.0004 |"
+    assert row in text and "20 seeds" in text and "for 37 comparisons by Holm and for 2 looks at the seeds;" in text
     with pytest.raises(UserError, match="no row `sent`"):
         known_truth_rows(report, "sent")
 

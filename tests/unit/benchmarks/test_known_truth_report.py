@@ -8,7 +8,7 @@ from scipy import stats
 
 from benchmarks import known_truth_report
 from benchmarks.known_truth_records import Records, curves_by_row
-from benchmarks.known_truth_report import COLUMNS, PANELS, comparisons, plot, report
+from benchmarks.known_truth_report import COLUMNS, LEVEL, PANELS, comparisons, plot, report
 from tests.processes import ROOT
 
 
@@ -54,6 +54,17 @@ def test_words_follow_the_adjusted_p(curves):
     assert "adjusted for the 3 rows" in lines[-3] and lines[-1] == "Code: c0ffee."
 
 
+def test_seeds_that_were_added_after_a_look_cost_p_as_much_again(curves):
+    """Each look at a table is a chance to stop at what chance brought."""
+    once, twice = (comparisons(curves, "rare@64", looks=looks) for looks in (1, 2))
+    assert all(twice[label]["p_holm"] == min(1.0, 2 * once[label]["p_holm"]) for label in once)
+    assert 0 < once["cfn"]["p_holm"] < LEVEL / 2 and once["rnd"]["p_holm"] > 0
+    many = comparisons(curves, "rare@64", looks=10**6)
+    assert once["cfn"]["verdict"] == "more" and {row["verdict"] for row in many.values()} == {"indistinguishable"}
+    assert "and, as seeds were added after a look at the first ones, times 3 looks;" in report(curves, ["c"], looks=3)
+    assert "looks" not in report(curves, ["c"])
+
+
 def test_losses_are_called_less(curves):
     curves["no"], curves["cfn"] = curves["cfn"], curves["no"]
     assert comparisons(curves, "rare@64")["cfn"]["verdict"] == "less"
@@ -88,4 +99,4 @@ def test_the_committed_report_is_that_of_the_committed_records():
     settings = json.loads(next(folder.glob("no_seed*.json")).read_text())["settings"]
     found = Records(folder, settings).read()
     commits = sorted({str(record["commit"]) for record in found})
-    assert report(curves_by_row(found), commits) == folder.with_suffix(".md").read_text(encoding="utf-8")
+    assert report(curves_by_row(found), commits, looks=2) == folder.with_suffix(".md").read_text(encoding="utf-8")
