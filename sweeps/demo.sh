@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What `make demo` trains, three seeds of it: the records behind the table of the README. Some ten minutes a run of one core.
+# What `make demo` trains, three seeds of it: the records behind the table of the README. Ten to twenty minutes a run of one core.
 #   bash sweeps/demo.sh ["seeds"]
 #   make results                               # the table from what is there
 cd "$(dirname "$0")/.."

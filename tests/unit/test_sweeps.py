@@ -173,7 +173,9 @@ def test_the_policy_of_igsm_learns_short_problems_before_longer_ones_and_goes_on
 def test_known_truth_hands_its_flags_to_processes_that_share_the_records(sweep):
     _, calls, code = sweep("known_truth.sh", "--seeds", "3")
     folder = "benchmarks/results/known_truth"
-    assert code == 0 and calls == [f"-m benchmarks.known_truth --records {folder} --output {folder} --looks 2 --seeds 3"]
+    assert code == 0 and calls == [
+        f"-m benchmarks.known_truth --records {folder} --output {folder} --looks 2 --seeds 3"
+    ]
 
 
 def test_metric_or_mechanism_runs_every_partition_on_problems_of_several_approaches(sweep):
