@@ -67,9 +67,9 @@ class Results:
         arguments = [which] if which else []
         if kind in REPORT_KINDS:
             return REPORT_KINDS[kind](self.root / "benchmarks" / "results" / f"{name}.md", *arguments)
-        if kind not in (*SWEEP_KINDS, "answer", "runs"):
-            known = ", ".join([*SWEEP_KINDS, "answer", "runs", *REPORT_KINDS])
-            raise UserError(f"the block of results {what!r} asks for {kind!r}; use one of {known}.")
+        known = (*SWEEP_KINDS, "answer", "runs", *REPORT_KINDS)
+        if kind not in known:
+            raise UserError(f"the block of results {what!r} asks for {kind!r}; use one of {', '.join(known)}.")
         sweeps = [name, *which.split()] if kind == "answer" else [name]
         for sweep in sweeps:
             if not (self.root / "sweeps" / f"{sweep}.sh").is_file():

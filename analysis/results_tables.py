@@ -1,5 +1,6 @@
 """What the pages say of a sweep: tables, what they rest on, the sentence of an arm, and the answer of the README."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -230,6 +231,18 @@ def _listed(found: list[tuple[float, str]]) -> str:
     if len(found) < MANY:
         return "; ".join(text for _, text in found) or "none"
     return f"{len(found)} arms, from {min(found)[1]} to {max(found)[1]}"
+
+
+def interval_cell(interval: Mapping[str, float | None], scale: float = 100.0, digits: int = 1, sign: str = "") -> str:
+    """The "mean" with its "low" and "high" in brackets, times ``scale``; a hyphen for what is None or NaN.
+
+    A mean that is not defined is a hyphen alone. ``sign``: "+" shows the sign of positive numbers too.
+    """
+    numbers = (interval[name] for name in ("mean", "low", "high"))
+    cells = [
+        MISSING if number is None or np.isnan(number) else f"{scale * number:{sign}.{digits}f}" for number in numbers
+    ]
+    return MISSING if cells[0] == MISSING else f"{cells[0]} [{cells[1]}, {cells[2]}]"
 
 
 def markdown(heads: list[str], rows: list[list[str]]) -> str:

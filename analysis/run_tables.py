@@ -6,11 +6,10 @@ import numpy as np
 
 from analysis.arms import check_same_problems
 from analysis.evaluated import EvaluatedRun, read_evaluated, read_facts
-from analysis.results_tables import markdown, title, unit_of
+from analysis.results_tables import interval_cell, markdown, title, unit_of
 from analysis.sweep import arm_of
 from common.errors import UserError
 from evaluation.metrics import mean_interval, paired_difference
-from evaluation.table import MISSING
 
 
 def runs_table(folder: Path, which: str) -> str:
@@ -57,13 +56,7 @@ def _by_problem(run: EvaluatedRun, outcome: str) -> np.ndarray:
 
 def _share(name: str, before: np.ndarray, after: np.ndarray) -> dict[str, str]:
     """Of (P,) shares of the samples of each problem."""
-    old, new = (_shown(mean_interval(values[:, None])) for values in (before, after))
+    old, new = (interval_cell(mean_interval(values[:, None])) for values in (before, after))
     gain = paired_difference(before, after)
-    gained = _shown(gain | {"mean": gain["difference"]}, "+")
+    gained = interval_cell(gain | {"mean": gain["difference"]}, sign="+")
     return {f"{name} before, %": old, f"{name} after, %": new, f"{name}, gain": gained}
-
-
-def _shown(interval: dict[str, float], sign: str = "") -> str:
-    numbers = (interval[name] for name in ("mean", "low", "high"))
-    mean, low, high = (MISSING if np.isnan(number) else f"{100 * number:{sign}.1f}" for number in numbers)
-    return f"{mean} [{low}, {high}]"

@@ -9,11 +9,12 @@ evaluation, without questions and completions.
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.results_tables import markdown
+from analysis.results_tables import interval_cell, markdown
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, flag, parse_one
 from evaluation.compare import RANKS, read_report
+from evaluation.table import MISSING
 from rewards.grade import TIERS
 
 TIER_HEADS = [f"{name}, %" for name in (*TIERS, "pass@8")]
@@ -72,9 +73,7 @@ def _task(row: dict) -> str:
 
 
 def _percent(value: dict | None) -> str:
-    if value is None:
-        return "-"
-    return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * value[name] for name in ("mean", "low", "high")))
+    return MISSING if value is None else interval_cell(value)
 
 
 def main() -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy import stats
 
+from analysis.results_tables import interval_cell
+from analysis.statistics import mean_t_interval
 from analysis.style import SERIES, STYLE
 
 ACCURACY = "accuracy"
@@ -19,8 +20,7 @@ def mean_interval(values: list[float]) -> tuple[float, float]:
     """Mean over seeds and half width of its 95 % t interval; NaN for one seed."""
     if len(values) < 2:
         return values[0], float("nan")
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return float(np.mean(values)), float(half)
+    return mean_t_interval(values)
 
 
 def table(found: dict[str, list[dict]]) -> str:
@@ -31,7 +31,7 @@ def table(found: dict[str, list[dict]]) -> str:
         for part in parts:
             for stage in STAGES:
                 what = f"{ACCURACY} {stage}{part}, %"
-                lines.append(_line(style, what, [_shown(row[stage][ACCURACY + part], 100, 1) for row in rows]))
+                lines.append(_line(style, what, [interval_cell(row[stage][ACCURACY + part]) for row in rows]))
                 lines[-1] += _mean([100 * row[stage][ACCURACY + part]["mean"] for row in rows], 1)
             lines.append(_points(style, f"gain by GRPO{part}, points", _gains(rows, part)))
         for stage in STAGES:
@@ -39,7 +39,7 @@ def table(found: dict[str, list[dict]]) -> str:
             lines.append(_line(style, f"tokens, cut off, {stage}", cells) + " |")
         for name in INFLUENCE:
             if all(name in row for row in rows):
-                lines.append(_line(style, name, [_shown(row[name], 1, 3) for row in rows]))
+                lines.append(_line(style, name, [interval_cell(row[name], 1.0, 3) for row in rows]))
                 lines[-1] += _mean([row[name]["mean"] for row in rows], 3)
     for part in parts:
         plain, injected = (_gains(found[style], part) for style in ("plain", "injected"))
@@ -66,11 +66,6 @@ def _points(style: str, what: str, values: list[float]) -> str:
 
 def _line(style: str, what: str, cells: list[str]) -> str:
     return f"| {style} | {what} | {' | '.join(cells)} |"
-
-
-def _shown(value: dict[str, float], scale: float, digits: int) -> str:
-    mean, low, high = (f"{scale * value[name]:.{digits}f}" for name in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
 
 
 def _mean(values: list[float], digits: int, sign: str = "") -> str:

@@ -11,13 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from analysis.influence.measure import InfluenceOptions, analyse
-from analysis.results_tables import markdown
+from analysis.results_tables import interval_cell, markdown
 from benchmarks.arm_records import check_settings
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
 from common.files import read_json
 from common.flags import OutputFolder, OutputStem, flag, parse_one
-from evaluation.table import MISSING
 from policy.options import EMBEDDED_NAME
 
 SAMPLES = (8, 16, 32)
@@ -83,9 +82,8 @@ def _cells(found: dict, names: dict[str, int], intervals: bool) -> list[str]:
     for name, digits in names.items():
         value = found["metrics"][name]
         value = value if isinstance(value, dict) else {"mean": value}
-        keys = ("mean", "low", "high") if intervals else ("mean",)
-        mean, *bounds = (MISSING if value[key] is None else f"{value[key]:.{digits}f}" for key in keys)
-        cells.append(f"{mean} [{', '.join(bounds)}]" if bounds and mean != MISSING else mean)
+        cell = interval_cell({"low": None, "high": None, **value}, 1.0, digits)
+        cells.append(cell if intervals else cell.partition(" ")[0])
     return cells
 
 

@@ -10,6 +10,7 @@ import pytest
 from analysis.prose import intervals, unsupported
 from analysis.records import record_of
 from analysis.results import ROOT, Results
+from analysis.results_tables import interval_cell
 from analysis.run_tables import runs_table
 from common.errors import UserError
 from common.files import write_json
@@ -93,6 +94,12 @@ def test_a_run_by_itself_has_the_intervals_over_its_problems(root):  # noqa: F81
     assert row == f"| `sc` | 3 | {' | '.join(cells)} | 7, 7 |"
     with pytest.raises(UserError, match="no outcome and no metric 'pass@9'; it has .*accuracy.*mean_length"):
         runs_table(folder, "pass@9")
+
+
+def test_what_is_not_defined_is_a_hyphen():
+    """As the interval of a gain that no problem has, or a ratio whose divisor may be 0."""
+    assert interval_cell({"mean": 0.0, "low": float("nan"), "high": None}, sign="+") == "+0.0 [-, -]"
+    assert interval_cell({"mean": None, "low": None, "high": None}) == "-"
 
 
 def _text(interval: dict, sign: str = "") -> str:
