@@ -5,7 +5,6 @@ What a page says comes from the dataclasses of the flags, whose import takes sec
 """
 
 import json
-import os
 import shutil
 import sys
 from argparse import ArgumentParser, HelpFormatter
@@ -20,7 +19,7 @@ from types import NoneType
 from typing import Any
 
 from common.config_file import check_keys, preset_names, read_config
-from common.errors import UserError
+from common.errors import UserError, discard_stdout
 from common.yaml_flags import as_defaults, read_mapping
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,7 +150,7 @@ def show(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the exit prints the rest, and an error
+        discard_stdout()
 
 
 def page_text(page: Page, arguments: list[str]) -> str:

@@ -1,7 +1,10 @@
 """Errors that a person can act on, and the exit code they lead to."""
 
+import os
 import sys
 from collections.abc import Callable, Collection
+
+READER_GONE = 128 + 13  # exit code of a program that SIGPIPE ends
 
 
 class UserError(ValueError):
@@ -19,13 +22,36 @@ class RunError(RuntimeError):
 
 
 def run_cli(main: Callable[[], None]) -> None:
-    """Call ``main`` and turn `UserError` into one line on stderr and exit code 2, `RunError` into exit code 1."""
+    """Call ``main`` and turn `UserError` into one line on stderr and exit code 2, `RunError` into exit code 1.
+
+    Where the reader of stdout, such as ``head``, has gone, the program ends as others do: no message, exit code
+    `READER_GONE`.
+    """
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         sys.exit(_report(error, code=2))
     except RunError as error:
         sys.exit(_report(error, code=1))
+    except BrokenPipeError:
+        if not _is_stdout_closed():  # the pipe of a worker: a fault
+            raise
+        discard_stdout()
+        sys.exit(READER_GONE)
+
+
+def discard_stdout() -> None:
+    """Send what is not printed yet nowhere; else the exit prints it to a reader that has gone, and an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_stdout_closed() -> bool:
+    try:
+        print(flush=True)  # a flush alone fails only where something is left to print
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def _report(error: Exception, code: int) -> int:
