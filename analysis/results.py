@@ -8,9 +8,9 @@ are told apart, in NAME and the sweeps WHICH), "metrics" (means over seeds of th
 separated by spaces), "runs" (every run by itself, in the outcomes WHICH) and "half" (what half of the rollouts
 reach). Of a report benchmarks/results/NAME.md they are "report" (its table number WHICH, by default 1) and "rows" (of
 that of known truth, those of the bonuses WHICH, separated by semicolons); "bonus_overhead cost WHICH" is a sentence on
-the bonus WHICH from the reports of its cost.
+the bonus WHICH from the reports of its cost. "pages outside" lists what pages tell without a record.
 
-An interval in the prose of a page has to stand in a block or report too (analysis/prose.py).
+Numbers in the prose of a page have to stand in a block or report too (analysis/prose.py).
 
 python -m analysis.results [--check]
 """
@@ -24,7 +24,7 @@ from PIL import Image
 
 from analysis import results_tables
 from analysis.half_budget import half_table
-from analysis.prose import Told, unsupported
+from analysis.prose import BLOCK, Told, outside, untold
 from analysis.report_tables import cost_sentence, known_truth_rows, table_of
 from analysis.results_figure import DIGEST, draw_sweep
 from analysis.run_tables import runs_table
@@ -34,7 +34,6 @@ from common.files import write_text
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/*.md", "docs/methods/*.md")
-_BLOCK = re.compile(r"(<!-- results: (?P<what>[^\n]*?) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 SWEEP_KINDS: dict[str, Callable[..., str]] = {
     "table": results_tables.main_table,
     "others": results_tables.other_table,
@@ -54,6 +53,8 @@ class Results:
     def __init__(self, root: Path):
         self.root = root
         self.sweeps: dict[str, Sweep] = {}
+        paths = sorted(path for pattern in PAGES for path in root.glob(pattern))
+        self.texts = {path: path.read_text(encoding="utf-8") for path in paths}
 
     def sweep(self, name: str) -> Sweep:
         """The sweep of results/``name``, which can be compared."""
@@ -67,7 +68,9 @@ class Results:
         arguments = [which] if which else []
         if kind in REPORT_KINDS:
             return REPORT_KINDS[kind](self.root / "benchmarks" / "results" / f"{name}.md", *arguments)
-        known = (*SWEEP_KINDS, "answer", "runs", *REPORT_KINDS)
+        if kind == "outside":
+            return outside(self.texts)
+        known = (*SWEEP_KINDS, "answer", "runs", *REPORT_KINDS, "outside")
         if kind not in known:
             raise UserError(f"the block of results {what!r} asks for {kind!r}; use one of {', '.join(known)}.")
         sweeps = [name, *which.split()] if kind == "answer" else [name]
@@ -101,21 +104,17 @@ class Results:
 
     def pages(self) -> dict[Path, str]:
         """The text that every page with blocks should have; raises as `block` does."""
-        texts = {}
-        for path in sorted(path for pattern in PAGES for path in self.root.glob(pattern)):
-            text = path.read_text(encoding="utf-8")
-            if _BLOCK.search(text):
-                texts[path] = _BLOCK.sub(lambda found: f"{found[1]}{self.block(found['what'])}\n{found[3]}", text)
-        return texts
+        with_blocks = {path: text for path, text in self.texts.items() if BLOCK.search(text)}
+        return {
+            path: BLOCK.sub(lambda found: f"{found[1]}{self.block(found['what'])}\n{found[3]}", text)
+            for path, text in with_blocks.items()
+        }
 
     def untold(self) -> list[str]:
-        """Where prose tells an interval that is in no block and in no report: "page:line: interval"."""
-        texts = {path: path.read_text(encoding="utf-8") for pattern in PAGES for path in self.root.glob(pattern)}
-        prose = {path: _BLOCK.sub(lambda found: "\n" * found[0].count("\n"), text) for path, text in texts.items()}
-        reports = [path.read_text(encoding="utf-8") for path in self.root.glob("benchmarks/results/*.md")]
-        blocks = [found[0] for text in texts.values() for found in _BLOCK.finditer(text)]
-        found = unsupported(prose, [*reports, *blocks])
-        return [f"{path.relative_to(self.root)}:{told.line}: {told.text}" for path, told in sorted(found, key=_place)]
+        """Where prose tells what no block and no report says (analysis/prose.py): "page:line: number"."""
+        reports = {path: path.read_text(encoding="utf-8") for path in self.root.glob("benchmarks/results/*.md")}
+        found = sorted(untold(self.texts, reports), key=_place)
+        return [f"{path.relative_to(self.root)}:{told.line}: {told.text}" for path, told in found]
 
     def pictures(self) -> dict[Path, str]:
         """The picture of every sweep that can be compared -> its name."""
@@ -124,7 +123,7 @@ class Results:
 
     def stale(self) -> list[Path]:
         """The pages that say, and the pictures that show, something else than the records."""
-        pages = [path for path, text in self.pages().items() if path.read_text(encoding="utf-8") != text]
+        pages = [path for path, text in self.pages().items() if self.texts[path] != text]
         drawn = self.pictures().items()
         return pages + [path for path, name in drawn if drawn_from(path) != digest_of(self.root / "results" / name)]
 
@@ -157,10 +156,10 @@ def main() -> None:
         raise UserError(f"{names}: not what the records say; run make results.")
     if not check:
         _write(results, stale)
-    if untold := results.untold():
-        print(*untold, sep="\n")
-        fix = "write what the records say, or keep the record of what the page says"
-        raise UserError(f"{len(untold)} intervals of the pages, listed above, are in no record; {fix}.")
+    if found := Results(ROOT).untold():
+        print(*found, sep="\n")
+        fix = "write what the records say, link their report, or mark the paragraph (analysis/prose.py)"
+        raise UserError(f"{len(found)} numbers of the pages, listed above, are in no record; {fix}.")
 
 
 def _write(results: Results, stale: list[Path]) -> None:
