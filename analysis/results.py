@@ -10,9 +10,10 @@ reach). Of a report benchmarks/results/NAME.md they are "report" (its table numb
 that of known truth, those of the bonuses WHICH, separated by semicolons); "bonus_overhead cost WHICH" is a sentence on
 the bonus WHICH from the reports of its cost. "pages outside" lists what pages tell without a record.
 
-Numbers in the prose of a page have to stand in a block or report too (analysis/prose.py).
+An interval in the prose of a page has to stand in a block or report too (analysis/prose.py). A page is to be read again
+where a table that it speaks of has changed (analysis/readings.py); ``--read`` keeps that it was.
 
-python -m analysis.results [--check]
+python -m analysis.results [--check] [--read]
 """
 
 import argparse
@@ -24,16 +25,18 @@ from PIL import Image
 
 from analysis import results_tables
 from analysis.half_budget import half_table
-from analysis.prose import BLOCK, Told, outside, untold
+from analysis.prose import Told, unsupported
+from analysis.readings import BLOCK, Tables, tables_spoken_of, to_read, told_without_record
 from analysis.report_tables import cost_sentence, known_truth_rows, table_of
 from analysis.results_figure import DIGEST, draw_sweep
 from analysis.run_tables import runs_table
 from analysis.sweep import Sweep, arm_of, can_compare, digest_of, read_sweep
 from common.errors import UserError, run_cli
-from common.files import write_text
+from common.files import read_json, write_json, write_text
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/*.md", "docs/methods/*.md")
+READ = Path("docs", "read_against.json")
 SWEEP_KINDS: dict[str, Callable[..., str]] = {
     "table": results_tables.main_table,
     "others": results_tables.other_table,
@@ -55,6 +58,8 @@ class Results:
         self.sweeps: dict[str, Sweep] = {}
         paths = sorted(path for pattern in PAGES for path in root.glob(pattern))
         self.texts = {path: path.read_text(encoding="utf-8") for path in paths}
+        reports = sorted(root.glob("benchmarks/results/*.md"))
+        self.reports = {path: path.read_text(encoding="utf-8") for path in reports}
 
     def sweep(self, name: str) -> Sweep:
         """The sweep of results/``name``, which can be compared."""
@@ -69,7 +74,7 @@ class Results:
         if kind in REPORT_KINDS:
             return REPORT_KINDS[kind](self.root / "benchmarks" / "results" / f"{name}.md", *arguments)
         if kind == "outside":
-            return outside(self.texts)
+            return told_without_record(self.texts, self.root / "docs")
         known = (*SWEEP_KINDS, "answer", "runs", *REPORT_KINDS, "outside")
         if kind not in known:
             raise UserError(f"the block of results {what!r} asks for {kind!r}; use one of {', '.join(known)}.")
@@ -111,10 +116,22 @@ class Results:
         }
 
     def untold(self) -> list[str]:
-        """Where prose tells what no block and no report says (analysis/prose.py): "page:line: number"."""
-        reports = {path: path.read_text(encoding="utf-8") for path in self.root.glob("benchmarks/results/*.md")}
-        found = sorted(untold(self.texts, reports), key=_place)
-        return [f"{path.relative_to(self.root)}:{told.line}: {told.text}" for path, told in found]
+        """Where prose tells an interval that is in no block and in no report: "page:line: interval"."""
+        prose = {path: BLOCK.sub(lambda found: "\n" * found[0].count("\n"), text) for path, text in self.texts.items()}
+        blocks = [found[0] for text in self.texts.values() for found in BLOCK.finditer(text)]
+        found = unsupported(prose, [*self.reports.values(), *blocks])
+        return [f"{path.relative_to(self.root)}:{told.line}: {told.text}" for path, told in sorted(found, key=_place)]
+
+    def tables(self) -> dict[str, Tables]:
+        """Page, from the root -> the tables that its prose speaks of."""
+        found = tables_spoken_of(self.texts, self.reports)
+        return {path.relative_to(self.root).as_posix(): tables for path, tables in found.items()}
+
+    def to_read(self) -> list[str]:
+        """Which pages were not read against their tables as they are: "page: table, table"."""
+        read = self.root / READ
+        changed = to_read(self.tables(), read_json(read, "restore it") if read.is_file() else {})
+        return [f"{page}: {', '.join(names)}" for page, names in changed.items()]
 
     def pictures(self) -> dict[Path, str]:
         """The picture of every sweep that can be compared -> its name."""
@@ -149,17 +166,27 @@ def main() -> None:
     """Command line: writes blocks and pictures, or with ``--check`` only says which are stale."""
     parser = argparse.ArgumentParser(description="Write the figures of the pages from records.", allow_abbrev=False)
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 2 where something is stale")
-    check, results = parser.parse_args().check, Results(ROOT)
+    parser.add_argument(
+        "--read", action="store_true", help="keep that the prose was read against the tables as they are"
+    )
+    asked, results = parser.parse_args(), Results(ROOT)
     stale = results.stale()
-    if check and stale:
+    if asked.check and stale:
         names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
         raise UserError(f"{names}: not what the records say; run make results.")
-    if not check:
+    if not asked.check:
         _write(results, stale)
-    if found := Results(ROOT).untold():
+    written = Results(ROOT)
+    if found := written.untold():
         print(*found, sep="\n")
-        fix = "write what the records say, link their report, or mark the paragraph (analysis/prose.py)"
-        raise UserError(f"{len(found)} numbers of the pages, listed above, are in no record; {fix}.")
+        fix = "write what the records say, or keep the record of what the page says"
+        raise UserError(f"{len(found)} intervals of the pages, listed above, are in no record; {fix}.")
+    if asked.read:
+        write_json(ROOT / READ, written.tables())
+    if found := written.to_read():
+        print(*found, sep="\n")
+        fix = "read what they say of them, then python -m analysis.results --read"
+        raise UserError(f"The tables, listed above, that {len(found)} pages speak of have changed; {fix}.")
 
 
 def _write(results: Results, stale: list[Path]) -> None:

@@ -1,6 +1,7 @@
 """Errors that a person can act on, and the exit code they lead to."""
 
 import os
+import select
 import sys
 from collections.abc import Callable, Collection
 
@@ -24,21 +25,22 @@ class RunError(RuntimeError):
 def run_cli(main: Callable[[], None]) -> None:
     """Call ``main`` and turn `UserError` into one line on stderr and exit code 2, `RunError` into exit code 1.
 
-    Where the reader of stdout, such as ``head``, has gone, the program ends as others do: no message, exit code
-    `READER_GONE`.
+    Where the reader of stdout, such as ``head``, has gone, what is still to be printed goes nowhere, without a message;
+    a program that it stops ends with `READER_GONE`.
     """
     try:
         main()
-        sys.stdout.flush()
     except UserError as error:
         sys.exit(_report(error, code=2))
     except RunError as error:
         sys.exit(_report(error, code=1))
     except BrokenPipeError:
-        if not _is_stdout_closed():  # the pipe of a worker: a fault
+        if not _is_reader_gone():  # the pipe of a worker
             raise
-        discard_stdout()
         sys.exit(READER_GONE)
+    finally:
+        if _is_reader_gone():
+            discard_stdout()
 
 
 def discard_stdout() -> None:
@@ -46,12 +48,13 @@ def discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _is_stdout_closed() -> bool:
+def _is_reader_gone() -> bool:
     try:
-        print(flush=True)  # a flush alone fails only where something is left to print
-    except BrokenPipeError:
-        return True
-    return False
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+    except (AttributeError, OSError, ValueError):  # Windows has no poll; a closed or captured stdout has no pipe
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _report(error: Exception, code: int) -> int:

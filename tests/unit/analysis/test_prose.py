@@ -1,4 +1,4 @@
-"""Numbers in the prose of a page stand in a record; runs are shown one by one with the intervals they printed."""
+"""Intervals in the prose of a page stand in a record; runs are shown one by one with the intervals they printed."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.prose import figures, intervals, outside, untold
+from analysis.prose import intervals, unsupported
 from analysis.records import record_of
 from analysis.results import ROOT, Results
 from analysis.results_tables import interval_cell
@@ -19,12 +19,7 @@ from tests.unit.analysis.test_compare_runs import drawn
 from tests.unit.analysis.test_results import folders, root, run_folder  # noqa: F401
 
 REPORT = "| `rnd` | 0.152 ± 0.119 | -3.10 [-15.24, +9.04] | 1250 [900, 1600] |"
-PAGE = Path("/docs/page.md")
-
-
-def told_by_none(text, *reports):
-    """What `untold` finds in a page of ``text``, where ``reports`` are those of a folder."""
-    return list(untold({PAGE: text}, {Path(f"/results/{place}.md"): report for place, report in enumerate(reports)}))
+PAGE = Path("page.md")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +36,7 @@ def told_by_none(text, *reports):
     ],
 )
 def test_prose_may_round_turn_all_signs_and_speak_in_per_cent(told):
-    assert intervals(told) and told_by_none(f"Ends {told}.", REPORT) == []
+    assert intervals(told) and unsupported({PAGE: f"Ends {told}."}, [REPORT]) == []
 
 
 @pytest.mark.parametrize(
@@ -53,7 +48,7 @@ def test_prose_may_round_turn_all_signs_and_speak_in_per_cent(told):
     ],
 )
 def test_what_no_record_says_is_named_with_its_line(told):
-    ((path, found),) = told_by_none(f"One line.\n\nThen {told}.", REPORT)
+    ((path, found),) = unsupported({PAGE: f"One line.\n\nThen {told}."}, [REPORT])
     assert (path, found.line, found.text) == (PAGE, 3, told)
 
 
@@ -64,7 +59,7 @@ def test_what_is_no_interval_is_left_alone(text):
 
 def test_what_a_paper_reports_needs_no_record_of_ours():
     page = "# Card\n\n## What the paper reports\n36.0±2.6 on GSM8K.\n\n## What we measured\n.5 ± .4\n"
-    assert [(found.text, found.line) for _, found in told_by_none(page, REPORT)] == [(".5 ± .4", 7)]
+    assert [(found.text, found.line) for _, found in unsupported({PAGE: page}, [REPORT])] == [(".5 ± .4", 7)]
 
 
 def test_a_page_tells_what_stands_in_its_own_blocks_or_in_a_report(root):  # noqa: F811
@@ -75,55 +70,7 @@ def test_a_page_tells_what_stands_in_its_own_blocks_or_in_a_report(root):  # noq
     assert Results(root).untold() == ["docs/page.md:5: 2.0 [0.5, 1.5]"]
 
 
-BLOCK = "<!-- results: toy table -->\n| 41.27 | 0.155 | 1,300 | 9 % |\n<!-- end of results -->\n"
-
-
-@pytest.mark.parametrize("said", ["41.3", "-41.27", ".413", "15.5 %", "+0.2", "9 points", "1300 points", "41 %"])
-def test_a_figure_may_be_rounded_turned_and_in_per_cent(said):
-    assert [found.text for found in figures(said)] and told_by_none(f"{BLOCK}\nIt is {said} here.\n") == []
-
-
-@pytest.mark.parametrize("said", ["41.28", "41.4", ".414", "15.6 %", "8 %", "8 points", "-7 points", "1.301"])
-def test_a_figure_of_a_page_with_blocks_that_none_of_them_has_is_named(said):
-    ((_, found),) = told_by_none(f"{BLOCK}\nIt is {said} here.\n")
-    assert (found.text, found.line) == (said.split()[0], 5)
-    assert told_by_none(f"It is {said} here, of which no block says anything.") == []
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        *("at `0.04`", "[1](a_0.04.md)", "2604.01234", "    cosine 0.04", "```\n0.04\n```", "7 seeds", "version 1.2.3"),
-        *("a 95 % interval, 95 % t intervals, 80 % power", "2e-4 and 1e-4", "<!-- no measurement -->\n0.04 and 7 %"),
-        *("7 % here <!-- no record: a log -->", "0.04 ± 0.01", "--beta=0.04"),
-    ],
-)
-def test_what_is_no_figure_or_is_marked_is_left_alone(said):
-    found = told_by_none(f"{BLOCK}\n{said}\n")
-    assert [told.text for _, told in found if len(told.numbers) == 1] == []
-    assert len(told_by_none(f"{BLOCK}\n{said}\n\nThe next paragraph says 0.04.\n")) == len(found) + 1
-
-
-def test_a_figure_may_stand_in_a_linked_report_or_in_a_block_of_a_linked_page(tmp_path):
-    page, other, report = tmp_path / "page.md", tmp_path / "other.md", tmp_path / "report.md"
-    text = f"{BLOCK}\nIt is 7.7 and 8.8.\n"
-    pages, reports = {other: BLOCK.replace("41.27", "7.7") + "\n9.9\n"}, {report: "| 8.8 |"}
-
-    def found_in(text):
-        return [told.text for path, told in untold(pages | {page: text}, reports) if path == page]
-
-    assert found_in(text) == ["7.7", "8.8"]
-    assert found_in(f"{text}[other](other.md#part)") == ["8.8"] and found_in(f"{text}[it](report.md)") == ["7.7"]
-    assert found_in(f"{text}9.9 [other](other.md) [it](report.md)") == ["9.9"], "its prose supports nothing"
-
-
-def test_pages_list_what_they_tell_without_a_record():
-    marked = "<!-- no record: a log -->\n7 %\n\n<!-- no record: a profile -->\n8 %\n\n<!-- no measurement -->\n9 %"
-    table = outside({PAGE: marked, Path("/docs/methods/sc.md"): "<!-- no record: a try -->", Path("/docs/x.md"): ""})
-    assert table.splitlines()[2:] == ["| [page](page.md) | a log; a profile |", "| [sc](methods/sc.md) | a try |"]
-
-
-def test_every_number_that_the_pages_of_the_project_tell_stands_in_a_record():
+def test_every_interval_that_the_pages_of_the_project_tell_stands_in_a_record():
     assert Results(ROOT).untold() == []
 
 
