@@ -59,14 +59,13 @@ class Section:
 
 
 def sections(text: str) -> list[Section]:
-    """The sections of a page, which begins with a heading. What looks like a heading in a fence is none."""
+    """The sections of a page; what stands before the first heading has no title. In a fence nothing is a heading."""
     visible = _FENCE.sub(lambda found: re.sub(r"[^\n]", "x", found[0]), text)
-    heads = list(_HEADING.finditer(visible))
-    ends = [head.start() for head in heads[1:]] + [len(text)]
-    return [
-        Section(head["title"], len(head["level"]), text[head.start() : end])
-        for head, end in zip(heads, ends, strict=True)
-    ]
+    heads = [(head.start(), head["title"], len(head["level"])) for head in _HEADING.finditer(visible)]
+    if not heads or heads[0][0] > 0:
+        heads.insert(0, (0, "", 1))
+    ends = [start for start, *_ in heads[1:]] + [len(text)]
+    return [Section(title, level, text[start:end]) for (start, title, level), end in zip(heads, ends, strict=True)]
 
 
 def tables_spoken_of(pages: dict[Path, str], reports: dict[Path, str]) -> dict[Path, Tables]:

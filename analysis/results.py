@@ -13,7 +13,7 @@ the bonus WHICH from the reports of its cost. "pages outside" lists what pages t
 An interval in the prose of a page has to stand in a block or report too (analysis/prose.py). A page is to be read again
 where a table that it speaks of has changed (analysis/readings.py); ``--read`` keeps that it was.
 
-python -m analysis.results [--check] [--read]
+python -m analysis.results [--check | --read]
 """
 
 import argparse
@@ -163,18 +163,17 @@ def drawn_from(picture: Path) -> str | None:
 
 
 def main() -> None:
-    """Command line: writes blocks and pictures, or with ``--check`` only says which are stale."""
+    """Command line: writes blocks and pictures; with ``--check`` or ``--read`` only says which are stale."""
     parser = argparse.ArgumentParser(description="Write the figures of the pages from records.", allow_abbrev=False)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit code 2 where something is stale")
-    parser.add_argument(
-        "--read", action="store_true", help="keep that the prose was read against the tables as they are"
-    )
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--check", action="store_true", help="change nothing; exit code 2 where something is stale")
+    modes.add_argument("--read", action="store_true", help="keep that the pages were read against their tables")
     asked, results = parser.parse_args(), Results(ROOT)
     stale = results.stale()
-    if asked.check and stale:
+    if (asked.check or asked.read) and stale:
         names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
         raise UserError(f"{names}: not what the records say; run make results.")
-    if not asked.check:
+    if not asked.check and not asked.read:
         _write(results, stale)
     written = Results(ROOT)
     if found := written.untold():
@@ -183,7 +182,7 @@ def main() -> None:
         raise UserError(f"{len(found)} intervals of the pages, listed above, are in no record; {fix}.")
     if asked.read:
         write_json(ROOT / READ, written.tables())
-    if found := written.to_read():
+    elif found := written.to_read():
         print(*found, sep="\n")
         fix = "read what they say of them, then python -m analysis.results --read"
         raise UserError(f"The tables, listed above, that {len(found)} pages speak of have changed; {fix}.")

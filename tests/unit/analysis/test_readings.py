@@ -15,8 +15,8 @@ def block(what, table="| 1 |"):
     return f"<!-- results: {what} -->\n{table}\n<!-- end of results -->\n"
 
 
-def spoken_of(page, text, **others):
-    """Names of the tables that the page speaks of, beside pages ``others``."""
+def spoken_of(page, text):
+    """Names of the tables that the page speaks of, beside another page and a report."""
     pages = {OTHER: f"# Other\n{block('a table')}\n## Costs\n### Deep\n{block('b table')}\n## Rest\n{block('c table')}"}
     tables = tables_spoken_of(pages | {page: text}, {REPORT: "| 2 |"})
     return sorted(tables.get(page, {}))
@@ -43,6 +43,11 @@ def test_a_heading_in_a_fence_begins_no_section():
         ("Known truth: a & b", 2, "known-truth-a--b"),
     ]
     assert "".join(part.text for part in sections(text)) == text
+    assert [(part.title, part.text) for part in sections("No heading.\n")] == [("", "No heading.\n")]
+    assert [(part.title, part.text) for part in sections("Before.\n# Page\n")] == [
+        ("", "Before.\n"),
+        ("Page", "# Page\n"),
+    ]
 
 
 def test_a_page_is_to_be_read_where_a_table_is_new_or_another():
@@ -81,11 +86,12 @@ def test_new_records_name_the_page_to_read_until_it_is_read(root, monkeypatch, c
     monkeypatch.setattr(results, "ROOT", root)
     error, out = ended()
     assert "have changed; read what they say of them" in error and "docs/page.md: toy table\n" in out
-    assert ended("--read") == ("", ended()[1]) and (root / READ).is_file()
+    assert ended("--read") == ("", "") and (root / READ).is_file()
     assert ended("--check") == ("", "")
     page.write_text(page.read_text().replace("3 points", "4 points"))
     assert ended("--check") == ("", ""), "prose may be written anew"
     (root / "results" / "toy" / "no_seed1.json").unlink()
+    assert "run make results" in ended("--read")[0], "of blocks that are stale nothing is kept"
     error, out = ended()
     assert "have changed" in error and "docs/page.md: toy table\n" in out
 
