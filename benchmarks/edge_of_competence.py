@@ -11,6 +11,7 @@ from itertools import product
 import torch
 
 from analysis.statistics import mean_t_interval
+from benchmarks import known_truth_env
 from benchmarks.edge_cells import (
     BONUSES,
     CELLS,
@@ -33,6 +34,7 @@ from intrinsic import NO_BONUS
 
 RARE_PART = 1 / 40  # of a prior: the rare strategy
 PROBLEMS, COMPLETIONS = 8, 64  # of the world, and of an update
+FIT_STEPS = {0.01: 2000}  # by prior, where those of the other experiments do not bring the policy near it
 FOLDER = "outputs/edge_of_competence"
 
 
@@ -42,6 +44,7 @@ ARMS = [
         bonus,
         world={"common": cell.prior * (1 - RARE_PART), "rare": cell.prior * RARE_PART},
         options={"problems": PROBLEMS, "num_generations": cell.group},
+        fit_steps=FIT_STEPS.get(cell.prior, known_truth_env.FIT_STEPS),
     )
     for cell in CELLS
     for bonus in (NO_BONUS, *BONUSES)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.known_truth import SETTINGS, CachedEncoder, Options, Trial, fresh_pipeline
-from benchmarks.known_truth_env import LENGTH, TOKENS, Policy, World, fitted_policy
+from benchmarks.known_truth_env import FIT_STEPS, LENGTH, TOKENS, Policy, World, fitted_policy
 from benchmarks.known_truth_records import Records, Row
 from benchmarks.known_truth_report import Curves
 from common.errors import UserError
@@ -26,13 +26,20 @@ from intrinsic.options import IntrinsicOptions
 @dataclass(frozen=True)
 class Arm:
     """A bonus, its flags beside the defaults, what sets its `World` apart, and `Options` beside the defaults; ``label``
-    names it in tables."""
+    names it in tables, ``fit_steps`` are the updates that bring its policy to the prior."""
 
     label: str
     bonus: str
     flags: dict[str, Any] = field(default_factory=dict)
     world: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    fit_steps: int = FIT_STEPS
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its records name of world and policy; the fit only where it is not that of the other experiments."""
+        fit = {"fit_steps": self.fit_steps} if self.fit_steps != FIT_STEPS else {}
+        return {"world": self.world} | fit
 
     @property
     def intrinsic(self) -> IntrinsicOptions:
@@ -119,13 +126,13 @@ def run_arms(
     for seed in seeds:
         with root.claim(seed) as is_ours:
             missing = [arm for arm in arms if is_ours and not records[arm.label].has(Row(arm.bonus), seed)]
-            keys = {arm.label: str((options[arm.label].problems, arm.world)) for arm in missing}
+            keys = {arm.label: str((options[arm.label].problems, arm.settings)) for arm in missing}
             for place, key in enumerate(dict.fromkeys(keys.values())):
                 group = [arm for arm in missing if keys[arm.label] == key]
                 if key not in worlds:
                     worlds[key] = World(options[group[0].label].problems, **group[0].world)
                 world, start = worlds[key], time.perf_counter()
-                policy = fitted_policy(world, seed)
+                policy = fitted_policy(world, seed, group[0].fit_steps)
                 fitted = time.perf_counter() - start
                 for arm in group:
                     begun, intrinsic = time.perf_counter(), arm.intrinsic
@@ -138,7 +145,7 @@ def run_arms(
 
 
 def _records(arm: Arm, options: Options, root: Path) -> Records:
-    return Records(root / arm.label.replace(" ", "_"), options.settings(arm.intrinsic) | {"world": arm.world})
+    return Records(root / arm.label.replace(" ", "_"), options.settings(arm.intrinsic) | arm.settings)
 
 
 def read_arms(records: dict[str, Records]) -> tuple[Curves, list[str]]:

@@ -22,6 +22,7 @@ TOKENS = ("first", "second", "third", *OPERATIONS)
 LENGTH = 5
 PADDING = 0  # token ids are places in TOKENS plus one
 PRIOR_COMMON, PRIOR_RARE = 0.2, 0.005
+FIT_STEPS = 400  # of `fitted_policy`
 PRIOR_SHAPE = 0.7  # of the rest: wrong expressions with each number once
 
 
@@ -260,7 +261,7 @@ class Policy(nn.Module):
         return torch.stack(tokens, dim=1)
 
 
-def fitted_policy(world: World, seed: int, steps: int = 400) -> Policy:
+def fitted_policy(world: World, seed: int, steps: int = FIT_STEPS) -> Policy:
     """A policy from ``seed``, trained by the exact cross-entropy from `World.prior`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

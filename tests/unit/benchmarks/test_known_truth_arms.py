@@ -12,6 +12,7 @@ from benchmarks.known_truth_arms import Arm, ArmOptions, ArmTrial, empty_cells, 
 from benchmarks.known_truth_env import Policy, World, find_problems, right_forms
 from benchmarks.metric_or_mechanism import EXACT, IDENTICAL, PRIMARY, PROXIES, RANDOM, PartitionTrial
 from benchmarks.sc_collapse import DECOYS, CertaintyTrial, collapse_step, correlations
+from common.errors import UserError
 from tests.processes import ROOT
 
 
@@ -126,12 +127,19 @@ def test_arms_are_run_once_and_empty_cells_are_named(world, policy, tmp_path, mo
     seen = []
     monkeypatch.setattr(known_truth_arms, "Options", lambda **given: Options(problems=2, steps=1, **given))
     monkeypatch.setattr(known_truth_arms, "World", lambda count, **given: world)
-    monkeypatch.setattr(known_truth_arms, "fitted_policy", lambda world, seed: seen.append(seed) or policy)
+    monkeypatch.setattr(
+        known_truth_arms, "fitted_policy", lambda world, seed, steps: seen.append((seed, steps)) or policy
+    )
     arms = [Arm("no", "no"), Arm("maxrl", "maxrl"), Arm("no there", "no", world={"two_forms": True})]
     run_arms(arms[:2], [0], tmp_path)
-    assert seen == [0], "one policy for the arms of a world"
+    assert seen == [(0, 400)], "one policy for the arms of a world"
     records = run_arms(arms, [0, 1], tmp_path)
-    assert seen == [0, 0, 1, 1], "two worlds; the finished arms of seed 0 are not run again"
+    assert seen == [(0, 400), (0, 400), (1, 400), (1, 400)], "two worlds; the finished arms of seed 0 are not run again"
+    longer = Arm("no", "no", fit_steps=500)
+    run_arms([longer], [0], tmp_path / "longer")
+    assert seen[4:] == [(0, 500)]
+    with pytest.raises(UserError, match="fit_steps"):
+        run_arms([longer], [0], tmp_path)
     curves, _ = read_arms(records)
     assert [sorted(curves[arm.label]) for arm in arms] == [[0, 1]] * 3 and curves["no"][0][-1]["step"] == 1
     assert empty_cells(arms, curves, 3) == ["no: 1 of 3", "maxrl: 1 of 3", "no there: 1 of 3"]
