@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import known_truth_arms, metric_or_mechanism, sc_collapse
+from benchmarks import edge_of_competence, known_truth_arms, metric_or_mechanism, sc_collapse
 from benchmarks.known_truth import Options, Trial, fresh_pipeline
 from benchmarks.known_truth_arms import Arm, ArmOptions, ArmTrial, empty_cells, read_arms, right_above_wrong, run_arms
 from benchmarks.known_truth_env import Policy, World, find_problems, right_forms
@@ -233,7 +233,7 @@ def test_the_step_of_collapse_is_ranked_against_agreement(tmp_path):
     assert "sc 0.7: 1 of 10" in sc_collapse.report(curves, ["c0ffee"], seeds=10)
 
 
-@pytest.mark.parametrize("experiment", [metric_or_mechanism, sc_collapse])
+@pytest.mark.parametrize("experiment", [metric_or_mechanism, sc_collapse, edge_of_competence])
 def test_the_committed_report_is_that_of_the_committed_records(experiment):
     folder = ROOT / experiment.FOLDER.replace("outputs", "benchmarks/results")
     arms = [*experiment.ARMS, *getattr(experiment, "AFTERWARDS", [])]
