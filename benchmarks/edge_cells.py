@@ -3,6 +3,7 @@
 benchmarks/plans/edge_of_competence.md has the plan.
 """
 
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -72,18 +73,19 @@ def left_out(curves: Curves) -> dict[float, list[int]]:
     return {prior: sorted(seeds) for prior, seeds in found.items()}
 
 
-def contrasts(found: Gains) -> dict[str, dict[str, dict]]:
-    """The plan's A (gain at the edge) and B (that minus the gain elsewhere) of every bonus with two seeds or more.
+def contrasts(found: Gains, among: Sequence[Cell] = CELLS) -> dict[str, dict[str, dict]]:
+    """The plan's A (gain at the edge) and B (that minus the gain elsewhere) of every bonus with two seeds or more, of
+    the cells ``among``.
 
     Returns:
         "A", "B" -> bonus -> {"mean", "half" (of the 95 % t interval), "p", "p_holm"}.
     """
     values: dict[str, dict[str, list[float]]] = {"A": {}, "B": {}}
     for bonus, cells in found.items():
-        seeds = sorted(set.intersection(*(set(runs) for runs in cells.values())))
+        seeds = sorted(set.intersection(*(set(cells[cell]) for cell in among)))
         if len(seeds) > 1:
             edge, other = (
-                np.mean([[cells[cell][seed] for seed in seeds] for cell in CELLS if cell.is_edge is wanted], axis=0)
+                np.mean([[cells[cell][seed] for seed in seeds] for cell in among if cell.is_edge is wanted], axis=0)
                 for wanted in (True, False)
             )
             values["A"][bonus], values["B"][bonus] = list(edge), list(edge - other)

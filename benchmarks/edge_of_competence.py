@@ -71,6 +71,13 @@ def report(curves: Curves, commits: list[str], seeds: int) -> str:
     families = contrasts(found[PRIMARY])
     if families["A"]:
         parts.append(_contrast_table(families, named=not empty))
+    apart = contrasts(found[PRIMARY], [cell for cell in CELLS if cell.prior not in FIT_STEPS])
+    if apart["A"]:
+        priors = " and ".join(f"p = {prior:g}" for prior in FIT_STEPS)
+        parts += [
+            f"Not planned: without {priors}, whose policies were fitted again after the other cells had been read.",
+            _contrast_table(apart, named=False),
+        ]
     for column, of_bonus in found.items():
         lines = [f"| {column} minus `no` | {' | '.join(f'G = {group}' for group in GROUPS)} |"]
         lines.append("|---" * (len(GROUPS) + 1) + "|")
