@@ -11,7 +11,6 @@ from itertools import product
 import torch
 
 from analysis.statistics import mean_t_interval
-from benchmarks import known_truth_env
 from benchmarks.edge_cells import (
     BONUSES,
     CELLS,
@@ -28,13 +27,14 @@ from benchmarks.edge_cells import (
 )
 from benchmarks.edge_figure import plot
 from benchmarks.known_truth_arms import Arm, ArmTrial, empty_cells, run_experiment
+from benchmarks.known_truth_env import FIT_STEPS
 from benchmarks.known_truth_report import Curves
 from common.errors import run_cli
 from intrinsic import NO_BONUS
 
 RARE_PART = 1 / 40  # of a prior: the rare strategy
 PROBLEMS, COMPLETIONS = 8, 64  # of the world, and of an update
-FIT_STEPS = {0.01: 2000}  # by prior, where those of the other experiments do not bring the policy near it
+LONGER_FITS = {0.01: 2000}  # by prior, where those of the other experiments do not bring the policy near it
 FOLDER = "outputs/edge_of_competence"
 
 
@@ -44,7 +44,7 @@ ARMS = [
         bonus,
         world={"common": cell.prior * (1 - RARE_PART), "rare": cell.prior * RARE_PART},
         options={"problems": PROBLEMS, "num_generations": cell.group},
-        fit_steps=FIT_STEPS.get(cell.prior, known_truth_env.FIT_STEPS),
+        fit_steps=LONGER_FITS.get(cell.prior, FIT_STEPS),
     )
     for cell in CELLS
     for bonus in (NO_BONUS, *BONUSES)
@@ -71,9 +71,9 @@ def report(curves: Curves, commits: list[str], seeds: int) -> str:
     families = contrasts(found[PRIMARY])
     if families["A"]:
         parts.append(_contrast_table(families, named=not empty))
-    apart = contrasts(found[PRIMARY], [cell for cell in CELLS if cell.prior not in FIT_STEPS])
+    apart = contrasts(found[PRIMARY], [cell for cell in CELLS if cell.prior not in LONGER_FITS])
     if apart["A"]:
-        priors = " and ".join(f"p = {prior:g}" for prior in FIT_STEPS)
+        priors = " and ".join(f"p = {prior:g}" for prior in LONGER_FITS)
         parts += [
             f"Not planned: without {priors}, whose policies were fitted again after the other cells had been read.",
             _contrast_table(apart, named=False),
