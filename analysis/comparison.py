@@ -100,8 +100,8 @@ def _notes(baseline: Arm, others: Sequence[Arm]) -> list[str]:
     few = [count for arm in others if 1 < (count := len(_paired_seeds(arm, baseline))) < FEW_SEEDS]
     if few:
         notes.append(
-            f"{min(few)} paired seeds: with fewer than {FEW_SEEDS} the spread over seeds is hardly known; intervals, p "
-            "and detectable differences are rough."
+            f"{min(few)} paired seeds: with fewer than {FEW_SEEDS} the spread over seeds is hardly known, so only "
+            "large differences are found."
         )
     commits = {run.commit for arm in [baseline, *others] for run in arm.runs.values()}
     if len(commits) > 1:
@@ -124,7 +124,7 @@ def comparison_table(result: dict) -> str:
         notes.append("With one seed the interval is over problems alone and says nothing of other seeds; no p value.")
     blocks.append(
         f"{result['problems']} problems. Differences: arm minus {result['baseline']}, paired by seed and problem; "
-        "two-way bootstrap over both; p for the size of the family after Holm, controls apart; detectable: the "
+        "intervals over both; p for the size of the family after Holm, controls apart; detectable: the "
         "difference found with 80 % power at .05; P(above): chance that a run of the arm is above one of the baseline."
     )
     return "\n\n".join([*blocks, *notes])

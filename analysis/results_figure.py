@@ -120,7 +120,7 @@ def _draw_fan(ax: Axes, curves: list[tuple[str, Look, list[EvaluatedRun]]]) -> N
         tables = [np.stack([run.scores[name] for run in runs]) for name in names]
         ax.plot(ks, [100 * table.mean() for table in tables], dash, color=color, linewidth=width, label=label)
         if place < 2:
-            _shade(ax, ks, tables, color)
+            _shade(ax, ks, tables, color, of_one_policy=place == 0)
     ax.set_xscale("log", base=2)
     ax.set_xticks(ks, list(map(str, ks)))
     ax.set(title="pass@k", xlabel="k", ylabel="per cent of problems")
@@ -134,16 +134,22 @@ def _draw_profile(ax: Axes, curves: list[tuple[str, Look, list[EvaluatedRun]]]) 
         if place < 2:
             steps = np.unique(scores)
             at = steps[steps < 1]
-            _shade(ax, at, [scores > threshold for threshold in at], color, step="post")
+            above = [scores > threshold for threshold in at]
+            _shade(ax, at, above, color, of_one_policy=place == 0, step="post")
     ax.set(title="performance profile", xlabel="t: more than this share of the samples is right")
     ax.set_ylabel("per cent of problems")
 
 
-def _shade(ax: Axes, at, tables: Sequence[np.ndarray], color: str, step: str | None = None) -> None:
-    """The 95 % interval of the mean of each (S, P) table of shares, over seeds and problems; of one seed over problems.
+def _shade(
+    ax: Axes, at, tables: Sequence[np.ndarray], color: str, of_one_policy: bool, step: str | None = None
+) -> None:
+    """The 95 % interval of the mean of each (S, P) table of shares, over seeds and problems.
 
-    With few seeds a t interval can reach beyond what a share can be, and is cut off there.
+    Of one seed, and of evaluations of one policy, it is over problems. With few seeds a t interval can reach beyond
+    what a share can be, and is cut off there.
     """
+    if of_one_policy:
+        tables = [table.mean(axis=0, keepdims=True) for table in tables]  # (S, P) to (1, P)
     found = [crossed_difference(table) for table in tables]
     low, high = (np.clip([100 * row[name] for row in found], 0, 100) for name in ("low", "high"))
     ax.fill_between(at, low, high, color=color, alpha=0.13, linewidth=0, step=step)

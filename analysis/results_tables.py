@@ -120,7 +120,7 @@ def notes(sweep: Sweep) -> str:
     sentences = [
         f"{len(facts)} runs of {steps} steps; {result['problems']} held-out problems with {samples} samples each. "
         f"Before training {before:.1f} % were right. Differences are paired by seed and problem, with 95 % intervals "
-        "by a two-way bootstrap over both; Holm's adjustment counts the arms of a column, controls apart. IQM: mean of "
+        "over both; Holm's adjustment counts the arms of a column, controls apart. IQM: mean of "
         f"the middle half of the seeds. P(above): chance that a run is above one of `{result['baseline']}`."
     ]
     if detectable:

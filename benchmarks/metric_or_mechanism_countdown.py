@@ -140,8 +140,8 @@ def report(sweep: Sweep) -> str:
     before = {column: np.mean([run.scores[column] for run in sweep.before]) for column in COLUMNS}
     start = ", ".join(f"{column} {value:.3f}" for column, value in before.items())
     parts += [
-        f"{sweep.result['problems']} test problems. Levels: mean ± 95 % t interval over seeds; differences: two-way "
-        f"bootstrap over seeds and problems. Before training: {start}. Holm: over the rows of a table.",
+        f"{sweep.result['problems']} test problems. Levels: mean ± 95 % t interval over seeds; differences: over "
+        f"seeds and problems. Before training: {start}. Holm: over the rows of a table.",
         f"`{IDENTICAL}` is the exact partition on this task, and {_identity(sweep)}.",
         f"Empty cells (arm: seeds without a record): {'; '.join(empty) or 'none'}."
         + " Without them the plan's rules are not applied." * bool(empty),

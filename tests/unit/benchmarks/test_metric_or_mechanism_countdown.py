@@ -11,7 +11,7 @@ from benchmarks.metric_or_mechanism import EXACT, IDENTICAL
 from benchmarks.metric_or_mechanism_countdown import NAMES, RECORDS, ROOT, empty_cells, logged, plot, report
 from common.files import write_json
 
-PROBLEMS, SAMPLES = 6, 64
+PROBLEMS, SAMPLES = 24, 64
 # arm -> of 40 right samples of a problem, how many take the rarer of two ways; of an even problem one more
 RARE = {"no": 0, "rarity": 20, "rarity_answer": 20, "rarity_bigram": 12, "rarity_embedding": 19}
 RARE |= {"maxrl": 2, "repexp": 9}
