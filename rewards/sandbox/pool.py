@@ -15,6 +15,7 @@ from threading import Lock
 
 from common.errors import UserError
 from rewards.sandbox.job_head import COMPILES, FUNCTION, HEADER, PROGRAM
+from rewards.sandbox.wire import read_exactly, write_all
 
 SERVER = Path(__file__).with_name("child.py")
 MODES = ("auto", "strict", "process")
@@ -88,9 +89,7 @@ class Server:
         parts = [text.encode("utf-8", "surrogatepass") for text in (code, job.rest)]
         request = HEADER.pack(job.kind, *map(len, parts), seconds, job.most_output) + b"".join(parts)
         try:
-            view = memoryview(request)
-            while view:
-                view = view[self.process.stdin.write(view) :]
+            write_all(self.process.stdin.fileno(), request)
         except BrokenPipeError:
             raise EOFError from None
         return self._read()
@@ -100,14 +99,10 @@ class Server:
         return json.loads(self._exactly(length))
 
     def _exactly(self, count: int) -> bytes:
-        parts = []
-        while count:
-            part = self.process.stdout.read(count)
-            if not part:
-                raise EOFError
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
+        data = read_exactly(self.process.stdout.fileno(), count)
+        if len(data) < count:
+            raise EOFError
+        return data
 
     def close(self) -> None:
         """End the server; its children end with it."""

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from enum import IntEnum
 from pathlib import Path
 
@@ -136,6 +137,22 @@ def test_an_answer_ends_no_loop_of_the_tests(box):
     row = {"entry_point": "f", "test": "assert all(map(f, [2, 3]))\nassert not any(map(f, [4, 6]))"}
     assert grade_code("```python\ndef f(n):\n    raise StopIteration\n```", row).verdict == "error"
     assert grade_code("```python\ndef f(n):\n    return n < 4\n```", row).strict
+
+
+def test_the_tests_may_use_the_function_as_any_other(box):
+    test = "f.seen = 1\nassert f(self=f.seen, x=2) == [1, 2]"
+    code = "```python\ndef f(self, x):\n    return [self, x]\n```"
+    assert grade_code(code, {"entry_point": "f", "test": test}).strict
+
+
+def test_no_file_of_the_sandbox_hides_a_module_that_an_answer_may_import():
+    names = {path.stem for path in pool.SERVER.parent.glob("*.py")}  # their folder comes first on the answer's path
+    assert "child" in names and not names & {*sys.stdlib_module_names, "answer"}
+
+
+def test_the_longest_part_that_compiles_ends_before_the_first_line_that_does_not(box):
+    assert box.longest_part("def f():\n    return 1\nThat is all.\nx = 1") == "def f():\n    return 1"
+    assert box.longest_part("That is all.") == ""
 
 
 def test_a_batch_with_hostile_answers_is_paid_in_order():
