@@ -2,30 +2,18 @@
 
 import ast
 import hashlib
-import re
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
 from common.errors import UserError
-from rewards.format import ANSWER_CLOSE, ANSWER_OPEN, CUT, completion_text, cut_thinking, last_answer
+from rewards.code_text import MAX_CODE, continued_code, fenced_code, is_code_well_formed, loose_code, with_imports
+from rewards.format import completion_text, cut_thinking, last_answer
 from rewards.grade import Grade, log_grades
 from rewards.sandbox.pool import function_job, program_job, sandbox
 
-MAX_CODE = 65_536  # characters
 SLACK_OUTPUT = 65_536  # bytes that a program may write beside 4 times what it should
 TOLERANCE = 1e-6  # of numbers for which the gold output has a decimal point
-PYTHON = ("", "py", "python", "python3")
-
-_FENCE = re.compile(r"[ \t]*```[ \t]*([A-Za-z0-9+#.-]*)[ \t]*$")
-_CODE_STARTS = re.compile(r"^(?:def |class |import |from |async def |@)", re.MULTILINE)
-_IMPORT = re.compile(
-    r"^from[ \t]+[\w.]+[ \t]+import[ \t]*\([^()]*\)|^(?:import[ \t]+\w|from[ \t]+[\w.]+[ \t]+import[ \t]+[\w*])"
-    r"[^\n\\]*(?:\\\n[^\n\\]*)*$",
-    re.MULTILINE,
-)
-_FUTURE = re.compile(r"^from[ \t]+__future__[ \t]+import[ \t]+\w[^\n]*\n?", re.MULTILINE)
-_GOES_ON = (" ", "\t", "#", ")", "]", "}")  # how a line may start that still belongs to a function of column 0
 
 
 class CodeVerdict(StrEnum):
@@ -40,73 +28,6 @@ class CodeVerdict(StrEnum):
     UNPARSABLE = "unparsable"
     MULTIPLE_ANSWERS = "multiple_answers"
     NO_ANSWER = "no_answer"
-
-
-class Fence(NamedTuple):
-    """A fenced block: its label, its text, and where the line after it starts; ``end`` is -1 where it is not closed."""
-
-    label: str
-    text: str
-    end: int
-
-
-def fences(text: str) -> list[Fence]:
-    """The fenced blocks of ``text``, in order; the last one may be unclosed. Linear in the text."""
-    found, opened, position = [], None, 0
-    for line in text.splitlines(keepends=True):
-        position += len(line)
-        mark = _FENCE.match(line.rstrip("\r\n"))
-        if mark and opened is None:
-            opened = (mark[1].lower(), position)
-        elif mark and not mark[1]:
-            label, start = opened
-            found.append(Fence(label, text[start : position - len(line)], position))
-            opened = None
-    if opened is not None:
-        found.append(Fence(opened[0], text[opened[1] :], -1))
-    return found
-
-
-def fenced_code(text: str, entry_point: str) -> str | None:
-    """The last complete Python fence of ``text`` that defines ``entry_point``, else the last one; None without any."""
-    complete = [fence.text for fence in fences(text) if fence.end >= 0 and fence.label in PYTHON]
-    name = re.escape(entry_point)
-    defines = re.compile(rf"^(?:async\s+def\s+|def\s+){name}\b|^{name}\s*=", re.MULTILINE)
-    defining = [code for code in complete if entry_point and defines.search(code)]
-    return (defining or complete or [None])[-1]
-
-
-def is_code_well_formed(completion: str) -> bool:
-    """Whether there is exactly one Python fence, with nothing after it but whitespace and the closing answer tag."""
-    outside = cut_thinking(completion)
-    for tag in (ANSWER_OPEN, ANSWER_CLOSE):  # a fence may begin and end on the line of a tag
-        outside = outside.replace(tag, f"\n{tag}\n")
-    python = [fence for fence in fences(outside) if fence.label in PYTHON]
-    return len(python) == 1 and python[0].end >= 0 and outside[python[0].end :].strip() in ("", ANSWER_CLOSE)
-
-
-def continued_code(prefix: str, completion: str) -> str:
-    """``prefix`` and what of ``completion`` belongs to the function it begins, up to a line that starts something."""
-    first, *lines = completion.split("\n")
-    kept = [first]
-    for line in lines:
-        if line.strip() and not line.startswith(_GOES_ON):
-            break
-        kept.append(line)
-    return prefix + "\n".join(kept)
-
-
-def loose_code(completion: str, entry_point: str) -> str | None:
-    """Where no complete answer stands: the last fence, closed or not, or the longest text that compiles from a
-    definition or import on.
-    """
-    outside = cut_thinking(completion)
-    scope = (outside if outside.replace(CUT, "").strip() else completion).replace(CUT, "\n")
-    python = [fence for fence in fences(scope) if fence.label in PYTHON]
-    if python:
-        return python[-1].text if python[-1].end < 0 else fenced_code(scope, entry_point)
-    start = _CODE_STARTS.search(scope)
-    return (sandbox().longest_part(scope[start.start() :][:MAX_CODE]) or None) if start else None
 
 
 def same_output(found: str, gold: str) -> bool:
@@ -132,13 +53,6 @@ def _same_token(found: str, gold: str) -> bool:
     return abs(value - target) <= TOLERANCE * max(1.0, abs(target))
 
 
-def with_imports(imports: list[str], code: str) -> str:
-    """``code`` behind ``imports``; what it imports from __future__, which must come first, before them."""
-    whole = "\n".join([*filter(None, imports), code])
-    future = [line if line.endswith("\n") else f"{line}\n" for line in _FUTURE.findall(whole)]
-    return "".join(future) + _FUTURE.sub("", whole) if future else whole
-
-
 class Ran(NamedTuple):
     """What came of running an answer: its verdict, a hash of what it returned or printed (None where nothing ran), and
     the share of the asserts, or inputs, that it passed."""
@@ -154,9 +68,9 @@ def run_answer(code: str, row: dict, all_inputs: bool = False) -> Ran:
         return Ran(CodeVerdict.UNPARSABLE, None, 0.0)
     if row["io"]:
         return _run_program(code, row["io"], all_inputs)
-    imports = [row["imports"], *_IMPORT.findall(row["helpers"])]
+    whole = with_imports(row["imports"], row["helpers"], code)
     helpers = "\n".join(filter(None, (row["imports"], row["helpers"])))
-    reply = sandbox().run(function_job(with_imports(imports, code), helpers, row["test"], row["entry_point"]))
+    reply = sandbox().run(function_job(whole, helpers, row["test"], row["entry_point"]))
     right = reply["verdict"] == CodeVerdict.CORRECT
     # An exception ends the tests, so those that did not run count as failed.
     share = 1.0 if right else reply["passed"] / max(1 + reply["passed"], reply["total"], asserts_in(row["test"]))

@@ -209,6 +209,7 @@ def test_equal_values_have_the_same_canonical_bytes():
     "code",
     [
         "from __future__ import annotations\n\ndef total(x: List[int]) -> int:\n    return sum(x)",
+        "def total(x: List[int]) -> int:\n    return sum(x)",
         "from dataclasses import dataclass\n@dataclass\nclass Node:\n    after: 'Node' = None\ntotal = sum",
     ],
 )
