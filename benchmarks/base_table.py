@@ -13,6 +13,7 @@ from analysis.results_tables import interval_cell, markdown
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, flag, parse_one
+from evaluation.checkpoint import weights_digest
 from evaluation.compare import RANKS, read_report
 from evaluation.table import MISSING
 from rewards.grade import TIERS
@@ -21,21 +22,39 @@ TIER_HEADS = [f"{name}, %" for name in (*TIERS, "pass@8")]
 HEADS = ["task", "prompt", "problems", *TIER_HEADS, "well formed", "tokens", "cut off"]
 RANK_HEADS = ["task, options ranked", "problems", "by log-probability, %", "per byte, %"]
 RANK_HEADS += ["above chance", "above chance, per byte"]
+SHOWN = 40  # characters of a digest, or of a hub name, that stands for weights
 
 
 @dataclass
 class Options:
     """Which evaluations, and where the table goes."""
 
-    evaluations: str = flag("outputs/base_table/smollm2", "Folder of the JSON files that run_eval.py wrote.")
+    evaluations: str = flag(
+        "outputs/base_table/smollm2", "Folder of the JSON files that run_eval.py wrote, of one policy."
+    )
+    model_name: str = flag(
+        "", "Policy that they must be of: hub name, folder or an embedded one. Unset: any single one."
+    )
     output: OutputStem = flag("outputs/base_table/table", "Path of the table, without extension.")
 
 
-def read(folder: Path) -> list[dict]:
-    """Name, task, settings and metrics of each evaluation in ``folder``; raises `UserError` where there is none."""
-    found = []
+def read(folder: Path, model_name: str = "") -> list[dict]:
+    """Name, task, settings and metrics of each evaluation in ``folder``.
+
+    Raises `UserError` where there is none, or one of other weights than those of ``model_name``, or of the first one
+    where that is "".
+    """
+    found, of, weights = [], f"--model_name={model_name!r}", model_name and weights_digest(model_name)
     for path in sorted(folder.glob("*.json")):
         report = read_report(path, needed=())
+        theirs = report.get("weights", weights)
+        if theirs != (weights or theirs):
+            raise UserError(
+                f"{path} has the weights {theirs[:SHOWN]!r}, and {of} has {weights[:SHOWN]!r}; move it away, or give "
+                "another --evaluations."
+            )
+        if not weights:
+            of, weights = str(path), theirs
         kept = {name: value for name, value in report.items() if name not in ("records", "name")}
         kept["settings"] = {name: value for name, value in report.get("settings", {}).items() if name != "data"}
         found.append({"name": path.stem, **kept})
@@ -78,7 +97,7 @@ def _percent(value: dict | None) -> str:
 
 def main() -> None:
     options = parse_one(Options)
-    evaluations = read(Path(options.evaluations))
+    evaluations = read(Path(options.evaluations), options.model_name)
     publish(options.output, table(evaluations), {"evaluations": evaluations})
 
 

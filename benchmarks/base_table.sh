@@ -4,14 +4,20 @@
 # short problems where that task is named. An evaluation that is there is not run again, and one that was cut off goes on.
 #   bash benchmarks/base_table.sh [policy] [folder with gsm8k, svamp, math500, arc, spider] [tasks]
 #   bash benchmarks/base_table.sh tiny_igsm "" igsm
-# Without a folder the data comes from the hub. Writes benchmarks/results/base_table_<policy>.md and .json.
+# Without a folder the data comes from the hub. Writes benchmarks/results/base_table_<policy>.md and .json, where the slashes
+# of a policy's path are underscores. Where evaluations are of other weights than the policy's, nothing is run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 python=${PYTHON:-.venv/bin/python}
 policy=${1:-smollm2} data=${2:-} tasks=${3:-arc_easy spider countdown svamp gsm8k math500}
-out=outputs/base_table/$(basename "$policy")
+called=${policy#/} called=${called%/} called=${called//\//_} # by the whole path, as many policies are called final
+out=outputs/base_table/$called
 mkdir -p "$out"
+
+tabulate() { # path of the table, without extension
+    "$python" -m benchmarks.base_table --model_name "$policy" --evaluations "$out" --output "$1"
+}
 
 evaluate() { # name, task, place in the data folder, flags
     name=$1 task=$2 place=$3
@@ -22,6 +28,7 @@ evaluate() { # name, task, place in the data folder, flags
     "$python" run_eval.py --task "$task" --model_name "$policy" "${source[@]}" --output "$out/$name.json" "$@"
 }
 
+if compgen -G "$out/*.json" > /dev/null; then tabulate "$out" > /dev/null; fi # refuses those of other weights
 samples="--n 8 --temperature 0.8 --batch_size 128"
 evaluate arc_easy_rank arc_easy arc --rank --limit 300
 for prompt in reasoning plain; do
@@ -38,4 +45,4 @@ done
 for split in tiny tiny:5-6; do
     evaluate "igsm_${split/:/_}" igsm "" --split $split
 done
-"$python" -m benchmarks.base_table --evaluations "$out" --output "benchmarks/results/base_table_$(basename "$policy")"
+tabulate "benchmarks/results/base_table_$called"
