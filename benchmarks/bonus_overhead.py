@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 
 from transformers import TrainerCallback, set_seed
 
-from benchmarks.child import output_of
+from benchmarks.child import exit_on_sigterm, output_of
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.errors import UserError, run_cli
@@ -183,6 +183,7 @@ def run_child(bonus: str) -> dict[str, float]:
 
 
 def main() -> None:
+    exit_on_sigterm()
     options = parse_one(Options)
     if options.child:
         print(json.dumps(measure(options, options.child)))
@@ -191,7 +192,7 @@ def main() -> None:
     try:
         for bonus in ("no", *options.names, "no"):
             runs.append((bonus, run_child(bonus)))
-    finally:  # what was measured before a run that fails is kept
+    finally:  # what was measured before a run that fails, or an interruption, is kept
         if runs:
             publish(options.output, table(runs), {"options": asdict(options), "runs": runs})
 

@@ -1,4 +1,4 @@
-"""A part of a benchmark in a process of its own, so that its memory, its threads and its warm-up are its own."""
+"""A part of a benchmark in a process of its own, with memory, threads and warm-up of its own; how a benchmark ends."""
 
 import signal
 import subprocess
@@ -9,6 +9,19 @@ from pathlib import Path
 from common.errors import RunError
 
 SAID = 2000  # characters of the standard error that are repeated where a process fails
+
+
+def exit_on_sigterm() -> None:
+    """Let SIGTERM end this process as an exit with code 143 does, so that ``finally`` keeps what was measured.
+
+    A further SIGTERM changes nothing, as launchers may send several and it would cut off what is being kept.
+    """
+
+    def leave(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def output_of(arguments: Sequence[object], cwd: Path | None = None) -> str:

@@ -22,7 +22,7 @@ import torch
 from transformers import PreTrainedModel, set_seed
 from trl.import_utils import is_vllm_available
 
-from benchmarks.child import output_of
+from benchmarks.child import exit_on_sigterm, output_of
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from benchmarks.step_split import SECTIONS, StepSplit
@@ -232,6 +232,7 @@ def table(result: dict) -> str:
 
 
 def main() -> None:
+    exit_on_sigterm()
     options = parse_one(Options)
     if options.child:
         print(json.dumps(measure(options, options.child)))

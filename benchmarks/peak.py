@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks.child import output_of
+from benchmarks.child import exit_on_sigterm, output_of
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, save_llama
 from common.errors import UserError, run_cli
@@ -74,6 +74,7 @@ def table(runs: dict[str, dict[str, dict]]) -> str:
 
 
 def main() -> None:
+    exit_on_sigterm()
     options = parse_one(Options)
     runs: dict[str, dict[str, dict]] = {}
     try:
@@ -83,7 +84,7 @@ def main() -> None:
                 for way, flags in WAYS.items():
                     run = measure(options, Path(folder), flags)
                     runs.setdefault(shape, {})[way] = run
-    finally:  # what was measured before a run that fails is kept
+    finally:  # what was measured before a run that fails, or an interruption, is kept
         if runs:
             publish(options.output, table(runs), {"options": asdict(options), "runs": runs})
 

@@ -23,7 +23,7 @@ from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.bonus_overhead import StepTimes
-from benchmarks.child import output_of
+from benchmarks.child import exit_on_sigterm, output_of
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, flag, parse_one
@@ -148,6 +148,7 @@ def run_child(way: str) -> dict:
 
 
 def main() -> None:
+    exit_on_sigterm()
     options = parse_one(Options)
     if options.way:
         print(json.dumps(measure(options)))
@@ -158,7 +159,7 @@ def main() -> None:
             for way in options.ways.split(";"):
                 run = run_child(way)
                 runs.setdefault(way, []).append(run)
-    finally:  # what was measured before a run that fails is kept; ratios need one of ours
+    finally:  # what was measured before a run that fails, or an interruption, is kept; ratios need one of ours
         if "ours" in runs:
             publish(options.output, table(runs), {"options": asdict(options), "runs": runs})
 

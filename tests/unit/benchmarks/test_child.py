@@ -1,6 +1,8 @@
 """Processes of a benchmark: how one ended is said, and what was measured before it is kept."""
 
 import json
+import signal
+import subprocess
 import sys
 
 import pytest
@@ -8,7 +10,23 @@ import pytest
 from benchmarks import bonus_overhead, generation, peak, step_time
 from benchmarks.child import output_of
 from common.errors import RunError
+from tests.processes import ROOT
 
+# A benchmark whose second measurement waits, for the signal or for the end of its input.
+WAITING = """
+import sys
+from benchmarks import peak
+
+def measure(options, policy, flags):
+    if "0.04" in flags:
+        return {"estimated": 2.0, "measured": 1.0}
+    print("waiting", flush=True)
+    sys.stdin.read()
+    raise SystemExit(3)
+
+peak.measure = measure
+peak.main()
+"""
 KILLED = "import os, signal; os.kill(os.getpid(), signal.SIG{})"
 
 
@@ -76,3 +94,37 @@ def test_samplers_that_were_measured_before_an_interruption_are_kept(monkeypatch
     with pytest.raises(KeyboardInterrupt):
         generation.main()
     assert list(json.loads((tmp_path / "found_qwen2.5-0.5b_full.json").read_text())["samplers"]) == ["hf"]
+
+
+def test_what_was_measured_before_sigterm_is_kept(tmp_path):
+    command = [sys.executable, "-c", WAITING, "--shapes=toy", f"--output={tmp_path / 'found'}"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert process.returncode == 143
+    assert list(json.loads((tmp_path / "found.json").read_text())["runs"]["toy"]) == ["full, KL penalty"]
+
+
+@pytest.fixture
+def sigterm():
+    """SIGTERM is handled as before after the test, and raises where nothing else handles it."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: pytest.fail("SIGTERM is not handled"))
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "measures"),
+    [(bonus_overhead, "run_child"), (generation, "run_child"), (step_time, "run_child"), (peak, "measure")],
+)
+def test_every_benchmark_that_keeps_what_it_has_at_an_exit_takes_sigterm_for_one(
+    benchmark, measures, sigterm, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(benchmark, measures, lambda *arguments: signal.raise_signal(signal.SIGTERM))
+    sizes = ["--shapes=toy"] * (benchmark is peak)
+    monkeypatch.setattr(sys, "argv", ["benchmark", *sizes, f"--output={tmp_path / 'found'}"])
+    with pytest.raises(SystemExit, match="143"):
+        benchmark.main()
+    signal.raise_signal(signal.SIGTERM)  # another one is ignored
