@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe
+from benchmarks.machine import Machine, describe
 from common.errors import UserError
 from common.files import read_json, write_json
 from training.run_folder import plain
@@ -35,18 +35,25 @@ class ArmRecords:
 
     def read(self, arm: str, seed: int) -> dict:
         """What was measured; raises `UserError` where the record is damaged, or was made with other settings."""
-        path = self._path(arm, seed)
-        record = read_json(path, FIX)
-        if missing := [name for name in FIELDS if not isinstance(record.get(name), dict)]:
-            raise UserError(f"{path} has no {missing[0]!r}; {FIX}.")
-        check_settings(path, record["settings"], self.settings, "give another --records")
-        return record["measured"]
+        return self._record(arm, seed)["measured"]
+
+    def machines(self, arms: Iterable[tuple[str, int]]) -> list[Machine]:
+        """What each arm and seed was measured on; raises as `read` does."""
+        return [self._record(*arm)["machine"] for arm in arms]
 
     def check(self, arms: Iterable[tuple[str, int]]) -> None:
         """Read the records that are there; raises as `read` does."""
         for arm, seed in arms:
             if self.has(arm, seed):
                 self.read(arm, seed)
+
+    def _record(self, arm: str, seed: int) -> dict:
+        path = self._path(arm, seed)
+        record = read_json(path, FIX)
+        if missing := [name for name in FIELDS if not isinstance(record.get(name), dict)]:
+            raise UserError(f"{path} has no {missing[0]!r}; {FIX}.")
+        check_settings(path, record["settings"], self.settings, "give another --records")
+        return record
 
     def _path(self, arm: str, seed: int) -> Path:
         return self.folder / f"{arm}_seed{seed}.json"

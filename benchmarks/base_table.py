@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.results_tables import interval_cell, markdown
-from benchmarks.machine import publish
+from benchmarks.machine import note_of_reports, publish
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, flag, parse_one
 from evaluation.checkpoint import weights_digest
@@ -98,7 +98,8 @@ def _percent(value: dict | None) -> str:
 def main() -> None:
     options = parse_one(Options)
     evaluations = read(Path(options.evaluations), options.model_name)
-    publish(options.output, table(evaluations), {"evaluations": evaluations})
+    shown = f"{table(evaluations)}\n\n{note_of_reports(evaluations)}"
+    publish(options.output, shown, {"evaluations": evaluations})
 
 
 if __name__ == "__main__":

@@ -218,13 +218,15 @@ def _measured(options: Options, style: str, seed: int) -> dict:
 def main() -> None:
     options = parse_one(Options)
     arms = [(style, seed) for seed in range(options.seeds) for style in STYLES]
-    options.arm_records().check(arms)
+    records = options.arm_records()
+    records.check(arms)
     with ThreadPoolExecutor(options.jobs) as pool:
         for _ in pool.map(lambda arm: measure_arm(options, *arm), arms):
             pass
     found = collect(options)
     plot(found, Path(f"{options.records}.png"))
-    publish(options.records, table(found), {"options": asdict(options), "arms": found})
+    numbers = {"options": asdict(options), "arms": found}
+    publish(options.records, table(found), numbers, records.machines(arms))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from analysis.influence.measure import InfluenceOptions, analyse
 from analysis.results_tables import interval_cell, markdown
 from benchmarks.arm_records import check_settings
-from benchmarks.machine import publish
+from benchmarks.machine import note_of_reports, publish
 from common.errors import UserError, run_cli
 from common.files import read_json
 from common.flags import OutputFolder, OutputStem, flag, parse_one
@@ -99,8 +99,9 @@ def main() -> None:
         for number, (name, regex) in enumerate(PARAMETERS.items())
     }
     found = {**by_samples, **by_parameters}
-    numbers = {str(name): {key: run[key] for key in ("settings", "metrics")} for name, run in found.items()}
-    publish(options.output, tables(by_samples, by_parameters), {"options": asdict(options), "reports": numbers})
+    numbers = {str(name): {key: run[key] for key in ("settings", "setup", "metrics")} for name, run in found.items()}
+    shown = f"{tables(by_samples, by_parameters)}\n\n{note_of_reports(found.values())}"
+    publish(options.output, shown, {"options": asdict(options), "reports": numbers})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""benchmarks/base_table.sh and its table: policies are kept apart, by their place and by their weights."""
+"""benchmarks/base_table.sh and its table: policies are kept apart, and what they ran on is said."""
 
 import json
 import os
@@ -8,9 +8,10 @@ import subprocess
 
 import pytest
 
-from benchmarks.base_table import read
+from benchmarks.base_table import main, read
 from common.errors import UserError
 from evaluation.checkpoint import weights_digest
+from evaluation.compare import RANKS
 from policy.options import EMBEDDED_IGSM_NAME, EMBEDDED_NAME
 from tests.processes import ROOT
 
@@ -79,3 +80,24 @@ def test_evaluations_of_other_weights_are_refused(tmp_path):
         read(tmp_path)
     with pytest.raises(UserError, match=r"one.json has the weights '.*', and --model_name='tiny_igsm' has '"):
         read(tmp_path, EMBEDDED_IGSM_NAME)
+
+
+def test_a_table_of_evaluations_says_what_they_ran_on_and_does_not_claim_its_own_machine_for_them(
+    tmp_path, monkeypatch, capsys
+):
+    value = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    metrics = {name: value for name in RANKS} | {f"{name}/chance_corrected": 0.3 for name in RANKS}
+    for name, device in (("a", "cpu"), ("b", "cpu"), ("c", "cuda")):
+        setup = {"device": device, "name": "its name", "precision": "float32", "attention": "sdpa", "sampler": "none"}
+        report = {"task": "arc_easy", "problems": 9, "records": [{"id": 0}], "setup": setup, "metrics": metrics}
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+    monkeypatch.setattr(
+        "sys.argv", ["base_table", f"--evaluations={tmp_path}", f"--output={tmp_path / 'made' / 'table'}"]
+    )
+    main()
+    *_, note, _, caption = (tmp_path / "made" / "table.md").read_text().splitlines()
+    each = "device: {} (its name), precision: float32, attention: sdpa, sampler: none"
+    assert note.startswith(
+        f"Measured with {each.format('cpu')}; with {each.format('cuda')}. The reports name no machine"
+    )
+    assert note.endswith("this table was made on:") and "commit" in caption

@@ -13,6 +13,8 @@ from benchmarks.machine import caption, describe, publish
 from common.errors import UserError
 from training.fit.estimate import GIB
 
+SETUP = {"device": "gpu", "name": "H100", "precision": "float32", "attention": "eager", "sampler": "vLLM"}
+
 
 def test_step_times_are_medians_over_all_rounds_and_ratios_to_ours():
     def run(*seconds, tokens=100.0, mb=500.0):
@@ -155,7 +157,7 @@ def test_influence_by_samples_and_by_parameters_shows_what_is_undefined(monkeypa
             ("accuracy_factor", "learnable", "cosine", "share_positive"), {"mean": 0.5, "low": 0, "high": 1}
         )
         metrics = pairs | {"accuracy_variance": 0.125, "self_influence": 0.0151, "relative_influence": ratio}
-        report = {"settings": asdict(options), "metrics": metrics, "subset": {"size": 163_840}}
+        report = {"settings": asdict(options), "metrics": metrics, "subset": {"size": 163_840}, "setup": SETUP}
         folder = tmp_path / options.output
         folder.mkdir(parents=True)
         (folder / "influence.json").write_text(json.dumps(report))
@@ -167,6 +169,7 @@ def test_influence_by_samples_and_by_parameters_shows_what_is_undefined(monkeypa
     influence_reading.main()
     influence_reading.main()
     assert asked == [(5, 8, ""), (5, 16, ""), (5, 32, ""), (7, 32, ""), (7, 32, ".")]
+    assert "device: gpu (H100), precision: float32, attention: eager, sampler: vLLM. The reports name no" in written[0]
     assert written[0] == written[1] and "| 16 | 0.500 | 0.125 | 0.50 | 0.0151 |" in written[0]
     default, every = (line for line in written[0].splitlines() if "163,840" in line)
     assert default.endswith("| 0.500 [0.000, 1.000] | 0.50 [0.00, 1.00] | 0.250 [0.200, 0.300] |")

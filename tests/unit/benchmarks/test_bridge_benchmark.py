@@ -111,6 +111,24 @@ def test_a_record_stands_for_the_whole_arm_and_is_of_one_setting(options, tmp_pa
         collect(options)
 
 
+def test_a_report_of_records_names_the_code_that_they_were_measured_with(options, tmp_path, monkeypatch):
+    collected(options)
+    for path in (tmp_path / "bridge").glob("*.json"):
+        record = json.loads(path.read_text())
+        record["machine"] |= {"commit": path.stem[:-1], "date": f"day {path.stem[-1]}", "cpu": "theirs"}
+        path.write_text(json.dumps(record))
+    monkeypatch.setattr("sys.argv", ["bridge", "--seeds=2", f"--output={tmp_path}"])
+    main()
+    captions = (tmp_path / "bridge.md").read_text().splitlines()[-2:]
+    assert [line.split("commit ")[1] for line in captions] == [
+        "plain_seed, day 0 to day 1.",
+        "injected_seed, day 0 to day 1.",
+    ]
+    assert all(line.startswith("theirs, ") for line in captions)
+    machines = json.loads((tmp_path / "bridge.json").read_text())["machines"]
+    assert [machine["date"] for machine in machines] == ["day 0", "day 0", "day 1", "day 1"]
+
+
 def test_every_step_gets_the_seed_and_its_own_flags(tmp_path, commands):
     run_arm(Options(output=str(tmp_path), bonus="knn", traces=9, rl_steps=7, L=33), "injected", 3)
     traces, sft, influence, grpo = commands
