@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from transformers import TrainerCallback, set_seed
 
 from benchmarks.child import exit_on_sigterm, output_of
+from benchmarks.flag_checks import check_bonuses, check_least
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.errors import UserError, run_cli
@@ -28,6 +29,7 @@ from intrinsic import REGISTRY, build_bonuses
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import build_encoder
 from intrinsic.pipeline import BonusPipeline
+from intrinsic.rarity import PARTITIONS
 from policy.load import load_policy, load_tokenizer
 from policy.options import EMBEDDED_NAME
 from policy.packaged import SHORT_NAME
@@ -53,8 +55,8 @@ class Options:
         default="knn,knn+,sc,cfn,rnd",
         metadata={"help": f"Bonuses, separated by commas, or {ALL}; rarity_PARTITION for rarity by another partition."},
     )
-    prompts: int = field(default=24, metadata={"help": "Prompts per step, each with 8 completions."})
-    length: int = field(default=64, metadata={"help": "Most tokens of a completion."})
+    prompts: int = field(default=24, metadata={"help": "Prompts per step, each with 8 completions; 1 or more."})
+    length: int = field(default=64, metadata={"help": "Most tokens of a completion, 1 or more."})
     beta: float = field(default=0.0, metadata={"help": "Weight of the KL penalty, 0 or more."})
     encoder: str = field(default=IntrinsicOptions.encoder, metadata={"help": "Text encoder of the memories."})
     steps: int = field(default=6, metadata={"help": "Optimiser steps per run, more than --warm_steps."})
@@ -66,9 +68,9 @@ class Options:
         check_choices(self, policy=(EMBEDDED_NAME, SHORT_NAME, *SHAPES))
         if not 1 <= self.warm_steps < self.steps:
             raise UserError(f"--warm_steps={self.warm_steps} must be at least 1 and below --steps={self.steps}.")
-        for name in ("prompts", "length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
+        check_least(self, prompts=1, length=1, beta=0)
+        if self.bonuses != ALL:
+            check_bonuses("bonuses", self.bonuses, [BY_PARTITION + name for name in PARTITIONS])
 
     @property
     def names(self) -> list[str]:

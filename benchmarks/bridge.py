@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.arm_records import ArmRecords, check_settings
 from benchmarks.bridge_report import INFLUENCE, STAGES, plot, table
+from benchmarks.flag_checks import check_bonuses, check_least
 from benchmarks.machine import publish
 from common.errors import RunError, UserError, run_cli
 from common.files import read_json, write_json
@@ -69,10 +70,10 @@ class Options:
 
     task: str = flag("countdown", f"Task: {', '.join(TASKS)}.")
     seeds: int = field(default=3, metadata={"help": "Seeds of traces, SFT and GRPO, 1 or more."})
-    traces: int = field(default=2000, metadata={"help": "Traces per style and seed."})
-    sft_epochs: int = field(default=5, metadata={"help": "Passes over the traces."})
-    sft_learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of SFT."})
-    rl_steps: int = field(default=100, metadata={"help": "Updates of GRPO."})
+    traces: int = field(default=2000, metadata={"help": "Traces per style and seed, 1 or more."})
+    sft_epochs: int = field(default=5, metadata={"help": "Passes over the traces, 1 or more."})
+    sft_learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of SFT, above 0."})
+    rl_steps: int = field(default=100, metadata={"help": "Updates of GRPO, 1 or more."})
     L: int = field(
         default=0,
         metadata={
@@ -82,9 +83,9 @@ class Options:
         },
     )
     bonus: str = field(default="no", metadata={"help": "Bonus of GRPO, as --use_ir."})
-    eval_problems: int = field(default=512, metadata={"help": "Held-out problems."})
-    queries: int = field(default=64, metadata={"help": "Problems of the influence, 0 to leave it out."})
-    jobs: int = field(default=2, metadata={"help": "Arms at the same time, of one thread each."})
+    eval_problems: int = field(default=512, metadata={"help": "Held-out problems, 1 or more."})
+    queries: int = field(default=64, metadata={"help": "Problems of the influence, 2 or more; 0 to leave it out."})
+    jobs: int = field(default=2, metadata={"help": "Arms at the same time, of one thread each; 1 or more."})
     output: OutputFolder = flag("", "Folder for data and runs; unset: outputs/bridge/<task>.")
     records: OutputFolder = flag(
         "", "Folder of a record per arm; table and plot get its name. Unset: outputs/bridge/<task>/bridge."
@@ -92,9 +93,10 @@ class Options:
 
     def __post_init__(self):
         check_choices(self, task=TASKS)
-        for name in ("seeds", "traces", "sft_epochs", "rl_steps", "eval_problems", "jobs"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
+        check_least(self, seeds=1, traces=1, sft_epochs=1, rl_steps=1, eval_problems=1, jobs=1)
+        check_bonuses("bonus", self.bonus)
+        if self.sft_learning_rate <= 0:
+            raise UserError(f"--sft_learning_rate={self.sft_learning_rate} must be above 0.")
         if self.L < 0:
             raise UserError(f"--L={self.L} must be at least 1, or 0 for what the task has.")
         if self.queries < 0 or self.queries == 1:

@@ -19,9 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, DynamicCache
 
+from benchmarks.flag_checks import check_least, check_listed
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, architecture
-from common.errors import UserError, run_cli
+from common.errors import run_cli
 from common.flags import OutputStem, flag, parse_one
 from policy.growing_cache import GrowingCache
 
@@ -60,12 +61,8 @@ class Options:
     output: OutputStem = flag("outputs/decode_bytes", "Path of the results, without extension.")
 
     def __post_init__(self):
-        for name in self.shapes.split(","):
-            if name not in SHAPES:
-                raise UserError(f"--shapes={name!r} is unknown; use some of {', '.join(SHAPES)}.")
-        for name, least in (("rows", 1), ("tokens", 2)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
+        check_listed("shapes", self.shapes, SHAPES)
+        check_least(self, rows=1, tokens=2)
 
 
 class BytesMoved(TorchDispatchMode):

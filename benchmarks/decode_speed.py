@@ -16,6 +16,7 @@ from functools import wraps
 import torch
 from transformers import PreTrainedModel, set_seed
 
+from benchmarks.flag_checks import check_least
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.devices import default_device
@@ -44,9 +45,7 @@ class Options:
 
     def __post_init__(self):
         check_choices(self, policy=(*SHAPES, SHORT_NAME))
-        for name, least in {"rows": 1, "group": 1, "prompt": 1, "new": 2, "rounds": 1}.items():
-            if getattr(self, name) < least:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
+        check_least(self, rows=1, group=1, prompt=1, new=2, rounds=1)
         if self.rows % self.group:
             raise UserError(f"--group={self.group} must divide --rows={self.rows}.")
 

@@ -8,6 +8,7 @@ tenth of it free.
 
 from dataclasses import asdict, dataclass, field
 
+from benchmarks.flag_checks import check_least
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, architecture
 from common.errors import run_cli
@@ -30,11 +31,14 @@ FREE_SHARE = 0.1
 class Options:
     """The shapes of a training step."""
 
-    prompt: int = field(default=512, metadata={"help": "Tokens of the longest prompt."})
-    completion: int = field(default=200, metadata={"help": "Most tokens of a completion."})
-    completions: int = field(default=256, metadata={"help": "Completions sampled at once."})
-    micro_batch: int = field(default=8, metadata={"help": "Completions per forward and backward pass."})
+    prompt: int = field(default=512, metadata={"help": "Tokens of the longest prompt, 1 or more."})
+    completion: int = field(default=200, metadata={"help": "Most tokens of a completion, 1 or more."})
+    completions: int = field(default=256, metadata={"help": "Completions sampled at once, 1 or more."})
+    micro_batch: int = field(default=8, metadata={"help": "Completions per forward and backward pass, 1 or more."})
     output: OutputStem = flag("outputs/fit_table", "Path of the results, without extension.")
+
+    def __post_init__(self):
+        check_least(self, prompt=1, completion=1, completions=1, micro_batch=1)
 
 
 def smallest_card(peak: int) -> str:

@@ -23,11 +23,12 @@ from transformers import PreTrainedModel, set_seed
 from trl.import_utils import is_vllm_available
 
 from benchmarks.child import exit_on_sigterm, output_of
+from benchmarks.flag_checks import check_bonuses, check_least, check_listed, check_micro_batch
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from benchmarks.step_split import SECTIONS, StepSplit
 from common.devices import has_bfloat16
-from common.errors import RunError, UserError, check_choice, run_cli
+from common.errors import RunError, UserError, run_cli
 from common.flags import OutputStem, check_choices, parse_one
 from intrinsic import build_bonuses
 from intrinsic.options import IntrinsicOptions
@@ -51,18 +52,24 @@ class Options:
     """What is measured."""
 
     shape: str = field(default="qwen2.5-0.5b", metadata={"help": f"Sizes of the policy: {', '.join(SHAPES)}."})
-    sampler: str = field(default=",".join(SAMPLERS), metadata={"help": "Samplers, separated by commas."})
+    sampler: str = field(
+        default=",".join(SAMPLERS), metadata={"help": f"Samplers, separated by commas: {', '.join(SAMPLERS)}."}
+    )
     lora: bool = field(default=False, metadata={"help": "Train a LoRA adapter instead of all weights."})
-    prompts: int = field(default=8, metadata={"help": "Prompts per step."})
-    generations: int = field(default=16, metadata={"help": "Completions per prompt."})
-    length: int = field(default=256, metadata={"help": "Most tokens of a completion."})
-    micro_batch: int = field(default=0, metadata={"help": "Completions per forward pass; 0: all of a step."})
+    prompts: int = field(default=8, metadata={"help": "Prompts per step, 1 or more."})
+    generations: int = field(default=16, metadata={"help": "Completions per prompt, 2 or more."})
+    length: int = field(default=256, metadata={"help": "Most tokens of a completion, 1 or more."})
+    micro_batch: int = field(
+        default=0, metadata={"help": "Completions per forward pass, a divisor of those of a step; 0: all."}
+    )
     bonus: str = field(default="no", metadata={"help": "Bonus, as --use_ir."})
     steps: int = field(default=4, metadata={"help": f"Optimiser steps; the first {WARM_STEPS} not counted."})
     memory_share: float = field(
         default=0.3, metadata={"help": "Share of the device's memory for the cache of continuous_batching and vllm."}
     )
-    copy_megabytes: int = field(default=1024, metadata={"help": "Size of the copy that measures the bandwidth."})
+    copy_megabytes: int = field(
+        default=1024, metadata={"help": "Size of the copy that measures the bandwidth, 1 or more."}
+    )
     output: OutputStem = field(
         default="outputs/generation", metadata={"help": "Path of the results, extended by shape, full or lora."}
     )
@@ -70,15 +77,14 @@ class Options:
 
     def __post_init__(self):
         check_choices(self, shape=SHAPES)
-        for name in self.sampler.split(","):
-            check_choice("sampler", name, SAMPLERS)
+        check_listed("sampler", self.sampler, SAMPLERS)
         if not 0 < self.memory_share < 1:
             raise UserError(f"--memory_share={self.memory_share} must be above 0 and below 1.")
         if self.steps <= WARM_STEPS:
             raise UserError(f"--steps={self.steps} must be above {WARM_STEPS}, the steps that are not counted.")
-        for flag in ("prompts", "length", "copy_megabytes"):
-            if getattr(self, flag) < 1:
-                raise UserError(f"--{flag}={getattr(self, flag)} must be at least 1.")
+        check_least(self, prompts=1, generations=2, length=1, copy_megabytes=1)
+        check_micro_batch(self.micro_batch, self.prompts * self.generations)
+        check_bonuses("bonus", self.bonus)
 
 
 def sampler_flags(sampler: str, memory_share: float) -> dict:

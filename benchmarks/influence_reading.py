@@ -13,8 +13,9 @@ from pathlib import Path
 from analysis.influence.measure import InfluenceOptions, analyse
 from analysis.results_tables import interval_cell, markdown
 from benchmarks.arm_records import check_settings
+from benchmarks.flag_checks import check_least
 from benchmarks.machine import note_of_reports, publish
-from common.errors import UserError, run_cli
+from common.errors import run_cli
 from common.files import read_json
 from common.flags import OutputFolder, OutputStem, flag, parse_one
 from policy.options import EMBEDDED_NAME
@@ -36,9 +37,7 @@ class Options:
     output: OutputStem = flag("outputs/influence_reading/table", "Path of the tables, without extension.")
 
     def __post_init__(self):
-        for name in ("queries", "more_queries"):
-            if getattr(self, name) < 2:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least 2.")
+        check_least(self, queries=2, more_queries=2)
 
 
 def report(options: Options, folder: str, **settings) -> dict:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.flag_checks import check_least
 from benchmarks.known_truth_env import LENGTH, TOKENS, Policy, World, fitted_policy
 from benchmarks.known_truth_records import Records, Row, curves_by_row, rows_of
 from benchmarks.known_truth_report import plot, report
@@ -35,6 +36,7 @@ from intrinsic.rollout import Rollout
 from policy.features import mean_state
 
 SHUFFLED = ("rnd", "repexp", "outcome", "knn+")
+MOST_PROBLEMS = 60
 EVERY = 10  # steps between two exact measurements
 # Methods that wait for a number of batches wait here for a tenth of the run, and the shortest run that coherence asks
 # for is one token, as a whole text has five. Everything else is as --help says.
@@ -56,9 +58,11 @@ class Options:
     )
     seeds: int = field(default=20, metadata={"help": "Seeds of policy and sampling, 2 or more."})
     steps: int = field(default=100, metadata={"help": "Updates, 1 or more."})
-    problems: int = field(default=8, metadata={"help": "Problems, 1 to 60; all are in every batch."})
+    problems: int = field(default=8, metadata={"help": f"Problems, 1 to {MOST_PROBLEMS}; all are in every batch."})
     num_generations: int = field(default=8, metadata={"help": "Completions per problem and batch, 2 or more."})
-    learning_rate: float = field(default=3e-3, metadata={"help": "Of Adam; chosen with no bonus, see the document."})
+    learning_rate: float = field(
+        default=3e-3, metadata={"help": "Of Adam, above 0; chosen with no bonus, see the document."}
+    )
     looks: int = field(
         default=1,
         metadata={"help": "How often the report was read while seeds were added, this time included; p is multiplied."},
@@ -71,9 +75,11 @@ class Options:
     )
 
     def __post_init__(self):
-        for name, least in (("seeds", 2), ("steps", 1), ("problems", 1), ("num_generations", 2), ("looks", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
+        check_least(self, seeds=2, steps=1, problems=1, num_generations=2, looks=1)
+        if self.problems > MOST_PROBLEMS:
+            raise UserError(f"--problems={self.problems} must be at most {MOST_PROBLEMS}.")
+        if self.learning_rate <= 0:
+            raise UserError(f"--learning_rate={self.learning_rate} must be above 0.")
         levels = list(dict.fromkeys(self.levels.split(",")))
         unknown = [level for level in levels if level not in LEVELS]
         if unknown:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.flag_checks import check_least
 from benchmarks.known_truth import SETTINGS, CachedEncoder, Options, Trial, fresh_pipeline
 from benchmarks.known_truth_env import FIT_STEPS, LENGTH, TOKENS, Policy, World, fitted_policy
 from benchmarks.known_truth_records import Records, Row
 from benchmarks.known_truth_report import Curves
-from common.errors import UserError
 from common.files import write_text
 from common.flags import OutputFolder, OutputStem, flag, parse_one
 from intrinsic.options import IntrinsicOptions
@@ -57,8 +57,7 @@ class ArmOptions:
     report_only: bool = field(default=False, metadata={"help": "Run nothing; report the records that are there."})
 
     def __post_init__(self):
-        if self.seeds < 2:
-            raise UserError(f"--seeds={self.seeds} must be at least 2.")
+        check_least(self, seeds=2)
 
     @property
     def to_run(self) -> range:

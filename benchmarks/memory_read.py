@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.flag_checks import check_least
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, flag, parse_one
@@ -53,9 +54,7 @@ class Options:
     output: OutputStem = flag("outputs/memory_read", "Path of the results, without extension.")
 
     def __post_init__(self):
-        for name in ("questions", "orders"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
+        check_least(self, questions=1, orders=1)
         if not set(self.bonuses.split(",")) <= set(BONUSES):
             raise UserError(f"--bonuses={self.bonuses!r} must be of {', '.join(BONUSES)}, separated by commas.")
         if not all(k.strip().isdigit() and int(k) > 0 for k in self.ks.split(",")):

@@ -24,6 +24,7 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from torch import Tensor
 
 from analysis.style import SERIES, STYLE
+from benchmarks.flag_checks import check_least
 from benchmarks.machine import publish
 from benchmarks.memory_reference import Contents, Encode, ReferenceMemory, reference_batch
 from common.errors import UserError, run_cli
@@ -44,26 +45,31 @@ QUESTION = (
 class Options:
     """What is timed."""
 
-    generations: int = field(default=16, metadata={"help": "Completions of the one prompt."})
-    questions: int = field(default=1000, metadata={"help": "Questions in each memory when the reward is timed."})
-    responses: int = field(default=100, metadata={"help": "Responses stored per question."})
+    generations: int = field(default=16, metadata={"help": "Completions of the one prompt, 1 or more."})
+    questions: int = field(
+        default=1000, metadata={"help": "Questions in each memory when the reward is timed, 1 or more."}
+    )
+    responses: int = field(default=100, metadata={"help": "Responses stored per question, 1 or more."})
     sizes: str = field(
         default="1000,10000,100000,1000000",
-        metadata={"help": "Stored responses when the look-up is timed, separated by commas."},
+        metadata={"help": "Stored responses when the look-up is timed, multiples of --responses separated by commas."},
     )
-    k: int = field(default=1, metadata={"help": "Nearest questions read."})
-    repeats: int = field(default=15, metadata={"help": "Repetitions of every look-up."})
-    reward_repeats: int = field(default=5, metadata={"help": "Repetitions of the reward."})
-    threads: int = field(default=1, metadata={"help": "Torch and faiss threads."})
+    k: int = field(default=1, metadata={"help": "Nearest questions read, 1 or more."})
+    repeats: int = field(default=15, metadata={"help": "Repetitions of every look-up, 1 or more."})
+    reward_repeats: int = field(default=5, metadata={"help": "Repetitions of the reward, 1 or more."})
+    threads: int = field(default=1, metadata={"help": "Torch and faiss threads, 1 or more."})
     encoder: str = field(default="sentence-transformers/all-MiniLM-L6-v2", metadata={"help": "Text encoder."})
-    device: str = field(default="cpu", metadata={"help": "Device of the text encoder."})
+    device: str = field(default="cpu", metadata={"help": "Device of the text encoder, as torch names it: cpu, cuda."})
     seed: int = field(default=0, metadata={"help": "Seed of the texts and of the stored vectors."})
     output: OutputStem = flag("outputs/memory_scaling", "Path of the results, without extension.")
 
     def __post_init__(self):
-        for name in ("generations", "questions", "responses", "k", "repeats", "reward_repeats", "threads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
+        counts = ("generations", "questions", "responses", "k", "repeats", "reward_repeats", "threads")
+        check_least(self, **dict.fromkeys(counts, 1))
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+            raise UserError(f"--device={self.device!r} is no device here ({str(error).splitlines()[0]}).") from None
         if any(size < self.responses or size % self.responses for size in self.stored_responses):
             raise UserError(f"--sizes={self.sizes} must be multiples of --responses={self.responses}; adapt either.")
 

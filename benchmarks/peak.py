@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.child import exit_on_sigterm, output_of
+from benchmarks.flag_checks import check_least, check_listed, check_micro_batch
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, save_llama
-from common.errors import UserError, run_cli
+from common.errors import run_cli
 from common.flags import OutputStem, flag, parse_one
 
 ROOT = Path(__file__).parent.parent
@@ -35,15 +36,17 @@ class Options:
     shapes: str = field(
         default="qwen2.5-0.5b,qwen2.5-1.5b", metadata={"help": f"Policies, by commas: {', '.join(SHAPES)}."}
     )
-    prompts: int = field(default=8, metadata={"help": "Prompts per step, with eight completions each."})
-    length: int = field(default=256, metadata={"help": "Tokens of a completion."})
-    micro_batch: int = field(default=8, metadata={"help": "Completions per forward and backward pass."})
+    prompts: int = field(default=8, metadata={"help": "Prompts per step, with eight completions each; 1 or more."})
+    length: int = field(default=256, metadata={"help": "Tokens of a completion, 1 or more."})
+    micro_batch: int = field(
+        default=8, metadata={"help": "Completions per forward and backward pass, a divisor of those of a step; 0: all."}
+    )
     output: OutputStem = flag("outputs/peak", "Path of the results, without extension.")
 
     def __post_init__(self):
-        for name in self.shapes.split(","):
-            if name not in SHAPES:
-                raise UserError(f"--shapes={name!r} is unknown; use some of {', '.join(SHAPES)}.")
+        check_listed("shapes", self.shapes, SHAPES)
+        check_least(self, prompts=1, length=1)
+        check_micro_batch(self.micro_batch, 8 * self.prompts)
 
 
 def measure(options: Options, policy: Path, flags: list[str]) -> dict[str, float | None]:

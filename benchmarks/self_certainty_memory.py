@@ -16,10 +16,11 @@ import torch
 from transformers import set_seed
 
 from benchmarks.child import output_of
+from benchmarks.flag_checks import check_least
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.errors import run_cli
-from common.flags import OutputStem, parse_one
+from common.flags import OutputStem, check_choices, parse_one
 from policy.features import FeaturePass
 from policy.load import load_tokenizer
 
@@ -37,6 +38,10 @@ class Options:
         default="outputs/self_certainty_memory", metadata={"help": "Path of the results, without extension."}
     )
     way: str = field(default="", metadata={"help": "Used by the benchmark itself: what one process measures."})
+
+    def __post_init__(self):
+        check_least(self, rows=1, length=1)
+        check_choices(self, way=("", *WAYS))
 
 
 class Peak:

@@ -10,12 +10,13 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
+from benchmarks.flag_checks import check_least
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, flag, parse_one
 from rewards.grade import TIERS
 from rewards.sql.grader import grade_sql
-from tasks.sql.problems import load_sql
+from tasks.sql.problems import load_sql, split_file
 
 REPORTED = "test"  # the split that run_eval.py judges on the published databases
 
@@ -26,8 +27,11 @@ class Options:
 
     data: str = flag("", "Folder of questions and databases, in Spider's or BIRD's layout or with <split>.jsonl.")
     splits: str = flag("train,validation,test", "Splits, joined by commas.")
-    hidden_databases: int = flag(3, "Hidden databases made per database.")
+    hidden_databases: int = flag(3, "Hidden databases made per database, 0 or more.")
     output: OutputStem = flag("outputs/sql_golds", "Path of the results, without extension.")
+
+    def __post_init__(self):
+        check_least(self, hidden_databases=0)
 
 
 def judge_split(options: Options, split: str) -> dict:
@@ -56,7 +60,10 @@ def main() -> None:
     options = parse_one(Options)
     if not options.data:
         raise UserError("--data is needed: the folder of questions and databases.")
-    found = [judge_split(options, split) for split in options.splits.split(",")]
+    splits = options.splits.split(",")
+    for split in splits:
+        split_file(options.data, split)  # raises where there is none, before any is judged
+    found = [judge_split(options, split) for split in splits]
     lines = ["| " + " | ".join(found[0]) + " |", "|" + "---|" * len(found[0])]
     lines += ["| " + " | ".join(map(str, row.values())) + " |" for row in found]
     publish(options.output, "\n".join(lines), {"splits": found})

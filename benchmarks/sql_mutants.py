@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from benchmarks.flag_checks import check_least
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, flag, parse_one
@@ -45,8 +46,11 @@ class Options:
 
     data: str = flag("", "Folder of questions and databases.")
     split: str = flag("test", "Split; its databases need a suite to compare with.")
-    hidden_databases: int = flag(8, "Hidden databases made per database.")
+    hidden_databases: int = flag(8, "Hidden databases made per database, 1 or more.")
     output: OutputStem = flag("outputs/sql_mutants", "Path of the results, without extension.")
+
+    def __post_init__(self):
+        check_least(self, hidden_databases=1)
 
 
 def mutants(sql: str) -> Iterator[tuple[str, str]]:

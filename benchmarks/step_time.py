@@ -24,9 +24,10 @@ from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.bonus_overhead import StepTimes
 from benchmarks.child import exit_on_sigterm, output_of
+from benchmarks.flag_checks import check_least, check_micro_batch
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
-from common.flags import OutputStem, flag, parse_one
+from common.flags import OutputStem, check_choices, flag, parse_one
 from policy.chat import render
 from policy.load import load_policy, load_tokenizer
 from tasks.countdown.problems import add_prompts, generate, question
@@ -46,14 +47,17 @@ class Options:
 
     steps: int = field(default=8, metadata={"help": "Optimiser steps per run, 3 or more."})
     rounds: int = field(default=2, metadata={"help": "Runs of each trainer, 1 or more."})
-    prompts: int = field(default=24, metadata={"help": "Prompts per step, with eight completions each."})
-    length: int = field(default=128, metadata={"help": "Most tokens of a completion."})
-    beta: float = field(default=0.04, metadata={"help": "Weight of the KL penalty."})
+    prompts: int = field(default=24, metadata={"help": "Prompts per step, with eight completions each; 1 or more."})
+    length: int = field(default=128, metadata={"help": "Most tokens of a completion, 1 or more."})
+    beta: float = field(default=0.04, metadata={"help": "Weight of the KL penalty, 0 or more."})
     prompt_tokens: int = field(
         default=0, metadata={"help": "Tokens that solved problems before each question fill a prompt to; 0: none."}
     )
     micro_batch: int = field(
-        default=0, metadata={"help": "Completions per forward and backward pass of each trainer; 0: all of a step."}
+        default=0,
+        metadata={
+            "help": "Completions per forward and backward pass of each trainer, a divisor of those of a step; 0: all."
+        },
     )
     ways: str = field(default=";".join(WAYS), metadata={"help": "Trainers to measure, separated by semicolons."})
     model_name: str = field(default="tiny", metadata={"help": "Policy: tiny, smollm2 or a folder."})
@@ -66,10 +70,9 @@ class Options:
             raise UserError(f"--ways={self.ways!r} must be some of {'; '.join(WAYS)}, with ours, to which all relate.")
         if self.steps <= WARM_STEPS:
             raise UserError(f"--steps={self.steps} must be {WARM_STEPS + 1} or more: the first {WARM_STEPS} warm up.")
-        if self.micro_batch < 0 or (self.micro_batch and 8 * self.prompts % self.micro_batch):
-            raise UserError(
-                f"--micro_batch={self.micro_batch} must divide the {8 * self.prompts} completions of a step, or be 0."
-            )
+        check_least(self, rounds=1, prompts=1, length=1, beta=0, prompt_tokens=0)
+        check_micro_batch(self.micro_batch, 8 * self.prompts)
+        check_choices(self, way=("", *WAYS))
 
 
 def problems(options: Options) -> Dataset:
