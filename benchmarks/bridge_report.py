@@ -16,7 +16,7 @@ STAGES = {"after SFT": "before", "after GRPO": "after"}  # name of a stage -> of
 INFLUENCE = {"E[sqrt(a(1-a))] before GRPO": "accuracy_factor", "mean cosine before GRPO": "cosine"}
 
 
-def mean_interval(values: list[float]) -> tuple[float, float]:
+def seed_interval(values: list[float]) -> tuple[float, float]:
     """Mean over seeds and half width of its 95 % t interval; NaN for one seed."""
     if len(values) < 2:
         return values[0], float("nan")
@@ -69,7 +69,7 @@ def _line(style: str, what: str, cells: list[str]) -> str:
 
 
 def _mean(values: list[float], digits: int, sign: str = "") -> str:
-    mean, half = mean_interval(values)
+    mean, half = seed_interval(values)
     return f" {mean:{sign}.{digits}f} ± {half:.{digits}f} |"
 
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.cached_encoder import CachedEncoder
 from benchmarks.flag_checks import check_least
 from benchmarks.known_truth_env import LENGTH, TOKENS, Policy, World, fitted_policy
 from benchmarks.known_truth_records import Records, Row, curves_by_row, rows_of
@@ -30,7 +31,6 @@ from intrinsic import REGISTRY, build_bonuses
 from intrinsic.base import LEVELS
 from intrinsic.match_mass import match_mass, plain_advantages, trained_tokens
 from intrinsic.options import IntrinsicOptions
-from intrinsic.parts.encoder import build_encoder
 from intrinsic.pipeline import BonusPipeline, ScoredBonus, reward_advantages
 from intrinsic.rollout import Rollout
 from policy.features import mean_state
@@ -99,22 +99,6 @@ class Step(NamedTuple):
     rollout: Rollout
     scored: list[ScoredBonus]
     learnt: dict[str, float]
-
-
-class CachedEncoder:
-    """The text encoder of the memories; each text once in all runs."""
-
-    def __init__(self, name: str):
-        self.name = name
-        self.encoder = None
-        self.vectors: dict[str, Tensor] = {}
-
-    def __call__(self, texts: list[str]) -> Tensor:
-        self.encoder = self.encoder or build_encoder(self.name)
-        new = [text for text in dict.fromkeys(texts) if text not in self.vectors]
-        if new:
-            self.vectors.update(zip(new, self.encoder(new).cpu(), strict=True))
-        return torch.stack([self.vectors[text] for text in texts])
 
 
 class Trial:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.cached_encoder import CachedEncoder
 from benchmarks.flag_checks import check_least
-from benchmarks.known_truth import SETTINGS, CachedEncoder, Options, Trial, fresh_pipeline
+from benchmarks.known_truth import SETTINGS, Options, Trial, fresh_pipeline
 from benchmarks.known_truth_env import FIT_STEPS, LENGTH, TOKENS, Policy, World, fitted_policy
 from benchmarks.known_truth_records import Records, Row
 from benchmarks.known_truth_report import Curves

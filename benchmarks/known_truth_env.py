@@ -20,7 +20,6 @@ from rewards.expression import ZeroDivisorError, evaluate_expression, normal_for
 OPERATIONS = "+-*/"
 TOKENS = ("first", "second", "third", *OPERATIONS)
 LENGTH = 5
-PADDING = 0  # token ids are places in TOKENS plus one
 PRIOR_COMMON, PRIOR_RARE = 0.2, 0.005
 FIT_STEPS = 400  # of `fitted_policy`
 PRIOR_SHAPE = 0.7  # of the rest: wrong expressions with each number once

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.cached_encoder import CachedEncoder
 from benchmarks.flag_checks import check_least
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
@@ -34,7 +35,6 @@ from evaluation.metrics import mean_interval
 from intrinsic import build_bonus
 from intrinsic.knn_memory import READS, MemoryRPlus
 from intrinsic.options import IntrinsicOptions
-from intrinsic.parts.encoder import build_encoder
 from intrinsic.parts.groups import right_above_wrong
 from intrinsic.rollout import Rollout
 
@@ -85,19 +85,6 @@ def read_groups(path: str) -> list[Group]:
     return groups
 
 
-def cached(encode: Callable[[list[str]], Tensor]) -> Callable[[list[str]], Tensor]:
-    """``encode``, with each distinct text encoded once."""
-    known: dict[str, Tensor] = {}
-
-    def encode_new(texts: list[str]) -> Tensor:
-        new = [text for text in dict.fromkeys(texts) if text not in known]
-        if new:
-            known.update(zip(new, encode(new), strict=True))
-        return torch.stack([known[text] for text in texts])
-
-    return encode_new
-
-
 def replay(bonus: MemoryRPlus, groups: list[Group], size: int, encode: Callable) -> tuple[dict, float]:
     """part -> {question: share of its pairs in which the right answer is paid more}, and milliseconds of one score."""
     shares, times = {part: {} for part in bonus.part_names}, []
@@ -125,8 +112,17 @@ def replay(bonus: MemoryRPlus, groups: list[Group], size: int, encode: Callable)
 
 
 def measure(options: Options, encode: Callable[[list[str]], Tensor]) -> dict:
-    """One row per bonus, K, reward and number of right answers in the group, as plain JSON types."""
-    groups, encode = read_groups(options.data), cached(encode)
+    """One row per bonus, K, reward and number of right answers in the group, as plain JSON types.
+
+    Raises `UserError`, before it encodes anything, for a file of another form, and where no group would count.
+    """
+    groups = read_groups(options.data)
+    mixed = sum(0 < sum(group.correct) < len(group.correct) for group in groups)
+    if len(groups) <= options.questions or not mixed:
+        raise UserError(
+            f"--questions={options.questions} must be below the number of questions in --data, {len(groups)}, and some "
+            f"must have right and wrong answers, which {mixed} have."
+        )
     right_of = {group.question: int(sum(group.correct)) for group in groups}
     rows, times = [], []
     for name in options.bonuses.split(","):
@@ -192,7 +188,7 @@ def table(result: dict) -> str:
 
 def main() -> None:
     options = parse_one(Options)
-    result = measure(options, build_encoder(options.encoder))
+    result = measure(options, CachedEncoder(options.encoder))
     publish(options.output, table(result), result)
 
 

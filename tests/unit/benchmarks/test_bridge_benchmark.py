@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.bridge import Options, collect, main, measure_arm, run_arm
-from benchmarks.bridge_report import INFLUENCE, mean_interval, plot, table
+from benchmarks.bridge_report import INFLUENCE, plot, seed_interval, table
 from common.errors import RunError, UserError
 
 BEFORE, AFTER = {"plain": (0.20, 0.22), "injected": (0.15, 0.35)}, {"plain": (0.21, 0.24), "injected": (0.40, 0.44)}
@@ -186,10 +186,10 @@ def test_a_step_that_fails_ends_the_arm_and_names_its_log(tmp_path, monkeypatch)
 
 
 def test_one_seed_has_no_interval():
-    mean, half = mean_interval([0.5])
+    mean, half = seed_interval([0.5])
     assert mean == 0.5 and math.isnan(half)
 
 
 def test_half_width_is_that_of_a_t_interval():
-    mean, half = mean_interval([1.0, 2.0, 3.0])
+    mean, half = seed_interval([1.0, 2.0, 3.0])
     assert mean == 2.0 and half == pytest.approx(4.3027 / 3**0.5, rel=1e-4)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from benchmarks import known_truth
-from benchmarks.known_truth import SETTINGS, CachedEncoder, Options, Trial, pipeline_of
+from benchmarks.cached_encoder import CachedEncoder
+from benchmarks.known_truth import SETTINGS, Options, Trial, pipeline_of
 from benchmarks.known_truth_env import (
     TOKENS,
     Policy,

@@ -3,8 +3,11 @@
 import json
 
 import pytest
+import torch
 
-from benchmarks.memory_read import Options, cached, measure, read_groups, table
+from benchmarks import cached_encoder
+from benchmarks.cached_encoder import CachedEncoder
+from benchmarks.memory_read import Options, measure, read_groups, table
 from common.errors import UserError
 from tests.toys import stub_encode
 
@@ -41,13 +44,31 @@ def test_every_group_of_right_and_wrong_answers_counts_once_the_past_is_there(wr
     assert "| `knn-sent` | 1 | exploit | 1 |" in text and "mean of 2 order(s)" in text
 
 
-def test_the_answer_line_is_left_out_and_texts_are_encoded_once(write):
+def test_the_answer_line_is_left_out(write):
     (group, _) = read_groups(write(rows_of(2, [("3+4=7\nso 7", True), ("8", False)])))
     assert group.answers == ["3+4=7\nso 7", "8"] and group.correct == [1.0, 0.0]
-    calls = []
-    encode = cached(lambda texts: calls.append(texts) or stub_encode(texts))
-    encode(["a", "b", "a"]), encode(["b", "c"])
-    assert calls == [["a", "b"], ["c"]]
+
+
+def test_the_encoder_is_loaded_with_the_first_text_and_encodes_each_once(monkeypatch):
+    loaded, calls = [], []
+
+    def build_encoder(name):
+        loaded.append(name)
+        return lambda texts: calls.append(texts) or stub_encode(texts)
+
+    monkeypatch.setattr(cached_encoder, "build_encoder", build_encoder)
+    encode = CachedEncoder("some encoder")
+    assert not loaded
+    assert torch.equal(encode(["a", "b", "a"]), stub_encode(["a", "b", "a"]))
+    encode(["b", "c"])
+    assert calls == [["a", "b"], ["c"]] and loaded == ["some encoder"]
+
+
+@pytest.mark.parametrize(("wrong", "questions", "mixed"), [(False, 4, 4), (True, 2, 0)])
+def test_a_replay_in_which_no_group_would_count_is_refused_before_anything_is_encoded(wrong, questions, mixed, write):
+    options = Options(write(rows_of(4, [("good", True), ("bad", wrong)])), questions=questions)
+    with pytest.raises(UserError, match=f"--questions={questions} must be below .*, 4, .* which {mixed} have"):
+        measure(options, lambda texts: pytest.fail("a text was encoded"))
 
 
 @pytest.mark.parametrize(
