@@ -15,9 +15,10 @@ from analysis.results_tables import interval_cell, markdown
 from benchmarks.arm_records import check_settings
 from benchmarks.flag_checks import check_least
 from benchmarks.machine import note_of_reports, publish
-from common.errors import run_cli
+from common.errors import UserError, run_cli
 from common.files import read_json
 from common.flags import OutputFolder, OutputStem, flag, parse_one
+from evaluation.checkpoint import weights_digest
 from policy.options import EMBEDDED_NAME
 
 SAMPLES = (8, 16, 32)
@@ -43,7 +44,7 @@ class Options:
 def report(options: Options, folder: str, **settings) -> dict:
     """The report of analysis.influence in ``folder`` of the reports, measured unless it is there.
 
-    Raises `UserError` where the one that is there was measured with other settings.
+    Raises `UserError` where the one that is there was measured with other settings, or of other weights.
     """
     output = Path(options.reports) / folder
     asked = InfluenceOptions(output=str(output), model_name=options.model_name, split_halves=True, **settings)
@@ -53,6 +54,12 @@ def report(options: Options, folder: str, **settings) -> dict:
     found = read_json(path, "delete it to measure it again")
     theirs, ours = ({**of, "output": ""} for of in (found["settings"], asdict(asked)))
     check_settings(path, theirs, ours, "give another --reports")
+    weights = weights_digest(options.model_name)
+    if found.get("weights", weights) != weights:
+        raise UserError(
+            f"{path} is of other weights than --model_name={options.model_name!r} has; move it away, or give another "
+            "--reports."
+        )
     return found
 
 

@@ -174,6 +174,10 @@ def test_influence_by_samples_and_by_parameters_shows_what_is_undefined(monkeypa
     default, every = (line for line in written[0].splitlines() if "163,840" in line)
     assert default.endswith("| 0.500 [0.000, 1.000] | 0.50 [0.00, 1.00] | 0.250 [0.200, 0.300] |")
     assert every.endswith("| 0.50 [0.00, 1.00] | - |")
+    path = tmp_path / "samples8" / "influence.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": "others"}))
+    with pytest.raises(UserError, match=r"influence.json is of other weights than --model_name='tiny' has; move it"):
+        influence_reading.main()
     monkeypatch.setattr("sys.argv", ["influence_reading", f"--reports={tmp_path}", "--queries=6", "--more_queries=7"])
     with pytest.raises(UserError, match=r"influence.json was made with queries=5, not 6; .* another --reports"):
         influence_reading.main()
