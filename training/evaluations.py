@@ -32,7 +32,8 @@ class Evaluations:
     ):
         self._trainer, self._held_out, self._watchdogs = trainer, held_out, watchdogs
         self._is_main = trainer.accelerator.is_main_process
-        self._best = BestPolicy(folder / "best", trainer.save_model, self._is_main) if chooses else None
+        wait = trainer.accelerator.wait_for_everyone
+        self._best = BestPolicy(folder / "best", trainer.save_model, self._is_main, wait) if chooses else None
 
     def before(self, resumes: bool, reuse: bool) -> dict | None:
         """The report before training: that of the run that is resumed, if it has one, else a new one.

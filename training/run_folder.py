@@ -25,6 +25,7 @@ from common.threads import choose_threads
 from evaluation.evaluate import BASE
 from training.best import RECORD
 from training.checkpoint import list_checkpoints
+from training.folder_swap import partial_of
 
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
@@ -150,6 +151,7 @@ def _clear_start(folder: Path) -> None:
         (folder / "eval").rmdir()  # where it holds nothing else
     if (folder / "best" / RECORD).is_file():
         shutil.rmtree(folder / "best")
+    shutil.rmtree(partial_of(folder / "best"), ignore_errors=True)
     (folder / RUN_FILE).unlink()
 
 

@@ -58,7 +58,7 @@ def test_a_folder_with_checkpoints_but_no_record_is_refused(tmp_path):
 
 def test_a_folder_without_a_trained_step_is_free_and_keeps_nothing_of_the_first_start(tmp_path):
     create_run_folder(tmp_path, OPTIONS, resume=False).release()
-    for name in ("eval/before.json", "best/held_out.json", "notes.txt"):
+    for name in ("eval/before.json", "best/held_out.json", "best.partial/config.json", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("{}")
     create_run_folder(tmp_path, {"training": {"seed": 8}}, resume=False).release()
