@@ -26,6 +26,7 @@ from policy.precision import Precision
 from policy.setup_line import setup_of, unseen_gpu
 from tasks.traces import fitting_traces, load_traces
 from training.callbacks import install_progress
+from training.folder_swap import replacing
 from training.identity import sft_settings
 from training.new_policy import NewPolicyOptions, build, spells
 from training.run_folder import check_run_folder, create_run_folder, refuse_used, take_recorded_threads
@@ -97,10 +98,12 @@ def sized_policy(rows: Dataset, folder: Path, options: SFTOptions, seed: int) ->
 
 def save_policy(trainer, folder: Path, options: PolicyOptions) -> None:
     """The trained policy in ``final/``; with LoRA that is the merged one, and ``adapter/`` holds the adapter."""
-    name = "adapter" if options.lora else "final"
-    trainer.save_model(str(folder / name))
-    if options.lora and trainer.is_world_process_zero():
-        save_merged(str(folder / name), folder / "final", options)
+    place, is_main = folder / ("adapter" if options.lora else "final"), trainer.is_world_process_zero()
+    with replacing(place, is_main, trainer.accelerator.wait_for_everyone) as new:
+        trainer.save_model(str(new))
+    if options.lora and is_main:
+        with replacing(folder / "final") as new:
+            save_merged(str(place), new, options)
 
 
 if __name__ == "__main__":

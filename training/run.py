@@ -24,12 +24,13 @@ from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import POLICY, build_encoder
 from intrinsic.pipeline import BonusPipeline, check_bonuses
 from policy.end_tokens import described_end_tokens, end_tokens_differ
-from policy.load import adapter_base, check_lora_targets, load_policy, lora_base, resolve, save_merged
+from policy.load import adapter_base, check_lora_targets, load_policy, lora_base, resolve
 from policy.precision import Precision
 from policy.setup_line import sampler_of, setup_of, unseen_gpu
 from rewards.grade import Grade
 from training.callbacks import InterruptCallback, MetricsCallback, install_progress
 from training.checkpoint import abandon_after, check_identity, find_checkpoint, load_state, step_of
+from training.closing import keep_unevaluated, make_final
 from training.evaluations import Evaluations
 from training.finite_updates import FiniteUpdates
 from training.fit.out_of_memory import out_of_memory_advice, work_of
@@ -231,9 +232,9 @@ class Run:
         """Evaluate, train, evaluate again, save the policy, and write plots, report and the closing table.
 
         The policy with the best validation accuracy is kept in ``best/``, the last one in ``final/``; with LoRA,
-        ``final/`` holds the merged model and ``adapter/`` the adapter. Without ``held_out`` nothing is evaluated.
-        ``write_report`` makes the report of the run folder and returns its path. Raises `RunError` with advice when
-        memory runs out.
+        ``final/`` holds the merged model and ``adapter/`` the adapter. Until it is evaluated, the last one is in
+        ``unevaluated/``. Without ``held_out`` nothing is evaluated. ``write_report`` makes the report of the run folder
+        and returns its path. Raises `RunError` with advice when memory runs out.
         """
         prompt = longest_prompt(self.options, self.config)
         work = partial(work_of, self.options, self.config, self.bonuses, self.encoder, prompt)
@@ -298,9 +299,14 @@ class Run:
         evaluations: Evaluations | None,
         write_report: Callable[[Path], Path],
     ) -> None:
-        after = evaluations.after() if evaluations else None
-        self._save_final(trainer)
+        unevaluated = keep_unevaluated(trainer, self.path)
+        try:
+            after = evaluations.after() if evaluations else None
+        except BaseException:
+            self._print(f"the trained policy is in {unevaluated}, not evaluated")
+            raise
         if self._is_main:
+            make_final(self.path, self.options)
             report = write_report(self.path)
             self._publish(before, after)
             if evaluations:
@@ -322,15 +328,6 @@ class Run:
             return
         print(f"resuming from {self.checkpoint} at step {step_of(self.checkpoint)}", flush=True)
         abandon_after(self.path, step_of(self.checkpoint))
-
-    def _save_final(self, trainer: IntrinsicGRPOTrainer) -> None:
-        if not self.options.lora:
-            trainer.save_model(str(self.path / "final"))
-            return
-        adapter = str(self.path / "adapter")
-        trainer.save_model(adapter)
-        if self._is_main:
-            save_merged(adapter, self.path / "final", self.options)
 
     @property
     def _is_main(self) -> bool:

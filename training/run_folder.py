@@ -30,6 +30,7 @@ from training.folder_swap import partial_of
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
 METRICS_FILE = "metrics.jsonl"
+UNEVALUATED = "unevaluated"  # folder of the trained policy until it is evaluated
 PACKAGES = (
     "torch",
     "transformers",
@@ -124,7 +125,7 @@ def check_run_folder(folder: Path) -> None:
 def refuse_used(folder: Path) -> None:
     """Raise `UserError` when ``folder`` already holds a run that has trained a step: its metrics, or a policy."""
     metrics = folder / METRICS_FILE
-    trained = [path for path in (folder / "final", folder / "adapter", *list_checkpoints(folder)) if path.exists()]
+    trained = [*_policies(folder), *list_checkpoints(folder)]
     found = [metrics] * (metrics.is_file() and metrics.stat().st_size > 0) + trained
     if found:
         raise UserError(
@@ -135,11 +136,16 @@ def refuse_used(folder: Path) -> None:
 
 def refuse_finished(folder: Path) -> None:
     """Raise `UserError` when ``folder`` holds a trained policy, which a run from step 0 would replace."""
-    if found := [path.name for path in (folder / "final", folder / "adapter") if path.exists()]:
+    if found := _policies(folder):
         raise UserError(
-            f"{folder} holds a finished run ({found[0]}) and no checkpoint to go on from; start another one under a "
-            "new --run_name or --output_dir."
+            f"{folder} holds a finished run ({found[0].name}) and no checkpoint to go on from; start another one under "
+            "a new --run_name or --output_dir."
         )
+
+
+def _policies(folder: Path) -> list[Path]:
+    """The folders of a run that hold the policy of its last step."""
+    return [folder / name for name in ("final", "adapter", UNEVALUATED) if (folder / name).exists()]
 
 
 def _clear_start(folder: Path) -> None:

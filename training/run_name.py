@@ -16,7 +16,7 @@ NAME_RULE = (
 )
 # In the name anyway, or no other experiment: a resumed run may be made longer.
 _NOT_NAMED = FREE | {"model_name", "use_ir", "seed", "micro_batch", "max_steps", "nepochs", "num_train_epochs"}
-_OF_A_RUN = re.compile(r"final|best|adapter|base|checkpoint-[0-9]+")  # folders within a run folder
+_OF_A_RUN = re.compile(r"final|best|unevaluated|adapter|base|checkpoint-[0-9]+")  # folders within a run folder
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+_-]+")
 _LONGEST_PART = 80
 _LONGEST = 200  # characters of a name; file systems take 255

@@ -65,7 +65,12 @@ def pause_and_confirm_signals(connection):
 def digests(folder, step=4):
     """SHA-256 of what a finished run has learnt: its policy and its memory."""
     paths = (folder / "final" / "model.safetensors", folder / f"checkpoint-{step}" / "intrinsic_state.safetensors")
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    return [digest(path) for path in paths]
+
+
+def digest(path):
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -123,4 +128,20 @@ def test_interrupted_after_training_the_run_is_evaluated_and_saved_by_the_same_c
     code, printed = train([*flags, "--resume", "auto"], tmp_path / "again")
     assert code == 0 and "all 4 steps are trained" in printed and "step 5" not in printed
     assert digests(tmp_path / "run") == uninterrupted
+    assert not (tmp_path / "run" / "unevaluated").exists()
     assert not (tmp_path / "run" / "checkpoint-5").exists() and (tmp_path / "run" / "eval" / "after.json").exists()
+
+
+@pytest.mark.fault("F23")
+def test_interrupted_after_training_a_run_without_checkpoints_has_its_policy_in_a_folder_of_its_own(
+    tmp_path, uninterrupted
+):
+    folder = tmp_path / "run"
+    flags = [*FLAGS, "--save_strategy", "no", "--do_eval", "1", "--eval_greedy", "0", "--output_dir", str(folder)]
+    run = start_training(flags, tmp_path / "log", prepare=pause_in_closing_evaluation)
+    assert run.wait_for_message() == "paused"
+    os.kill(run.process.pid, signal.SIGINT)
+    assert run.finish() == 130
+    assert str(folder / "unevaluated") in run.printed and "Traceback" not in run.printed
+    assert not (folder / "final").exists()
+    assert digest(folder / "unevaluated" / "model.safetensors") == uninterrupted[0]

@@ -75,9 +75,10 @@ def test_a_run_that_goes_on_from_the_start_has_its_own_record(tmp_path):
     create_run_folder(tmp_path, OPTIONS, resume=False).release()
     create_run_folder(tmp_path, {"training": {"seed": 8}}, resume=True, from_start=True).release()
     assert record_of(tmp_path)["seed"] == 8 and record_of(tmp_path)["resumed"] == []
-    (tmp_path / "final").mkdir()
-    with pytest.raises(UserError, match="holds a finished run .final. and no checkpoint"):
-        refuse_finished(tmp_path)
+    for name in ("unevaluated", "final"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(UserError, match=f"holds a finished run .{name}. and no checkpoint"):
+            refuse_finished(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_named_and_a_try_leaves_none(tmp_path):

@@ -24,6 +24,7 @@ from training.run_name import default_output_dir, name_parts, run_name
         (("модель v1", "no", 1), "v1_no_seed1"),
         (("outputs/sft/tiny_traces_seed0/final", "no", 1), "tiny_traces_seed0_no_seed1"),
         (("runs/a/best/", "no", 1), "a-best_no_seed1"),
+        (("runs/a/unevaluated", "no", 1), "a-unevaluated_no_seed1"),
         (("runs/a/checkpoint-50", "no", 1), "a-checkpoint-50_no_seed1"),
         (("final", "no", 1), "final_no_seed1"),
         (("../final", "no", 1), "final_no_seed1"),
