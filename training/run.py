@@ -67,7 +67,11 @@ class Run:
     """One training run: owns its folder and the checkpoint it goes on from.
 
     Building it checks model name, bonuses, folder, the checkpoint to resume from (one made with other settings is
-    refused) and the encoder, and writes nothing; `build_trainer` makes and locks the folder once the trainer is built.
+    refused) and the encoder. No file is written; `build_trainer` makes and locks the folder once the trainer is built.
+    Where a checkpoint is resumed, torch computes with the number of threads of that run from here on.
+
+    ``config`` is changed: ``run_name`` and ``output_dir`` are filled in where they are unset, ``push_to_hub`` becomes
+    false for the library (the final policy alone is pushed), and ``further_flags`` the other flags, for trackers.
 
     Args:
         task: name of the task, a level of the default output folder.
@@ -163,7 +167,10 @@ class Run:
         return trainer
 
     def make_trainer(self, policy, config, rows, reward_funcs, tokenizer, callbacks) -> IntrinsicGRPOTrainer:
-        """The trainer of this run's bonuses on any policy, settings and problems; writes nothing."""
+        """The trainer of this run's bonuses on any policy, settings and problems; makes ``config.output_dir``, no file.
+
+        Where the policy is the text encoder, that of this run becomes ``policy``.
+        """
         if self._needs_encoder and self.intrinsic.encoder == POLICY:
             autocast = Precision.of(config).autocast
             self.encoder = build_encoder(POLICY, policy=policy, tokenizer=tokenizer, autocast=autocast)
@@ -262,9 +269,11 @@ class Run:
             trainer.add_callback(collapse)
         if evaluations and self.config.eval_steps:
             trainer.add_callback(evaluations.every(int(self.config.eval_steps)))
-        self._print_resume()
         if self.checkpoint is None:
             trainer.pretrain_bonuses()
+        else:
+            self._print(f"resuming from {self.checkpoint} at step {step_of(self.checkpoint)}")
+            self._leave_later_checkpoints()
         try:
             self._train_or_take(trainer)
         finally:
@@ -323,11 +332,10 @@ class Run:
         if self.pushes:
             push_final(self.path / "final", self.config)
 
-    def _print_resume(self) -> None:
-        if self.checkpoint is None or not self._is_main:
-            return
-        print(f"resuming from {self.checkpoint} at step {step_of(self.checkpoint)}", flush=True)
-        abandon_after(self.path, step_of(self.checkpoint))
+    def _leave_later_checkpoints(self) -> None:
+        """Take the trust from checkpoints beyond the one that this run goes on from."""
+        if self._is_main:
+            abandon_after(self.path, step_of(self.checkpoint))
 
     @property
     def _is_main(self) -> bool:
