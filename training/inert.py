@@ -8,7 +8,7 @@ from intrinsic.base import Bonus
 from intrinsic.flags.owners import is_for, owners
 from intrinsic.options import BonusFlags, IntrinsicOptions
 from intrinsic.rarity import PARTITIONS
-from training.run_options import RunOptions
+from training.run_options import RunConfig, RunOptions
 
 CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
 
@@ -19,7 +19,7 @@ class Settings:
 
     intrinsic: IntrinsicOptions
     options: RunOptions
-    config: object
+    config: RunConfig
     bonuses: Sequence[Bonus]
     steps: int
     questions: int
@@ -266,8 +266,7 @@ def _of_other_bonuses(run: Settings, said: set[str]) -> Iterator[str]:
 def _waiting(run: Settings) -> Iterator[str]:
     """Bonuses that begin to pay no earlier than the run ends, or that pay for questions which never come back."""
     config = run.config
-    updates = max(1, config.steps_per_generation * config.num_iterations // config.gradient_accumulation_steps)
-    batches = -(-run.steps // updates)
+    batches = -(-run.steps // config.updates_per_generation)
     asked = batches * (config.generation_batch_size // config.num_generations)
     for bonus in run.bonuses:
         waits = bonus.batches_before_bonus - bonus.pretrain_batches

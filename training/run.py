@@ -6,19 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import UserError
-from common.files import read_json, write_text
 from common.threads import choose_threads
-from evaluation.checkpoint import rows_digest, weights_digest
-from evaluation.evaluate import HeldOut, Pass
-from evaluation.generate import Decoding
-from evaluation.table import closing_table
+from evaluation.evaluate import HeldOut
 from intrinsic import build_bonuses
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import POLICY, build_encoder
@@ -30,24 +25,21 @@ from policy.setup_line import sampler_of, setup_of, unseen_gpu
 from rewards.grade import Grade
 from training.callbacks import InterruptCallback, MetricsCallback, install_progress
 from training.checkpoint import abandon_after, check_identity, find_checkpoint, load_state, step_of
-from training.closing import keep_unevaluated, make_final
+from training.closing import keep_unevaluated, make_final, print_closing, publish
 from training.evaluations import Evaluations
 from training.finite_updates import FiniteUpdates
 from training.fit.out_of_memory import out_of_memory_advice, work_of
 from training.fit.room import room_warning
+from training.held_out import held_out_of, samples_of
 from training.identity import grpo_settings
 from training.inert import Settings, inert_settings
 from training.launch import check_fsdp
 from training.next_commands import next_commands
 from training.problems import longest_prompt
-from training.publish import CARD, model_card, push_final
 from training.reference import check_reference
 from training.run_folder import (
-    RUN_FILE,
     check_run_folder,
     create_run_folder,
-    git_commit,
-    package_versions,
     refuse_finished,
     refuse_used,
     take_recorded_threads,
@@ -213,25 +205,10 @@ class Run:
         """The evaluation of ``rows`` under this run's flags, or None where there is none to make."""
         if rows is None or not self.config.do_eval:
             return None
-        options, longest = self.options, self.config.L
-        passes = [Pass("sampled", Decoding(options.eval_samples, options.eval_temperature, longest))]
-        if options.eval_greedy and options.eval_temperature > 0:
-            passes.append(Pass("greedy", Decoding(1, 0.0, longest)))
-        work = work_of(options, self.config, self.bonuses, self.encoder, longest_prompt(options, self.config))
-        seed, batch = self.config.seed, work.evaluation_batch
-        return HeldOut(self.task, rows, grade, self.path / "eval", passes, seed, batch, self._samples_of(rows))
-
-    def _samples_of(self, rows: Dataset) -> dict[str, Any]:
-        """What the samples of this run's first policy on ``rows`` depend on, beside decoding, seed and batch."""
-        return {
-            "weights": weights_digest(self.options.model_name),
-            "rows": rows_digest(rows),
-            "policy": self.identity["run"],
-            "setup": asdict(self.setup),
-            "processes": self.config.world_size,
-            "versions": package_versions(),
-            "code": git_commit(),
-        }
+        options, config = self.options, self.config
+        work = work_of(options, config, self.bonuses, self.encoder, longest_prompt(options, config))
+        samples = samples_of(rows, options.model_name, self.identity["run"], self.setup, config.world_size)
+        return held_out_of(self.task, rows, grade, self.path, options, config, work.evaluation_batch, samples)
 
     def train(
         self, trainer: IntrinsicGRPOTrainer, held_out: HeldOut | None, write_report: Callable[[Path], Path]
@@ -262,9 +239,9 @@ class Run:
             chooses = self.flags["task"].get("eval_split") != "test"
             evaluations = Evaluations(trainer, held_out, self.path, chooses, self.watchdogs)
             before = evaluations.before(self.checkpoint is not None, self.options.reuse_before)
-        interrupt = InterruptCallback(self.updates_per_generation)
+        interrupt = InterruptCallback(self.config.updates_per_generation)
         trainer.add_callback(interrupt)
-        collapse = CollapseCallback(lambda: self.watchdogs.history, self.updates_per_generation)
+        collapse = CollapseCallback(lambda: self.watchdogs.history, self.config.updates_per_generation)
         if stops_on_collapse(self.options.stop_on_collapse, self.intrinsic.bonus_names):
             trainer.add_callback(collapse)
         if evaluations and self.config.eval_steps:
@@ -317,20 +294,10 @@ class Run:
         if self._is_main:
             make_final(self.path, self.options)
             report = write_report(self.path)
-            self._publish(before, after)
-            if evaluations:
-                print("held-out problems, final policy (run_eval.py reports the test split):")
-            print(closing_table(before, after) if evaluations else "not evaluated (--do_eval 0)")
-            print(f"run folder: {self.path} (report: {report})")
+            publish(self.path, self.config, self.task, self.bonuses, before, after, self.pushes)
             asked = self.flags["task"]
-            print("next:", *next_commands(self.task, sys.argv[1:], self.path, self.intrinsic.use_ir, asked), sep="\n  ")
-
-    def _publish(self, before: dict | None, after: dict | None) -> None:
-        record = read_json(self.path / RUN_FILE, "restore it")
-        card = model_card(self.config.run_name, self.task, record, self.bonuses, before, after)
-        write_text(self.path / "final" / CARD, card)
-        if self.pushes:
-            push_final(self.path / "final", self.config)
+            commands = next_commands(self.task, sys.argv[1:], self.path, self.intrinsic.use_ir, asked)
+            print_closing(self.path, report, before, after, commands)
 
     def _leave_later_checkpoints(self) -> None:
         """Take the trust from checkpoints beyond the one that this run goes on from."""
@@ -344,12 +311,6 @@ class Run:
     def _print(self, line: str) -> None:
         if self._is_main:
             print(line, flush=True)
-
-    @property
-    def updates_per_generation(self) -> int:
-        """Optimiser steps fed by one generation batch."""
-        config = self.config
-        return max(1, config.steps_per_generation * config.num_iterations // config.gradient_accumulation_steps)
 
 
 def _flags(options) -> dict:

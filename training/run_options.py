@@ -151,6 +151,11 @@ class RunConfig(TrackedConfig, GRPOConfig):
             check_vllm(self)
         self._check_saves()
 
+    @property
+    def updates_per_generation(self) -> int:
+        """Optimiser steps fed by one generation batch."""
+        return max(1, self.steps_per_generation * self.num_iterations // self.gradient_accumulation_steps)
+
     def _set_batch(self):
         """Translate bs prompts x gc steps into TRL's count of completions, in micro-batches of equal size."""
         update = self.bs * self.gc * self.num_generations

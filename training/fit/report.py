@@ -77,7 +77,7 @@ def worst_step(run, batch: Dataset, tokenizer: PreTrainedTokenizerBase) -> Measu
     bonuses of ``run`` learn from both. Nothing is written outside a temporary folder.
     """
     config = run.config
-    updates = run.updates_per_generation
+    updates = config.updates_per_generation
     clock = _StepClock()
     set_seed(config.seed)
     with tempfile.TemporaryDirectory() as folder:

@@ -122,7 +122,7 @@ def test_only_the_steps_of_the_second_generation_batch_are_timed(config_factory,
             for _ in range(self.config.max_steps):
                 self.clock.on_step_end(None, None, None)
 
-    run = SimpleNamespace(config=config_factory(), options=RunOptions(), updates_per_generation=2)
+    run = SimpleNamespace(config=config_factory(num_iterations=2), options=RunOptions())
     run.make_trainer = lambda policy, config, *args, callbacks: Trainer(config, callbacks)
     assert worst_step(run, None, None).seconds == 1.5
 
