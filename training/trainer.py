@@ -161,7 +161,14 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
             share_prompts(policy)
             if self.ref_model is not None:
                 share_prompts(self.ref_model)
-        batch_size = args.per_device_train_batch_size
+        self._set_up_features(policy, frozen, capture_features)
+
+    def _set_up_features(self, policy: PreTrainedModel, frozen: FrozenPolicy | None, captures: bool) -> None:
+        """Set up what reads token features for bonuses: off the generation, in a pass over ``policy``, off ``frozen``.
+
+        ``captures``: whether they may be read off the generation.
+        """
+        batch_size, autocast = self.args.per_device_train_batch_size, self.accelerator.autocast
         self._feature_pass = FeaturePass(policy, self.temperature, batch_size)
         if self.bonuses.needs & {"self_certainty", "frozen_self_certainty"} and not self._feature_pass.head.is_plain:
             logger.warning(
@@ -169,15 +176,15 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
             )
         self._capture = None
         if self._has_other_sampler or is_sharded(policy):  # what is captured has to meet the head's weights again
-            capture_features = False
+            captures = False
         names = self.bonuses.needs & TOKEN_FEATURES
-        if capture_features and names:
+        if captures and names:
             self._capture = GenerationCapture(policy, self.temperature, names, self.eos_token_ids)
         read = frozenset() if self._capture else names
-        self._shared_pass = SharedPass(self._feature_pass, read, takes_old_logps(args), self.accelerator.autocast)
+        self._shared_pass = SharedPass(self._feature_pass, read, takes_old_logps(self.args), autocast)
         self._frozen = frozen
         if frozen is not None:
-            device, autocast = self.accelerator.device, self.accelerator.autocast
+            device = self.accelerator.device
             frozen.attach(policy, self.ref_model, self.temperature, batch_size, device, autocast)
 
     def _get_train_sampler(self, dataset=None):
