@@ -21,6 +21,7 @@ from evaluation.compare import compare, compare_table, read_comparable, read_rep
 from evaluation.evaluate import save_report
 from evaluation.table import report_text
 from evaluation.tasks import checked_task, load_rows, with_prompts
+from policy.chat import read_template_kwargs
 from policy.load import resolve
 from policy.setup_line import unseen_gpu
 from rewards.sandbox.pool import open_sandbox
@@ -83,6 +84,7 @@ def main() -> None:
         options.batch_size,
         options.seed,
         options.dtype,
+        read_template_kwargs(options.chat_template_kwargs),
     )
     print(report_text(report, path, options.tier))
 
@@ -103,6 +105,7 @@ def run_backend(options: EvalOptions, max_new_tokens: int) -> None:
         num_shots=options.num_shots,
         prompt_type=options.prompt_type,
         seed=options.seed,
+        chat_template_kwargs=read_template_kwargs(options.chat_template_kwargs),
     )
     for name, value in metrics.items():
         print(f"{name:40}{value:.4g}")

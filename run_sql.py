@@ -46,7 +46,7 @@ def main() -> None:
 
     # ---- data
     train_rows, validation_rows = load()
-    tokenizer = load_tokenizer(options.model_name)
+    tokenizer = load_tokenizer(options.model_name, config.chat_template_kwargs)
     train_rows = fitting_rows(train_rows, tokenizer, options, config)
     check_batch(train_rows, config)
     check_scoring(scores, tokenizer, config)

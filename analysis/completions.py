@@ -10,6 +10,7 @@ import pandas as pd
 
 from common.errors import UserError
 from evaluation.tasks import GENERATED_PROMPTS
+from policy.chat import read_template_kwargs
 from tasks.countdown import problems as countdown
 from tasks.math import prompts as math_prompts
 
@@ -37,12 +38,14 @@ class CompletionFile:
         completions: in the order of the file.
         options: the flags of the run by group, empty where its run.json is not there.
         model_name: the policy they are of: that which run_eval.py evaluated, else the one the run ended with.
+        template_kwargs: names that its chat template was given, by the run or by run_eval.py.
     """
 
     label: str
     completions: list[Completion]
     options: dict[str, dict[str, Any]]
     model_name: str
+    template_kwargs: dict[str, Any]
 
     def pick(self, count: int) -> list[Completion]:
         """Up to ``count`` completions, right and wrong ones in turn as far as there are both."""
@@ -66,17 +69,20 @@ def read_completions(path: str | Path) -> CompletionFile:
     folder = path.parent.parent
     record = folder / "run.json"
     options = _read_json(record)["options"] if record.is_file() else {}
+    template_kwargs = options.get("grpo", {}).get("chat_template_kwargs") or {}
     if path.suffix == ".parquet":
         completions, model_name = _from_batch(path, options), None
     elif path.suffix == ".json":
         report = _read_json(path)
         completions, model_name = _from_evaluation(path, report, options), report.get("model")
+        if "settings" in report:
+            template_kwargs = read_template_kwargs(report["settings"].get("chat_template_kwargs", ""))
     else:
         raise UserError(f"--run={str(path)!r} is neither a run folder nor a .parquet or .json file; give one of them.")
     if not completions:
         raise UserError(f"{path} holds no completions; give another file.")
     label = f"{path.stem} of {folder.resolve().name}"
-    return CompletionFile(label, completions, options, model_name or str(folder / "final"))
+    return CompletionFile(label, completions, options, model_name or str(folder / "final"), template_kwargs)
 
 
 def _last_batch(folder: Path) -> Path:

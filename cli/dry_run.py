@@ -72,7 +72,7 @@ def _checks(
     yield "device", device(config)
     yield "model", model(options, config)
     rows, validation = load()
-    tokenizer = load_tokenizer(options.model_name)
+    tokenizer = load_tokenizer(options.model_name, config.chat_template_kwargs)
     rows = fitting_rows(rows, tokenizer, options, config)
     check_batch(rows, config)
     yield "data", f"{len(rows)} training problems, {len(validation or [])} held-out problems"

@@ -105,14 +105,16 @@ def evaluate_checkpoint(
     batch_size: int,
     seed: int,
     dtype: str = "auto",
+    chat_template_kwargs: dict | None = None,
 ) -> dict:
     """Generate, grade and save; returns the report that is now in ``output``.
 
     Args:
         rows: with a column prompt and what ``grade`` reads.
         settings: what else makes this evaluation what it is (data, prompt, shots), for the report and for resuming.
+        chat_template_kwargs: names for the chat template, see `policy.chat.take_template_kwargs`.
     """
-    tokenizer = load_tokenizer(model_name)
+    tokenizer = load_tokenizer(model_name, chat_template_kwargs)
     check_chat_template(rows[0]["prompt"], tokenizer, model_name)
     device, precision = device_and_precision(dtype)
     identity = {

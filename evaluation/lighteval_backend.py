@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from common.errors import RunError, UserError
 from common.files import write_jsonl, write_text
@@ -72,6 +73,7 @@ def run_lighteval(
     num_shots: int = 0,
     prompt_type: str = "reasoning",
     seed: int = 0,
+    chat_template_kwargs: dict | None = None,
 ) -> dict[str, float]:
     """Greedy accuracy of a checkpoint by LightEval's pipeline, on our task and on its built-in gsm8k, in one call.
 
@@ -90,6 +92,7 @@ def run_lighteval(
         num_shots: worked examples before each question: our own exemplars in our task, rows of the train split in the
             built-in one.
         prompt_type, seed: prompt of our task and draw of its exemplars, as in `tasks.math.prompts`.
+        chat_template_kwargs: names for the chat template in both tasks, see `policy.chat.take_template_kwargs`.
 
     Returns:
         "<task>/<metric>" -> share of rows in [0, 1], with "<task>/<metric>_stderr" for two rows or more.
@@ -102,8 +105,9 @@ def run_lighteval(
     model = resolve(model_path)
     source = data or GSM8K
     rows = add_prompts(_load_test(source, max_samples), prompt_type, num_shots, seed)
-    prompts = _render(rows["prompt"], model)
-    _check_lengths(prompts, model, max_new_tokens)
+    tokenizer = load_tokenizer(model, chat_template_kwargs)
+    prompts = _render(rows["prompt"], tokenizer, model)
+    _check_lengths(prompts, tokenizer, model, max_new_tokens)
     shots = _load_shots(source) if num_shots else None
     output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="lighteval-") as folder:
@@ -115,7 +119,7 @@ def run_lighteval(
         if shots is not None:
             write_jsonl(workspace / "rows" / "builtin" / "train.jsonl", shots)
         request = Request(
-            model=_place_policy(model, workspace, rows["prompt"][0]),
+            model=_place_policy(model, tokenizer, workspace, rows["prompt"][0], bool(chat_template_kwargs)),
             context=context_length(model),
             rows=str(workspace / "rows"),
             num_shots=num_shots,
@@ -134,6 +138,7 @@ def run_lighteval(
         "prompt_type": prompt_type,
         "max_new_tokens": max_new_tokens,
         "seed": seed,
+        "chat_template_kwargs": chat_template_kwargs,
     }
     write_text(output_dir / REPORT, json.dumps(settings | answer, indent=1) + "\n")
     return answer["metrics"]
@@ -184,16 +189,15 @@ def _config(source: str) -> str | None:
     return _HUB_CONFIG if source == GSM8K else None
 
 
-def _render(prompts: list, model: str) -> list[str]:
+def _render(prompts: list, tokenizer: PreTrainedTokenizerBase, model: str) -> list[str]:
     """``prompts`` as the policy reads them, the chat template applied."""
-    tokenizer = load_tokenizer(model)
     check_chat_template(prompts[0], tokenizer, model)
     return [render(one, tokenizer) for one in prompts]
 
 
-def _check_lengths(prompts: list[str], model: str, max_new_tokens: int) -> None:
+def _check_lengths(prompts: list[str], tokenizer: PreTrainedTokenizerBase, model: str, max_new_tokens: int) -> None:
     """Raise `UserError` where prompt and completion exceed the context: LightEval would cut the prompt silently."""
-    context, tokenizer = context_length(model), load_tokenizer(model)
+    context = context_length(model)
     if context is None:
         return
     for index, text in enumerate(prompts):
@@ -205,17 +209,20 @@ def _check_lengths(prompts: list[str], model: str, max_new_tokens: int) -> None:
             )
 
 
-def _place_policy(model: str, workspace: Path, prompt: str | list[dict]) -> str:
+def _place_policy(
+    model: str, tokenizer: PreTrainedTokenizerBase, workspace: Path, prompt: str | list[dict], is_changed: bool
+) -> str:
     """The name by which the process, whose working directory is ``workspace``, loads ``model``.
 
     A folder gets a name there, because LightEval caches under ``<cache>/<model name>``: an absolute path would put the
     cache inside the checkpoint. An adapter is merged there, because LightEval's own adapter loader reads a setting that
     its 0.13 configuration no longer has. LightEval stops at the tokenizer's end token alone, so a policy whose chat
-    template ends turns with another one, and which is asked in turns, gets that one there.
+    template ends turns with another one, and which is asked in turns, gets that one there. One whose chat
+    template ``is_changed`` has that there, as the built-in task renders its prompts itself.
     """
-    place, tokenizer = workspace / _POLICY, load_tokenizer(model)
+    place = workspace / _POLICY
     end = reply_end_id(prompt, tokenizer)
-    if adapter_base(model) is not None or end != tokenizer.eos_token_id:
+    if adapter_base(model) is not None or end != tokenizer.eos_token_id or is_changed:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
         load_policy(model).save_pretrained(place)
         tokenizer.save_pretrained(place)

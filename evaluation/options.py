@@ -18,7 +18,8 @@ OF_GRADER = {
     "sql": ("databases", "hidden_databases", "skip_bad_golds", "schema_values"),
     "code": ("sandbox", "test_seconds", "show_tests"),
 }
-SETTINGS = ("data", "split", "limit", "num_shots", "prompt_type", "circular")  # that make a task's rows and prompts
+# That make a task's rows and prompts.
+SETTINGS = ("data", "split", "limit", "num_shots", "prompt_type", "circular", "chat_template_kwargs")
 
 
 @dataclass
@@ -57,6 +58,11 @@ class EvalOptions:
         "Where the answer is asked for and looked for: reasoning or think (tags), qwen25-math-cot (a box), plain (for "
         "a policy without chat template), fenced (code alone, in one Python block).",
     )
+    chat_template_kwargs: str = flag(
+        "",
+        "Names for the policy's chat template, as a JSON object, such as '{\"enable_thinking\": false}'; they win over "
+        "those that a trained policy was trained with, which its own template holds. Unset: those.",
+    )
     circular: bool = flag(
         False,
         "Multiple choice: ask every question in all rotations of its options; circular counts those right in all.",
@@ -64,7 +70,7 @@ class EvalOptions:
     rank: bool = flag(
         False,
         "Multiple choice, for base models: rank the options by their log-probability behind Answer:, plain and per "
-        "byte, instead of generating; --prompt_type and decoding flags have no effect.",
+        "byte, instead of generating; --prompt_type, --chat_template_kwargs and decoding flags have no effect.",
     )
     sandbox: str = flag(
         "auto", "Isolation of the code of humaneval and mbpp: auto, strict or process, as in run_code.py."
@@ -113,6 +119,7 @@ class EvalOptions:
     )
 
     def __post_init__(self):
+        from policy.chat import read_template_kwargs
         from policy.precision import DTYPES, check_dtype  # imports torch, which --help does without
 
         check_choices(
@@ -123,6 +130,7 @@ class EvalOptions:
             sandbox=MODES,
         )
         check_dtype(self.dtype, trained=False)
+        read_template_kwargs(self.chat_template_kwargs)
         for name, least in (
             ("n", 0),
             ("batch_size", 1),
@@ -185,6 +193,7 @@ class EvalOptions:
             "sandbox-": self.sandbox if self.sandbox != "auto" else "",
             "values": str(self.schema_values) if self.schema_values != SCHEMA_VALUES else "",
             "tests": str(self.show_tests) if self.show_tests != 1 else "",
+            "template-": self.chat_template_kwargs,
             "seconds": str(self.test_seconds) if self.test_seconds != TEST_SECONDS else "",
         }
         return [_file_name(f"{name}{value}") for name, value in others.items() if value]

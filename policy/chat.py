@@ -1,8 +1,13 @@
 """From a prompt, conversation or plain text, to the text that a policy reads."""
 
+import inspect
+import json
+from typing import Any
+
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from common.errors import UserError
 from common.thinking import opened_thinking
 
 # What a chat template raises on turns that it does not take: an exception of its own, or one of what it computes with.
@@ -69,7 +74,61 @@ def joins_system_turns(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the chat template is one that `take_system_turns` has changed."""
     template = tokenizer.chat_template
     texts = template.values() if isinstance(template, dict) else [template]
-    return any(text.startswith(_JOINING) for text in texts)
+    return any(_JOINING in text for text in texts)
+
+
+def take_template_kwargs(tokenizer: PreTrainedTokenizerBase, kwargs: dict[str, Any] | None) -> None:
+    """Let the chat template read ``kwargs`` wherever its caller does not name them; a caller that does still wins.
+
+    One place for all that renders prompts: training, its checks, evaluations, analyses. The template is saved with the
+    tokenizer, so a trained policy is asked later as it was in training. Of what the template takes already, ``kwargs``
+    win. Raises `UserError` for a name that is not the template's to read, and a value that JSON cannot hold.
+    """
+    template = tokenizer.chat_template
+    if not kwargs or template is None:
+        return
+    # A line of its own: the template's first line then begins where it did.
+    settings = "".join(_setting(name, value, tokenizer) for name, value in kwargs.items()) + "\n"
+    if isinstance(template, dict):
+        tokenizer.chat_template = {name: _behind(settings, text) for name, text in template.items()}
+    else:
+        tokenizer.chat_template = _behind(settings, template)
+
+
+def _behind(settings: str, template: str) -> str:
+    return template if template.startswith(settings) else settings + template
+
+
+def _setting(name: str, value: Any, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The statement of a template that ``name`` is ``value`` where nobody has said what it is."""
+    arguments = inspect.signature(tokenizer.apply_chat_template).parameters
+    if not name.isidentifier() or name in {"messages", *arguments, *tokenizer.special_tokens_map}:
+        raise UserError(
+            f"--chat_template_kwargs sets {name!r}, which is no free name of a chat template; leave it out, and use "
+            "names that the template reads, such as enable_thinking."
+        )
+    try:
+        plain = json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"--chat_template_kwargs sets {name!r} to {value!r}, which JSON cannot hold ({error}); use text, numbers, "
+            "true, false, null, lists and objects."
+        ) from error
+    # Python's spelling of these is Jinja's too.
+    return f"{{%- if {name} is not defined -%}}{{%- set {name} = {plain!r} -%}}{{%- endif %}}"
+
+
+def read_template_kwargs(text: str) -> dict[str, Any]:
+    """The object in the JSON ``text``, none for an empty text; raises `UserError` for anything else."""
+    try:
+        kwargs = json.loads(text or "{}")
+    except ValueError:
+        kwargs = None
+    if not isinstance(kwargs, dict):
+        raise UserError(
+            f"--chat_template_kwargs={text!r} must be a JSON object, such as '{{\"enable_thinking\": false}}'."
+        )
+    return kwargs
 
 
 def message_text(prompt_or_completion: str | list[dict], role: str) -> str:

@@ -4,6 +4,7 @@ import os
 import shutil
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -24,7 +25,7 @@ from transformers.utils import find_adapter_config_file
 
 from common.errors import UserError
 from common.files import mark_made, read_json, remove_made
-from policy.chat import take_system_turns
+from policy.chat import take_system_turns, take_template_kwargs
 from policy.end_tokens import set_end_tokens
 from policy.options import ALL_LINEAR, EMBEDDED_IGSM_NAME, EMBEDDED_NAME, PolicyOptions, module_names
 from policy.packaged import find_packaged, is_packaged
@@ -126,18 +127,20 @@ def _shards(index: Path) -> set[str]:
     return set(names.values())
 
 
-def load_tokenizer(model_name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(model_name: str, chat_template_kwargs: dict[str, Any] | None = None) -> PreTrainedTokenizerBase:
     """Left-padding tokenizer; a missing pad token becomes the EOS token. An adapter without one has its base's.
 
-    Its chat template takes a system turn where that can be brought about (see `policy.chat.take_system_turns`).
+    Its chat template reads ``chat_template_kwargs`` (see `policy.chat.take_template_kwargs`), and takes a system turn
+    where that can be brought about (see `policy.chat.take_system_turns`).
     """
     path = resolve(model_name)
     base = adapter_base(path)
     if base is not None and not (Path(path) / "tokenizer_config.json").is_file():
-        return load_tokenizer(base)
+        return load_tokenizer(base, chat_template_kwargs)
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    take_template_kwargs(tokenizer, chat_template_kwargs)
     take_system_turns(tokenizer)
     return tokenizer
 

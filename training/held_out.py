@@ -39,21 +39,24 @@ def held_out_of(
     return HeldOut(task, rows, grade, folder / "eval", passes, config.seed, batch, samples)
 
 
-def samples_of(rows: Dataset, model_name: str, policy: dict[str, Any], setup: Setup, processes: int) -> dict[str, Any]:
+def samples_of(
+    rows: Dataset, model_name: str, policy: dict[str, Any], setup: Setup, config: RunConfig
+) -> dict[str, Any]:
     """What the samples of a run's first policy on ``rows`` depend on, beside decoding, seed and batch.
 
     Args:
         model_name: where its weights are from.
         policy: the settings that it is loaded with, see `training.identity`.
         setup: what it is run with.
-        processes: how many sample.
+        config: whose processes and chat template they depend on.
     """
     return {
         "weights": weights_digest(model_name),
         "rows": rows_digest(rows),
         "policy": policy,
+        "chat_template_kwargs": config.chat_template_kwargs,
         "setup": asdict(setup),
-        "processes": processes,
+        "processes": config.world_size,
         "versions": package_versions(),
         "code": git_commit(),
     }

@@ -207,7 +207,7 @@ class Run:
             return None
         options, config = self.options, self.config
         work = work_of(options, config, self.bonuses, self.encoder, longest_prompt(options, config))
-        samples = samples_of(rows, options.model_name, self.identity["run"], self.setup, config.world_size)
+        samples = samples_of(rows, options.model_name, self.identity["run"], self.setup, config)
         return held_out_of(self.task, rows, grade, self.path, options, config, work.evaluation_batch, samples)
 
     def train(

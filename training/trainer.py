@@ -31,7 +31,7 @@ from intrinsic.pipeline import ScoredBonus
 from intrinsic.rollout import Rollout
 from policy.buckets import by_length, idle_rows
 from policy.capture import GenerationCapture
-from policy.chat import with_prefill
+from policy.chat import take_template_kwargs, with_prefill
 from policy.decoding import cast_once
 from policy.end_tokens import set_end_tokens
 from policy.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, refuse_sharded
@@ -89,7 +89,8 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
             generation batch.
         capture_features: read token features off the generation where Hugging Face generates; else, and with vLLM,
             they take a forward pass, see training/shared_pass.py.
-        Everything else goes to `GRPOTrainer`; ``args.reward_weights`` are those of ``reward_funcs`` alone.
+        Everything else goes to `GRPOTrainer`; the tokenizer's chat template reads ``args.chat_template_kwargs`` from
+        then on, wherever it is rendered; ``args.reward_weights`` are those of ``reward_funcs`` alone.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
             processing_class=processing_class,
             **trainer_kwargs,
         )
+        take_template_kwargs(self.processing_class, args.chat_template_kwargs)
         adapters_in_float32(self.model)
         sharded_otherwise = self._dist.is_zero3 or (self._dist.is_fsdp and not self.accelerator.is_fsdp2)
         refuse_sharded(self.bonuses.bonuses, sharded_otherwise)

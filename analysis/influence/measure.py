@@ -35,6 +35,7 @@ from evaluation.checkpoint import weights_digest
 from evaluation.evaluate import record_of, save_report
 from evaluation.generate import Decoding, sample_completions
 from evaluation.tasks import EvalTask, eval_task
+from policy.chat import read_template_kwargs
 from policy.chat_checks import check_chat_template
 from policy.load import load_policy, load_tokenizer
 from policy.options import EMBEDDED_NAME, PolicyOptions
@@ -61,6 +62,7 @@ class InfluenceOptions:
     split: str = flag("", "Split of a hub dataset or folder. Unset: the task's own.")
     num_shots: int = flag(0, "Worked examples before each question, 0 to 9.")
     prompt_type: str = flag("reasoning", "Prompt of the task, as in run_eval.py.")
+    chat_template_kwargs: str = flag("", "Names for the chat template, a JSON object, as in run_eval.py.")
     tier: str = flag("medium", "Verdict that counts as right: strict, medium (what training rewards) or loose.")
     queries: int = flag(32, "Problems to compare, drawn from the rows by --seed; 2 or more.")
     samples: int = flag(
@@ -91,6 +93,7 @@ class InfluenceOptions:
         if not self.temperature > 0:
             raise UserError(f"--temperature={self.temperature} must be above 0: greedy completions are all the same.")
         check_choices(self, tier=TIERS)
+        read_template_kwargs(self.chat_template_kwargs)
         if self.dtype not in ("auto", *DTYPES):
             raise UserError(f"--dtype={self.dtype!r} is unknown; use auto, {', '.join(DTYPES)}.")
         try:
@@ -191,7 +194,7 @@ def analyse(options: InfluenceOptions) -> dict:
     subset = Subset.of(options)
     rows = draw_rows(task.load(options.data or task.source, options.split or task.split), options.queries, options.seed)
     rows = task.add_prompts(rows, options.prompt_type, options.num_shots, options.seed)
-    tokenizer = load_tokenizer(options.model_name)
+    tokenizer = load_tokenizer(options.model_name, read_template_kwargs(options.chat_template_kwargs))
     check_chat_template(rows[0]["prompt"], tokenizer, options.model_name)
     device = default_device()
     policy = load_policy(options.model_name, PolicyOptions(dtype=options.dtype)).to(device)

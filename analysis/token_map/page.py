@@ -179,7 +179,7 @@ def _judge(
     saved, longest = file.options.get("intrinsic", {}), file.options.get("grpo", {}).get("max_completion_length")
     bonus = load_token_bonus(options.bonus, model_name, saved) if options.bonus else None
     device = default_device()
-    tokenizer = load_tokenizer(model_name)
+    tokenizer = load_tokenizer(model_name, file.template_kwargs)
     batch = tokenize(file.pick(options.limit), tokenizer, longest, device)
     policy = load_policy(model_name).eval().to(device)
     announced_setup(policy, NAMES[policy.dtype], "none")

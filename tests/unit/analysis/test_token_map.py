@@ -119,6 +119,28 @@ def test_special_tokens_of_a_prompt_are_those_of_training(monkeypatch, as_text):
     assert seen == [(render(prompt, tokenizer), as_text), (RIGHT, False)]
 
 
+@pytest.mark.parametrize("by", ["the run", "run_eval.py"])
+def test_prompts_are_rendered_with_the_names_that_the_chat_template_was_given(by, tmp_path, monkeypatch):
+    names, rendered = {"aside": "Go."}, []
+    run = write_run(tmp_path / "run", COUNTDOWN | {"grpo": {"chat_template_kwargs": names}}, [(QUESTION, RIGHT, True)])
+    if by == "run_eval.py":
+        run = tmp_path / "alone" / "eval" / "greedy.json"
+        run.parent.mkdir(parents=True)
+        asked = {"prompt_type": "reasoning", "num_shots": 0, "chat_template_kwargs": json.dumps(names)}
+        record = {"prompt": QUESTION, "completion": RIGHT, "correct": True, "id": 0}
+        about = {"task": "countdown", "model": "tiny", "seed": 0, "settings": asked, "records": [record]}
+        run.write_text(json.dumps(about))
+    tokenizer = load_tokenizer("tiny")
+    tokenizer.chat_template += "{% if aside is defined %}{{ aside }}{% endif %}"
+    load_policy("tiny").save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(
+        "analysis.token_map.values.render", lambda *asked: rendered.append(render(*asked)) or rendered[-1]
+    )
+    write_token_map(TokenMapOptions(str(run), str(tmp_path / "map.html"), str(tmp_path / "model")))
+    assert [text.endswith("<|assistant|>Go.") for text in rendered] == [True]
+
+
 class Astonishment(Bonus):
     """A token-level bonus with a state and with features of both policies."""
 

@@ -1,6 +1,7 @@
 """What the LightEval backend refuses, and what it hands to LightEval's process, without starting that process."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from peft import get_peft_model
 from common.errors import RunError, UserError
 from evaluation import lighteval_backend
 from evaluation.lighteval_backend import run_lighteval
-from policy.load import EMBEDDED, load_policy
+from policy.chat import render
+from policy.load import EMBEDDED, load_policy, load_tokenizer
 from policy.options import PolicyOptions
 
 ROW = {"question": "Ada has 2 pens and buys 3. How many has she?", "answer": "2 + 3 = 5\n#### 5"}
@@ -98,6 +100,24 @@ def test_rows_keep_solutions_and_get_numbers_and_rendered_prompts(requests, tmp_
         "ours/test": [{"prompt": rendered, "gold": gold, "answer_place": "tags"} for gold in ("5", "1005")],
         "builtin/test": [ROW, ROW | {"answer": "She has 1,005.\n#### 1,005"}],
     }
+
+
+def test_names_for_the_chat_template_reach_both_tasks(overlay, tmp_path, data, monkeypatch):
+    asked, seen = [{"role": "user", "content": "a"}], []
+
+    def answer(request, workspace):
+        ours = [json.loads(line)["prompt"] for line in (Path(request.rows) / "ours" / "test.jsonl").open()]
+        # LightEval's own task renders by the tokenizer that it is given.
+        seen.extend([*ours, render(asked, load_tokenizer(str(workspace / request.model)))])
+        Path(request.result).write_text(json.dumps({"metrics": {}}))
+
+    monkeypatch.setattr(lighteval_backend, "_run_child", answer)
+    policy = tmp_path / "policy"
+    shutil.copytree(EMBEDDED, policy)
+    template = policy / "chat_template.jinja"
+    template.write_text(template.read_text() + "{% if aside is defined %}{{ aside }}{% endif %}")
+    run_lighteval(str(policy), "gsm8k", tmp_path / "out", data=data, chat_template_kwargs={"aside": "Go."})
+    assert len(seen) == 3 and all(prompt.endswith("<|assistant|>Go.") for prompt in seen)
 
 
 def test_max_samples_takes_the_first_rows(requests, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 
 from common.errors import UserError
-from policy.chat import message_text, render, take_system_turns, with_prefill
+from policy.chat import message_text, render, take_system_turns, take_template_kwargs, with_prefill
 from policy.chat_checks import check_chat_template, check_conversations
 from policy.load import load_tokenizer
 from tasks.math.prompts import EXEMPLARS, prompt
@@ -104,3 +104,30 @@ def test_rewards_read_the_thinking_that_the_prompt_opened(with_template):
     assert with_prefill(asked, reply, tokenizer, closed=True) == reply
     assert with_prefill("User: a\nAssistant: <think>", "b</think>", tokenizer) == "<think>b</think>"
     assert with_prefill("User: a\nAssistant:", "b</think>", tokenizer) == "b</think>"
+
+
+READS = (
+    "\n  {% macro said() %}{{ name }}{% endmacro %}{% if open is defined and not open %}no{% else %}yes{% endif %}\n"
+)
+READS += "{{ said() }}{{ values['a'][1] }}{% for m in messages %}{{ name }}{{ m['content'] }}{% endfor %}"
+
+
+@pytest.mark.parametrize("join", [False, True])
+def test_names_for_the_template_are_read_as_if_they_were_passed_and_what_is_passed_wins(join, tmp_path):
+    kwargs = {"open": False, "name": "é'\"{%- %}}}\n\\ 😀", "values": {"a": [None, -2.5e-7, {"b": {"c": True}}]}}
+    asked, plain, tokenizer = [{"role": "user", "content": "q"}], load_tokenizer("tiny"), load_tokenizer("tiny")
+    plain.chat_template = tokenizer.chat_template = NO_SYSTEM + READS if join else READS
+    for _ in range(2):
+        take_template_kwargs(tokenizer, kwargs)
+    take_system_turns(tokenizer)
+    assert render(asked, tokenizer) == render(asked, plain, **kwargs)
+    assert render(asked, tokenizer, open=True, name=3) == render(asked, plain, **kwargs | {"open": True, "name": 3})
+    assert tokenizer.chat_template.count("set name") == 1
+    take_template_kwargs(tokenizer, {"name": "later"})
+    assert render(asked, tokenizer) == render(asked, plain, **kwargs | {"name": "later"})
+
+
+@pytest.mark.parametrize("name", ["tokenize", "add_generation_prompt", "documents", "messages", "eos_token", "a-b"])
+def test_names_that_are_not_the_templates_to_read_are_refused(name, with_template):
+    with pytest.raises(UserError, match=f"sets '{name}', which is no free name"):
+        take_template_kwargs(with_template(TURNS), {name: True})

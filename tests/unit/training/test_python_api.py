@@ -12,6 +12,8 @@ from intrinsic.options import IntrinsicOptions, MathIntrinsicOptions
 from intrinsic.pass_at_k import PassAtK
 from intrinsic.pipeline import BonusPipeline
 from intrinsic.unlikeliness import Unlikeliness
+from policy.chat import render
+from policy.load import load_tokenizer
 from tests.processes import ROOT
 from training.own_rewards import with_own_rewards
 from training.python_arguments import pipeline_of
@@ -62,6 +64,14 @@ def test_policy_rows_bonuses_and_one_reward_function_by_name_and_as_they_are(tmp
     assert record["rewards/length/mean"] == record["reward"]
     # The only function says what is right.
     assert record["advantage/wrong_answer"] is not None
+
+
+def test_the_tokenizer_renders_elsewhere_as_the_trainer_does(tmp_path):
+    tokenizer, asked = load_tokenizer("tiny"), ROWS[0]["prompt"]
+    tokenizer.chat_template += "{% if aside is defined %}{{ aside }}{% endif %}"
+    args = settings(tmp_path, chat_template_kwargs={"aside": "again"})
+    trainer = IntrinsicGRPOTrainer("tiny", length, args, ROWS, processing_class=tokenizer)
+    assert render(asked, trainer.processing_class).endswith("again")
 
 
 def test_a_bonus_whose_column_no_reward_logs_is_refused_at_the_first_step(tmp_path):
