@@ -60,23 +60,29 @@ def folder_file(source: str, split: str | None, part: str = "") -> str | None:
 def refuse_test_sets(options: Any, *others: str) -> None:
     """Raise `UserError` where a run would train on, or choose its best policy by, rows that run_eval.py reports.
 
-    Looked at are the splits ``options`` names in split and eval_split, and the files in data and eval_data: whether
-    their name begins or ends with the word test, as challenge_test does, or with one of ``others``.
+    Looked at are the splits ``options`` names in split and eval_split, each of a sum such as train+test, and the files
+    in data and eval_data: whether their name begins or ends with the word test, as challenge_test does, or with one of
+    ``others``. The split all is the sum of all.
     """
+    words = {"test", *others}
     for flag in ("split", "eval_split", "data", "eval_data"):
         value = getattr(options, flag, "")
         path = Path(value)
         is_file = path.suffix.lower() in FILE_FORMATS
         if flag.endswith("data") and not is_file:
             continue
-        name = (path.stem if is_file else value.partition("[")[0]).lower()
-        words = re.split(r"[^a-z0-9]+", name)
-        if {name, words[0], words[-1]} & {"test", *others}:
+        names = [path.stem] if is_file else [part.partition("[")[0].strip() for part in value.split("+")]
+        if value == "all" or any(_is_test_set(name.lower(), words) for name in names):
             rename = "; rename the file if it is no test set" if is_file else ""
             raise UserError(
                 f"--{flag}={value!r}: run_eval.py reports test rows, so they neither train a policy nor choose the "
                 f"best one; use others{rename}."
             )
+
+
+def _is_test_set(name: str, words: set[str]) -> bool:
+    parts = re.split(r"[^a-z0-9]+", name)
+    return bool({name, parts[0], parts[-1]} & words)
 
 
 def require_columns(dataset: Dataset, columns: Sequence[str]) -> None:

@@ -7,15 +7,17 @@ from common.errors import UserError
 from tasks.load import exact_number, load_rows, row_place
 
 PAIRS = (("prompt", "completion"), ("question", "answer"))
-_MESSAGES = "messages"
+_MESSAGES, _SPLIT = "messages", "split"
+TEST = "test"
 
 
 def load_traces(data: str, split: str) -> Dataset:
     """Rows with the columns prompt and completion, both texts or both conversations, the same in all rows.
 
     Takes prompt and completion, question and answer, or messages whose last is the assistant's; a number stands for its
-    text. Raises `UserError` for other columns, and for the first row without a prompt or a completion, in which one is
-    of another kind, or in which they are of another kind than in the row before.
+    text. Raises `UserError` for other columns, for a row that a column split calls one of a test set, and for the first
+    row without a prompt or a completion, in which one is of another kind, or in which they are of another kind than in
+    the row before.
     """
     rows = load_rows(data, split)
     names = set(rows.column_names)
@@ -28,6 +30,11 @@ def load_traces(data: str, split: str) -> Dataset:
         raise UserError(
             f"--data={data!r} has the columns {', '.join(sorted(names))}; it needs prompt and completion, question "
             "and answer, or messages."
+        )
+    if _SPLIT in names and TEST in rows[_SPLIT]:
+        raise UserError(
+            f"--data: {row_place(data, split, rows[_SPLIT].index(TEST))} is of a test set by its column {_SPLIT}; "
+            "run_eval.py reports those, so train on others."
         )
     traces, kind = [], None
     for index, row in enumerate(rows.select_columns(list(columns))):

@@ -21,6 +21,7 @@ from transformers import (
 
 from common.errors import UserError, run_cli
 from common.flags import check_choices, parse_one
+from tasks.load import refuse_test_sets
 from tasks.traces import load_traces
 from training.tiny_policy import CHAT_TEMPLATE
 
@@ -54,6 +55,7 @@ class NewPolicyOptions:
         for name in ("data", "output"):
             if not getattr(self, name):
                 raise UserError(f"--{name} is needed.")
+        refuse_test_sets(self)
         check_choices(self, numbers=PIECES)
         if Path(self.output).exists():
             raise UserError(f"--output={self.output!r} is there already; give a new folder.")

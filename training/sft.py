@@ -15,6 +15,7 @@ from policy.end_tokens import set_end_tokens, with_end_token
 from policy.load import architecture_of, context_length, load_policy, lora_base
 from policy.options import EMBEDDED_NAME, PolicyOptions
 from policy.precision import adapters_in_float32, check_dtype, choose_activation_checkpointing, choose_compute_type
+from tasks.load import refuse_test_sets
 from training.callbacks import MetricsCallback
 from training.checkpoint import check_identity, find_checkpoint, saving
 from training.launch import check_gpus
@@ -31,7 +32,7 @@ class SFTOptions(PolicyOptions):
     """What is learnt, by which policy."""
 
     data: str = flag("", "Traces: jsonl, parquet, csv or tsv file, folder or hub name, see the README. Needed.")
-    split: str = flag("train", "Split of a hub dataset or folder.")
+    split: str = flag("train", "Split of a hub dataset or folder; not test.")
     model_name: str = flag(
         EMBEDDED_NAME,
         "Hub name, folder of a model or adapter, smollm2 (from a package without the hub), tiny or tiny_igsm: "
@@ -53,6 +54,7 @@ class SFTOptions(PolicyOptions):
         check_dtype(self.dtype, trained=not self.lora)
         if not self.data:
             raise UserError("--data is needed: a file of traces, for example from python -m tasks.countdown.bridge.")
+        refuse_test_sets(self)
         check_choices(self, loss_on=LOSSES)
         if self.from_scratch and self.lora:
             raise UserError("--from_scratch draws all weights at random; it does not go with --lora, leave one out.")

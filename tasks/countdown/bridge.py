@@ -22,8 +22,10 @@ from common.errors import UserError, run_cli
 from common.files import check_jsonl, write_jsonl
 from common.flags import OutputFile, check_choices, parse_one
 from tasks.countdown.problems import Node, ProblemSpace, draw_expression, draw_problems, problem_key, prompt, question
+from tasks.load import refuse_test_sets
 
 STYLES = ("plain", "injected")
+SPLITS = ("train", "validation")  # of which traces may teach
 KINDS = ("exploration", "computation", "analysis")
 _FRUITLESS = 50_000
 
@@ -36,7 +38,7 @@ class BridgeOptions:
     n: int = field(default=2000, metadata={"help": "Traces, each for another problem, 1 or more."})
     seed: int = field(default=100, metadata={"help": "Seed; both styles get the same problems from the same seed."})
     output: OutputFile = field(default="", metadata={"help": "File to write, .jsonl. Needed."})
-    split: str = field(default="train", metadata={"help": "Split of the problems: train, validation or test."})
+    split: str = field(default="train", metadata={"help": "Split of the problems: train or validation."})
     p_explore: float = field(
         default=0.6, metadata={"help": "injected: chance of one more missed attempt, in [0, 1]; 0 for none."}
     )
@@ -51,7 +53,8 @@ class BridgeOptions:
     max_value: int = field(default=99, metadata={"help": "Largest intermediate value."})
 
     def __post_init__(self):
-        check_choices(self, style=STYLES)
+        refuse_test_sets(self)
+        check_choices(self, style=STYLES, split=SPLITS)
         for name in ("p_explore", "p_analysis"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"--{name}={getattr(self, name)} must lie in [0, 1].")

@@ -16,7 +16,7 @@ from common.flags import check_choices, flag, parse_one
 from tasks.igsm.dataset import PROMPT_STYLES, THINKING_OPENED, Item, describe, draw_items, prompt
 from tasks.igsm.row_file import RowFile, read_column
 from tasks.igsm.space import ProblemSpace
-from tasks.igsm.splits import SPLITS, check_leak, check_split
+from tasks.igsm.splits import SPLITS, TEST, check_leak, check_split
 from tasks.igsm.trace import KINDS, PLAIN, Behaviours, Trace, random_order, solve
 from tasks.igsm.vocabulary import ANY
 
@@ -44,7 +44,9 @@ class GenerateOptions:
     modulus: int = flag(0, "0: exact integers, answers within 999 either way (BRIDGE); 23: modulo 23 (iGSM).")
     zero_drop: float = flag(0.0, "Share of the problems with answer 0 that is left out, in [0, 1].")
     world: str = flag(ANY, "Names: any (one of the next five), trade, music, sky, study, farm, brief (one word each).")
-    traces: str = flag("none", "Worked solutions: none, plain, or injected (with the behaviours below).")
+    traces: str = flag(
+        "none", "Worked solutions: none, plain, or injected (with the behaviours below); of test problems none."
+    )
     p_reflect: float = flag(0.1, "injected: chance of an attempt ahead of its turn before a step, in [0, 1].")
     analysis_level: int = flag(2, "injected: how often conditions are restated, 0 (never) to 4 (always).")
     stepwise: bool = flag(True, "injected: write the arithmetic out one operation at a time.")
@@ -59,6 +61,11 @@ class GenerateOptions:
             raise UserError("--output is needed: a file that ends in .jsonl or .parquet.")
         check_choices(self, traces=TRACES, augment=AUGMENTATIONS, prompt_style=PROMPT_STYLES)
         check_split(self.split)
+        if self.split == TEST and self.traces != "none":
+            raise UserError(
+                f"--split={TEST} --traces={self.traces}: run_eval.py reports test problems, and traces are to train "
+                "on; take another --split, or --traces=none."
+            )
         for name in ("n", "copies"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")

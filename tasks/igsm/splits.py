@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from common.errors import UserError, check_choice
 
 BINS = 23
-SPLITS = {"train": range(0, 16), "validation": range(16, 19), "test": range(19, 23), "all": range(0, 23)}
+TEST = "test"
+SPLITS = {"train": range(0, 16), "validation": range(16, 19), TEST: range(19, 23), "all": range(0, 23)}
 
 
 def check_split(split: str) -> None:

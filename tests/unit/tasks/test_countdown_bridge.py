@@ -46,7 +46,8 @@ def test_both_styles_have_the_same_problems_and_answers_of_one_split():
     keys = [[(row["numbers"], row["target"], row["answer"]) for row in rows(options)] for options in (INJECTED, PLAIN)]
     assert keys[0] == keys[1] and len({str(key) for key in keys[0]}) == 300
     assert {split_of(numbers, target) for numbers, target, _ in keys[0]} == {"train"}
-    assert {split_of(r["numbers"], r["target"]) for r in rows(replace(PLAIN, split="test", n=20))} == {"test"}
+    others = rows(replace(PLAIN, split="validation", n=20))
+    assert {split_of(row["numbers"], row["target"]) for row in others} == {"validation"}
 
 
 def test_without_what_was_injected_a_trace_is_the_plain_one():
@@ -107,7 +108,8 @@ def test_command_writes_rows_and_counts(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "flags", [{"style": "other"}, {"n": 0}, {"p_explore": 1.5}, {"p_analysis": -0.1}, {"max_attempts": 0}]
+    "flags",
+    [{"style": "other"}, {"split": "other"}, {"n": 0}, {"p_explore": 1.5}, {"p_analysis": -0.1}, {"max_attempts": 0}],
 )
 def test_bad_flags_are_refused(flags):
     with pytest.raises(UserError, match=f"--{next(iter(flags))}"):

@@ -1,6 +1,7 @@
 """No problem that a training script trains on or chooses best/ by is one that run_eval.py reports, for every task."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,18 @@ from datasets import Dataset
 
 from common.errors import UserError
 from evaluation.tasks import eval_task
+from tasks.countdown.bridge import BridgeOptions
 from tasks.countdown.options import CountdownOptions
 from tasks.countdown.options import load_problems as load_countdown_problems
 from tasks.countdown.problems import ProblemSpace, generate, problem_key, split_of
 from tasks.igsm import options as igsm_options
+from tasks.igsm.generate import GenerateOptions
 from tasks.math import options as math_options
 from tasks.math.problems import load_gsm8k, load_math
+from tasks.math.traces import TraceOptions as GSM8KTraceOptions
+from tasks.traces import load_traces
+from training.new_policy import NewPolicyOptions
+from training.sft import SFTOptions
 
 GSM8K = Path(__file__).parents[4] / "shared" / "data" / "gsm8k"
 EMBEDDED = {"max_numbers": 3, "max_number": 15, "max_value": 99}
@@ -106,10 +113,46 @@ def test_mathematics(tmp_path, seed):
     assert_apart(*question_sets("math", str(tmp_path), seed, load_math))
 
 
-@pytest.mark.parametrize("split", ["test", "test[:100]"])
+@pytest.mark.parametrize(
+    "split", ["test", "test[:100]", "train+test", "train+test+validation", "train[:9] + test[:9]", "all", "a_test+b"]
+)
 def test_choosing_on_a_test_split_is_refused(split):
-    with pytest.raises(UserError, match="--eval_split='test"):
+    with pytest.raises(UserError, match=f"--eval_split='{re.escape(split)}'"):
         math_options.GSM8KOptions(eval_split=split)
+
+
+def test_splits_and_files_without_test_rows_are_taken():
+    for split in ("train", "train[:9]+validation", "latest", "train_contest_2"):
+        math_options.GSM8KOptions(split=split)
+    math_options.GSM8KOptions(data="all.jsonl")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SFTOptions(data="folder", split="test"),
+        lambda: SFTOptions(data="folder", split="train+test[:5]+more"),
+        lambda: SFTOptions(data="traces/test.jsonl"),
+        lambda: NewPolicyOptions(data="test.jsonl", output="nowhere"),
+        lambda: BridgeOptions(output="x.jsonl", split="test"),
+        lambda: GSM8KTraceOptions(output="x.jsonl", split="train+test+validation"),
+        lambda: GenerateOptions(output="x.jsonl", split="test", traces="plain"),
+    ],
+)
+def test_supervised_training_and_its_traces_are_kept_from_test_rows(make):
+    with pytest.raises(UserError, match="run_eval.py reports test (rows|problems)"):
+        make()
+
+
+def test_traces_that_say_they_are_of_a_test_set_are_refused(tmp_path):
+    """As `tasks.igsm.generate` writes them without traces: question and answer are a pair to train on."""
+    rows = [{"question": "a", "answer": "b", "split": split} for split in ("train", "test")]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match="row 1 of .*is of a test set by its column split"):
+        load_traces(str(path), "train")
+    path.write_text(json.dumps(rows[0]) + "\n")
+    assert len(load_traces(str(path), "train")) == 1
 
 
 def test_validation_problems_do_not_depend_on_the_seed(countdown_file):
