@@ -200,7 +200,7 @@ class MemoryR(Bonus):
     def embed(self, rollout: Rollout) -> MemoryBatch:
         """Unit float32 vectors of the rollout's questions and reasonings, through one call of its encoder."""
         reasonings = rollout.reasonings
-        vectors = rollout.embed(rollout.questions + reasonings).detach().to("cpu", torch.float32)
+        vectors = rollout.embed(rollout.keys + reasonings).detach().to("cpu", torch.float32)
         vectors = functional.normalize(vectors, dim=1)
         finite = vectors.isfinite().all(dim=1)
         keys, responses = vectors.split(len(rollout))

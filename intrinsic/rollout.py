@@ -56,6 +56,7 @@ class Rollout:
             "frozen_mean_hidden" (B, H) and "frozen_self_certainty" (B, T). For a mean alone ask for the mean: the
             states of all tokens are thousands of times as large.
         decode: token id lists -> texts; None without tokens.
+        keys: B texts whose vectors say which problems are alike, for memories; by default ``questions``.
         encode: shared text encoder, list of n texts -> (n, d) float32 on the rollout's device.
     """
 
@@ -78,12 +79,14 @@ class Rollout:
     features: dict[str, Tensor] = field(default_factory=dict)
     encode: Callable[[list[str]], Tensor] | None = None
     decode: Callable[[list[list[int]]], list[str]] | None = None
+    keys: list[str] = field(default_factory=list)
     _vectors: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         self.answers = self.answers or [None] * len(self.completions)
         self.approaches = self.approaches or [None] * len(self.completions)
         self.verdicts = self.verdicts or [""] * len(self.completions)
+        self.keys = self.keys or self.questions
 
     def __len__(self) -> int:
         return len(self.completions)

@@ -114,7 +114,7 @@ class SentenceMemory(MemoryRPlus):
         """Unit float32 vectors of the rollout's questions and steps, through one call of its encoder."""
         steps = [reasoning_steps(text) for text in rollout.reasonings]
         flat = [step for response in steps for step in response]
-        vectors = rollout.embed(rollout.questions + flat).detach().to("cpu", torch.float32)
+        vectors = rollout.embed(rollout.keys + flat).detach().to("cpu", torch.float32)
         keys, values = functional.normalize(vectors, dim=1).split([len(rollout), len(flat)])
         responses = values.split([len(response) for response in steps])
         targets = []

@@ -14,7 +14,7 @@ from policy.padding import pad_tokens
 class RolloutGathering:
     """The part of `IntrinsicGRPOTrainer` that makes a `Rollout` of prompts, completions and rewards."""
 
-    def _gather_rollout(self, prompts, completions, rewards: Tensor) -> Rollout:
+    def _gather_rollout(self, rows, prompts, completions, rewards: Tensor) -> Rollout:
         """The rollout of all processes, in rank order; ``rewards`` are already gathered."""
         self._check_logged()
         extrinsic = rewards[:, : self.num_extrinsic]
@@ -42,6 +42,7 @@ class RolloutGathering:
             features={name: self._gather_padded(value) for name, value in sorted(features.items())},
             encode=self.encode,
             decode=self.processing_class.batch_decode,
+            keys=gather_object([str(row[self._key_column]) for row in rows] if self._key_column else []),
         )
 
     def _correct(self, rewards: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ from policy.stages import StageCache, allows_stages, in_stages
 from training.checkpoint import check_identity, load_state, rotate, save_state, saving
 from training.completion_table import BonusColumn, write_completions
 from training.gathering import RolloutGathering
+from training.memory_keys import key_column
 from training.micro_batches import update_window, with_whole_groups
 from training.payment import BonusPayment
 from training.python_arguments import (
@@ -153,6 +154,9 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
             prepare_engine(self.vllm_generation, self.eos_token_ids, args.seed)
             if is_peft_model(self.model):
                 self.vllm_generation._iter_named_params = adapter_weights(self.model, self._dist)
+        self._key_column, said = key_column(self.bonuses.bonuses, self.train_dataset, self.encode)
+        if said and self.accelerator.is_main_process:
+            logger.warning(said)
         self._rollout: Rollout | None = None
         self._scored: list[ScoredBonus] = []
         self._plain: Tensor | None = None
@@ -296,7 +300,7 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
         rewards = super()._calculate_rewards(inputs, prompts, whole, completion_ids_list)
         if not self.model.training:
             return rewards
-        self._rollout = self._gather_rollout(prompts, completions, rewards)
+        self._rollout = self._gather_rollout(inputs, prompts, completions, rewards)
         if self._pretrained:
             return rewards
         self._scored = self.bonuses.score(self._rollout)

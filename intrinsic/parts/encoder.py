@@ -78,6 +78,14 @@ class SentenceEncoder:
             )
         return functional.normalize(vectors.float(), dim=1).clone()  # a clone is no inference tensor
 
+    def count_cut(self, texts: list[str]) -> int:
+        """How many of ``texts`` are beyond its limit."""
+        longest = self.model.max_seq_length
+        if longest is None or not texts:
+            return 0
+        token_ids = self.model.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+        return sum(len(ids) > longest for ids in token_ids)
+
 
 class PolicyEncoder:
     """Mean of the policy's final hidden states over the tokens of a text; follows the policy as it learns.
@@ -91,6 +99,13 @@ class PolicyEncoder:
         self.tokenizer = tokenizer
         self.autocast = autocast
         self.max_tokens = getattr(policy.config, "max_position_embeddings", None)
+
+    def count_cut(self, texts: list[str]) -> int:
+        """How many of ``texts`` are longer than the policy's context, beyond which they are cut."""
+        if self.max_tokens is None or not texts:
+            return 0
+        token_ids = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        return sum(len(ids) > self.max_tokens for ids in token_ids)
 
     @torch.no_grad()
     def __call__(self, texts: list[str]) -> Tensor:

@@ -211,3 +211,10 @@ def test_vectors_do_not_depend_on_how_texts_are_cut_into_passes(minilm, monkeypa
     several = minilm(texts)
     monkeypatch.setattr(encoder_module, "BATCH_SIZE", {"cpu": 64})
     torch.testing.assert_close(several, minilm(texts), atol=1e-5, rtol=0)
+
+
+def test_texts_beyond_the_limit_are_counted(minilm, random_policy, tokenizer):
+    assert minilm.count_cut(["sold " * 254, "sold " * 255, ""]) == 1  # two of 256 word pieces mark begin and end
+    policy = PolicyEncoder(random_policy, tokenizer)
+    policy.max_tokens = 3
+    assert policy.count_cut(["1 2 3", "7", ""]) == 1
