@@ -11,18 +11,22 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from accelerate.utils import is_peft_model
+from peft import PeftModel
 from torch import Tensor, nn
-from trl.trainer.utils import add_fused_lm_head
+from trl.trainer.utils import add_fused_lm_head, use_adapter
 
 from policy.features import FROZEN_FEATURES, MEAN_HIDDEN, FeaturePass
 from policy.shared_prompts import share_prompts, shares_prompts
+
+KEPT = "ref"  # what TRL calls the copy of an adapter as it was before training
 
 
 class FrozenPolicy:
     """Features of completions under the initial policy.
 
-    With an adapter it is the policy with its adapter off, with a KL penalty TRL's reference model, so neither costs
-    weights. Otherwise it is a copy, to be made before TRL patches the policy.
+    With a new adapter it is the policy with its adapter off, with a KL penalty TRL's reference model, so neither costs
+    weights. A policy that comes with an adapter keeps a copy of that one, under TRL's name for it; TRL makes it where
+    there is a KL penalty. Otherwise it is a copy, to be made before TRL patches the policy.
 
     Args:
         model: the policy, not yet in the trainer.
@@ -33,6 +37,8 @@ class FrozenPolicy:
 
     def __init__(self, model, has_reference: bool, uses_adapter: bool, cast: torch.dtype = torch.float32):
         self._copy = None if has_reference or uses_adapter else frozen_copy(model, cast)
+        if is_peft_model(model) and not has_reference:
+            keep_adapter(model)
 
     def attach(self, policy, reference, temperature: float, batch_size: int, device, autocast) -> None:
         """Take from the trainer: its unwrapped policy, its reference model or None, its device and autocast context."""
@@ -78,8 +84,18 @@ class FrozenPolicy:
         """While open, the pass runs on the initial weights, on the device."""
         if self._copy is not None:
             return weights_on(self._copy, self._device)
-        adapter_off = is_peft_model(self._pass.model) and self._pass.model is self._policy
-        return self._policy.disable_adapter() if adapter_off else nullcontext()
+        if not is_peft_model(self._pass.model) or self._pass.model is not self._policy:
+            return nullcontext()
+        return use_adapter(self._policy, KEPT if KEPT in self._policy.peft_config else None)
+
+
+def keep_adapter(model: PeftModel) -> None:
+    """Copy the active adapter of ``model`` under the name `KEPT`; the active one stays the one that is trained."""
+    active = model.active_adapter
+    model.add_adapter(KEPT, model.peft_config[active])
+    for name, parameter in list(model.named_parameters()):
+        if f".{active}." in name:
+            model.get_parameter(name.replace(f".{active}.", f".{KEPT}.")).data.copy_(parameter.data)
 
 
 def frozen_copy(model, cast: torch.dtype):

@@ -54,12 +54,12 @@ def pipeline_of(bonuses: Bonuses, args: GRPOConfig) -> BonusPipeline:
 
     Raises `UserError` for a name that is none, and for bonuses that do not go with each other or with ``args``.
     """
-    if isinstance(bonuses, BonusPipeline):
-        check_bonuses(bonuses.bonuses)
-        return bonuses
     if isinstance(bonuses, list | tuple) and bonuses and all(isinstance(name, str) for name in bonuses):
         bonuses = ",".join(bonuses)
-    if bonuses is None or isinstance(bonuses, str | IntrinsicOptions):
+    if isinstance(bonuses, BonusPipeline):
+        made, pipeline = bonuses.bonuses, bonuses
+        check_bonuses(made)
+    elif bonuses is None or isinstance(bonuses, str | IntrinsicOptions):
         options = bonuses if isinstance(bonuses, IntrinsicOptions) else IntrinsicOptions(use_ir=bonuses or "no")
         if options.reward_weights:
             raise UserError(

@@ -11,7 +11,6 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from common.errors import UserError
 from common.threads import choose_threads
 from evaluation.evaluate import HeldOut
 from intrinsic import build_bonuses
@@ -19,7 +18,7 @@ from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import POLICY, build_encoder
 from intrinsic.pipeline import BonusPipeline, check_bonuses
 from policy.end_tokens import described_end_tokens, end_tokens_differ
-from policy.load import adapter_base, check_lora_targets, load_policy, lora_base, resolve
+from policy.load import check_lora_targets, load_policy, lora_base
 from policy.precision import Precision
 from policy.setup_line import sampler_of, setup_of, unseen_gpu
 from rewards.grade import Grade
@@ -36,7 +35,7 @@ from training.inert import Settings, inert_settings
 from training.launch import check_fsdp
 from training.next_commands import next_commands
 from training.problems import longest_prompt
-from training.reference import check_reference
+from training.reference import check_adapter, check_reference
 from training.run_folder import (
     check_run_folder,
     create_run_folder,
@@ -81,11 +80,7 @@ class Run:
         config: RunConfig,
         rows: Dataset,
     ):
-        if adapter_base(resolve(options.model_name)) and config.beta and not options.lora:
-            raise UserError(
-                f"--model_name={options.model_name!r} is an adapter; the KL penalty (--beta={config.beta}) would pull "
-                "towards its base; train from the merged model, or with --lora or --beta=0."
-            )
+        check_adapter(options.model_name, config, options.lora)
         check_lora_targets(options.model_name, options)
         check_fsdp(config, options.lora)
         self.task = task
@@ -94,7 +89,7 @@ class Run:
         check_bonuses(self.bonuses)
         for bonus in self.bonuses:
             bonus.check(config.num_generations, config.L)
-        check_reference(self.bonuses, options, config)
+        check_reference(self.bonuses, config, options.lora)
         config.run_name = config.run_name or self._default_name()
         if config.output_dir is None:
             config.output_dir = str(default_output_dir(task, config.run_name))

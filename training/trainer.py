@@ -57,6 +57,7 @@ from training.python_arguments import (
     rows_of,
     settings_of,
 )
+from training.reference import check_adapter, check_reference
 from training.sampler import EpochSampler
 from training.sharded_training import ShardedTraining
 from training.shared_pass import SharedPass, reason_for_rows, takes_old_logps
@@ -117,6 +118,12 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
         self.bonuses = pipeline_of(bonuses, args)
         reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         self.correctness_column = correctness_of(correctness, names_of(reward_funcs), self.bonuses)
+        uses_adapter = trainer_kwargs.get("peft_config") is not None
+        if isinstance(model, str):
+            check_adapter(model, args, uses_adapter)
+        else:
+            uses_adapter = uses_adapter or is_peft_model(model)
+        check_reference(self.bonuses.bonuses, args, uses_adapter)
         model, processing_class = policy_and_tokenizer(model, processing_class)
         self.encode = encode or encoder_of(bonuses, self.bonuses, model, processing_class, args)
         args, self.matches_mass = flags_beside(bonuses, args, match_mass, len(reward_funcs))
@@ -132,7 +139,6 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
             args.reward_weights = [*args.reward_weights, *[1.0] * len(columns)]
         frozen = None
         if self.bonuses.needs & FROZEN_FEATURES.keys():
-            uses_adapter = trainer_kwargs.get("peft_config") is not None or is_peft_model(model)
             cast = Precision.of(args).cast
             frozen = FrozenPolicy(model, has_reference=args.beta != 0.0, uses_adapter=uses_adapter, cast=cast)
         if processing_class is not None:

@@ -4,6 +4,7 @@ import runpy
 
 import pytest
 import torch
+from peft import get_peft_model
 
 from common.errors import UserError
 from intrinsic.base import Bonus, WeightSchedule
@@ -13,7 +14,8 @@ from intrinsic.pass_at_k import PassAtK
 from intrinsic.pipeline import BonusPipeline
 from intrinsic.unlikeliness import Unlikeliness
 from policy.chat import render
-from policy.load import load_tokenizer
+from policy.load import load_policy, load_tokenizer
+from policy.options import PolicyOptions
 from tests.processes import ROOT
 from training.own_rewards import with_own_rewards
 from training.python_arguments import pipeline_of
@@ -72,6 +74,18 @@ def test_the_tokenizer_renders_elsewhere_as_the_trainer_does(tmp_path):
     args = settings(tmp_path, chat_template_kwargs={"aside": "again"})
     trainer = IntrinsicGRPOTrainer("tiny", length, args, ROWS, processing_class=tokenizer)
     assert render(asked, trainer.processing_class).endswith("again")
+
+
+def test_a_reference_that_is_not_the_policy_before_training_is_refused_before_a_policy_is_loaded(tmp_path, monkeypatch):
+    get_peft_model(load_policy("tiny"), PolicyOptions(lora=True).lora_config()).save_pretrained(tmp_path / "adapter")
+    monkeypatch.setattr("training.python_arguments.load_policy", lambda name: pytest.fail("refused too late"))
+    moving = settings(tmp_path, beta=0.04, sync_ref_model=True)
+    with pytest.raises(UserError, match="--sync_ref_model moves the reference model, on which --use_ir=cfn"):
+        IntrinsicGRPOTrainer("tiny", length, moving, ROWS, bonuses="cfn")
+    with pytest.raises(UserError, match="--lora is the policy without its adapter"):
+        IntrinsicGRPOTrainer("tiny", length, moving, ROWS, peft_config=PolicyOptions(lora=True).lora_config())
+    with pytest.raises(UserError, match="is an adapter; the KL penalty .* would pull towards its base"):
+        IntrinsicGRPOTrainer(str(tmp_path / "adapter"), length, settings(tmp_path, beta=0.04), ROWS)
 
 
 def test_a_bonus_whose_column_no_reward_logs_is_refused_at_the_first_step(tmp_path):
@@ -157,6 +171,9 @@ def test_bonus_objects_weigh_one_and_are_checked(tmp_path):
         def check(self, num_generations, max_completion_length):
             raise UserError(f"{num_generations} completions of {max_completion_length} tokens")
 
+    pipeline = BonusPipeline([Strict()], [WeightSchedule()])
+    with pytest.raises(UserError, match="4 completions of 8 tokens"):
+        IntrinsicGRPOTrainer("tiny", length, settings(tmp_path), ROWS, bonuses=pipeline)
     with pytest.raises(UserError, match="4 completions of 8 tokens"):
         IntrinsicGRPOTrainer("tiny", length, settings(tmp_path), ROWS, bonuses=[Strict()])
     with pytest.raises(UserError, match="unknown bonus 'novelty'"):

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from trl.trainer.utils import RepeatSampler
 
 from analysis.completions import read_completions
@@ -234,6 +234,29 @@ def test_a_checkpoint_of_other_settings_is_refused_by_the_trainer_itself(trainer
     other.identity = {"seed": 1}
     with pytest.raises(UserError, match="seed"):
         other.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.04])
+def test_frozen_features_of_a_policy_that_comes_with_an_adapter_are_those_with_it(trainer_factory, beta):
+    policy = get_peft_model(load_policy("tiny"), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, weight in policy.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.05)
+    before = copy.deepcopy(policy)
+    bonus = RecordingBonus(needs={"hidden", "frozen_hidden"})
+    settings = {"policy": policy, "max_steps": 3, "learning_rate": 0.01, "beta": beta}
+    trainer_factory([bonus], [WeightSchedule(1.0)], **settings).train()
+    last, keep = bonus.rollouts[-1], bonus.rollouts[-1].completion_mask
+    ids = torch.cat([last.prompt_ids, last.completion_ids], dim=1)
+    mask = torch.cat([last.prompt_mask, last.completion_mask], dim=1)
+    with torch.no_grad():
+        states = before(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
+    expected = states[-1][:, -last.completion_ids.size(1) - 1 : -1]
+    torch.testing.assert_close(last.features["frozen_hidden"][keep], expected[keep], atol=1e-3, rtol=1e-3)
+    assert (last.features["hidden"] - last.features["frozen_hidden"])[keep].abs().max() > 0.01
+    assert policy.active_adapter == "default"
+    assert not any(weight.requires_grad for name, weight in policy.named_parameters() if ".ref." in name)
 
 
 @pytest.mark.parametrize("way", ["copy", "reference", "adapter"])

@@ -101,17 +101,14 @@ MOVED = [
 def test_a_reference_that_moves_is_refused_for_bonuses_that_read_it_as_the_initial_policy(intrinsic, said):
     bonuses = build_bonuses(IntrinsicOptions(**intrinsic))
     with pytest.raises(UserError, match=f"--sync_ref_model .* {said}"):
-        check_reference(bonuses, RunOptions(), RunConfig(**PLAIN, sync_ref_model=True, beta=0.04))
-    check_reference(bonuses, RunOptions(), RunConfig(**PLAIN, beta=0.04))
+        check_reference(bonuses, RunConfig(**PLAIN, sync_ref_model=True, beta=0.04), uses_adapter=False)
+    check_reference(bonuses, RunConfig(**PLAIN, beta=0.04), uses_adapter=False)
 
 
 def test_a_reference_that_moves_needs_one_and_no_adapter():
-    check_reference(
-        build_bonuses(IntrinsicOptions(use_ir="sc")),
-        RunOptions(),
-        moving := RunConfig(**PLAIN, sync_ref_model=True, beta=0.04),
-    )
+    moving = RunConfig(**PLAIN, sync_ref_model=True, beta=0.04)
+    check_reference(build_bonuses(IntrinsicOptions(use_ir="sc")), moving, uses_adapter=False)
     with pytest.raises(UserError, match="--beta=0 has none; set --beta"):
-        check_reference([], RunOptions(), RunConfig(**PLAIN, sync_ref_model=True, beta=0.0))
+        check_reference([], RunConfig(**PLAIN, sync_ref_model=True, beta=0.0), uses_adapter=False)
     with pytest.raises(UserError, match="--lora is the policy without its adapter"):
-        check_reference([], RunOptions(lora=True), moving)
+        check_reference([], moving, uses_adapter=True)
