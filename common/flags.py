@@ -18,6 +18,12 @@ from common.yaml_flags import as_defaults, flags_of
 
 Options = TypeVar("Options")
 
+# Of the weight of a reward beside correctness, for its help.
+ANY_WEIGHT = (
+    " In a group whose answers are all wrong, any weight above 0 gives nearly the same advantages: GRPO divides by the "
+    "group's deviation, unless --scale_rewards=none."
+)
+
 
 @dataclass(frozen=True)
 class Written:

@@ -7,7 +7,7 @@ import torch
 from trl import GRPOConfig
 
 from common.errors import UserError
-from common.flags import check_choices, flag
+from common.flags import ANY_WEIGHT, check_choices, flag
 from policy.options import EMBEDDED_NAME, PolicyOptions
 from policy.precision import check_dtype, choose_activation_checkpointing, choose_compute_type
 from training.launch import check_gpus
@@ -35,7 +35,7 @@ class RunOptions(PolicyOptions):
         "Reward functions of your own, module:function separated by commas, paid beside the task's; TRL's convention: "
         "they take prompts, completions and the columns of the rows as keywords and return one number per completion.",
     )
-    reward_func_weight: float = flag(1.0, "Weight of each function of --reward_func; correctness has 1.")
+    reward_func_weight: float = flag(1.0, "Weight of each function of --reward_func; correctness has 1." + ANY_WEIGHT)
     keep_checkpoints: int = flag(2, "Complete checkpoints to keep; older ones are deleted. 0 keeps all.")
     eval_problems: int = flag(512, "Validation problems of each evaluation during training.")
     eval_samples: int = flag(1, "Sampled completions per validation problem.")

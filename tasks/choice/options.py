@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets import Dataset, concatenate_datasets
 
 from common.errors import UserError
-from common.flags import flag
+from common.flags import ANY_WEIGHT, flag
 from tasks.choice.problems import ARC, CHALLENGE, EASY, load_choice, shuffle_choices
 from tasks.choice.prompts import add_prompts, check_prompt
 from tasks.load import by_hash, refuse_test_sets
@@ -37,7 +37,7 @@ class ChoiceOptions:
     shuffle_choices: bool = flag(
         True, "Shuffle the options of training questions, by the seed and a hash of the question."
     )
-    format_weight: float = flag(0.0, "Weight of the reward for the tags alone; plain has none.")
+    format_weight: float = flag(0.0, "Weight of the reward for the tags alone; plain has none." + ANY_WEIGHT)
 
     def __post_init__(self):
         check_prompt(self.prompt_type, 0)

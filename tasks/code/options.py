@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from common.errors import UserError
-from common.flags import check_choices, flag
+from common.flags import ANY_WEIGHT, check_choices, flag
 from rewards.sandbox.pool import MODES, MOST_SECONDS
 from tasks.code.problems import HUMANEVAL, MBPP, load_code
 from tasks.code.prompts import add_prompts, check_prompt
@@ -39,9 +39,13 @@ class CodeOptions:
         "function, for a policy without chat template).",
     )
     tests_weight: float = flag(
-        0.0, "Weight of the reward for the share of the asserts, or inputs, that an answer passes; 0 only logs it."
+        0.0,
+        "Weight of the reward for the share of the asserts, or inputs, that an answer passes; 0 only logs it."
+        + ANY_WEIGHT,
     )
-    format_weight: float = flag(0.0, "Weight of the reward for one Python block at the end; plain has none.")
+    format_weight: float = flag(
+        0.0, "Weight of the reward for one Python block at the end; plain has none." + ANY_WEIGHT
+    )
     sandbox: str = flag(
         "auto",
         "Isolation of the policy's code: auto (whatever mechanisms hold the tries at the start back), strict (Landlock "

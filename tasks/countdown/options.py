@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from datasets import Dataset
 
 from common.errors import UserError
-from common.flags import check_choices, flag
+from common.flags import ANY_WEIGHT, check_choices, flag
 from tasks.countdown.approaches import MOST_NUMBERS
 from tasks.countdown.problems import ProblemSpace, add_prompts, generate, load_countdown, of_split, with_parts
 
@@ -30,7 +30,7 @@ class CountdownOptions:
         f"for at most {MOST_NUMBERS} numbers, which take 50 ms a problem.",
     )
     prompt_style: str = flag("chat", "chat (instruct models) or base (transcript).")
-    format_weight: float = flag(0.0, "Weight of the format reward; 0 only logs it.")
+    format_weight: float = flag(0.0, "Weight of the format reward; 0 only logs it." + ANY_WEIGHT)
     countdown_strict_line: bool = flag(
         False, "Reward like the reference: last line only, 0.1 for any other answer tag."
     )

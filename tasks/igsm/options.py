@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datasets import Dataset, concatenate_datasets
 
 from common.errors import UserError
-from common.flags import check_choices, flag
+from common.flags import ANY_WEIGHT, check_choices, flag
 from tasks.igsm.dataset import PROMPT_STYLES, add_prompts, generate
 from tasks.igsm.space import ProblemSpace
 from tasks.igsm.vocabulary import ANY
@@ -25,7 +25,7 @@ class IGSMOptions:
     world: str = flag(ANY, "Names: any (one of the next five), trade, music, sky, study, farm, brief (one word each).")
     train_problems: int = flag(10_000, "Training problems, 1 or more.")
     prompt_style: str = flag("chat", "chat (conversation) or base (transcript to continue).")
-    format_weight: float = flag(0.0, "Weight of the reward for shape alone.")
+    format_weight: float = flag(0.0, "Weight of the reward for shape alone." + ANY_WEIGHT)
 
     def __post_init__(self):
         check_choices(self, prompt_style=PROMPT_STYLES)

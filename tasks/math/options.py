@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from common.errors import UserError
-from common.flags import flag
+from common.flags import ANY_WEIGHT, flag
 from tasks.load import by_hash, refuse_test_sets
 from tasks.math.problems import GSM8K, NUMINA
 from tasks.math.prompts import EXEMPLARS, add_prompts, check_prompt, draw_shots, prompt_columns, solution
@@ -38,7 +38,9 @@ class MathOptions:
         "plain (tags of reasoning, no chat template).",
     )
     format_weight: float = flag(
-        1.0, "Weight of the rewards for the shape alone that --prompt_type asks for, tags or a box (each at most 0.5)."
+        1.0,
+        "Weight of the rewards for the shape alone that --prompt_type asks for, tags or a box (each at most 0.5)."
+        + ANY_WEIGHT,
     )
 
     def __post_init__(self):

@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from common.errors import UserError
-from common.flags import check_choices, flag
+from common.flags import ANY_WEIGHT, check_choices, flag
 from tasks.load import by_hash, refuse_test_sets
 from tasks.sql.problems import HUB_TEST, SPIDER, load_sql, split_file
 from tasks.sql.prompts import EXAMPLE_SCRIPT, SCHEMA_VALUES, add_prompts, check_prompt
@@ -63,8 +63,8 @@ class SqlOptions:
         "results (correctness, with the weights below), or sql_r1: SQL-R1's reward in steps in its place, for "
         "comparison.",
     )
-    execute_weight: float = flag(0.0, "Weight of the reward for a query that runs, whatever its result.")
-    format_weight: float = flag(0.0, "Weight of the reward for the tags alone; plain has none.")
+    execute_weight: float = flag(0.0, "Weight of the reward for a query that runs, whatever its result." + ANY_WEIGHT)
+    format_weight: float = flag(0.0, "Weight of the reward for the tags alone; plain has none." + ANY_WEIGHT)
 
     def __post_init__(self):
         check_prompt(self.prompt_type, 0)

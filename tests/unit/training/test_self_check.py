@@ -2,15 +2,18 @@
 
 import importlib
 import sys
+from dataclasses import fields
 
 import pytest
 import yaml
 
 from cli.parse import parse_options
 from common.errors import UserError
+from common.flags import ANY_WEIGHT
 from policy.load import load_tokenizer
 from tasks.math.options import GSM8KOptions
 from tests.unit.cli.test_presets import FILES, OPTIONS
+from training.run_options import RunOptions
 from training.self_check import check_scoring, continued
 
 THINKS = (
@@ -109,3 +112,11 @@ def test_the_references_arithmetic_is_paid_with_the_prompts_it_was_written_for(c
 )
 def test_an_ideal_answer_goes_on_from_what_the_prompt_has_opened(answer, prefill, rest):
     assert continued(answer, prefill) == rest
+
+
+def test_help_of_every_reward_weight_says_where_it_decides_nothing():
+    groups = {group for options in OPTIONS.values() for group in options} | {RunOptions}
+    weights = [item for group in groups if group.__module__ != "intrinsic.options" for item in fields(group)]
+    weights = [item for item in weights if item.name.endswith("_weight")]
+    assert {item.name for item in weights} == {"format_weight", "execute_weight", "tests_weight", "reward_func_weight"}
+    assert all(item.metadata["help"].endswith(ANY_WEIGHT) for item in weights)
