@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from common.errors import UserError
+from common.files import read_json
 from evaluation.tasks import GENERATED_PROMPTS
 from policy.chat import read_template_kwargs
 from tasks.countdown import problems as countdown
@@ -68,12 +69,12 @@ def read_completions(path: str | Path) -> CompletionFile:
         raise UserError(f"--run={str(path)!r} is not there; give a run folder, a completions/*.parquet or eval/*.json.")
     folder = path.parent.parent
     record = folder / "run.json"
-    options = _read_json(record)["options"] if record.is_file() else {}
+    options = read_json(record, "restore it")["options"] if record.is_file() else {}
     template_kwargs = options.get("grpo", {}).get("chat_template_kwargs") or {}
     if path.suffix == ".parquet":
         completions, model_name = _from_batch(path, options), None
     elif path.suffix == ".json":
-        report = _read_json(path)
+        report = read_json(path, "restore it")
         completions, model_name = _from_evaluation(path, report, options), report.get("model")
         if "settings" in report:
             template_kwargs = read_template_kwargs(report["settings"].get("chat_template_kwargs", ""))
@@ -148,13 +149,3 @@ def _prompt(text: str, asked: dict, index: int = 0) -> list[dict] | str:
         return [{"role": "system", "content": countdown.SYSTEM_PROMPT}, {"role": "user", "content": text}]
     shots = math_prompts.draw_shots(asked["num_shots"], asked["seed"], index)
     return math_prompts.prompt(text, asked["prompt_type"], shots)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}); restore it.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}, not an object; restore it.")
-    return content

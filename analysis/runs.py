@@ -11,6 +11,9 @@ import numpy as np
 import pandas as pd
 
 from common.errors import UserError
+from common.files import read_json
+
+FIX = "restore or remove it"  # of a damaged file
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +75,7 @@ def read_run(folder: str | Path) -> Run:
     evals = _read_evals(path / "eval")
     if not len(log) and not evals:
         raise UserError(f"{str(path)!r} is no run: no steps in metrics.jsonl and no eval/*.json; give a run folder.")
-    settings = _read_json(path / "run.json") if (path / "run.json").exists() else {}
+    settings = read_json(path / "run.json", FIX) if (path / "run.json").exists() else {}
     name = path.resolve().name.encode("utf-8", "backslashreplace").decode()
     return Run(path=path, name=name, settings=settings, log=log, evals=evals)
 
@@ -103,7 +106,7 @@ def _read_log(path: Path) -> pd.DataFrame:
 def _read_evals(folder: Path) -> dict[str, dict[str, Any]]:
     evals = {}
     for path in sorted(folder.glob("*.json"), key=_eval_order):
-        evals[path.stem] = _read_json(path)
+        evals[path.stem] = read_json(path, FIX)
         if not isinstance(evals[path.stem].get("metrics"), dict):
             raise UserError(f'{path} holds no "metrics"; it is not an evaluation, move it out of {folder}.')
     return evals
@@ -113,16 +116,6 @@ def _eval_order(path: Path) -> tuple[int, int, str]:
     step = re.fullmatch(r"step_(\d+)", path.stem)
     rank = {"before": 0, "after": 2}.get(path.stem, 1 if step else 3)
     return rank, int(step.group(1)) if step else 0, path.stem
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error}); restore or remove it.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}, not an object; restore or remove it.")
-    return content
 
 
 def _read_text(path: Path) -> str:

@@ -39,10 +39,11 @@ class EvalTask:
 
     Attributes:
         source, split: the default data; a hub name, or "generate" (the split of igsm is then a range of operations).
-        load: (source, split) -> rows with columns question and gold, or numbers and target.
+        load: (source, split) -> rows with columns question and gold, or numbers and target; of multiple choice choices
+            too, of code question, test and entry_point or io, of SQL databases too.
         check_prompts: (prompt type, shots) -> None, or `UserError` where the task has no such prompts.
         add_prompts: (rows, prompt type, shots, seed) -> rows with a column prompt; of SQL (..., schema_values=) too.
-        grader: name in `evaluation.graders.GRADERS`.
+        grader: name in `rewards.graders.GRADERS`.
         max_new_tokens: default limit of a completion.
         shots_split: split of the same data with the solved questions of ``--num_shots``; None where the worked examples
             are our own or there are none.
@@ -108,13 +109,15 @@ def _test_part(problems: Dataset, source: str) -> Dataset:
     return rows
 
 
-def _check_countdown_prompts(prompt_type: str, num_shots: int) -> None:
+def _check_generated_prompts(task: str, prompt_type: str, num_shots: int) -> None:
     if num_shots:
-        raise UserError(f"--num_shots={num_shots}: Countdown has no worked examples; use 0.")
+        raise UserError(f"--num_shots={num_shots}: {task} has no worked examples; use 0.")
     if prompt_type not in GENERATED_PROMPTS:
-        raise UserError(
-            f"--prompt_type={prompt_type!r} does not go with Countdown; use {', '.join(GENERATED_PROMPTS)}."
-        )
+        raise UserError(f"--prompt_type={prompt_type!r} does not go with {task}; use {', '.join(GENERATED_PROMPTS)}.")
+
+
+_check_countdown_prompts = partial(_check_generated_prompts, "Countdown")
+_check_igsm_prompts = partial(_check_generated_prompts, "iGSM")
 
 
 def _add_countdown_prompts(rows: Dataset, prompt_type: str, num_shots: int, seed: int) -> Dataset:
@@ -142,13 +145,6 @@ def _igsm_space(split: str) -> ProblemSpace:
             f"--split={split!r} of igsm must be a range of operations, such as 15-20, or tiny, or tiny:5-6."
         )
     return replace(TINY if colon else ProblemSpace(), min_op=int(low), max_op=int(high))
-
-
-def _check_igsm_prompts(prompt_type: str, num_shots: int) -> None:
-    if num_shots:
-        raise UserError(f"--num_shots={num_shots}: iGSM has no worked examples; use 0.")
-    if prompt_type not in GENERATED_PROMPTS:
-        raise UserError(f"--prompt_type={prompt_type!r} does not go with iGSM; use {', '.join(GENERATED_PROMPTS)}.")
 
 
 def _add_igsm_prompts(rows: Dataset, prompt_type: str, num_shots: int, seed: int) -> Dataset:

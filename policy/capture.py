@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from policy.features import MEAN_HIDDEN, TOKEN_FEATURES, Head, compute_dtype
+from policy.features import MEAN_HIDDEN, TOKEN_FEATURES, Head
 from policy.load import base_of
+from policy.precision import compute_dtype
 
 
 @dataclass

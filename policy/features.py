@@ -18,6 +18,7 @@ from common.errors import UserError
 from common.sharding import final_states, most_passes, whole_head
 from policy.buckets import buckets_of, completion_lengths
 from policy.load import base_of
+from policy.precision import compute_dtype
 from policy.shared_prompts import Scores, score_shared, shared_passes, shares_prompts
 
 MEAN_HIDDEN = "mean_hidden"  # the one feature of a completion as a whole, (B, H)
@@ -40,12 +41,6 @@ def refuse_sharded(bonuses, is_refused: bool) -> None:
             "launch with FSDP 2 (configs/accelerate/fsdp.yaml), which shards as much, or use a bonus on texts and "
             "verdicts."
         )
-
-
-def compute_dtype(states: Tensor) -> torch.dtype:
-    """The type in which a pass computes that gave ``states``: that of autocast where it is on."""
-    kind = states.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
 
 
 def mean_state(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -111,6 +111,12 @@ def half_type() -> torch.dtype:
     return torch.float16 if torch.cuda.is_available() and not has_bfloat16() else torch.bfloat16
 
 
+def compute_dtype(of) -> torch.dtype:
+    """The type in which a pass computes ``of``, a model or states of one: that of autocast where it is on."""
+    kind = of.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else of.dtype
+
+
 def check_bfloat16(flag: str, fix: str) -> None:
     """Raise `UserError` where ``flag`` asks for bfloat16 on a GPU that has none, or emulates it slowly."""
     if torch.cuda.is_available() and not has_bfloat16():

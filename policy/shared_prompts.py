@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from policy.buckets import MIN_TOKENS, MIN_TOKENS_ACCELERATOR, completion_lengths, in_order, length_buckets
 from policy.load import base_of
 from policy.padding import distinct_rows
+from policy.precision import compute_dtype
 from policy.shared_attention import SHARED, Block, SharedRow
 
 # Architectures whose layers give keywords on to their attention, and whose tokens know their place by it alone.
@@ -174,7 +175,7 @@ def score_shared(
         states: whether the states are wanted.
     """
     base = base_of(model)
-    row = shared_row(prompt_ids, prompt_mask, completion_ids, completion_mask, _attention_dtype(base))
+    row = shared_row(prompt_ids, prompt_mask, completion_ids, completion_mask, compute_dtype(base))
     inputs = inputs_of(row)
     with _predicting(base.base_model, row) as kept:
         output = model(**inputs, shift_labels=row.labels, fused_lm_head=True) if head else base.base_model(**inputs)
@@ -225,9 +226,3 @@ def _by_row(row: SharedRow, flat: Tensor, width: int) -> Tensor:
     parts = flat[0].split([block.tokens for block in row.blocks])
     shaped = [part.unflatten(0, (len(block.rows), block.length)) for part, block in zip(parts, row.blocks, strict=True)]
     return in_order(shaped, [(block.rows, block.length) for block in row.blocks], width)
-
-
-def _attention_dtype(model) -> torch.dtype:
-    """The type in which attention is computed: that of autocast where it is on."""
-    kind = model.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype

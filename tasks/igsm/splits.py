@@ -19,16 +19,6 @@ def template_bin(template: str) -> int:
     return int(template, 16) % BINS
 
 
-def check_disjoint(first: str, first_templates: Iterable[str], second: str, second_templates: Iterable[str]) -> None:
-    """Raise `UserError` when two sets of problems, named ``first`` and ``second``, share a template."""
-    shared = set(first_templates) & set(second_templates)
-    if shared:
-        raise UserError(
-            f"{first} and {second} share {len(shared)} solution templates, for example {min(shared)}; generate them as "
-            "different splits (--split=train, validation or test)."
-        )
-
-
 def check_leak(split: str, source: str, templates: Iterable[str]) -> None:
     """Raise `UserError` when ``split`` may draw a template that the problems of ``source`` have."""
     leaking = {template for template in templates if template_bin(template) in SPLITS[split]}

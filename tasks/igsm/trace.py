@@ -18,7 +18,6 @@ from tasks.igsm.dependency import Quantity
 from tasks.igsm.problem import Problem, listed
 
 KINDS = ("exploration", "computation", "analysis")
-CONTENT = ("name", "equation", "value")
 ANALYSIS_LEVELS = (
     (0.0,),
     (0.0, 0.0, 0.1, 0.4, 0.8, 1.0),
@@ -91,7 +90,7 @@ class Trace:
     Attributes:
         text: thinking and answer, each in its tags.
         injected: spans of what a plain trace would not hold, by `KINDS`; they do not overlap.
-        content: spans of names, equations and values, by `CONTENT`, the places where a wrong token changes the meaning.
+        content: spans called name, equation and value, the places where a wrong token changes the meaning.
         steps, reflections, analyses: lines of work, those that ended for want of something, restated conditions.
     """
 
@@ -102,7 +101,7 @@ class Trace:
         self.steps = self.reflections = self.analyses = 0
 
     def add(self, text: str, kind: str = "") -> None:
-        """Append ``text``; ``kind`` is one of `KINDS` or `CONTENT`, or "" for neither."""
+        """Append ``text``; ``kind`` is one of `KINDS`, name, equation or value, or "" for neither."""
         if kind:
             spans = self.injected if kind in KINDS else self.content
             spans.append(Span(len(self.text), len(self.text) + len(text), kind))

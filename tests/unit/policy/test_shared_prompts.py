@@ -22,9 +22,8 @@ from trl.trainer.utils import add_fused_lm_head
 
 from policy import buckets, shared_prompts
 from policy.padding import pad_tokens
-from policy.precision import Precision
+from policy.precision import Precision, compute_dtype
 from policy.shared_prompts import (
-    _attention_dtype,
     reason_for_rows,
     score_in_passes,
     share_prompts,
@@ -158,7 +157,7 @@ def test_it_goes_with(kind, monkeypatch):
     found = score_shared(model, *tokens, autocast)
     if kind == "bfloat16":
         with autocast():  # kernels of a GPU take no mask in another type than the queries
-            assert shared_row(*tokens, _attention_dtype(model)).blocks[0].mask.dtype == torch.bfloat16
+            assert shared_row(*tokens, compute_dtype(model)).blocks[0].mask.dtype == torch.bfloat16
         torch.testing.assert_close(found.logps, expected, atol=0.2, rtol=0)
         assert cosine(gradient(model, found.logps), wanted) > 0.99
         return

@@ -18,7 +18,7 @@ from tasks.igsm.dependency import abstract_parents, instances, operations
 from tasks.igsm.problem import draw_problem, template
 from tasks.igsm.reader import UnreadableProblemError, read_answer
 from tasks.igsm.space import MOST_EDGES, ProblemSpace
-from tasks.igsm.splits import SPLITS, check_disjoint, check_leak, template_bin
+from tasks.igsm.splits import SPLITS, check_leak, template_bin
 from tasks.igsm.structure import Shape, draw_structure
 from tasks.igsm.vocabulary import DRAWN, WORLDS
 
@@ -177,10 +177,8 @@ def test_splits_share_no_template_at_few_operations_where_templates_repeat():
     rows = {split: generate(150, split, 7, space) for split in ("train", "validation", "test")}
     assert len(set(rows["train"]["template"])) < 150
     for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        check_disjoint(first, rows[first]["template"], second, rows[second]["template"])
-    everything = generate(150, "all", 7, space)
-    with pytest.raises(UserError, match="share .* solution templates"):
-        check_disjoint("train", rows["train"]["template"], "all", everything["template"])
+        assert not set(rows[first]["template"]) & set(rows[second]["template"])
+    assert set(rows["train"]["template"]) & set(generate(150, "all", 7, space)["template"])
     check_leak("test", "train file", rows["train"]["template"])
     with pytest.raises(UserError, match="--split=all could repeat"):
         check_leak("all", "train file", rows["train"]["template"])

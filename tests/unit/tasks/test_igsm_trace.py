@@ -15,7 +15,7 @@ from tasks.igsm.formula import Formula
 from tasks.igsm.problem import Problem
 from tasks.igsm.space import ProblemSpace
 from tasks.igsm.structure import StructureGraph
-from tasks.igsm.trace import ANALYSIS_LEVELS, CONTENT, KINDS, PLAIN, Behaviours, random_order, solve
+from tasks.igsm.trace import ANALYSIS_LEVELS, KINDS, PLAIN, Behaviours, random_order, solve
 from tasks.igsm.trace_table import MEASURED, MEASURED_ANALYSES, draw_traces, summary
 
 MEASURED_COUNT = 500
@@ -179,7 +179,7 @@ def test_injected_spans_cover_what_a_plain_trace_would_not_hold():
 def test_content_spans_are_names_equations_and_values():
     problem = ITEMS[0].problem
     trace = solve(problem, Behaviours(0.5, 4), Random(0))
-    texts = {kind: [] for kind in CONTENT}
+    texts = {kind: [] for kind in ("name", "equation", "value")}
     for span in trace.content:
         texts[span["kind"]].append(trace.text[span["start"] : span["end"]])
     names = {problem.name(quantity) for quantity in problem.formulas}
