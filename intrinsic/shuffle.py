@@ -26,7 +26,8 @@ class Shuffle(Bonus):
         bonus: the wrapped bonus; it scores and learns as if it were not wrapped.
         seed: of the permutations; draws from no other random state.
         within: "verdict", among completions of one group that are all right, all wrong answers or all without answer
-            (`Rollout.kinds`), or "batch", among all of them, which also cuts the tie between bonus and verdict.
+            (`Rollout.kinds`; without verdicts among all of a group), or "batch", among all of them, which also cuts
+            the tie between bonus and verdict.
 
     Raises `UserError` for a bonus with one value per token, or one that replaces or multiplies the advantage.
     """
@@ -85,9 +86,9 @@ class Shuffle(Bonus):
         generator = group_generator(self.seed, self.batches)
         order = torch.arange(len(rollout))
         eligible = self.eligible(rollout).cpu()
-        cells = self._cells(rollout).masked_fill(~eligible, -1)
+        cells = self._cells(rollout)
         for cell in cells[eligible].unique():
-            rows = (cells == cell).nonzero().squeeze(1)
+            rows = ((cells == cell) & eligible).nonzero().squeeze(1)
             order[rows] = rows[torch.randperm(len(rows), generator=generator)]
         return order.to(rollout.device)
 
@@ -96,7 +97,7 @@ class Shuffle(Bonus):
         if self.within == "batch":
             return torch.zeros(len(rollout), dtype=torch.long)
         groups = torch.arange(len(rollout)) // rollout.num_generations
-        return groups * len(KINDS) + rollout.kinds.cpu()
+        return groups * (len(KINDS) + 1) + rollout.kinds.cpu() + 1  # kinds begin at -1: not known what is right
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """What the wrapped bonus learns and logs."""

@@ -1,5 +1,7 @@
 """The permutation control: everything of the wrapped bonus but the tie between value and text of equal verdict."""
 
+import math
+
 import pytest
 import torch
 
@@ -62,6 +64,19 @@ def test_values_stay_in_their_group_and_with_their_verdict(verdicts, rollout_fac
     groups = torch.arange(32) // 8
     assert torch.equal(groups[dealt], groups) and torch.equal(rollout.kinds[dealt], rollout.kinds)
     assert not torch.equal(dealt, torch.arange(32))
+
+
+@pytest.mark.parametrize("correct", [[math.nan] * 32, [0.0] * 8 + [math.nan] * 24], ids=["none", "of one group"])
+def test_without_verdicts_values_stay_in_their_group_and_those_not_eligible_in_their_place(correct, rollout_factory):
+    class ButTheFourth(Numbered):
+        def eligible(self, rollout):
+            return torch.arange(len(rollout)) % 4 != 3
+
+    rollout = rollout_factory(["1"] * 32, correct, num_generations=8, verdicts=["no_answer"] * 32)
+    dealt = Shuffle(ButTheFourth()).score_parts(rollout)["ones"].long()
+    rows = torch.arange(32)
+    assert torch.equal(dealt[3::4], rows[3::4]) and torch.equal(dealt // 8, rows // 8)
+    assert all((dealt // 8)[dealt != rows].eq(group).any() for group in range(4))
 
 
 def test_within_the_batch_values_change_groups_and_verdicts(rollout_factory):
