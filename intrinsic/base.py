@@ -106,6 +106,11 @@ class Bonus:
         """Join scaled scores with the advantages, both (B,) or (B, T); only for placements after normalisation."""
         return advantages + scores
 
+    def combine_noise(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
+        """Join noise of this bonus's strength: as `combine` does, with each bound of it on both sides, so that noise of
+        mean 0 changes no advantage on average."""
+        return self.combine(advantages, scores, rollout)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that `score` depends on, as tensors and plain JSON types, nested dicts allowed."""
         return {}

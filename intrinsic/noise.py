@@ -87,7 +87,7 @@ class Noise(Bonus):
         return self.bonus.update(rollout) if self.learns else {}
 
     def combine(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
-        return self.bonus.combine(advantages, scores, rollout)
+        return self.bonus.combine_noise(advantages, scores, rollout)
 
     def state_dict(self) -> dict[str, Any]:
         return {"batches": self.batches} | ({"bonus": self.bonus.state_dict()} if self.learns else {})

@@ -237,10 +237,17 @@ class Rarity(Bonus):
     def combine(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
         """``advantages`` (B,) or (B, T), those above 0 multiplied by 1 + ``scores``, all of them for "uarl"; for rules
         that belong in the reward, plus ``scores``. No factor is below 0, whatever the weight."""
+        return self._multiplied(advantages, scores, highest=math.inf)
+
+    def combine_noise(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
+        """As `combine`, with no factor above 2: as far from 1 as 0 is."""
+        return self._multiplied(advantages, scores, highest=1.0)
+
+    def _multiplied(self, advantages: Tensor, scores: Tensor, highest: float) -> Tensor:
         if self.rule in IN_REWARD:
             return advantages + scores
         paid = advantages if self.rule == "uarl" else advantages.clamp(min=0.0)
-        return advantages + paid * scores.clamp(min=-1.0)
+        return advantages + paid * scores.clamp(min=-1.0, max=highest)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Nothing to learn; figures of the batch, over groups with at least two right answers.

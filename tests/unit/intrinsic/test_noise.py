@@ -4,11 +4,15 @@ import pytest
 import torch
 
 from common.errors import UserError
-from intrinsic import build_bonuses
+from intrinsic import NOISE, REGISTRY, build_bonus, build_bonuses
 from intrinsic.base import Bonus, WeightSchedule
 from intrinsic.noise import Noise
 from intrinsic.options import IntrinsicOptions
 from intrinsic.pipeline import BonusPipeline
+
+CONTROLLED = [
+    name for name in sorted(REGISTRY) if name != NOISE and not build_bonus(name, IntrinsicOptions()).uncontrolled
+]
 
 
 class Gated(Bonus):
@@ -124,6 +128,18 @@ def test_it_joins_as_the_bonus_does(rollout_factory):
     scored = pipeline.score(rollout)
     joined = pipeline.join(torch.full((32,), 2.0), scored, rollout)
     torch.testing.assert_close(joined, 2 * scored[0].total)
+
+
+@pytest.mark.parametrize("advantage", [-1.0, 0.0, 2.0])
+@pytest.mark.parametrize("name", CONTROLLED)
+def test_noise_changes_no_advantage_on_average(name, advantage, rollout_factory):
+    """Each number moves an advantage as far as its negative does, the other way."""
+    noise = Noise(build_bonus(name, IntrinsicOptions(use_ir=name)))
+    rollout, advantages = batch(rollout_factory, 1), torch.full((8,), advantage)
+    numbers = torch.tensor([0.01, 0.3, 0.9, 1.1, 1.8, 2.4, 3.0, 4.0])
+    up = noise.combine(advantages, numbers, rollout) - advantages
+    down = noise.combine(advantages, -numbers, rollout) - advantages
+    torch.testing.assert_close(up, -down)
 
 
 @pytest.mark.parametrize(
