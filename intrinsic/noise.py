@@ -12,23 +12,24 @@ from torch import Tensor
 
 from common.errors import UserError
 from intrinsic.base import Bonus, Placement
+from intrinsic.parts.control import Control
 from intrinsic.parts.groups import group_centred, group_generator
 from intrinsic.rollout import Rollout
 
 
-class Noise(Bonus):
+class Noise(Control):
     """``--use_ir=noise``, as strong as `rnd` with the same flags, or ``--use_ir=NAME,noise``, as strong as NAME.
 
     Args:
         bonus: whose strength, place and gate the noise has.
         seed: of the noise; draws from no other random state.
-        learns: whether nobody else lets ``bonus`` learn; it is then learnt and saved here.
+        learns: whether nobody else lets ``bonus`` learn.
 
     Raises `UserError` for a bonus with one value per token, or one that replaces or multiplies the advantage.
     """
 
     name = "noise"
-    placement: Placement = "advantage"
+    placement: Placement = "advantage"  # alone; beside a bonus, its own
 
     def __init__(self, bonus: Bonus, seed: int = 0, learns: bool = True):
         if seed < 0:
@@ -38,26 +39,8 @@ class Noise(Bonus):
                 f"--use_ir={bonus.name},{self.name}: noise cannot be as strong as {bonus.name}: it gives "
                 f"{bonus.uncontrolled}; leave one of them out."
             )
-        self.bonus, self.seed, self.learns = bonus, seed, learns
-        self.batches = 0
-        self.placement, self.centred, self.clipped = bonus.placement, bonus.centred, bonus.clipped
-        self.needs = bonus.needs
-        self.reads = bonus.reads
-        self.needs_verdict = bonus.needs_verdict
-
-    @property
-    def pretrain_batches(self) -> int:
-        return self.bonus.pretrain_batches if self.learns else 0
-
-    @property
-    def depends_on_length(self) -> bool:
-        return self.bonus.depends_on_length
-
-    def check(self, num_generations: int, max_completion_length: int) -> None:
-        self.bonus.check(num_generations, max_completion_length)
-
-    def eligible(self, rollout: Rollout) -> Tensor:
-        return self.bonus.eligible(rollout)
+        super().__init__(bonus, learns)
+        self.seed = seed
 
     def score(self, rollout: Rollout) -> Tensor:
         """Noise (B,) with mean 0 and the bonus's standard deviation among the eligible of each group; 0 for others.
@@ -81,21 +64,8 @@ class Noise(Bonus):
             groups.append(torch.randn(rollout.num_generations, generator=generator))
         return torch.cat(groups).to(rollout.device)
 
-    def update(self, rollout: Rollout) -> dict[str, float]:
-        """What the bonus learns and logs, where nobody else lets it learn."""
-        self.batches += 1
-        return self.bonus.update(rollout) if self.learns else {}
-
     def combine(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
         return self.bonus.combine_noise(advantages, scores, rollout)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"batches": self.batches} | ({"bonus": self.bonus.state_dict()} if self.learns else {})
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.batches = state["batches"]
-        if self.learns:
-            self.bonus.load_state_dict(state["bonus"])
 
     def identity(self) -> dict[str, Any]:
         return {"name": self.name, "seed": self.seed, "bonus": self.bonus.identity()}

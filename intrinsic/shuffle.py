@@ -13,13 +13,14 @@ from torch import Tensor
 
 from common.errors import UserError
 from intrinsic.base import SHUFFLE_WITHIN, Bonus
+from intrinsic.parts.control import Control
 from intrinsic.parts.groups import group_generator
 from intrinsic.rollout import KINDS, Rollout
 
 PREFIX = "shuffle:"
 
 
-class Shuffle(Bonus):
+class Shuffle(Control):
     """The scores of ``bonus``, permuted among its eligible completions by new permutations each batch.
 
     Args:
@@ -38,33 +39,11 @@ class Shuffle(Bonus):
                 f"--use_ir={PREFIX}{bonus.name} cannot be shuffled: {bonus.name} gives {bonus.uncontrolled}; leave "
                 f"{PREFIX} out, or shuffle another bonus."
             )
-        self.bonus = bonus
+        super().__init__(bonus)
         self.seed = seed
         self.within = within
-        self.batches = 0
         self.name = f"{PREFIX}{bonus.name}"
-        self.placement = bonus.placement
-        self.centred = bonus.centred
-        self.clipped = bonus.clipped
-        self.needs = bonus.needs
-        self.reads = bonus.reads
-        self.needs_verdict = bonus.needs_verdict
-        self.from_second_visit = bonus.from_second_visit
         self.part_names = bonus.part_names
-
-    @property
-    def pretrain_batches(self) -> int:
-        return self.bonus.pretrain_batches
-
-    def check(self, num_generations: int, max_completion_length: int) -> None:
-        self.bonus.check(num_generations, max_completion_length)
-
-    def eligible(self, rollout: Rollout) -> Tensor:
-        return self.bonus.eligible(rollout)
-
-    def score(self, rollout: Rollout) -> Tensor:
-        """The permuted scores (B,)."""
-        return torch.stack(list(self.score_parts(rollout).values())).sum(dim=0)
 
     def score_parts(self, rollout: Rollout) -> dict[str, Tensor]:
         """The permuted parts; all parts of a completion go to the same other one."""
@@ -72,14 +51,6 @@ class Shuffle(Bonus):
         order = self._order(rollout)
         names = self.part_names or (self.name,)
         return {name: scores[order] for name, scores in zip(names, parts.values(), strict=True)}
-
-    @property
-    def batches_before_bonus(self) -> int:
-        return self.bonus.batches_before_bonus
-
-    @property
-    def depends_on_length(self) -> bool:
-        return self.bonus.depends_on_length
 
     def _order(self, rollout: Rollout) -> Tensor:
         """(B,) long: the completion that each one takes its values from."""
@@ -98,21 +69,6 @@ class Shuffle(Bonus):
             return torch.zeros(len(rollout), dtype=torch.long)
         groups = torch.arange(len(rollout)) // rollout.num_generations
         return groups * (len(KINDS) + 1) + rollout.kinds.cpu() + 1  # kinds begin at -1: not known what is right
-
-    def update(self, rollout: Rollout) -> dict[str, float]:
-        """What the wrapped bonus learns and logs."""
-        self.batches += 1
-        return self.bonus.update(rollout)
-
-    def combine(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
-        return self.bonus.combine(advantages, scores, rollout)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"batches": self.batches, "bonus": self.bonus.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.batches = state["batches"]
-        self.bonus.load_state_dict(state["bonus"])
 
     def identity(self) -> dict[str, Any]:
         return {"name": self.name, "seed": self.seed, "within": self.within, "bonus": self.bonus.identity()}

@@ -133,6 +133,7 @@ def test_every_bonus_with_one_value_per_completion_has_this_control(name, rollou
     torch.testing.assert_close(mine, its)
     assert pipeline.needs == plain.needs and scored.bonus.name == f"shuffle:{name}"
     assert (scored.bonus.placement, scored.bonus.centred) == (plain.placement, plain.centred)
+    assert scored.bonus.capacity_bytes(8) == plain.capacity_bytes(8)
     assert all(part.startswith("shuffle:") or part in plain.part_names for _, part in pipeline.reward_columns)
 
 
