@@ -134,7 +134,14 @@ def test_every_bonus_with_one_value_per_completion_has_this_control(name, rollou
     assert pipeline.needs == plain.needs and scored.bonus.name == f"shuffle:{name}"
     assert (scored.bonus.placement, scored.bonus.centred) == (plain.placement, plain.centred)
     assert scored.bonus.capacity_bytes(8) == plain.capacity_bytes(8)
-    assert all(part.startswith("shuffle:") or part in plain.part_names for _, part in pipeline.reward_columns)
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(REGISTRY) if bonus_class(name).placement == "reward"])
+def test_what_is_paid_in_the_reward_has_its_columns_under_the_name_of_the_control(name):
+    options = IntrinsicOptions(use_ir=f"shuffle:{name}", ir_level="reward")
+    pipeline = BonusPipeline(build_bonuses(options), options.schedules())
+    parts = bonus_class(name).part_names or (f"shuffle:{name}",)
+    assert pipeline.reward_columns == [(f"shuffle:{name}", part) for part in parts]
 
 
 def test_token_level_and_unknown_bonuses_are_refused():
