@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 
-from intrinsic import SHUFFLE
 from intrinsic.base import Bonus
+from intrinsic.flags.modes import MODE_RULES, ModeRule
 from intrinsic.flags.owners import is_for, owners
 from intrinsic.options import BonusFlags, IntrinsicOptions
-from intrinsic.rarity import PARTITIONS
 from training.run_options import RunConfig, RunOptions
 
+BONUS_FLAGS = {item.name: item for item in fields(BonusFlags)}
 CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
 
 
@@ -31,10 +31,9 @@ class Settings:
         one_update = config.num_iterations == 1 and config.steps_per_generation <= config.gradient_accumulation_steps
         return one_update and not (config.use_vllm and config.vllm_importance_sampling_correction)
 
-    def rarity_is(self, *words: str) -> bool:
-        """Whether the bonus rarity is used, with one of ``words`` as partition or rule."""
-        names = [name.removeprefix(SHUFFLE) for name in self.intrinsic.bonus_names]
-        return "rarity" in names and bool({self.intrinsic.rarity_partition, self.intrinsic.rarity_rule} & {*words})
+    def concerns(self, name: str) -> bool:
+        """Whether the flag ``name`` is for every run, or for a bonus that this one has."""
+        return name not in BONUS_FLAGS or is_for(BONUS_FLAGS[name], self.intrinsic.bonus_names)
 
     def given(self, name: str) -> object | None:
         """The value of the flag ``name`` unless it is the default, or what the script sets by itself; else None."""
@@ -48,11 +47,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Rule:
-    """``flags`` have no effect where ``holds``, because of ``reason``."""
+    """``flags`` have no effect where ``holds``, because of ``reason``; those of a bonus only beside that bonus."""
 
     flags: str
     holds: Callable[[Settings], bool]
     reason: str
+
+
+def _of_mode(rule: ModeRule) -> Rule:
+    return Rule(rule.flags, lambda run: rule.holds(run.intrinsic), rule.reason)
 
 
 RULES = (
@@ -178,8 +181,8 @@ RULES = (
     Rule("ir_schedule ir_warmup_steps ir_clip match_mass", lambda run: not run.bonuses, "there is no bonus (--use_ir)"),
     Rule(
         "ir_clip",
-        lambda run: all(bonus.replaces for bonus in run.bonuses),
-        "what replaces the advantages is not clipped",
+        lambda run: all(bonus.replaces or not bonus.clipped for bonus in run.bonuses),
+        "what replaces or moves the advantages is not clipped",
     ),
     Rule(
         "ir_min_std",
@@ -188,29 +191,8 @@ RULES = (
     ),
     Rule(
         "encoder",
-        lambda run: run.rarity_is(*PARTITIONS) and not any("text_embedding" in bonus.needs for bonus in run.bonuses),
+        lambda run: not any("text_embedding" in bonus.needs for bonus in run.bonuses),
         "no text is embedded (--rarity_partition embedding does)",
-    ),
-    Rule("rarity_alpha", lambda run: run.rarity_is("likelihood", "darling", "ips"), "no power of a size is taken"),
-    Rule(
-        "rarity_clip_low rarity_clip_high",
-        lambda run: run.rarity_is("likelihood", "uarl", "darling", "ips"),
-        "these weights are not clipped",
-    ),
-    Rule(
-        "rarity_tau",
-        lambda run: run.rarity_is("exact", "answer", "bigram", "embedding", "random"),
-        "--rarity_partition is not likelihood",
-    ),
-    Rule(
-        "rarity_threshold",
-        lambda run: run.rarity_is("exact", "answer", "likelihood", "random"),
-        "this partition has no distances",
-    ),
-    Rule(
-        "rarity_seed",
-        lambda run: run.rarity_is("exact", "answer", "bigram", "embedding", "likelihood"),
-        "nothing is drawn by this partition",
     ),
     Rule(
         "ir_warmup_steps",
@@ -237,6 +219,7 @@ RULES = (
         lambda run: run.config.warmup_steps >= max(1, run.steps),
         "the run ends before the learning rate has risen",
     ),
+    *map(_of_mode, MODE_RULES),
 )
 
 
@@ -244,7 +227,7 @@ def inert_settings(run: Settings) -> Iterator[str]:
     """A line for each rule that holds of flags given to ``run``, and for each bonus that waits longer than it lasts."""
     said = set()
     for rule in RULES:
-        given = {name: run.given(name) for name in rule.flags.split() if name not in said}
+        given = {name: run.given(name) for name in rule.flags.split() if name not in said and run.concerns(name)}
         given = {name: value for name, value in given.items() if value is not None}
         if given and rule.holds(run):
             said |= given.keys()
@@ -256,11 +239,11 @@ def inert_settings(run: Settings) -> Iterator[str]:
 
 def _of_other_bonuses(run: Settings, said: set[str]) -> Iterator[str]:
     """Flags given for bonuses that the run does not have."""
-    for item in fields(BonusFlags):
-        value = run.given(item.name)
-        if value is not None and item.name not in said and not is_for(item, run.intrinsic.bonus_names):
+    for name, item in BONUS_FLAGS.items():
+        value = run.given(name)
+        if value is not None and name not in said and not run.concerns(name):
             names = " or ".join(sorted(owners(item)))
-            yield f"no effect: --{item.name} {value}: it is for {names}, which --use_ir does not name"
+            yield f"no effect: --{name} {value}: it is for {names}, which --use_ir does not name"
 
 
 def _waiting(run: Settings) -> Iterator[str]:

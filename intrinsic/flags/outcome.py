@@ -23,8 +23,9 @@ class OutcomeFlags:
         0.2, "outcome: weight of the bonus beside the normalised reward, a finite number, 0 or more (ours)."
     )
     outcome_questions: int = flag(
-        10_000, "outcome: questions with counts, 1 or more; the one not met for longest is dropped (ours)."
+        10_000, "outcome, historical: questions with counts, 1 or more; the one not met for longest is dropped (ours)."
     )
     outcome_answers: int = flag(
-        1_000, "outcome: answers counted per question, 1 or more; the rarest, then oldest, is dropped (ours)."
+        1_000,
+        "outcome, historical: answers counted per question, 1 or more; the rarest, then oldest, is dropped (ours).",
     )

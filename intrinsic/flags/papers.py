@@ -83,21 +83,23 @@ class MerciFlags:
     cfn_filters: str = flag(
         "percentile,coherence,code,characters,repetition", "cfn: filters that are on, separated by commas, or none."
     )
-    cfn_length: str = flag("kept", "cfn: length that a response's sum is divided by: kept or response (tokens) (ours).")
-    cfn_dim: int = flag(20, "cfn: coins per state, 1 or more.")
-    cfn_width: int = flag(512, "cfn: width of the network's hidden layer, 1 or more (ours).")
-    cfn_lr: float = flag(1e-3, "cfn: learning rate of the network, above 0 (ours).")
-    cfn_weight_decay: float = flag(1e-2, "cfn: weight decay of the network, 0 or more (ours).")
-    cfn_batch_size: int = flag(1024, "cfn: states per step of the network, 1 or more (ours).")
-    cfn_passes: int = flag(1, "cfn: passes of the network over the states of a batch, 1 or more (ours).")
-    cfn_replay: int = flag(16_384, "cfn: past visits kept for replay, 0 for none (ours).")
+    cfn_length: str = flag(
+        "kept", "cfn, trajectory: length that a response's sum is divided by: kept or response (tokens) (ours)."
+    )
+    cfn_dim: int = flag(20, "cfn, network: coins per state, 1 or more.")
+    cfn_width: int = flag(512, "cfn, network: width of the network's hidden layer, 1 or more (ours).")
+    cfn_lr: float = flag(1e-3, "cfn, network: learning rate, above 0 (ours).")
+    cfn_weight_decay: float = flag(1e-2, "cfn, network: weight decay, 0 or more (ours).")
+    cfn_batch_size: int = flag(1024, "cfn, network: states per step, 1 or more (ours).")
+    cfn_passes: int = flag(1, "cfn, network: passes over the states of a batch, 1 or more (ours).")
+    cfn_replay: int = flag(16_384, "cfn, network: past visits kept for replay, 0 for none (ours).")
     cfn_ridge: float = flag(1.0, "cfn, linear: prior precision per dimension, above 0 (ours).")
     cfn_warmup: int = flag(20, "cfn: generation batches that are counted before the bonus pays, 0 or more (ours).")
     cfn_pretrain: int = flag(
         0,
         "cfn: generation batches of the untrained policy to count first, in place of the warm-up, 0 or more (ours).",
     )
-    cfn_seed: int = flag(0, "cfn: seed of the network and its coins.")
+    cfn_seed: int = flag(0, "cfn, network: seed of its weights and coins.")
 
 
 @dataclass
@@ -113,11 +115,11 @@ class RndFlags:
         "false; unset: true with --rnd_mode=fixed, false with reference (ours).",
     )
     rnd_window: int = flag(1024, "rnd, noise, fixed: past completions that set the bonus's scale, 0 or more (ours).")
-    rnd_lr: float = flag(1e-3, "rnd: learning rate of the predictor, 0 or more.")
-    rnd_weight_decay: float = flag(1e-2, "rnd: weight decay of the predictor, 0 or more.")
-    rnd_width: int = flag(512, "rnd, fixed: hidden and output width of the networks, 1 or more (ours).")
-    rnd_prompt_length: int = flag(256, "rnd, reference: last prompt tokens that are read, 1 or more.")
-    rnd_response_length: int = flag(1024, "rnd, reference: response tokens that are read, --L or more.")
+    rnd_lr: float = flag(1e-3, "rnd, noise: learning rate of the predictor, 0 or more.")
+    rnd_weight_decay: float = flag(1e-2, "rnd, noise: weight decay of the predictor, 0 or more.")
+    rnd_width: int = flag(512, "rnd, noise, fixed: hidden and output width of the networks, 1 or more (ours).")
+    rnd_prompt_length: int = flag(256, "rnd, noise, reference: last prompt tokens that are read, 1 or more.")
+    rnd_response_length: int = flag(1024, "rnd, noise, reference: response tokens that are read, --L or more.")
     rnd_seed: int = flag(0, "rnd, noise: seed of networks and noise, 0 or more.")
     shuffle_within: str = flag(
         "verdict",

@@ -10,7 +10,8 @@ from intrinsic.flags.owners import owners
 from intrinsic.options import BonusFlags, IntrinsicOptions, MathIntrinsicOptions
 from intrinsic.rarity import PARTITIONS
 from tests.processes import ROOT
-from training.inert import RULES, Settings, inert_settings
+from tests.unit.intrinsic.mode_cases import each_flag, other_value
+from training.inert import BONUS_FLAGS, RULES, Settings, inert_settings
 from training.run_options import RunConfig, RunOptions
 
 PLAIN = {"use_cpu": True, "bf16": False, "report_to": "none", "bs": 2, "gc": 4, "num_generations": 4}
@@ -86,6 +87,8 @@ NO_EFFECT = [
     ),
     ({"intrinsic": {"use_ir": "passk"}, "scale_rewards": "none"}, "--scale_rewards none", "replaces the advantages"),
     ({"intrinsic": {"use_ir": "maxrl", "ir_clip": 9.0}}, "--ir_clip 9.0", "not clipped"),
+    ({"intrinsic": {"use_ir": "rarity", "ir_clip": 9.0}}, "--ir_clip 9.0", "not clipped"),
+    ({"intrinsic": {"use_ir": "cfn", "explore_warmup": 200}}, "--explore_warmup 200", "for knn+"),
     ({"intrinsic": {"match_mass": True}}, "--match_mass True", "no bonus"),
     ({"intrinsic": {"use_ir": "cosine", "match_mass": True}}, "--match_mass True", "no bonus"),
 ]
@@ -131,6 +134,17 @@ EFFECT = [
     {"intrinsic": {"use_ir": "cfn", "cfn_pretrain": 50}, "steps": 10},
     {"intrinsic": {"use_ir": "knn+", "explore_warmup": 0.5}},
 ]
+
+
+@pytest.mark.parametrize(("name", "run"), each_flag(1))
+def test_a_flag_of_another_mode_of_its_bonus_is_named(name, run):
+    (line,) = lines(run | {name: other_value(BONUS_FLAGS[name])}, questions=20)
+    assert line.startswith(f"no effect: --{name} ")
+
+
+@pytest.mark.parametrize(("name", "run"), each_flag(2))
+def test_a_flag_of_the_mode_of_its_bonus_is_not_named(name, run):
+    assert not lines(run | {name: other_value(BONUS_FLAGS[name])}, questions=20)
 
 
 @pytest.mark.parametrize("given", EFFECT, ids=str)
