@@ -100,8 +100,8 @@ def default_weight(name: str, level: str) -> float:
 def build_bonuses(options) -> list[Bonus]:
     """The bonuses that ``options.use_ir`` names, in order, each at its level.
 
-    Raises `UserError` for two that replace the advantage, for one beside rewards or bonuses that it would throw away,
-    for the level "reward" where no bonus has it, and for noise beside several bonuses.
+    Raises `UserError` for two that replace the advantage, for one beside rewards or bonuses that it would throw away or
+    of a weight that is no share, for the level "reward" where no bonus has it, and for noise beside several bonuses.
     """
     names = options.bonus_names
     others = [
@@ -118,6 +118,7 @@ def build_bonuses(options) -> list[Bonus]:
             )
         bonuses.insert(names.index(NOISE), build_bonus(NOISE, options, beside=others[0]))
     _check_levels(bonuses, options)
+    _check_weights(bonuses, options)
     check_replaced(bonuses, options.reward_weights, f"--use_ir={options.use_ir!r}: ")
     return bonuses
 
@@ -147,6 +148,16 @@ def _check_levels(bonuses: list[Bonus], options) -> None:
             f"--ir_level={options.ir_level!r}: {', '.join(without)} joins after the group normalisation in its paper "
             "and has no place in the reward; use advantage."
         )
+
+
+def _check_weights(bonuses: list[Bonus], options) -> None:
+    """Raise `UserError` where the weight of one that replaces the advantage is not from 0 to 1."""
+    for bonus, weight in zip(bonuses, options.weights, strict=True):
+        if bonus.replaces and not 0.0 <= weight <= 1.0:
+            raise UserError(
+                f"--ir_weight={options.ir_weight!r}: {bonus.name} replaces the advantage, and its weight {weight:g} is "
+                "the share that it replaces; use 0 (plain GRPO) to 1, and --learning_rate for longer steps."
+            )
 
 
 def _load(target: str):

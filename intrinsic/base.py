@@ -37,7 +37,8 @@ class Bonus:
         batches_before_bonus: generation batches, those included, that it learns from before it pays anything.
         from_second_visit: whether it pays nothing for a question that the policy meets for the first time.
         part_names: names of the separately logged parts of the score; empty for a bonus in one piece.
-        replaces: whether `combine` puts its own advantage in place of the group's instead of adding to it.
+        replaces: whether `combine` puts its own advantage in place of the group's instead of adding to it; the pipeline
+            then mixes the two by the weight, 0 to 1.
         multiplies: whether `combine` multiplies the group's advantages by one factor instead of adding to them.
         centred: whether the pipeline subtracts the group's mean before it joins; set by `at_level`.
         clipped: whether the pipeline clips its scores; not where their size is the method's own.

@@ -53,7 +53,8 @@ class IntrinsicOptions(BonusFlags):
     ir_weight: str = flag(
         "",
         "Weight of each bonus, one number or one per bonus separated by commas; unset: 1, and at level advantage the "
-        "bonus's own (see its card).",
+        "bonus's own (see its card). That of passk, maxrl, nsr and risk is the share of plain GRPO's advantage that "
+        "they replace, 0 to 1.",
     )
     ir_level: str = flag(
         LEVELS[0],
@@ -62,8 +63,13 @@ class IntrinsicOptions(BonusFlags):
         "in the group, added after the group normalisation: the weight means the same in every group; ours) or reward "
         "(before it: the papers).",
     )
-    ir_schedule: str = flag("constant", "Shape of the weight over training: constant, linear or cosine (both to 0).")
-    ir_warmup_steps: int = flag(0, "Optimiser steps over which the weight rises linearly from 0.")
+    ir_schedule: str = flag(
+        "constant",
+        "Shape of the weight over training: constant, linear or cosine (both to 0, which is plain GRPO).",
+    )
+    ir_warmup_steps: int = flag(
+        0, "Optimiser steps over which the weight rises linearly from 0, which is plain GRPO; 0 or more."
+    )
     ir_clip: float = flag(
         5.0,
         "Raw bonus values are clipped to [-ir_clip, ir_clip]; not those of passk, maxrl, nsr, risk and rarity.",

@@ -148,7 +148,8 @@ class BonusPipeline:
     def join(self, advantages: Tensor, scored: list[ScoredBonus], rollout: Rollout) -> Tensor:
         """Advantages (B,) with the bonuses placed after normalisation added; (B, T) if any of them is per token.
 
-        Bonuses that their papers pay in the reward come less their group's mean, see `Bonus.at_level`.
+        Bonuses that their papers pay in the reward come less their group's mean, see `Bonus.at_level`. One that
+        replaces the advantage leaves 1 - weight of what was there: at weight 0 all of it, at 1 nothing.
         """
         for item in scored:
             if item.bonus.placement == "reward" or item.weight == 0.0:
@@ -158,7 +159,10 @@ class BonusPipeline:
                 advantages = advantages[:, None].expand_as(scores)
             elif scores.dim() < advantages.dim():
                 scores = scores[:, None].expand_as(advantages)
-            advantages = item.bonus.combine(advantages, scores, rollout)
+            joined = item.bonus.combine(advantages, scores, rollout)
+            if item.bonus.replaces and item.weight != 1.0:
+                joined = joined + (1.0 - item.weight) * advantages
+            advantages = joined
         return advantages
 
     @staticmethod

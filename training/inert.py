@@ -31,6 +31,14 @@ class Settings:
         one_update = config.num_iterations == 1 and config.steps_per_generation <= config.gradient_accumulation_steps
         return one_update and not (config.use_vllm and config.vllm_importance_sampling_correction)
 
+    @property
+    def replaces_all(self) -> bool:
+        """Whether nothing of plain GRPO's advantages is left at any step."""
+        flags = self.intrinsic
+        is_constant = flags.ir_schedule == "constant" and not flags.ir_warmup_steps
+        weights = [weight for bonus, weight in zip(self.bonuses, flags.weights, strict=True) if bonus.replaces]
+        return is_constant and 1.0 in weights
+
     def concerns(self, name: str) -> bool:
         """Whether the flag ``name`` is for every run, or for a bonus that this one has."""
         return name not in BONUS_FLAGS or is_for(BONUS_FLAGS[name], self.intrinsic.bonus_names)
@@ -158,7 +166,7 @@ RULES = (
     ),
     Rule(
         "scale_rewards multi_objective_aggregation",
-        lambda run: any(bonus.replaces for bonus in run.bonuses) and not run.intrinsic.match_mass,
+        lambda run: run.replaces_all and not run.intrinsic.match_mass,
         "a bonus replaces the advantages",
     ),
     Rule(

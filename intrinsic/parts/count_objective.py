@@ -53,7 +53,8 @@ class CountObjective(Bonus):
         return torch.where(right, values[:, :1], values[:, 1:]).flatten()
 
     def combine(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
-        """``scores``: the group's own ``advantages``, and every reward in them, are dropped."""
+        """``scores``: the group's own ``advantages``, and every reward in them, are dropped; the pipeline adds what a
+        weight below 1 leaves of them."""
         return scores
 
     def update(self, rollout: Rollout) -> dict[str, float]:

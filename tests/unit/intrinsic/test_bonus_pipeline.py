@@ -117,6 +117,10 @@ def test_weight_follows_the_schedule_over_the_steps_of_the_run(rollout_factory):
         assert pipeline.score(rollout)[0].weight == pytest.approx(weight)
 
 
+def moves_the_groups_own(kind):
+    return kind.replaces or kind.multiplies
+
+
 class Replacing(Fixed):
     replaces = True
 
@@ -124,12 +128,30 @@ class Replacing(Fixed):
         return scores
 
 
-def test_a_bonus_that_replaces_the_advantages_does_nothing_at_weight_zero(rollout_factory):
+def test_the_weight_of_a_bonus_that_replaces_the_advantages_is_the_share_it_replaces(rollout_factory):
     rollout = rollout_factory(["a", "b", "c", "d"], [1, 0, 0, 0])
-    advantages = torch.tensor([1.0, -1.0, 0.5, -0.5])
-    for weight, expected in ((0.0, advantages), (1.0, torch.full((4,), 3.0))):
-        pipeline = BonusPipeline([Replacing([3.0] * 4, "advantage")], [WeightSchedule(weight)])
-        torch.testing.assert_close(pipeline.join(advantages, pipeline.score(rollout), rollout), expected)
+    advantages, theirs = torch.tensor([1.0, -1.0, 0.5, -0.5]), torch.tensor([3.0, 0.0, 0.1, -0.7])
+    for weight, expected in ((0.0, advantages), (0.25, torch.tensor([1.5, -0.75, 0.4, -0.55])), (1.0, theirs)):
+        pipeline = BonusPipeline([Replacing(theirs.tolist(), "advantage")], [WeightSchedule(weight)])
+        joined = pipeline.join(advantages, pipeline.score(rollout), rollout)
+        torch.testing.assert_close(joined, expected)
+        assert weight == 0.25 or torch.equal(joined, expected)
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(REGISTRY) if moves_the_groups_own(bonus_class(name))])
+@pytest.mark.parametrize("flags", [{"ir_schedule": "linear"}, {"ir_warmup_steps": 20}], ids=str)
+def test_by_a_schedule_an_objective_goes_from_plain_grpo_to_itself_in_even_steps(name, flags, rollout_factory):
+    options = IntrinsicOptions(use_ir=name, **flags)
+    pipeline, joined = BonusPipeline(build_bonuses(options), options.schedules()), []
+    for step in range(21):
+        rollout = rollout_factory(["a"] * 8, [1, 0, 0, 0, 0, 0, 0, 0], step=step, max_steps=20)
+        plain = reward_advantages(rollout.correct[:, None], torch.ones(1), 8, "group")
+        joined.append(pipeline.join(plain, pipeline.score(rollout), rollout))
+    (whole,) = [item.bonus.combine(plain, item.raw[name], rollout) for item in pipeline.score(rollout)]
+    ends = [whole, plain] if "ir_schedule" in flags else [plain, whole]
+    assert not torch.equal(*ends)
+    for step, found in enumerate(joined):
+        torch.testing.assert_close(found, ends[0] + step / 20 * (ends[1] - ends[0]))
 
 
 def test_a_reward_that_is_missing_for_a_row_counts_as_zero():

@@ -84,6 +84,7 @@ def pairs_of_kinds():
     return pairs
 
 
+REPLACERS = [name for name in sorted(REGISTRY) if bonus_class(name).replaces]
 PAIRS = pairs_of_kinds()
 REFUSED = [pair for pair in combinations(MEMBERS, 2) if len(set(names_of(pair))) == 2 and must_be_refused(pair)]
 
@@ -243,7 +244,14 @@ def test_a_bonus_beside_itself_is_refused(name):
         pipeline_of((name, name))
 
 
-@pytest.mark.parametrize("name", [name for name in sorted(REGISTRY) if bonus_class(name).replaces])
+@pytest.mark.parametrize("name", REPLACERS)
+@pytest.mark.parametrize("weight", ["1.5", "-0.1", "0.5,2"])
+def test_a_share_of_the_advantage_to_replace_is_from_0_to_1(name, weight):
+    with pytest.raises(UserError, match=f"--ir_weight='{weight}': {name} replaces .* use 0 .plain GRPO. to 1"):
+        build_bonuses(IntrinsicOptions(use_ir=f"knn+,{name}" if "," in weight else name, ir_weight=weight))
+
+
+@pytest.mark.parametrize("name", REPLACERS)
 def test_one_that_replaces_comes_before_those_that_add(name):
     """Whatever the order in the flag, else it would throw away what was added."""
     for other in sorted(REGISTRY):
