@@ -18,12 +18,12 @@ from torch import Tensor
 
 from common.errors import UserError, check_choice
 from intrinsic.base import Bonus
-from intrinsic.parts.likelihood import mean_feature, means_by_verdict, standardized
+from intrinsic.parts.eligible import TRUNCATED, with_tokens
+from intrinsic.parts.likelihood import mean_feature, mean_of_cut_off, means_by_verdict, standardized
 from intrinsic.rollout import Rollout
 
 # Who judges: the policy as it is, or as it was before training -> the feature with that judgement.
 ANNOTATORS = {"online": "self_certainty", "offline": "frozen_self_certainty"}
-TRUNCATED = ("pay", "skip")
 
 
 class SelfCertainty(Bonus):
@@ -66,19 +66,8 @@ class SelfCertainty(Bonus):
         )
 
     def eligible(self, rollout: Rollout) -> Tensor:
-        """(B,) bool: completions with tokens; with "skip", those that were not cut off.
-
-        Raises `UserError` where "skip" needs to know what was cut off and the rollout does not say.
-        """
-        has_tokens = rollout.completion_mask.any(dim=1)
-        if self.truncated == "pay":
-            return has_tokens
-        if rollout.truncated is None:
-            raise UserError(
-                f"--sc_truncated={self.truncated} needs to know which completions were cut off, which nothing says "
-                "here; use --sc_truncated=pay."
-            )
-        return has_tokens & ~rollout.truncated
+        """(B,) bool: see `with_tokens`."""
+        return with_tokens(rollout, self.truncated)
 
     def certainty(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """u (B,) in nats per token, detached, and (B,) bool of the eligible rows with a finite u."""
@@ -102,8 +91,7 @@ class SelfCertainty(Bonus):
         """
         values, present = self.certainty(rollout)
         metrics = means_by_verdict("self_certainty", values, present, rollout.correct)
-        if rollout.truncated is not None and (cut_off := rollout.truncated & values.isfinite()).any():
-            metrics["self_certainty_truncated"] = values[cut_off].mean().item()
+        metrics |= mean_of_cut_off("self_certainty", values, rollout)
         groups, inside = values.view(-1, rollout.num_generations), present.view(-1, rollout.num_generations)
         deviations = [group[kept].std() for group, kept in zip(groups, inside, strict=True) if kept.sum() > 1]
         return metrics | ({"group_std": torch.stack(deviations).mean().item()} if deviations else {})

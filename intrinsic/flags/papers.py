@@ -62,8 +62,8 @@ class SelfCertaintyFlags:
     )
     sc_truncated: str = flag(
         "pay",
-        "sc: completions cut off at --L tokens: pay (as others; the paper) or skip (0, and not part of their group's "
-        "mean and deviation; ours).",
+        "sc, certain: completions cut off at --L tokens: pay (as others; sc's paper) or skip (0, and not part of their "
+        "group's mean and deviation; ours).",
     )
 
 

@@ -26,3 +26,11 @@ def means_by_verdict(name: str, values: Tensor, present: Tensor, correct: Tensor
     there is any: metrics ``name``, ``name_right`` and ``name_wrong``."""
     rows = {"": present, "_right": present & (correct > 0.5), "_wrong": present & (correct <= 0.5)}
     return {f"{name}{side}": values[chosen].mean().item() for side, chosen in rows.items() if chosen.any()}
+
+
+def mean_of_cut_off(name: str, values: Tensor, rollout: Rollout) -> dict[str, float]:
+    """Mean of the finite ``values`` (B,) of completions that were cut off at the length limit, paid or not, where there
+    are any: metric ``name_truncated``."""
+    if rollout.truncated is None or not (cut_off := rollout.truncated & values.isfinite()).any():
+        return {}
+    return {f"{name}_truncated": values[cut_off].mean().item()}

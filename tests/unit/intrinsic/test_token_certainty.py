@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from common.errors import UserError
+from intrinsic.options import IntrinsicOptions
 from intrinsic.token_certainty import TokenCertainty
 
 
@@ -32,6 +34,23 @@ def test_what_has_no_tokens_does_not_enter_its_group_and_what_is_broken_goes_to_
     scores = TokenCertainty().score(rollout)
     torch.testing.assert_close(scores[:4], TokenCertainty().score(make([0.2, 0.4, 0.6, 0.8])))
     assert scores[4] == 0 and scores[5].isnan()
+
+
+def test_completions_cut_off_are_paid_as_others_or_skipped_and_their_certainty_is_logged(make):
+    rollout = make([0.2, 0.4, 0.6, 0.8, 0.0])
+    paying = TokenCertainty().score(rollout)
+    rollout.truncated = torch.tensor([False] * 4 + [True])
+    assert torch.equal(TokenCertainty().score(rollout), paying) and paying.argmax() == 4
+    skipping = TokenCertainty.from_options(IntrinsicOptions(sc_truncated="skip"))
+    expected = torch.cat([TokenCertainty().score(make([0.2, 0.4, 0.6, 0.8])), torch.zeros(1)])
+    torch.testing.assert_close(skipping.score(rollout), expected)
+    assert skipping.eligible(rollout).tolist() == [True] * 4 + [False]
+    assert skipping.update(rollout) == pytest.approx(
+        {"certainty": -0.5, "certainty_wrong": -0.5, "certainty_truncated": 0.0}
+    )
+    assert skipping.identity() != TokenCertainty().identity()
+    with pytest.raises(UserError, match="--sc_truncated='drop'"):
+        TokenCertainty("drop")
 
 
 def test_equal_certainty_is_paid_nothing(make):
