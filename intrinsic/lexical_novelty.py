@@ -23,6 +23,7 @@ from torch import Tensor
 
 from common.errors import UserError, check_choice
 from intrinsic.base import Bonus
+from intrinsic.parts.eligible import with_reasoning
 from intrinsic.parts.normalize import WindowMinMax
 from intrinsic.rollout import Rollout, text_id
 
@@ -128,7 +129,7 @@ class LexicalNovelty(Bonus):
 
     def eligible(self, rollout: Rollout) -> Tensor:
         """(B,) bool: responses that are not empty."""
-        return torch.tensor([bool(text) for text in rollout.reasonings], device=rollout.device)
+        return with_reasoning(rollout)
 
     def raw(self, rollout: Rollout) -> Tensor:
         """Mean distance (B,) to the past responses, in [0, 1]; NaN for an empty response or without a past."""

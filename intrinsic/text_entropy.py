@@ -17,6 +17,7 @@ from torch import Tensor
 
 from common.errors import UserError, check_choice
 from intrinsic.base import Bonus
+from intrinsic.parts.eligible import with_reasoning
 from intrinsic.parts.normalize import WindowMinMax
 from intrinsic.rollout import Rollout
 
@@ -64,7 +65,7 @@ class TextEntropy(Bonus):
 
     def eligible(self, rollout: Rollout) -> Tensor:
         """(B,) bool: responses that are not empty."""
-        return torch.tensor([bool(text) for text in rollout.reasonings], device=rollout.device)
+        return with_reasoning(rollout)
 
     def raw(self, rollout: Rollout) -> Tensor:
         """Entropy, or what the response adds to it, (B,), float32; NaN for an empty response or without a past."""

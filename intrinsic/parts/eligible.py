@@ -1,5 +1,6 @@
 """Which completions a bonus may pay, where several bonuses answer alike."""
 
+import torch
 from torch import Tensor
 
 from common.errors import UserError
@@ -22,3 +23,8 @@ def with_tokens(rollout: Rollout, truncated: str) -> Tensor:
             "--sc_truncated=pay."
         )
     return has_tokens & ~rollout.truncated
+
+
+def with_reasoning(rollout: Rollout) -> Tensor:
+    """(B,) bool: responses that are not empty (`Rollout.reasonings`)."""
+    return torch.tensor([bool(text) for text in rollout.reasonings], device=rollout.device)
