@@ -248,6 +248,8 @@ def run_trials(options: Options, intrinsic: IntrinsicOptions, records: Records) 
 
     Returns how many trials are still without a record.
     """
+    for row in options.rows:  # flags that do not go with one are refused before the first trial
+        pipeline_of(row, intrinsic)
     world, encode = None, CachedEncoder(intrinsic.encoder)
     before, begun = _missing(options, records), time.perf_counter()
     for seed in range(options.seeds):

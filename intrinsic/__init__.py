@@ -118,7 +118,8 @@ def build_bonuses(options) -> list[Bonus]:
             )
         bonuses.insert(names.index(NOISE), build_bonus(NOISE, options, beside=others[0]))
     _check_levels(bonuses, options)
-    _check_weights(bonuses, options)
+    for bonus, weight in zip(bonuses, options.weights, strict=True):
+        check_share(bonus, weight, f"--ir_weight={options.ir_weight!r}")
     check_replaced(bonuses, options.reward_weights, f"--use_ir={options.use_ir!r}: ")
     return bonuses
 
@@ -150,14 +151,13 @@ def _check_levels(bonuses: list[Bonus], options) -> None:
         )
 
 
-def _check_weights(bonuses: list[Bonus], options) -> None:
-    """Raise `UserError` where the weight of one that replaces the advantage is not from 0 to 1."""
-    for bonus, weight in zip(bonuses, options.weights, strict=True):
-        if bonus.replaces and not 0.0 <= weight <= 1.0:
-            raise UserError(
-                f"--ir_weight={options.ir_weight!r}: {bonus.name} replaces the advantage, and its weight {weight:g} is "
-                "the share that it replaces; use 0 (plain GRPO) to 1, and --learning_rate for longer steps."
-            )
+def check_share(bonus: Bonus, weight: float, given: str) -> None:
+    """Raise `UserError` where the ``weight`` of a ``bonus`` that replaces the advantage is not from 0 to 1."""
+    if bonus.replaces and not 0.0 <= weight <= 1.0:
+        raise UserError(
+            f"{given}: {bonus.name} replaces the advantage, and its weight {weight:g} is the share that it replaces; "
+            "use 0 (plain GRPO) to 1, and --learning_rate for longer steps."
+        )
 
 
 def _load(target: str):

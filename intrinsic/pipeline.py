@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from intrinsic import check_replaced
+from intrinsic import check_replaced, check_share
 from intrinsic.base import COLUMNS, FEATURES, Bonus, FiniteGuard, Placement, WeightSchedule
 from intrinsic.parts.groups import group_centred
 from intrinsic.rollout import Rollout
@@ -87,6 +87,8 @@ class BonusPipeline:
         min_std: reward placement only: in a group whose weighted bonus varies less than this, the bonus is set to
             its group mean and so contributes nothing. Group scaling otherwise turns any difference, however small,
             into advantages of about 1.
+
+    Raises `UserError` for a bonus that replaces the advantage by more than all of it.
     """
 
     def __init__(
@@ -96,6 +98,8 @@ class BonusPipeline:
         pairs = sorted(
             zip(bonuses, schedules, strict=True), key=lambda pair: (not pair[0].replaces, not pair[0].multiplies)
         )
+        for bonus, schedule in pairs:
+            check_share(bonus, schedule.weight, str(schedule))
         self.bonuses = [bonus for bonus, _ in pairs]
         self.schedules = [schedule for _, schedule in pairs]
         self.guards = [FiniteGuard(bonus.name) for bonus in self.bonuses]

@@ -4,7 +4,8 @@ import inspect
 import json
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import Environment, TemplateError, TemplateSyntaxError
+from jinja2.defaults import DEFAULT_NAMESPACE
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import UserError
@@ -102,7 +103,13 @@ def _behind(settings: str, template: str) -> str:
 def _setting(name: str, value: Any, tokenizer: PreTrainedTokenizerBase) -> str:
     """The statement of a template that ``name`` is ``value`` where nobody has said what it is."""
     arguments = inspect.signature(tokenizer.apply_chat_template).parameters
-    if not name.isidentifier() or name in {"messages", *arguments, *tokenizer.special_tokens_map}:
+    taken = {
+        "messages",
+        *arguments,
+        *tokenizer.special_tokens_map,
+        *DEFAULT_NAMESPACE,
+    }  # the last are Jinja's functions
+    if name in taken or not _is_variable(name):
         raise UserError(
             f"--chat_template_kwargs sets {name!r}, which is no free name of a chat template; leave it out, and use "
             "names that the template reads, such as enable_thinking."
@@ -116,6 +123,15 @@ def _setting(name: str, value: Any, tokenizer: PreTrainedTokenizerBase) -> str:
         ) from error
     # Python's spelling of these is Jinja's too.
     return f"{{%- if {name} is not defined -%}}{{%- set {name} = {plain!r} -%}}{{%- endif %}}"
+
+
+def _is_variable(name: str) -> bool:
+    """Whether a template can set and read ``name``; Jinja's own words, such as not, are Python identifiers too."""
+    try:
+        Environment().parse(f"{{% set {name} = 1 %}}{{{{ {name} }}}}")
+    except TemplateSyntaxError:
+        return False
+    return name.isidentifier()
 
 
 def read_template_kwargs(text: str) -> dict[str, Any]:

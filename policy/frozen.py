@@ -92,10 +92,16 @@ class FrozenPolicy:
 def keep_adapter(model: PeftModel) -> None:
     """Copy the active adapter of ``model`` under the name `KEPT`; the active one stays the one that is trained."""
     active = model.active_adapter
+    if KEPT in model.peft_config:  # that of an earlier trainer
+        model.delete_adapter(KEPT)
     model.add_adapter(KEPT, model.peft_config[active])
     for name, parameter in list(model.named_parameters()):
-        if f".{active}." in name:
-            model.get_parameter(name.replace(f".{active}.", f".{KEPT}.")).data.copy_(parameter.data)
+        parts = name.split(
+            "."
+        )  # the adapter's name stands within the name of a matrix, and at the end of an embedding's
+        if active in parts:
+            kept = ".".join(KEPT if part == active else part for part in parts)
+            model.get_parameter(kept).data.copy_(parameter.data)
 
 
 def frozen_copy(model, cast: torch.dtype):

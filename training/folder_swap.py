@@ -1,7 +1,7 @@
 """Folders that are replaced as a whole: whatever stops a save, the earlier folder or the new one is there, complete.
 
 The new one is written to a sibling, ``<name>.partial``, which takes the name once it is on the disk; the earlier one
-steps aside to ``<name>.old`` and goes last.
+steps aside to ``<name>.old`` and goes last. Where a folder is a link, the folder that it leads to is replaced.
 """
 
 import shutil
@@ -21,6 +21,7 @@ def replacing(
     On several processes every rank enters with its ``is_main`` and ``accelerator.wait_for_everyone``; the main one
     moves folders. What is raised inside leaves ``folder`` as it was.
     """
+    folder = folder.resolve()
     new = partial_of(folder)
     if is_main:
         settle(folder)
@@ -41,6 +42,7 @@ def put_in_place(new: Path, folder: Path) -> None:
 
     Files of the earlier folder that the new one does not have, such as those that somebody else put there, stay.
     """
+    folder = folder.resolve()
     flush_to_disk(new)
     for path in new.rglob("*"):
         if path.is_file():
@@ -55,6 +57,7 @@ def put_in_place(new: Path, folder: Path) -> None:
 
 def settle(folder: Path) -> None:
     """End what a program that was killed in `replacing` had begun: finish moving what is complete, remove the rest."""
+    folder = folder.resolve()
     new, old = partial_of(folder), _old_of(folder)
     if old.exists() and new.exists() and not folder.exists():  # the old one steps aside for a complete one alone
         new.rename(folder)
@@ -65,6 +68,7 @@ def settle(folder: Path) -> None:
 
 def partial_of(folder: Path) -> Path:
     """Where a new ``folder`` is written."""
+    folder = folder.resolve()
     return folder.with_name(f"{folder.name}.partial")
 
 

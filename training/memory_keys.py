@@ -29,7 +29,9 @@ def key_column(
     cut = encode.count_cut(messages)
     if not cut:
         return None, ""
-    said = f"the text encoder cuts off {cut} of {len(messages)} training prompts (their last user message)"
+    said = (
+        f"the text encoder cuts off {cut} of the {len(messages)} different last user messages of the training prompts"
+    )
     if QUESTION not in rows.column_names:
         return None, (
             f"{said}, by which memories look problems up: those that begin alike are one to them; give the rows a "

@@ -137,10 +137,13 @@ def refuse_used(folder: Path) -> None:
 def refuse_finished(folder: Path) -> None:
     """Raise `UserError` when ``folder`` holds a trained policy, which a run from step 0 would replace."""
     if found := _policies(folder):
-        raise UserError(
-            f"{folder} holds a finished run ({found[0].name}) and no checkpoint to go on from; start another one under "
-            "a new --run_name or --output_dir."
-        )
+        policy, advice = found[0], "start another one under a new --run_name or --output_dir"
+        if policy.name == UNEVALUATED:
+            raise UserError(
+                f"{folder} holds the trained policy of a run whose last evaluation was cut off, and no checkpoint to "
+                f"go on from; evaluate it by run_eval.py --model_name={policy}, or {advice}."
+            )
+        raise UserError(f"{folder} holds a finished run ({policy.name}) and no checkpoint to go on from; {advice}.")
 
 
 def _policies(folder: Path) -> list[Path]:

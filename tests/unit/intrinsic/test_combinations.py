@@ -13,7 +13,7 @@ import torch
 from common.errors import UserError
 from common.state import load_state, save_state
 from intrinsic import REGISTRY, bonus_class, build_bonus, build_bonuses
-from intrinsic.base import Bonus
+from intrinsic.base import Bonus, WeightSchedule
 from intrinsic.metrics import score_metrics, share_metrics
 from intrinsic.options import IntrinsicOptions
 from intrinsic.pipeline import BonusPipeline, reward_advantages
@@ -249,6 +249,9 @@ def test_a_bonus_beside_itself_is_refused(name):
 def test_a_share_of_the_advantage_to_replace_is_from_0_to_1(name, weight):
     with pytest.raises(UserError, match=f"--ir_weight='{weight}': {name} replaces .* use 0 .plain GRPO. to 1"):
         build_bonuses(IntrinsicOptions(use_ir=f"knn+,{name}" if "," in weight else name, ir_weight=weight))
+    made = build_bonuses(IntrinsicOptions(use_ir=name))
+    with pytest.raises(UserError, match=f"{name} replaces the advantage, and its weight"):  # as from Python
+        BonusPipeline(made, [WeightSchedule(float(weight.split(",")[-1]))])
 
 
 @pytest.mark.parametrize("name", REPLACERS)

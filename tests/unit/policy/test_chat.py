@@ -127,7 +127,7 @@ def test_names_for_the_template_are_read_as_if_they_were_passed_and_what_is_pass
     assert render(asked, tokenizer) == render(asked, plain, **kwargs | {"name": "later"})
 
 
-@pytest.mark.parametrize("name", ["tokenize", "add_generation_prompt", "documents", "messages", "eos_token", "a-b"])
+@pytest.mark.parametrize("name", ["tokenize", "documents", "messages", "eos_token", "a-b", "not", "range"])
 def test_names_that_are_not_the_templates_to_read_are_refused(name, with_template):
     with pytest.raises(UserError, match=f"sets '{name}', which is no free name"):
         take_template_kwargs(with_template(TURNS), {name: True})

@@ -4,9 +4,11 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from peft.utils import get_peft_model_state_dict
 
 from policy.features import FeaturePass
-from policy.frozen import FrozenPolicy, inner_linear_layers, weights_on
+from policy.frozen import KEPT, FrozenPolicy, inner_linear_layers, keep_adapter, weights_on
 from policy.load import load_policy
 from policy.padding import pad_tokens
 from policy.precision import Precision
@@ -84,3 +86,18 @@ def test_states_alone_take_no_output_head():
     model.forward = lambda **_: pytest.fail("the whole policy ran")
     states = FeaturePass(model, 1.0, 2)(**tokens(), autocast=nullcontext, names={"hidden"})
     assert states.keys() == {"hidden"} and torch.equal(states["hidden"], both["hidden"])
+
+
+def test_an_adapter_is_kept_whole_embeddings_too_and_anew_by_a_later_trainer():
+    adapter = LoraConfig(r=2, target_modules=["q_proj", "embed_tokens"], init_lora_weights=False)
+    policy = get_peft_model(load_policy("tiny"), adapter)
+    for _ in range(2):
+        with torch.no_grad():
+            for weight in get_peft_model_state_dict(policy).values():
+                weight.add_(1.0)
+        keep_adapter(policy)
+        states = (get_peft_model_state_dict(policy, adapter_name=name) for name in ("default", KEPT))
+        trained, kept = ({name: weight for name, weight in state.items() if "lora" in name} for state in states)
+        assert any("embed_tokens" in name for name in kept) and trained.keys() == kept.keys()
+        for name, weight in trained.items():
+            assert torch.equal(weight, kept[name]) and weight.data_ptr() != kept[name].data_ptr()

@@ -49,6 +49,19 @@ def test_killed_before_any_move_the_next_start_finds_one_whole_folder(tmp_path, 
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_a_folder_on_another_disk_is_replaced_there(tmp_path):
+    folder, place = tmp_path / "run" / "best", tmp_path / "disk" / "best"
+    for parent in (folder.parent, place.parent):
+        parent.mkdir()
+    write(place, "old")
+    folder.symlink_to(place)
+    for text in ("new", "newer"):
+        with replacing(folder) as new:
+            write(new, text)
+        assert folder.is_symlink() and contents(place) == {"weights": text, "record": text}
+    assert list(folder.parent.iterdir()) == [folder] and list(place.parent.iterdir()) == [place]
+
+
 def test_what_is_raised_in_a_save_leaves_the_folder_as_it_was(tmp_path):
     folder = tmp_path / "best"
     write(folder, "old")

@@ -63,13 +63,13 @@ def test_questions_behind_a_schema_that_fills_the_encoder_are_told_apart(trained
     keys, vectors, said = trained(50, data)
     assert keys == [row["question"] for row in data[:2] for _ in range(2)]
     assert not vectors[0].equal(vectors[2])
-    assert "cuts off 4 of 4 training prompts" in said and "by the column question instead\n" in said
+    assert "cuts off 4 of the 4 different last user messages" in said and "by the column question instead\n" in said
 
 
 def test_what_is_cut_for_lack_of_a_question_is_named(trained):
     keys, vectors, said = trained(50, rows(question=None))
     assert vectors[0].equal(vectors[2]) and keys[0] != keys[2]
-    assert "cuts off 4 of 4 training prompts" in said and "give the rows a column question" in said
+    assert "cuts off 4 of the 4 different last user messages" in said and "give the rows a column question" in said
 
 
 def test_questions_that_are_cut_themselves_are_counted(trained):

@@ -75,9 +75,12 @@ def test_a_run_that_goes_on_from_the_start_has_its_own_record(tmp_path):
     create_run_folder(tmp_path, OPTIONS, resume=False).release()
     create_run_folder(tmp_path, {"training": {"seed": 8}}, resume=True, from_start=True).release()
     assert record_of(tmp_path)["seed"] == 8 and record_of(tmp_path)["resumed"] == []
-    for name in ("unevaluated", "final"):
+    for name, said in (
+        ("unevaluated", "run_eval.py --model_name=.*unevaluated"),
+        ("final", r"a finished run \(final\)"),
+    ):
         (tmp_path / name).mkdir()
-        with pytest.raises(UserError, match=f"holds a finished run .{name}. and no checkpoint"):
+        with pytest.raises(UserError, match=said):
             refuse_finished(tmp_path)
 
 
