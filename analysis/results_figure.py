@@ -119,7 +119,7 @@ def _draw_fan(ax: Axes, curves: list[tuple[str, Look, list[EvaluatedRun]]]) -> N
     for place, (label, (color, dash, width), runs) in enumerate(curves):
         tables = [np.stack([run.scores[name] for run in runs]) for name in names]
         ax.plot(ks, [100 * table.mean() for table in tables], dash, color=color, linewidth=width, label=label)
-        if place < 2:
+        if _is_shaded(place, runs):
             _shade(ax, ks, tables, color, of_one_policy=place == 0)
     ax.set_xscale("log", base=2)
     ax.set_xticks(ks, list(map(str, ks)))
@@ -131,13 +131,19 @@ def _draw_profile(ax: Axes, curves: list[tuple[str, Look, list[EvaluatedRun]]]) 
         scores = np.stack([run.scores["accuracy"] for run in runs])
         shares = performance_profile(scores, THRESHOLDS)
         ax.plot(THRESHOLDS, 100 * shares, dash, color=color, linewidth=width, drawstyle="steps-post")
-        if place < 2:
+        if _is_shaded(place, runs):
             steps = np.unique(scores)
             at = steps[steps < 1]
             above = [scores > threshold for threshold in at]
             _shade(ax, at, above, color, of_one_policy=place == 0, step="post")
     ax.set(title="performance profile", xlabel="t: more than this share of the samples is right")
     ax.set_ylabel("per cent of problems")
+
+
+def _is_shaded(place: int, runs: list[EvaluatedRun]) -> bool:
+    """Whether the curve at ``place`` has its interval drawn: the base policy's, and from three seeds on the baseline's,
+    which from two would take up the whole picture."""
+    return place == 0 or (place == 1 and len(runs) > 2)
 
 
 def _shade(
