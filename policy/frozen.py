@@ -96,9 +96,7 @@ def keep_adapter(model: PeftModel) -> None:
         model.delete_adapter(KEPT)
     model.add_adapter(KEPT, model.peft_config[active])
     for name, parameter in list(model.named_parameters()):
-        parts = name.split(
-            "."
-        )  # the adapter's name stands within the name of a matrix, and at the end of an embedding's
+        parts = name.split(".")  # the adapter stands within the name of a matrix, at the end of that of an embedding
         if active in parts:
             kept = ".".join(KEPT if part == active else part for part in parts)
             model.get_parameter(kept).data.copy_(parameter.data)
