@@ -20,11 +20,11 @@ from dataclasses import asdict, dataclass, field
 from transformers import TrainerCallback, set_seed
 
 from benchmarks.child import exit_on_sigterm, output_of
-from benchmarks.flag_checks import check_bonuses, check_least
+from benchmarks.flag_checks import check_bonuses
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.errors import UserError, run_cli
-from common.flags import OutputStem, check_choices, flag, parse_one
+from common.flags import OutputStem, check_choices, check_least, flag, parse_one
 from intrinsic import REGISTRY, build_bonuses
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import build_encoder

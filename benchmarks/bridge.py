@@ -17,11 +17,11 @@ from pathlib import Path
 
 from benchmarks.arm_records import ArmRecords, check_settings
 from benchmarks.bridge_report import INFLUENCE, STAGES, plot, table
-from benchmarks.flag_checks import check_bonuses, check_least
+from benchmarks.flag_checks import check_bonuses
 from benchmarks.machine import publish
 from common.errors import RunError, UserError, run_cli
 from common.files import read_json, write_json
-from common.flags import OutputFolder, check_choices, flag, parse_one
+from common.flags import OutputFolder, check_choices, check_least, flag, parse_one
 from policy.options import EMBEDDED_IGSM_NAME, EMBEDDED_NAME
 from tasks.countdown.bridge import STYLES
 from tasks.igsm.space import TINY

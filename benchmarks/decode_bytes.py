@@ -19,11 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from benchmarks.flag_checks import check_least, check_listed
+from benchmarks.flag_checks import check_listed
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, architecture
 from common.errors import run_cli
-from common.flags import OutputStem, flag, parse_one
+from common.flags import OutputStem, check_least, flag, parse_one
 from policy.growing_cache import GrowingCache
 
 # Kernels that read as many bytes of their first argument as they return, and not all of it.

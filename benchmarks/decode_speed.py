@@ -16,12 +16,11 @@ from functools import wraps
 import torch
 from transformers import PreTrainedModel, set_seed
 
-from benchmarks.flag_checks import check_least
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.devices import default_device
 from common.errors import UserError, run_cli
-from common.flags import OutputStem, check_choices, flag, parse_one
+from common.flags import OutputStem, check_choices, check_least, flag, parse_one
 from policy.decoding import cast_once
 from policy.load import load_policy, load_tokenizer
 from policy.packaged import SHORT_NAME

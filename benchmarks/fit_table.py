@@ -8,11 +8,10 @@ tenth of it free.
 
 from dataclasses import asdict, dataclass, field
 
-from benchmarks.flag_checks import check_least
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, architecture
 from common.errors import run_cli
-from common.flags import OutputStem, flag, parse_one
+from common.flags import OutputStem, check_least, flag, parse_one
 from policy.options import PolicyOptions
 from training.fit.estimate import GIB, Work, estimate
 

@@ -1,17 +1,9 @@
 """Checks of flags that several benchmarks have; each raises `UserError`, which says the value and what is right."""
 
 from collections.abc import Collection
-from typing import Any
 
 from common.errors import UserError, check_choice
 from intrinsic import known_names, parse_names
-
-
-def check_least(options: Any, **least: int) -> None:
-    """Flags of ``options`` by name, and the smallest value of each."""
-    for name, smallest in least.items():
-        if getattr(options, name) < smallest:
-            raise UserError(f"--{name}={getattr(options, name)} must be at least {smallest}.")
 
 
 def check_micro_batch(micro_batch: int, completions: int) -> None:

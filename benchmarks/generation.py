@@ -23,13 +23,13 @@ from transformers import PreTrainedModel, set_seed
 from trl.import_utils import is_vllm_available
 
 from benchmarks.child import exit_on_sigterm, output_of
-from benchmarks.flag_checks import check_bonuses, check_least, check_listed, check_micro_batch
+from benchmarks.flag_checks import check_bonuses, check_listed, check_micro_batch
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from benchmarks.step_split import SECTIONS, StepSplit
 from common.devices import has_bfloat16
 from common.errors import RunError, UserError, run_cli
-from common.flags import OutputStem, check_choices, parse_one
+from common.flags import OutputStem, check_choices, check_least, parse_one
 from intrinsic import build_bonuses
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import build_encoder

@@ -13,11 +13,10 @@ from pathlib import Path
 from analysis.influence.measure import InfluenceOptions, analyse
 from analysis.results_tables import interval_cell, markdown
 from benchmarks.arm_records import check_settings
-from benchmarks.flag_checks import check_least
 from benchmarks.machine import note_of_reports, publish
 from common.errors import UserError, run_cli
 from common.files import read_json
-from common.flags import OutputFolder, OutputStem, flag, parse_one
+from common.flags import OutputFolder, OutputStem, check_least, flag, parse_one
 from evaluation.checkpoint import weights_digest
 from policy.options import EMBEDDED_NAME
 

@@ -20,13 +20,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.cached_encoder import CachedEncoder
-from benchmarks.flag_checks import check_least
 from benchmarks.known_truth_env import LENGTH, TOKENS, Policy, World, fitted_policy
 from benchmarks.known_truth_records import Records, Row, curves_by_row, rows_of
 from benchmarks.known_truth_report import plot, report
 from common.errors import UserError, run_cli
 from common.files import write_text
-from common.flags import OutputFolder, OutputStem, parse_command
+from common.flags import OutputFolder, OutputStem, check_least, parse_command
 from intrinsic import REGISTRY, build_bonuses
 from intrinsic.base import LEVELS
 from intrinsic.match_mass import match_mass, plain_advantages, trained_tokens

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.cached_encoder import CachedEncoder
-from benchmarks.flag_checks import check_least
 from benchmarks.known_truth import SETTINGS, Options, Trial, fresh_pipeline
 from benchmarks.known_truth_env import FIT_STEPS, LENGTH, TOKENS, Policy, World, fitted_policy
 from benchmarks.known_truth_records import Records, Row
 from benchmarks.known_truth_report import Curves
 from common.files import write_text
-from common.flags import OutputFolder, OutputStem, flag, parse_one
+from common.flags import OutputFolder, OutputStem, check_least, flag, parse_one
 from intrinsic.options import IntrinsicOptions
 
 

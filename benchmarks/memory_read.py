@@ -27,10 +27,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.cached_encoder import CachedEncoder
-from benchmarks.flag_checks import check_least
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
-from common.flags import OutputStem, flag, parse_one
+from common.flags import OutputStem, check_least, flag, parse_one
 from evaluation.metrics import mean_interval
 from intrinsic import build_bonus
 from intrinsic.knn_memory import READS, MemoryRPlus

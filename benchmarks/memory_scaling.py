@@ -24,11 +24,10 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from torch import Tensor
 
 from analysis.style import SERIES, STYLE
-from benchmarks.flag_checks import check_least
 from benchmarks.machine import publish
 from benchmarks.memory_reference import Contents, Encode, ReferenceMemory, reference_batch
 from common.errors import UserError, run_cli
-from common.flags import OutputStem, flag, parse_one
+from common.flags import OutputStem, check_least, flag, parse_one
 from intrinsic.knn_memory import PARTS, MemoryRPlus
 from intrinsic.parts.encoder import build_encoder
 from intrinsic.parts.episodic_memory import EpisodicMemory

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.child import exit_on_sigterm, output_of
-from benchmarks.flag_checks import check_least, check_listed, check_micro_batch
+from benchmarks.flag_checks import check_listed, check_micro_batch
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, save_llama
 from common.errors import run_cli
-from common.flags import OutputStem, flag, parse_one
+from common.flags import OutputStem, check_least, flag, parse_one
 
 ROOT = Path(__file__).parent.parent
 WAYS = {

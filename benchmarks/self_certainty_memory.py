@@ -16,11 +16,10 @@ import torch
 from transformers import set_seed
 
 from benchmarks.child import output_of
-from benchmarks.flag_checks import check_least
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.errors import run_cli
-from common.flags import OutputStem, check_choices, parse_one
+from common.flags import OutputStem, check_choices, check_least, parse_one
 from policy.features import FeaturePass
 from policy.load import load_tokenizer
 

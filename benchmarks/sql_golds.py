@@ -10,10 +10,9 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from benchmarks.flag_checks import check_least
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
-from common.flags import OutputStem, flag, parse_one
+from common.flags import OutputStem, check_least, flag, parse_one
 from rewards.grade import TIERS
 from rewards.sql.grader import grade_sql
 from tasks.sql.problems import load_sql, split_file

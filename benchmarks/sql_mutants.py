@@ -12,10 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.flag_checks import check_least
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
-from common.flags import OutputStem, flag, parse_one
+from common.flags import OutputStem, check_least, flag, parse_one
 from rewards.sql.grader import is_right
 from tasks.sql.problems import load_sql
 

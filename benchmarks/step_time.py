@@ -24,10 +24,10 @@ from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.bonus_overhead import StepTimes
 from benchmarks.child import exit_on_sigterm, output_of
-from benchmarks.flag_checks import check_least, check_micro_batch
+from benchmarks.flag_checks import check_micro_batch
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
-from common.flags import OutputStem, check_choices, flag, parse_one
+from common.flags import OutputStem, check_choices, check_least, flag, parse_one
 from policy.chat import render
 from policy.load import load_policy, load_tokenizer
 from tasks.countdown.problems import add_prompts, generate, question

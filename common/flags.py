@@ -141,6 +141,13 @@ def flag(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
+def check_least(options: Any, **least: int) -> None:
+    """Raise `UserError` where a flag of ``options`` is below the number that ``least`` has under its name."""
+    for name, smallest in least.items():
+        if getattr(options, name) < smallest:
+            raise UserError(f"--{name}={getattr(options, name)} must be at least {smallest}.")
+
+
 def check_choices(options: Any, **choices: Collection[str]) -> None:
     """Raise `UserError` where a flag of ``options`` is none of the words that ``choices`` has under its name."""
     for name, known in choices.items():

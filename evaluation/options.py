@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.flags import check_choices, flag
+from common.flags import check_choices, check_least, flag
 from rewards.sandbox.pool import MODES, MOST_SECONDS
 
 HIDDEN_DATABASES = 8
@@ -131,19 +131,8 @@ class EvalOptions:
         )
         check_dtype(self.dtype, trained=False)
         read_template_kwargs(self.chat_template_kwargs)
-        for name, least in (
-            ("n", 0),
-            ("batch_size", 1),
-            ("limit", 0),
-            ("max_new_tokens", 0),
-            ("temperature", 0),
-            ("test_seconds", 1),
-            ("hidden_databases", 0),
-            ("schema_values", 0),
-            ("show_tests", 0),
-        ):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
+        check_least(self, n=0, batch_size=1, limit=0, max_new_tokens=0, temperature=0, test_seconds=1)
+        check_least(self, hidden_databases=0, schema_values=0, show_tests=0)
         if self.test_seconds > MOST_SECONDS:
             raise UserError(f"--test_seconds={self.test_seconds} must be at most {MOST_SECONDS}.")
         self.n = self.n or (2 * LARGEST_K if self.temperature else 1)

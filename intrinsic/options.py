@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from common.errors import UserError, check_choice
-from common.flags import flag
+from common.flags import check_least, flag
 from intrinsic import NOISE, SHUFFLE, bonus_class, default_weight, known_names, label_free_names, parse_names
 from intrinsic.base import LEVELS, SHUFFLE_WITHIN, WeightSchedule
 from intrinsic.flags.objective import ObjectiveFlags
@@ -98,9 +98,7 @@ class IntrinsicOptions(BonusFlags):
             raise UserError(f"--ir_warmup_steps={self.ir_warmup_steps} must be 0 or more.")
         if not self.encoder.strip():
             raise UserError("--encoder='' names no text encoder; leave it out for the default, or name one.")
-        for name in ("k", "memory_questions", "memory_responses", "memory_window"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
+        check_least(self, k=1, memory_questions=1, memory_responses=1, memory_window=1)
         check_choice("shuffle_within", self.shuffle_within, SHUFFLE_WITHIN)
         if self.shuffle_seed < 0:
             raise UserError(f"--shuffle_seed={self.shuffle_seed} must be 0 or more.")

@@ -103,12 +103,8 @@ def _behind(settings: str, template: str) -> str:
 def _setting(name: str, value: Any, tokenizer: PreTrainedTokenizerBase) -> str:
     """The statement of a template that ``name`` is ``value`` where nobody has said what it is."""
     arguments = inspect.signature(tokenizer.apply_chat_template).parameters
-    taken = {
-        "messages",
-        *arguments,
-        *tokenizer.special_tokens_map,
-        *DEFAULT_NAMESPACE,
-    }  # the last are Jinja's functions
+    # Those of the call, of the tokenizer, and Jinja's own functions.
+    taken = {"messages", *arguments, *tokenizer.special_tokens_map, *DEFAULT_NAMESPACE}
     if name in taken or not _is_variable(name):
         raise UserError(
             f"--chat_template_kwargs sets {name!r}, which is no free name of a chat template; leave it out, and use "

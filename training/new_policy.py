@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from common.errors import UserError, run_cli
-from common.flags import check_choices, parse_one
+from common.flags import check_choices, check_least, parse_one
 from tasks.load import refuse_test_sets
 from tasks.traces import load_traces
 from training.tiny_policy import CHAT_TEMPLATE
@@ -59,9 +59,7 @@ class NewPolicyOptions:
         check_choices(self, numbers=PIECES)
         if Path(self.output).exists():
             raise UserError(f"--output={self.output!r} is there already; give a new folder.")
-        for name, least in (("vocabulary", 300), ("layers", 1), ("heads", 1), ("context", 8)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
+        check_least(self, vocabulary=300, layers=1, heads=1, context=8)
         if self.hidden_size < self.heads or self.hidden_size % self.heads:
             raise UserError(f"--hidden_size={self.hidden_size} must be a multiple of --heads={self.heads}.")
 

@@ -7,7 +7,7 @@ import torch
 from trl import GRPOConfig
 
 from common.errors import UserError
-from common.flags import ANY_WEIGHT, check_choices, flag
+from common.flags import ANY_WEIGHT, check_choices, check_least, flag
 from policy.options import EMBEDDED_NAME, PolicyOptions
 from policy.precision import check_dtype, choose_activation_checkpointing, choose_compute_type
 from training.launch import check_gpus
@@ -66,9 +66,7 @@ class RunOptions(PolicyOptions):
         super().__post_init__()
         self.script_defaults: dict[str, object] = {}  # what the script sets by itself, configs/<task>.yaml
         check_dtype(self.dtype, trained=not self.lora)
-        for name in ("eval_problems", "eval_samples", "max_prompt_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
+        check_least(self, eval_problems=1, eval_samples=1, max_prompt_length=1)
         for name in ("keep_checkpoints", "eval_batch_size"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name}={getattr(self, name)} must be 0 or more.")
@@ -114,9 +112,7 @@ class RunConfig(TrackedConfig, GRPOConfig):
     nepochs: float = flag(1.0, "Passes over the training problems, unless max_steps is set.")
 
     def __post_init__(self):
-        for name in ("bs", "gc", "L"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
+        check_least(self, bs=1, gc=1, L=1)
         if self.num_generations < 2:
             raise UserError(f"--num_generations={self.num_generations}: GRPO compares completions; use at least 2.")
         if self.sampling_batch < 0:

@@ -30,7 +30,7 @@ from analysis.influence.statistics import accuracy_statistics, cosines, influenc
 from analysis.token_map.values import tokenize
 from common.devices import default_device
 from common.errors import UserError
-from common.flags import OutputFolder, check_choices, flag, parse_one
+from common.flags import OutputFolder, check_choices, check_least, flag, parse_one
 from evaluation.checkpoint import weights_digest
 from evaluation.evaluate import record_of, save_report
 from evaluation.generate import Decoding, sample_completions
@@ -86,10 +86,7 @@ class InfluenceOptions:
     dtype: str = flag("auto", f"Precision of the weights: {', '.join(DTYPES)}, or auto (float32).")
 
     def __post_init__(self):
-        least = {"queries": 2, "samples": 2, "batch_size": 1, "backward_batch_size": 1}
-        for name, bound in (least | dict.fromkeys(("max_new_tokens", "sketch", "seed"), 0)).items():
-            if getattr(self, name) < bound:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least {bound}.")
+        check_least(self, queries=2, samples=2, batch_size=1, backward_batch_size=1, max_new_tokens=0, sketch=0, seed=0)
         if not self.temperature > 0:
             raise UserError(f"--temperature={self.temperature} must be above 0: greedy completions are all the same.")
         check_choices(self, tier=TIERS)

@@ -18,7 +18,7 @@ from analysis.token_map.values import TokenBatch, TokenFeatures, bonus_values, l
 from common.devices import default_device
 from common.errors import UserError
 from common.files import write_text
-from common.flags import OutputFile, check_choices, parse_one
+from common.flags import OutputFile, check_choices, check_least, parse_one
 from intrinsic import parse_names
 from policy.load import load_policy, load_tokenizer
 from policy.precision import NAMES
@@ -151,8 +151,7 @@ class TokenMapOptions:
 
     def __post_init__(self):
         check_choices(self, quantity=QUANTITIES)
-        if self.limit < 1:
-            raise UserError(f"--limit={self.limit} must be at least 1.")
+        check_least(self, limit=1)
         if self.bonus and len(parse_names(self.bonus)) != 1:
             raise UserError(f"--bonus={self.bonus!r} must be the name of one bonus.")
 

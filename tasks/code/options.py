@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from common.errors import UserError
-from common.flags import ANY_WEIGHT, check_choices, flag
+from common.flags import ANY_WEIGHT, check_choices, check_least, flag
 from rewards.sandbox.pool import MODES, MOST_SECONDS
 from tasks.code.problems import HUMANEVAL, MBPP, load_code
 from tasks.code.prompts import add_prompts, check_prompt
@@ -57,9 +57,7 @@ class CodeOptions:
     def __post_init__(self):
         check_prompt(self.prompt_type, 0)
         check_choices(self, sandbox=MODES)
-        for name, least in (("train_problems", 0), ("show_tests", 0), ("test_seconds", 1), ("sandbox_workers", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least {least}.")
+        check_least(self, train_problems=0, show_tests=0, test_seconds=1, sandbox_workers=0)
         if not 0 <= self.tests_weight < math.inf:
             raise UserError(f"--tests_weight={self.tests_weight} must be a finite number, 0 or more.")
         if self.test_seconds > MOST_SECONDS:

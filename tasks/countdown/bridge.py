@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from common.errors import UserError, run_cli
 from common.files import check_jsonl, write_jsonl
-from common.flags import OutputFile, check_choices, parse_one
+from common.flags import OutputFile, check_choices, check_least, parse_one
 from tasks.countdown.problems import Node, ProblemSpace, draw_expression, draw_problems, problem_key, prompt, question
 from tasks.load import refuse_test_sets
 
@@ -58,9 +58,7 @@ class BridgeOptions:
         for name in ("p_explore", "p_analysis"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"--{name}={getattr(self, name)} must lie in [0, 1].")
-        for name in ("n", "max_attempts"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
+        check_least(self, n=1, max_attempts=1)
 
     @property
     def space(self) -> ProblemSpace:

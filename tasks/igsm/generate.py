@@ -12,7 +12,7 @@ from random import Random
 from tqdm import tqdm
 
 from common.errors import UserError, run_cli
-from common.flags import check_choices, flag, parse_one
+from common.flags import check_choices, check_least, flag, parse_one
 from tasks.igsm.dataset import PROMPT_STYLES, THINKING_OPENED, Item, describe, draw_items, prompt
 from tasks.igsm.row_file import RowFile, read_column
 from tasks.igsm.space import ProblemSpace
@@ -66,9 +66,7 @@ class GenerateOptions:
                 f"--split={TEST} --traces={self.traces}: run_eval.py reports test problems, and traces are to train "
                 "on; take another --split, or --traces=none."
             )
-        for name in ("n", "copies"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}={getattr(self, name)} must be at least 1.")
+        check_least(self, n=1, copies=1)
         if self.augment == "answer" and self.traces == "none":
             raise UserError("--augment=answer varies worked solutions; give --traces=plain or injected.")
         self.space = ProblemSpace(

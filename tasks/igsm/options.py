@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datasets import Dataset, concatenate_datasets
 
 from common.errors import UserError
-from common.flags import ANY_WEIGHT, check_choices, flag
+from common.flags import ANY_WEIGHT, check_choices, check_least, flag
 from tasks.igsm.dataset import PROMPT_STYLES, add_prompts, generate
 from tasks.igsm.space import ProblemSpace
 from tasks.igsm.vocabulary import ANY
@@ -29,8 +29,7 @@ class IGSMOptions:
 
     def __post_init__(self):
         check_choices(self, prompt_style=PROMPT_STYLES)
-        if self.train_problems < 1:
-            raise UserError(f"--train_problems={self.train_problems} must be at least 1.")
+        check_least(self, train_problems=1)
         self.space = self._space(self.min_op, self.max_op)
         try:
             self.ood_space = self._space(self.ood_min_op, self.ood_max_op) if self.ood_min_op else None

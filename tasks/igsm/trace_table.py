@@ -8,8 +8,8 @@ from random import Random
 
 from tqdm import tqdm
 
-from common.errors import UserError, run_cli
-from common.flags import parse_one
+from common.errors import run_cli
+from common.flags import check_least, parse_one
 from tasks.igsm.dataset import draw_items
 from tasks.igsm.space import ProblemSpace
 from tasks.igsm.trace import Behaviours, Trace, solve
@@ -38,8 +38,7 @@ class TableOptions:
     analysis_level: int = field(default=2, metadata={"help": "Level of information analysis, 0 to 4."})
 
     def __post_init__(self):
-        if self.n < 1:
-            raise UserError(f"--n={self.n} must be at least 1.")
+        check_least(self, n=1)
 
 
 def draw_traces(n: int, space: ProblemSpace, seed: int, behaviours: Behaviours) -> list[Trace]:

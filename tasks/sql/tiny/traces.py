@@ -15,7 +15,7 @@ from random import Random
 
 from common.errors import UserError, run_cli
 from common.files import check_jsonl, write_jsonl
-from common.flags import OutputFile, flag, parse_one
+from common.flags import OutputFile, check_least, flag, parse_one
 from tasks.sql.tiny.problems import draw_queries, short_prompt
 from tasks.sql.tiny.query import Query, changed
 
@@ -33,8 +33,7 @@ class TraceOptions:
 
     def __post_init__(self):
         check_jsonl(self.output)
-        if self.n < 1:
-            raise UserError(f"--n={self.n} must be at least 1.")
+        check_least(self, n=1)
         if not 0 <= self.right_share <= 1:
             raise UserError(f"--right_share={self.right_share} must lie in [0, 1].")
 
