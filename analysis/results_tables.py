@@ -168,20 +168,30 @@ def metrics_table(sweep: Sweep, names: str) -> str:
     Raises `UserError` where no record has such a metric.
     """
     columns = names.split()
-    found = {str(run.path): fact["metrics"] for run, fact in zip(sweep.before, sweep.facts, strict=True)}
-    known = {name for metrics in found.values() for name in metrics.get("after", ())}
+    before = {str(run.path): run for run in sweep.before}
+    after = {str(run.path): run for arm in sweep.arms for run in arm.runs.values()}
+    stored = {str(run.path): fact["metrics"] for run, fact in zip(sweep.before, sweep.facts, strict=True)}
+    known = {name for run in after.values() for name in run.scores}
+    known |= {name for metrics in stored.values() for name in metrics.get("after", ())}
     if unknown := [name for name in columns if name not in known]:
         raise UserError(f"no record has the metric {unknown[0]!r}; they have {', '.join(sorted(known)) or 'none'}.")
+
+    def means(paths: list[str], which: str, name: str) -> list[float]:
+        """Of each record: from its samples where they say it, as records keep the metrics in few digits."""
+        runs = before if which == "before" else after
+        sampled = {path: float(runs[path].scores[name].mean()) for path in paths if name in runs[path].scores}
+        kept = {path: stored[path][which][name] for path in paths if name in stored[path].get(which, ())}
+        return list((kept | sampled).values())
 
     def row(label: str, paths: list[str], which: str) -> list[str]:
         cells = [label, str(len(paths))]
         for name in columns:
-            values = [found[path][which][name] for path in paths if name in found[path].get(which, ())]
+            values = means(paths, which, name)
             cells.append(format_metric(name, sum(values) / len(values)) if values else MISSING)
         return cells
 
     arms = sweep.result["runs"].items()
-    rows = [row("before training", list(found), "before")]
+    rows = [row("before training", list(before), "before")]
     rows += [row(f"`{label}`", list(map(str, runs.values())), "after") for label, runs in arms]
     return markdown(["arm", "seeds", *(f"`{name}`" for name in columns)], rows)
 
