@@ -125,7 +125,10 @@ def notes(sweep: Sweep) -> str:
     ]
     if detectable:
         shown = _range([round(100 * value, 1) for value in detectable])
-        sentences.append(f"A difference in right answers would be found with 80 % power from {shown} points on.")
+        sentences.append(
+            f"A difference in right answers would have p below .05, before Holm's adjustment, with 80 % power from "
+            f"{shown} points on."
+        )
     sentences += result["notes"]
     machines = sorted({f"{fact['machine']['system']}, {fact['machine']['cores']} cores" for fact in facts})
     sentences.append(f"Machine: {'; '.join(machines)}; {minutes} minutes a run.")

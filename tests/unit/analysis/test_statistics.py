@@ -103,11 +103,14 @@ def test_holm_multiplies_the_smallest_by_the_size_of_the_family_and_never_falls(
     assert holm([None, 0.02, None, 0.04]) == [None, pytest.approx(0.04), None, pytest.approx(0.04)] and holm([]) == []
 
 
-def test_the_detectable_effect_is_found_in_80_percent_of_repetitions():
-    effect = detectable_effect(1.0, 30)
-    power = stats.nct.sf(stats.t.ppf(0.975, 30), 30, effect)
-    assert power == pytest.approx(0.8, abs=0.01)
-    assert detectable_effect(1.0, 2) > effect and detectable_effect(2.0, 30) == pytest.approx(2 * effect)
+@pytest.mark.parametrize("freedom", [1, 2, 4, 30])
+def test_the_detectable_effect_is_found_in_80_percent_of_repetitions(freedom):
+    rng, draws = np.random.default_rng(9), 20_000
+    differences = detectable_effect(1.0, freedom) + rng.normal(size=draws)
+    errors = (rng.chisquare(freedom, draws) / freedom) ** 0.5
+    found = 2 * stats.t.sf(np.abs(differences) / errors, freedom) < 0.05
+    assert np.mean(found) == pytest.approx(0.8, abs=4 * (0.8 * 0.2 / draws) ** 0.5)
+    assert detectable_effect(2.0, freedom) == pytest.approx(2 * detectable_effect(1.0, freedom))
 
 
 def test_interquartile_mean_leaves_out_a_quarter_at_each_end():
