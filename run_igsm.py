@@ -29,9 +29,7 @@ from training.self_check import Scoring, check_scoring
 def scoring(task: IGSMOptions) -> Scoring:
     """The run's rewards."""
     asked = f"--prompt_style={task.prompt_style}"
-    return Scoring(
-        igsm_rewards(approach=approach), [1.0, task.format_weight], *worked_example(task.prompt_style), asked
-    )
+    return Scoring(igsm_rewards(approach), [1.0, task.format_weight], *worked_example(task.prompt_style), asked)
 
 
 def main() -> None:

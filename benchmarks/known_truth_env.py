@@ -22,6 +22,7 @@ TOKENS = ("first", "second", "third", *OPERATIONS)
 LENGTH = 5
 PRIOR_COMMON, PRIOR_RARE = 0.2, 0.005
 FIT_STEPS = 400  # of `fitted_policy`
+WIDTH = 48  # of the hidden states of `Policy`
 PRIOR_SHAPE = 0.7  # of the rest: wrong expressions with each number once
 
 
@@ -211,18 +212,17 @@ class Policy(nn.Module):
 
     Args:
         problems: number of problems.
-        width: hidden width.
     """
 
-    def __init__(self, problems: int, width: int = 48):
+    def __init__(self, problems: int):
         super().__init__()
-        self.problem = nn.Embedding(problems, width)
-        self.token = nn.Embedding(len(TOKENS), width)
-        self.cell = nn.GRUCell(width, width)
-        self.head = nn.Linear(width, len(TOKENS))
+        self.problem = nn.Embedding(problems, WIDTH)
+        self.token = nn.Embedding(len(TOKENS), WIDTH)
+        self.cell = nn.GRUCell(WIDTH, WIDTH)
+        self.head = nn.Linear(WIDTH, len(TOKENS))
 
     def start(self, problems: Tensor) -> Tensor:
-        """States (n, width) before the first token of ``problems`` (n,)."""
+        """States (n, `WIDTH`) before the first token of ``problems`` (n,)."""
         return torch.tanh(self.problem(problems))
 
     def step(self, states: Tensor, tokens: Tensor) -> Tensor:
@@ -230,7 +230,7 @@ class Policy(nn.Module):
         return self.cell(self.token(tokens), states)
 
     def forward(self, problems: Tensor, sequences: Tensor) -> tuple[Tensor, Tensor]:
-        """States (n, 5, width) that predict each token of ``sequences`` (n, 5), and log-softmax (n, 5, 7)."""
+        """States (n, 5, `WIDTH`) that predict each token of ``sequences`` (n, 5), and log-softmax (n, 5, 7)."""
         state, states = self.start(problems), []
         for place in range(LENGTH):
             states.append(state)

@@ -102,9 +102,9 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     write_atomically(path, write)
 
 
-def read_json(path: Path, fix: str, kind: type = dict) -> Any:
-    """The content of a JSON file, a ``kind``; raises `UserError`, which ends in ``fix``, when it is damaged or none."""
-    return parse_json(path.read_bytes(), str(path), fix, kind)
+def read_json(path: Path, fix: str) -> dict[str, Any]:
+    """The object in a JSON file; raises `UserError`, which ends in ``fix``, when it is damaged or holds none."""
+    return parse_json(path.read_bytes(), str(path), fix)
 
 
 def parse_json(text: bytes | str, name: str, fix: str, kind: type = dict) -> Any:

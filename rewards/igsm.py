@@ -125,6 +125,6 @@ class IgsmReward:
         return [float(grade.medium) for grade in grades]
 
 
-def igsm_rewards(lenient: bool = False, reference: bool = False, approach: ReadApproach | None = None) -> list:
+def igsm_rewards(approach: ReadApproach | None = None) -> list:
     """The reward columns of iGSM: correctness, and the format, which BRIDGE weighs with 0, or 0.05 for Llama."""
-    return [IgsmReward(lenient, reference, approach), FormatReward()]
+    return [IgsmReward(approach=approach), FormatReward()]

@@ -47,9 +47,9 @@ def _policy_name(model: str) -> str:
     return parts[-2] if parts[-1] == "final" else f"{parts[-2]}-{parts[-1]}"
 
 
-def default_output_dir(task: str, name: str, root: str = "outputs") -> Path:
-    """``<root>/<task>/<run name>``, see `run_name`."""
-    return Path(root) / task / name
+def default_output_dir(task: str, name: str) -> Path:
+    """``outputs/<task>/<run name>``, see `run_name`."""
+    return Path("outputs") / task / name
 
 
 def name_parts(flags: Mapping[str, Any]) -> list[str]:

@@ -90,7 +90,7 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
         sampling_batch: completions of a process that one call of Hugging Face's ``generate`` samples; 0: all of a
             generation batch.
         capture_features: read token features off the generation where Hugging Face generates; else, and with vLLM,
-            they take a forward pass, see training/shared_pass.py.
+            they take a forward pass, see training/shared_pass.py. False for a subclass that samples by itself.
         Everything else goes to `GRPOTrainer`; the tokenizer's chat template reads ``args.chat_template_kwargs`` from
         then on, wherever it is rendered; ``args.reward_weights`` are those of ``reward_funcs`` alone.
     """

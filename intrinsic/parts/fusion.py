@@ -16,8 +16,8 @@ def trajectory_uncertainty(variance: Tensor, kept: Tensor, mask: Tensor | None =
     return (variance.where(kept, 0.0).sum(dim=1) / length).sqrt()
 
 
-def positive_zscore(values: Tensor, present: Tensor, eps: float = STD_EPS) -> Tensor:
-    """max(0, (value - mean) / (std + eps)) over the ``present`` entries of each row of ``values`` (rows, n).
+def positive_zscore(values: Tensor, present: Tensor) -> Tensor:
+    """max(0, (value - mean) / (std + `STD_EPS`)) over the ``present`` entries of each row of ``values`` (rows, n).
 
     The deviation is the unbiased one. A row of one entry, or of equal ones, yields zeros, and so do absent entries.
     """
@@ -25,7 +25,7 @@ def positive_zscore(values: Tensor, present: Tensor, eps: float = STD_EPS) -> Te
     mean = values.where(present, 0.0).sum(dim=1, keepdim=True) / count.clamp(min=1)
     centred = (values - mean).where(present, 0.0)
     std = (centred.square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
-    return (centred / (std + eps)).clamp(min=0.0).where(std >= MIN_STD, 0.0)
+    return (centred / (std + STD_EPS)).clamp(min=0.0).where(std >= MIN_STD, 0.0)
 
 
 def clipped_advantage(advantages: Tensor, bonus: Tensor, alpha: float) -> Tensor:

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+EPS = 1e-8  # added to the range
+
 
 class WindowMinMax:
     """Scales raw values to [0, 1] with one minimum and maximum over the history and the present batch.
@@ -14,13 +16,11 @@ class WindowMinMax:
 
     Args:
         window: past raw values that are kept.
-        eps: added to the range; a range of 0 therefore yields 0.
         resolution: a range up to this is taken for rounding noise and yields 0; set it to the noise of the raws.
     """
 
-    def __init__(self, window: int, eps: float = 1e-8, resolution: float = 0.0):
+    def __init__(self, window: int, resolution: float = 0.0):
         self.window = window
-        self.eps = eps
         self.resolution = resolution
         self.history = torch.empty(0)
 
@@ -31,7 +31,7 @@ class WindowMinMax:
         """
         seen = torch.cat([self.history.to(raw), raw[present & raw.isfinite()]])
         low, high = seen.aminmax() if len(seen) else (raw.new_zeros(()), raw.new_zeros(()))
-        scale = 1.0 / (high - low + self.eps) if high - low > self.resolution else 0.0
+        scale = 1.0 / (high - low + EPS) if high - low > self.resolution else 0.0
         return torch.where(present, (raw - low) * scale, torch.zeros_like(raw))
 
     def append(self, raws: Tensor) -> None:

@@ -41,18 +41,18 @@ def contiguous_runs(kept: Tensor, min_run: int) -> Tensor:
     return torch.stack([functional.pad(starts, (shift, min_run - 1 - shift)) for shift in range(min_run)]).any(dim=0)
 
 
-def repeated_ngrams(ids: Tensor, mask: Tensor, size: int = NGRAM, allowed: int = ALLOWED_REPEATS) -> Tensor:
-    """Tokens inside an n-gram of ``size`` ids that already occurred ``allowed`` times in the same response."""
-    if ids.size(1) < size + allowed:
+def repeated_ngrams(ids: Tensor, mask: Tensor) -> Tensor:
+    """Tokens inside an n-gram of `NGRAM` ids that already occurred `ALLOWED_REPEATS` times in the same response."""
+    if ids.size(1) < NGRAM + ALLOWED_REPEATS:
         return torch.zeros_like(mask)
-    inside = mask.unfold(1, size, 1).all(dim=-1)
+    inside = mask.unfold(1, NGRAM, 1).all(dim=-1)
     # Equal n-grams share a 64-bit hash; a stable sort puts their occurrences side by side in order of position.
-    factors = torch.randint(1, 2**62, (size,), generator=torch.Generator().manual_seed(size)) * 2 + 1
-    hashes, order = (ids.unfold(1, size, 1) * factors.to(ids.device)).sum(dim=-1).sort(dim=1, stable=True)
+    factors = torch.randint(1, 2**62, (NGRAM,), generator=torch.Generator().manual_seed(NGRAM)) * 2 + 1
+    hashes, order = (ids.unfold(1, NGRAM, 1) * factors.to(ids.device)).sum(dim=-1).sort(dim=1, stable=True)
     late = torch.zeros_like(inside)
-    late[:, allowed:] = hashes[:, allowed:] == hashes[:, :-allowed]
+    late[:, ALLOWED_REPEATS:] = hashes[:, ALLOWED_REPEATS:] == hashes[:, :-ALLOWED_REPEATS]
     late = torch.zeros_like(inside).scatter(1, order, late) & inside
-    return torch.stack([functional.pad(late, (shift, size - 1 - shift)) for shift in range(size)]).any(dim=0)
+    return torch.stack([functional.pad(late, (shift, NGRAM - 1 - shift)) for shift in range(NGRAM)]).any(dim=0)
 
 
 def text_noise(rollout: Rollout, code: bool, characters: bool) -> Tensor:

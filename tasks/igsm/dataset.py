@@ -99,22 +99,22 @@ def generate(count: int, split: str, seed: int, space: ProblemSpace = ProblemSpa
     return Dataset.from_list([describe(item) for item in draw_items(count, space, split, seed)])
 
 
-def load_igsm(source: str | Path, split: str | None = None) -> Dataset:
+def load_igsm(source: str | Path) -> Dataset:
     """Rows of a file, folder or hub data set as `tasks.igsm.generate` writes it, or with question and answer alone.
 
     An answer may be written as a number or a text; the column is int afterwards. Raises `UserError` with the row where
     a question is missing, or an answer is no integer that the grader reads.
     """
-    rows = load_rows(source, split)
+    rows = load_rows(source)
     require_columns(rows, ["question", "answer"])
     answers = []
     for index, (question, raw_answer) in enumerate(zip(rows["question"], rows["answer"], strict=True)):
         if not isinstance(question, str) or not question.strip():
-            raise UserError(f"{row_place(source, split, index)} has question={question!r}; it must be a text.")
+            raise UserError(f"{row_place(source, None, index)} has question={question!r}; it must be a text.")
         answer = read_integer(raw_answer if isinstance(raw_answer, str) else str(whole_number(raw_answer)))
         if answer is None:
             raise UserError(
-                f"{row_place(source, split, index)} has answer={raw_answer!r}; it must be an integer of at most "
+                f"{row_place(source, None, index)} has answer={raw_answer!r}; it must be an integer of at most "
                 f"{MAX_DIGITS} digits."
             )
         answers.append(answer)

@@ -16,7 +16,7 @@ from rewards.format import FormatReward
 from rewards.grade import Grade
 from rewards.graders import GRADERS
 from rewards.gsm8k import StepsReward, gsm8k_rewards, math_rewards
-from rewards.igsm import IgsmReward, grade_igsm, igsm_rewards
+from rewards.igsm import IgsmReward, grade_igsm
 
 MAX_SECONDS = 0.05  # of processor time, which other jobs on the machine do not add to
 MAX_SECONDS_OF_A_BOMB = 0.01
@@ -61,7 +61,7 @@ COLUMNS = [
     *gsm8k_rewards(GRADERS["number"], legacy=False, cosine=True, max_length=MAX_TOKENS),
     *gsm8k_rewards(GRADERS["number"], legacy=True, cosine=True, max_length=MAX_TOKENS),
     *math_rewards(GRADERS["latex"], cosine=True, max_length=MAX_TOKENS),
-    *igsm_rewards(lenient=True),
+    IgsmReward(lenient=True),
     IgsmReward(reference=True),
     CountdownReward(format_credit=0.1),
     CountdownReward(strict_line=True),

@@ -32,13 +32,13 @@ REPEATED_NGRAM = 4
 _UNIT = re.compile(r"\w{1,8}|[^\w ]| {2,8}")
 
 
-def repetition_rate(text: str, n: int = REPEATED_NGRAM) -> float:
-    """Share of the n-grams of a text that repeat an earlier one: 1 - distinct / all, in [0, 1); 0 below n words.
+def repetition_rate(text: str) -> float:
+    """Share of the 4-grams of a text that repeat an earlier one: 1 - distinct / all, in [0, 1); 0 below 4 words.
 
     Welleck et al., arXiv:1908.04319, section 6.1 (seq-rep-n), over words and punctuation in place of tokens.
     """
     units = _UNIT.findall(text)
-    ngrams = list(zip(*(islice(units, start, None) for start in range(n)), strict=False))
+    ngrams = list(zip(*(islice(units, start, None) for start in range(REPEATED_NGRAM)), strict=False))
     return 1.0 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
 
