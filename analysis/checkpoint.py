@@ -10,12 +10,12 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import read_json
+from common.state import load_state
 from intrinsic import build_bonuses
 from intrinsic.base import Bonus
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.episodic_memory import EpisodicMemory
 from intrinsic.rollout import Rollout
-from training.checkpoint import load_state
 from training.trainer import STATE_NAME
 
 

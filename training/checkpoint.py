@@ -17,22 +17,6 @@ from safetensors import SafetensorError
 
 from common.errors import RunError, UserError
 from common.files import TEMPORARY_PREFIX, flush_to_disk, write_json
-from common.state import load_state, save_state
-
-__all__ = [
-    "abandon_after",
-    "check_identity",
-    "find_checkpoint",
-    "is_complete",
-    "list_checkpoints",
-    "load_state",
-    "mark_complete",
-    "rotate",
-    "save_state",
-    "saving",
-    "step_of",
-    "unmark",
-]
 
 ABSENT = object()
 MARKER = "COMPLETE"

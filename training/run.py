@@ -11,6 +11,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from common.state import load_state
 from common.threads import choose_threads
 from evaluation.evaluate import HeldOut
 from intrinsic import build_bonuses
@@ -23,7 +24,7 @@ from policy.precision import Precision
 from policy.setup_line import sampler_of, setup_of, unseen_gpu
 from rewards.grade import Grade
 from training.callbacks import InterruptCallback, MetricsCallback, install_progress
-from training.checkpoint import abandon_after, check_identity, find_checkpoint, load_state, step_of
+from training.checkpoint import abandon_after, check_identity, find_checkpoint, step_of
 from training.closing import keep_unevaluated, make_final, print_closing, publish
 from training.evaluations import Evaluations
 from training.finite_updates import FiniteUpdates

@@ -52,7 +52,7 @@ class ShardedTraining(Trainer):
             return
         folder = Path(checkpoint)
         saved = torch.load(folder / OPTIMIZER_NAME, map_location="cpu", mmap=True, weights_only=True)
-        load_state(self.optimizer, saved)
+        load_optimizer(self.optimizer, saved)
         self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
 
 
@@ -70,7 +70,7 @@ def whole_state(optimizer: Optimizer, keep: bool) -> dict:
     return state | {"state": slots}
 
 
-def load_state(optimizer: Optimizer, saved: dict) -> None:
+def load_optimizer(optimizer: Optimizer, saved: dict) -> None:
     """Load what `whole_state` gave on any number of processes; every process has ``saved``."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     slots = {

@@ -25,6 +25,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from trl import GRPOConfig, GRPOTrainer
 
 from common.sharding import is_sharded, shard, whole_weights
+from common.state import load_state, save_state
 from intrinsic.base import Bonus
 from intrinsic.metrics import score_metrics
 from intrinsic.pipeline import ScoredBonus
@@ -40,7 +41,7 @@ from policy.precision import Precision, adapters_in_float32
 from policy.shared_prompts import score_in_passes, share_prompts, shared_passes, shares_prompts
 from policy.slices import in_slices
 from policy.stages import StageCache, allows_stages, in_stages
-from training.checkpoint import check_identity, load_state, rotate, save_state, saving
+from training.checkpoint import check_identity, rotate, saving
 from training.completion_table import BonusColumn, write_completions
 from training.gathering import RolloutGathering
 from training.memory_keys import key_column

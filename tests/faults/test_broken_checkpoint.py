@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from common.errors import RunError, UserError
-from training.checkpoint import find_checkpoint, is_complete, load_state, mark_complete, save_state, saving
+from common.state import load_state, save_state
+from training.checkpoint import find_checkpoint, is_complete, mark_complete, saving
 
 STATE = {"memory": {"keys": torch.arange(600_000.0), "texts": ["a", "b"]}, "step": 3}
 

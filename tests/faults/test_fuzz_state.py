@@ -19,6 +19,7 @@ from analysis.runs import read_run
 from common.config_file import read_config
 from common.errors import RunError, UserError
 from common.files import write_json
+from common.state import load_state, save_state
 from evaluation.checkpoint import PartialRecords
 from evaluation.compare import first_pass, read_report
 from evaluation.evaluate import HeldOut
@@ -27,7 +28,7 @@ from policy.load import resolve
 from tasks.igsm.row_file import RowFile, read_column
 from training import run_folder
 from training.best import RECORD, BestPolicy
-from training.checkpoint import find_checkpoint, load_state, mark_complete, save_state
+from training.checkpoint import find_checkpoint, mark_complete
 from training.run_folder import MetricsFile, create_run_folder
 
 MAX_SECONDS = 0.05  # of processor time, which other jobs on the machine do not add to

@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from common.state import load_state, save_state
 from tests.processes import PATIENCE, context
-from training.checkpoint import find_checkpoint, list_checkpoints, load_state, rotate, save_state, saving, step_of
+from training.checkpoint import find_checkpoint, list_checkpoints, rotate, saving, step_of
 
 KILLS = 50
 LONGEST_LIFE = 0.05  # seconds after the first save of a process, several saves long

@@ -12,16 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
+from common.state import load_state, save_state
 from training.checkpoint import (
     abandon_after,
     check_identity,
     find_checkpoint,
     is_complete,
     list_checkpoints,
-    load_state,
     mark_complete,
     rotate,
-    save_state,
     saving,
     unmark,
 )
