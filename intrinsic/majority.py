@@ -6,7 +6,6 @@ or stands alone where no reward has a weight. TTRL has no other reward.
 """
 
 from collections import Counter
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,6 +76,3 @@ class Majority(Bonus):
             shares = (votes * right).sum(dim=1)[counts > 0] / counts[counts > 0]
             metrics["majority_right"] = (shares > 0.5).float().mean().item()
         return metrics
-
-    def identity(self) -> dict[str, Any]:
-        return {"name": self.name}
