@@ -17,16 +17,15 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError, check_choice
-from intrinsic.base import Bonus
-from intrinsic.parts.eligible import TRUNCATED, with_tokens
-from intrinsic.parts.likelihood import mean_feature, mean_of_cut_off, means_by_verdict, standardized
+from intrinsic.parts.certainty import Certainty
+from intrinsic.parts.likelihood import mean_feature, mean_of_cut_off, means_by_verdict
 from intrinsic.rollout import Rollout
 
 # Who judges: the policy as it is, or as it was before training -> the feature with that judgement.
 ANNOTATORS = {"online": "self_certainty", "offline": "frozen_self_certainty"}
 
 
-class SelfCertainty(Bonus):
+class SelfCertainty(Certainty):
     """``--use_ir=sc``: self-certainty of each completion, standardised within its group.
 
     Args:
@@ -34,26 +33,22 @@ class SelfCertainty(Bonus):
         annotator: "online", the policy as it samples, or "offline", the policy before training, which the paper shows
             to be exploited and which is here for that ablation.
         alone: whether extrinsic rewards have weight 0; only to tell saved runs apart.
-        truncated: "pay" completions that were cut off at the length limit like others, or "skip" them: they enter
-            neither mean nor deviation of their group and get 0.
+        truncated: see `Certainty`.
 
     Raises `UserError` for a weight that is not finite or an unknown word.
     """
 
     name = "sc"
-    placement = "advantage"
-    label_free = True
     measured = "self_certainty"
 
     def __init__(self, sc_lambda: float = 1.0, annotator: str = "online", alone: bool = False, truncated: str = "pay"):
         if not math.isfinite(sc_lambda):
             raise UserError(f"--sc_lambda={sc_lambda} must be a finite number.")
         check_choice("sc_annotator", annotator, ANNOTATORS)
-        check_choice("sc_truncated", truncated, TRUNCATED)
+        super().__init__(truncated)
         self.sc_lambda = sc_lambda
         self.annotator = annotator
         self.alone = alone
-        self.truncated = truncated
         self.needs = frozenset({ANNOTATORS[annotator]})
 
     @classmethod
@@ -65,18 +60,10 @@ class SelfCertainty(Bonus):
             truncated=options.sc_truncated,
         )
 
-    def eligible(self, rollout: Rollout) -> Tensor:
-        """(B,) bool: see `with_tokens`."""
-        return with_tokens(rollout, self.truncated)
-
     def certainty(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """u (B,) in nats per token, detached, and (B,) bool of the eligible rows with a finite u."""
         mean, present = mean_feature(rollout, ANNOTATORS[self.annotator])
         return mean, self.eligible(rollout) & present
-
-    def score(self, rollout: Rollout) -> Tensor:
-        """z(u) of each completion within its group, (B,); NaN where u is, for the finite guard to see."""
-        return standardized(*self.certainty(rollout), rollout.num_generations)
 
     def combine(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
         """``advantages + lambda * scores``, both (B,) or (B, T)."""

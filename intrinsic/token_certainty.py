@@ -9,49 +9,32 @@ from typing import Any
 
 from torch import Tensor
 
-from common.errors import check_choice
-from intrinsic.base import Bonus
-from intrinsic.parts.eligible import TRUNCATED, with_tokens
-from intrinsic.parts.likelihood import mean_feature, mean_of_cut_off, means_by_verdict, standardized
+from intrinsic.parts.certainty import Certainty
+from intrinsic.parts.likelihood import mean_feature, mean_of_cut_off, means_by_verdict
 from intrinsic.rollout import Rollout
 
 
-class TokenCertainty(Bonus):
+class TokenCertainty(Certainty):
     """``--use_ir=certain``: minus the mean token entropy of each completion, standardised within its group.
 
     Args:
-        truncated: "pay" completions that were cut off at the length limit like others, or "skip" them: they enter
-            neither mean nor deviation of their group and get 0.
+        truncated: see `Certainty`.
 
     Raises `UserError` for an unknown word.
     """
 
     name = "certain"
-    placement = "advantage"
-    label_free = True
     measured = "certainty"
     needs = frozenset({"entropy"})
-
-    def __init__(self, truncated: str = "pay"):
-        check_choice("sc_truncated", truncated, TRUNCATED)
-        self.truncated = truncated
 
     @classmethod
     def from_options(cls, options) -> "TokenCertainty":
         return cls(truncated=options.sc_truncated)
 
-    def eligible(self, rollout: Rollout) -> Tensor:
-        """(B,) bool: see `with_tokens`."""
-        return with_tokens(rollout, self.truncated)
-
     def certainty(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """u (B,) in nats per token, 0 or less, and (B,) bool of the eligible rows with a finite u."""
         entropy, present = mean_feature(rollout, "entropy")
         return -entropy, self.eligible(rollout) & present
-
-    def score(self, rollout: Rollout) -> Tensor:
-        """z(u) of each completion within its group, (B,); NaN where u is, for the finite guard to see."""
-        return standardized(*self.certainty(rollout), rollout.num_generations)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Nothing to learn; "certainty" (mean u before standardisation, nats per token), its means over right and wrong
