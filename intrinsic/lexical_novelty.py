@@ -12,8 +12,7 @@ where there a longer response is further from all; the min-max range is one per 
 import math
 import re
 from collections import Counter, deque
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,13 +21,8 @@ from apted.helpers import Tree
 from torch import Tensor
 
 from common.errors import UserError, check_choice
-from intrinsic.base import Bonus
-from intrinsic.parts.eligible import with_reasoning
-from intrinsic.parts.normalize import WindowMinMax
+from intrinsic.parts.past_texts import AgainstPastTexts
 from intrinsic.rollout import Rollout, text_id
-
-RAW_RESOLUTION = 1e-6  # float32 rounding of a mean of shares
-KEPT_DISTANCES = 65_536  # `update` asks again for what `score` computed; a batch of 256 with a window of 50 has 12,800
 
 Words = frozenset[str]
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -69,7 +63,6 @@ class _LineCosts(Config):
         return jaccard_distance(node1.name, node2.name)
 
 
-@lru_cache(maxsize=KEPT_DISTANCES)
 def tree_distance(first: tuple[Words, ...], second: tuple[Words, ...]) -> float:
     """Tree edit distance of two texts, each a root with its lines as leaves, over the larger number of lines; [0, 1].
 
@@ -87,7 +80,7 @@ class _Form(NamedTuple):
 FORMS = {"jaccard": _Form(words, jaccard_distance), "tree": _Form(line_words, tree_distance)}
 
 
-class LexicalNovelty(Bonus):
+class LexicalNovelty(AgainstPastTexts):
     """``--use_ir=ltree``: mean distance to the last responses, min-max normalised, in [0, beta].
 
     Args:
@@ -101,7 +94,6 @@ class LexicalNovelty(Bonus):
     """
 
     name = "ltree"
-    placement = "reward"
     advantage_weight = 10.0
 
     def __init__(self, form: str = "jaccard", texts: int = 50, lines: int = 8, window: int = 1000, beta: float = 0.1):
@@ -111,11 +103,11 @@ class LexicalNovelty(Bonus):
                 raise UserError(f"--{flag}={value} must be at least 1.")
         if not math.isfinite(beta):
             raise UserError(f"--ltree_beta={beta} must be a finite number.")
+        super().__init__(window)
         self.form = form
         self.lines = lines
         self.beta = beta
         self.past: deque[str] = deque(maxlen=texts)
-        self.window = WindowMinMax(window, resolution=RAW_RESOLUTION)
 
     @classmethod
     def from_options(cls, options) -> "LexicalNovelty":
@@ -126,10 +118,6 @@ class LexicalNovelty(Bonus):
             window=options.ltree_window,
             beta=options.ltree_beta,
         )
-
-    def eligible(self, rollout: Rollout) -> Tensor:
-        """(B,) bool: responses that are not empty."""
-        return with_reasoning(rollout)
 
     def raw(self, rollout: Rollout) -> Tensor:
         """Mean distance (B,) to the past responses, in [0, 1]; NaN for an empty response or without a past."""
@@ -142,34 +130,16 @@ class LexicalNovelty(Bonus):
                 novelty[text] = sum(distance(own, other) * times for other, times in past.items()) / past.total()
         return torch.tensor([novelty.get(text, math.nan) for text in rollout.reasonings])
 
-    def score(self, rollout: Rollout) -> Tensor:
-        """Weighted, normalised novelty (B,); 0 for an empty response, and for all without a past."""
-        if not self.past:
-            return torch.zeros(len(rollout), device=rollout.device)
-        present = self.eligible(rollout)
-        return self.beta * self.window.normalize(self.raw(rollout).to(rollout.device), present)
-
-    def update(self, rollout: Rollout) -> dict[str, float]:
-        """Append the raws that `score` normalised to the window, then store the responses that are not empty.
-
-        Returns the number of past responses after the update ("texts") and, where there were any before, the mean
-        distance of the batch to them ("unnormalized").
-        """
-        raw = self.raw(rollout)
-        self.window.append(raw)
-        self.past.extend(text for text in rollout.reasonings if text)
-        metrics = {"texts": float(len(self.past))}
-        if raw.isfinite().any():
-            metrics["unnormalized"] = raw.nanmean().item()
-        return metrics
+    def store(self, texts: Sequence[str]) -> None:
+        self.past.extend(texts)
 
     def state_dict(self) -> dict[str, Any]:
         """The past responses, oldest first, and the window of raw values."""
-        return {"past": list(self.past), "window": self.window.state_dict()}
+        return {"past": list(self.past), **super().state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
         self.past = deque(state["past"], maxlen=self.past.maxlen)
-        self.window.load_state_dict(state["window"])
 
     def identity(self) -> dict[str, Any]:
         return {

@@ -10,19 +10,17 @@ brings it back); no separator is counted between texts; an empty response and an
 
 import math
 from collections import Counter, deque
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from common.errors import UserError, check_choice
-from intrinsic.base import Bonus
-from intrinsic.parts.eligible import with_reasoning
-from intrinsic.parts.normalize import WindowMinMax
+from intrinsic.parts.past_texts import AgainstPastTexts
 from intrinsic.rollout import Rollout
 
 MODES = ("gain", "total")
-RAW_RESOLUTION = 1e-6  # bits; raws are computed in float64 and kept in float32
 
 
 def character_entropy(counts: Tensor) -> Tensor:
@@ -31,7 +29,7 @@ def character_entropy(counts: Tensor) -> Tensor:
     return torch.special.entr(shares).sum(dim=1) / math.log(2)
 
 
-class TextEntropy(Bonus):
+class TextEntropy(AgainstPastTexts):
     """``--use_ir=entropy``: min-max normalised entropy that a response gives to the text of the past, in [0, 1].
 
     Args:
@@ -45,7 +43,6 @@ class TextEntropy(Bonus):
     """
 
     name = "entropy"
-    placement = "reward"
     advantage_weight = 2.0
 
     def __init__(self, mode: str = "gain", texts: int = 1000, window: int = 1000):
@@ -53,19 +50,15 @@ class TextEntropy(Bonus):
         for flag, value in (("entropy_texts", texts), ("entropy_window", window)):
             if value < 1:
                 raise UserError(f"--{flag}={value} must be at least 1.")
+        super().__init__(window)
         self.mode = mode
         self.texts = texts
         self.past: deque[Counter] = deque()
         self.totals: Counter = Counter()
-        self.window = WindowMinMax(window, resolution=RAW_RESOLUTION)
 
     @classmethod
     def from_options(cls, options) -> "TextEntropy":
         return cls(mode=options.entropy_mode, texts=options.entropy_texts, window=options.entropy_window)
-
-    def eligible(self, rollout: Rollout) -> Tensor:
-        """(B,) bool: responses that are not empty."""
-        return with_reasoning(rollout)
 
     def raw(self, rollout: Rollout) -> Tensor:
         """Entropy, or what the response adds to it, (B,), float32; NaN for an empty response or without a past."""
@@ -84,31 +77,17 @@ class TextEntropy(Bonus):
         empty = torch.tensor([not text for text in texts])
         return entropy[[row_of[text] for text in texts]].masked_fill(empty, math.nan).float()
 
-    def score(self, rollout: Rollout) -> Tensor:
-        """Normalised raw of each completion, (B,); 0 for an empty response, and for all without a past."""
-        if not self.past:
-            return torch.zeros(len(rollout), device=rollout.device)
-        present = self.eligible(rollout)
-        return self.window.normalize(self.raw(rollout).to(rollout.device), present)
-
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Append the raws that `score` normalised to the window, then store the responses that are not empty.
-
-        Returns "text_entropy" of the past after the update (bits per character), its number of "texts", and, where
-        there was a past, the mean raw value ("unnormalized").
-        """
-        raw = self.raw(rollout)
-        self.window.append(raw)
-        for text in rollout.reasonings:
-            if text:
-                self._store(Counter(text))
+        """As every bonus of its kind; also "text_entropy" of the past after the update, in bits per character."""
+        metrics = super().update(rollout)
         # Sorted, so that a resumed run adds in the same order.
         totals = [self.totals[character] for character in sorted(self.totals)]
         level = character_entropy(torch.tensor([totals], dtype=torch.float64))
-        metrics = {"text_entropy": level.item(), "texts": float(len(self.past))}
-        if raw.isfinite().any():
-            metrics["unnormalized"] = raw.nanmean().item()
-        return metrics
+        return {"text_entropy": level.item(), **metrics}
+
+    def store(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            self._store(Counter(text))
 
     def _store(self, counts: Counter) -> None:
         if len(self.past) == self.texts:
@@ -123,15 +102,15 @@ class TextEntropy(Bonus):
             "distinct": torch.tensor([len(text) for text in pairs], dtype=torch.int64),
             "code_points": torch.tensor([ord(character) for text in pairs for character, _ in text], dtype=torch.int64),
             "counts": torch.tensor([count for text in pairs for _, count in text], dtype=torch.int64),
-            "window": self.window.state_dict(),
+            **super().state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
         self.past, self.totals = deque(), Counter()
         pairs = zip(map(chr, state["code_points"].tolist()), state["counts"].tolist(), strict=True)
         for distinct in state["distinct"].tolist():
             self._store(Counter(dict(next(pairs) for _ in range(distinct))))
-        self.window.load_state_dict(state["window"])
 
     def identity(self) -> dict[str, Any]:
         return {

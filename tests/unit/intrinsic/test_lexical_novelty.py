@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.state import load_state, save_state
-from intrinsic.lexical_novelty import LexicalNovelty, jaccard_distance, line_words, tree_distance, words
+from intrinsic.lexical_novelty import FORMS, LexicalNovelty, jaccard_distance, line_words, tree_distance, words
 from intrinsic.shuffle import Shuffle
 
 
@@ -188,13 +188,29 @@ def test_score_is_pure(bonus_of, batch):
     assert list(bonus.past) == ["a b"] and not len(bonus.window.history)
 
 
-def test_update_computes_no_tree_distance_again(bonus_of, batch):
-    bonus, present = bonus_of(["a\nb", "c"], form="tree"), batch(["x\ny", "a\nz", "x\ny"])
-    tree_distance.cache_clear()
-    bonus.score(present)
-    assert tree_distance.cache_info().misses == 4
+@pytest.mark.parametrize("form", ["jaccard", "tree"])
+def test_update_and_a_control_compute_no_distance_again(bonus_of, batch, monkeypatch, form):
+    bonus, present, pairs = bonus_of(["a\nb", "c"], form=form), batch(["x\ny", "a\nz", "x\ny"]), []
+    plain = FORMS[form]
+    monkeypatch.setitem(FORMS, form, plain._replace(distance=lambda *pair: pairs.append(pair) or plain.distance(*pair)))
+    bonus.score(present), Shuffle(bonus).score(present)
+    assert len(pairs) == 4
     bonus.update(present)
-    assert tree_distance.cache_info().misses == 4
+    assert len(pairs) == 4
+
+
+def test_what_was_scored_is_judged_anew_beside_another_past(bonus_of, batch):
+    bonus, present = bonus_of(["a b"]), batch(["a b", "x"])
+    before, other = bonus.state_dict(), bonus_of(["x"]).state_dict()
+    assert bonus.score(present).tolist() == [0.0, 1.0] and bonus.state_dict().keys() == {"past", "window"}
+    bonus.load_state_dict(other)
+    assert bonus.score(present).tolist() == [1.0, 0.0]
+    bonus.load_state_dict(before)
+    bonus.update(present)
+    close(bonus.window.history, [0.0, 1.0])
+    assert bonus.raw(present).tolist() == pytest.approx([1 / 3, 2 / 3])
+    bonus.update(present)
+    close(bonus.window.history, [0.0, 1.0, 1 / 3, 2 / 3])
 
 
 def test_shuffled_control_leaves_empty_responses_alone(bonus_of, batch):
