@@ -153,7 +153,7 @@ class Merci(Bonus):
             return variance
         finite = _finite(hidden)
         with torch.autocast(hidden.device.type, enabled=False):
-            states = TokenStates(hidden, mask & finite, self._scale_on(hidden.device))
+            states = TokenStates(hidden, mask & finite, self.scale.to(hidden.device))
             if len(states):
                 variance[mask & finite] = self._counts_on(hidden.device).variance(states)
         return variance.masked_fill(mask & ~finite, math.nan)
@@ -198,7 +198,7 @@ class Merci(Bonus):
         if self.counts is None:
             self.scale = StateScale.fit(hidden, present)
             self.counts = self._new_counts(hidden.size(-1), hidden.device)
-        states = TokenStates(hidden, present, self._scale_on(hidden.device))
+        states = TokenStates(hidden, present, self.scale.to(hidden.device))
         before, metrics = self._counts_on(hidden.device).learn(states)
         self.batches += 1
         self.visits += len(states)
@@ -225,17 +225,15 @@ class Merci(Bonus):
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"batches": self.batches, "visits": self.visits}
         if self.counts is not None:
-            scale = {"mean": self.scale.mean.clone(), "scale": self.scale.scale.clone()}
-            state |= {"scale": scale, "counts": self.counts.state_dict()}
+            state |= {"scale": self.scale.state_dict(), "counts": self.counts.state_dict()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.batches, self.visits = state["batches"], state["visits"]
         self.scale = self.counts = None
         if "counts" in state:
-            mean, scale = state["scale"]["mean"].clone(), state["scale"]["scale"].clone()
-            self.scale = StateScale(mean, scale)
-            self.counts = self._new_counts(len(mean), mean.device)
+            self.scale = StateScale.from_state(state["scale"])
+            self.counts = self._new_counts(len(self.scale.mean), self.scale.mean.device)
             self.counts.load_state_dict(state["counts"])
 
     def identity(self) -> dict[str, Any]:
@@ -258,11 +256,6 @@ class Merci(Bonus):
         return CoinFlipCounts(
             size, device, s.dim, (s.width,), s.lr, s.weight_decay, s.batch_size, s.passes, s.replay, s.seed
         )
-
-    def _scale_on(self, device: torch.device) -> StateScale:
-        if self.scale.mean.device != device:
-            self.scale = StateScale(self.scale.mean.to(device), self.scale.scale.to(device))
-        return self.scale
 
     def _counts_on(self, device: torch.device) -> CoinFlipCounts | EllipticalCounts:
         """The counts, moved to ``device`` if a checkpoint put them elsewhere."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from intrinsic.parts.networks import load_optimizer_state, mlp, optimizer_state
+from intrinsic.parts.networks import cloned, load_optimizer_state, mlp, optimizer_state
 from intrinsic.parts.states import StateScale
 
 CLIP = 5.0  # deviations of a standardised hidden state
@@ -123,7 +123,7 @@ class TokenDistillation:
         return self.network.target(self.network.encode(self.probe)).squeeze(1)
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"network": {name: value.detach().clone() for name, value in self.network.state_dict().items()}}
+        state = {"network": cloned(self.network.state_dict())}
         if self.probe is not None:
             state |= {"probe": self.probe.clone(), "probe_target": self.probe_target.clone()}
         return state | {"optimizer": optimizer_state(self.optimizer)}
@@ -181,10 +181,10 @@ class HiddenDistillation:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "target": {name: value.detach().clone() for name, value in self.target.state_dict().items()},
-            "predictor": {name: value.detach().clone() for name, value in self.predictor.state_dict().items()},
+            "target": cloned(self.target.state_dict()),
+            "predictor": cloned(self.predictor.state_dict()),
             "optimizer": optimizer_state(self.optimizer),
-            "scale": {"mean": self.scale.mean.clone(), "scale": self.scale.scale.clone()},
+            "scale": self.scale.state_dict(),
             "is_fitted": self.is_fitted,
         }
 
@@ -193,5 +193,5 @@ class HiddenDistillation:
         self.target.load_state_dict(state["target"])
         self.predictor.load_state_dict(state["predictor"])
         load_optimizer_state(self.optimizer, state["optimizer"])
-        self.scale = StateScale(state["scale"]["mean"].to(device), state["scale"]["scale"].to(device))
+        self.scale = StateScale.from_state(state["scale"]).to(device)
         self.is_fitted = state["is_fitted"]

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from intrinsic.parts.networks import cloned
+
 CLAMP = 10.0  # standard deviations
 CHUNK = 8192  # states in work at once
 SAMPLE = 16_384  # states that the moments are taken from
@@ -33,6 +35,19 @@ class StateScale:
         spread = states.std(dim=0, correction=0)
         floor = 0.01 * spread.mean()
         return cls(states.mean(dim=0), spread + torch.where(floor > 0, floor, torch.ones_like(floor)))
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> "StateScale":
+        """What `state_dict` returned."""
+        return cls(**cloned(state))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Both moments, (H,) each."""
+        return cloned({"mean": self.mean, "scale": self.scale})
+
+    def to(self, device: torch.device) -> "StateScale":
+        """This on ``device``."""
+        return StateScale(self.mean.to(device), self.scale.to(device))
 
     def __call__(self, states: Tensor) -> Tensor:
         """Standardised float32 copy of ``states`` (n, H), within `CLAMP` deviations."""
