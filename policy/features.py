@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from trl.models.utils import disable_gradient_checkpointing
 
-from common.errors import UserError
 from common.sharding import final_states, most_passes, whole_head
 from policy.buckets import buckets_of, completion_lengths
 from policy.load import base_of
@@ -30,17 +29,6 @@ FROZEN_FEATURES = {
     "frozen_self_certainty": "self_certainty",
 }
 CHUNK_TOKENS = 256  # whose logits exist at once on the chunked path
-
-
-def refuse_sharded(bonuses, is_refused: bool) -> None:
-    """Raise `UserError` for a bonus that needs token features of a policy that something else than FSDP 2 shards."""
-    names = [bonus.name for bonus in bonuses if bonus.needs & (TOKEN_FEATURES | FROZEN_FEATURES.keys())]
-    if is_refused and names:
-        raise UserError(
-            f"--use_ir={','.join(names)} reads hidden states or probabilities, which ZeRO-3 and FSDP 1 do not give; "
-            "launch with FSDP 2 (configs/accelerate/fsdp.yaml), which shards as much, or use a bonus on texts and "
-            "verdicts."
-        )
 
 
 def mean_state(hidden: Tensor, mask: Tensor) -> Tensor:

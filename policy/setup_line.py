@@ -66,13 +66,6 @@ def device_name(device: torch.device) -> str:
     return f"threads: {torch.get_num_threads()}" if device.type == "cpu" else device.type
 
 
-def sampler_of(config) -> str:
-    """What samples in a run with this `training.run_options.RunConfig`."""
-    if config.use_vllm:
-        return f"vLLM ({config.vllm_mode})"
-    return "continuous batching of transformers" if config.use_transformers_continuous_batching else GENERATE
-
-
 def unseen_gpu() -> str | None:
     """A warning with cause and fix where the machine has an NVIDIA GPU and torch has none; None elsewhere.
 

@@ -1,6 +1,7 @@
 """What is wrong with the way a run was started, said before anything is loaded."""
 
 import os
+from collections.abc import Iterable
 
 import torch
 from accelerate import FullyShardedDataParallelPlugin
@@ -8,6 +9,8 @@ from torch.distributed.fsdp import CPUOffloadPolicy, StateDictType
 from transformers import TrainingArguments
 
 from common.errors import UserError
+from intrinsic.base import Bonus
+from policy.features import FROZEN_FEATURES, TOKEN_FEATURES
 
 FSDP_FILE = "configs/accelerate/fsdp.yaml"
 
@@ -20,6 +23,16 @@ def check_gpus(use_cpu: bool) -> None:
             f"{gpus} GPUs are visible to one process, which trains on one; hide the others with "
             "CUDA_VISIBLE_DEVICES=0, or start one process for each with accelerate launch --config_file "
             "configs/accelerate/ddp.yaml."
+        )
+
+
+def refuse_token_features(bonuses: Iterable[Bonus]) -> None:
+    """Raise `UserError` for a bonus that needs token features, where something else than FSDP 2 shards the policy."""
+    names = [bonus.name for bonus in bonuses if bonus.needs & (TOKEN_FEATURES | FROZEN_FEATURES.keys())]
+    if names:
+        raise UserError(
+            f"--use_ir={','.join(names)} reads hidden states or probabilities, which ZeRO-3 and FSDP 1 do not give; "
+            f"launch with FSDP 2 ({FSDP_FILE}), which shards as much, or use a bonus on texts and verdicts."
         )
 
 

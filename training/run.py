@@ -21,7 +21,7 @@ from intrinsic.pipeline import BonusPipeline, check_bonuses
 from policy.end_tokens import described_end_tokens, end_tokens_differ
 from policy.load import check_lora_targets, load_policy, lora_base
 from policy.precision import Precision
-from policy.setup_line import sampler_of, setup_of, unseen_gpu
+from policy.setup_line import setup_of, unseen_gpu
 from rewards.grade import Grade
 from training.callbacks import InterruptCallback, MetricsCallback, install_progress
 from training.checkpoint import abandon_after, check_identity, find_checkpoint, step_of
@@ -141,7 +141,7 @@ class Run:
         reason = reason_for_rows(policy, self.config, self.options.lora_dropout if self.options.lora else 0.0)
         prompts = f"trained once per completion ({reason})" if reason else "trained once per group"
         precision = str(Precision.of(self.config))
-        self.setup = setup_of(policy, self.config.device, precision, sampler_of(self.config), prompts)
+        self.setup = setup_of(policy, self.config.device, precision, self.config.sampler, prompts)
         self._print(str(self.setup))
         if end_tokens_differ(tokenizer, policy.generation_config):
             self._print(described_end_tokens(tokenizer, policy.generation_config))

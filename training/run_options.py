@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.flags import ANY_WEIGHT, check_choices, check_least, flag
 from policy.options import EMBEDDED_NAME, PolicyOptions
 from policy.precision import check_dtype, choose_activation_checkpointing, choose_compute_type
+from policy.setup_line import GENERATE
 from training.launch import check_gpus
 from training.run_name import NAME_RULE
 from training.settings_checks import check_generation, check_optimizer, one_sentence
@@ -151,6 +152,13 @@ class RunConfig(TrackedConfig, GRPOConfig):
     def updates_per_generation(self) -> int:
         """Optimiser steps fed by one generation batch."""
         return max(1, self.steps_per_generation * self.num_iterations // self.gradient_accumulation_steps)
+
+    @property
+    def sampler(self) -> str:
+        """What samples the completions."""
+        if self.use_vllm:
+            return f"vLLM ({self.vllm_mode})"
+        return "continuous batching of transformers" if self.use_transformers_continuous_batching else GENERATE
 
     def _set_batch(self):
         """Translate bs prompts x gc steps into TRL's count of completions, in micro-batches of equal size."""

@@ -35,7 +35,7 @@ from policy.capture import GenerationCapture
 from policy.chat import take_template_kwargs, with_prefill
 from policy.decoding import cast_once
 from policy.end_tokens import set_end_tokens
-from policy.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass, refuse_sharded
+from policy.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass
 from policy.frozen import FrozenPolicy
 from policy.precision import Precision, adapters_in_float32
 from policy.shared_prompts import score_in_passes, share_prompts, shared_passes, shares_prompts
@@ -44,6 +44,7 @@ from policy.stages import StageCache, allows_stages, in_stages
 from training.checkpoint import check_identity, rotate, saving
 from training.completion_table import BonusColumn, write_completions
 from training.gathering import RolloutGathering
+from training.launch import refuse_token_features
 from training.memory_keys import key_column
 from training.micro_batches import update_window, with_whole_groups
 from training.payment import BonusPayment
@@ -154,8 +155,8 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
         )
         take_template_kwargs(self.processing_class, args.chat_template_kwargs)
         adapters_in_float32(self.model)
-        sharded_otherwise = self._dist.is_zero3 or (self._dist.is_fsdp and not self.accelerator.is_fsdp2)
-        refuse_sharded(self.bonuses.bonuses, sharded_otherwise)
+        if self._dist.is_zero3 or (self._dist.is_fsdp and not self.accelerator.is_fsdp2):
+            refuse_token_features(self.bonuses.bonuses)
         shard(self.accelerator, self.model)
         if self.use_vllm:
             prepare_engine(self.vllm_generation, self.eos_token_ids, args.seed)

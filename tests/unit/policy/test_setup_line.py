@@ -3,13 +3,13 @@
 import json
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from policy import setup_line
-from policy.setup_line import sampler_of, setup_of, unseen_gpu
+from policy.setup_line import setup_of, unseen_gpu
+from training.run_options import RunConfig
 
 SHOWN = "| NVIDIA-SMI 535.54.03   Driver Version: {driver}   CUDA Version: {cuda}     |"
 
@@ -79,9 +79,10 @@ def test_the_line_names_device_precision_attention_and_sampler(random_policy):
     ("vllm", "continuous", "named"),
     [(True, False, "vLLM (server)"), (False, True, "continuous batching of transformers"), (False, False, "generate")],
 )
-def test_the_sampler_is_the_one_that_samples(vllm, continuous, named):
-    config = SimpleNamespace(use_vllm=vllm, vllm_mode="server", use_transformers_continuous_batching=continuous)
-    assert named in sampler_of(config)
+def test_the_sampler_is_the_one_that_samples(vllm, continuous, named, tmp_path):
+    config = RunConfig(output_dir=str(tmp_path))
+    config.use_vllm, config.vllm_mode, config.use_transformers_continuous_batching = vllm, "server", continuous
+    assert named in config.sampler
 
 
 def lines_of(printed):
