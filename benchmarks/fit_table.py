@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, field
 
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, architecture
+from common.devices import GIB
 from common.errors import run_cli
 from common.flags import OutputStem, check_least, flag, parse_one
 from policy.options import PolicyOptions
-from training.fit.estimate import GIB, Work, estimate
+from training.fit.estimate import Work, estimate
 
 SIZES = [name for name in SHAPES if name.startswith("qwen2.5")]
 # What is trained -> flags of the policy, and whether the KL penalty takes a reference model.

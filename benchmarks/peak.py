@@ -25,8 +25,9 @@ WAYS = {
     "full, sc and cfn": ["--beta", "0", "--use_ir=sc,cfn"],
     "--lora": ["--beta", "0", "--lora"],
 }
-GIB = r"(\d+\.\d+) GiB"
-ESTIMATED, MEASURED = rf"at most at once +{GIB}", rf"measured peak on the worst batch +{GIB}(?: \({GIB} of it before)?"
+_SIZE = r"(\d+\.\d+) GiB"
+ESTIMATED = rf"at most at once +{_SIZE}"
+MEASURED = rf"measured peak on the worst batch +{_SIZE}(?: \({_SIZE} of it before)?"
 
 
 @dataclass

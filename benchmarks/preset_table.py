@@ -17,6 +17,7 @@ from benchmarks.machine import publish
 from benchmarks.shapes import architecture
 from cli.parse import parse_options
 from common.config_file import PRESETS
+from common.devices import GIB
 from common.errors import run_cli
 from common.flags import OutputStem, flag, parse_one
 from intrinsic import build_bonuses
@@ -28,7 +29,7 @@ from tasks.countdown.options import CountdownOptions
 from tasks.igsm.options import IGSMOptions
 from tasks.math.options import GSM8KOptions, NuminaOptions
 from tasks.sql.options import SqlOptions
-from training.fit.estimate import GIB, Work, estimate
+from training.fit.estimate import Work, estimate
 from training.fit.out_of_memory import shapes_of
 
 OPTIONS = {

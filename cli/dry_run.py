@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from cli.help import OTHER, shown
 from cli.help_flags import grouped
 from cli.parse import SHADOWED
+from common.devices import GIB
 from policy.end_tokens import described_end_tokens
 from policy.load import architecture_of, generation_config_of, load_tokenizer
 from policy.precision import Precision
@@ -25,7 +26,6 @@ from training.self_check import Scoring, check_scoring
 REQUIREMENTS = Path(__file__).parent.parent / "requirements.txt"
 CORE = ("torch", "transformers", "trl", "accelerate", "peft", "datasets")
 ADAMW_COPIES = 4  # weights, gradients and the two moments, all in the precision of the weights
-GIB = 2**30
 
 
 def dry_run(

@@ -2,6 +2,8 @@
 
 import torch
 
+GIB = 2**30  # bytes
+
 
 def default_device() -> torch.device:
     """Where a policy runs outside a trainer: the accelerator that torch sees, else the CPU."""

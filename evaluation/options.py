@@ -7,10 +7,11 @@ from typing import Any
 
 from common.errors import UserError
 from common.flags import check_choices, check_least, flag
+from rewards.grade import TIERS
 from rewards.sandbox.pool import MODES, MOST_SECONDS
+from tasks.sql import SCHEMA_VALUES
 
 HIDDEN_DATABASES = 8
-SCHEMA_VALUES = 2  # as in training
 TEST_SECONDS = 5
 LARGEST_K = 64  # of pass@k, of which an unbiased estimate wants twice as many samples
 # By what tasks of a grader ask and judge, beside `SETTINGS`.
@@ -120,13 +121,12 @@ class EvalOptions:
 
     def __post_init__(self):
         from policy.chat import read_template_kwargs
-        from policy.precision import DTYPES, check_dtype  # imports torch, which --help does without
+        from policy.precision import check_dtype  # imports torch, which --help does without
 
         check_choices(
             self,
-            tier=("", "strict", "medium", "loose"),
+            tier=("", *TIERS),
             backend=("native", "lighteval"),
-            dtype=("auto", *DTYPES),
             sandbox=MODES,
         )
         check_dtype(self.dtype, trained=False)

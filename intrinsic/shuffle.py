@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from intrinsic import SHUFFLE
 from intrinsic.base import SHUFFLE_WITHIN, Bonus
 from intrinsic.parts.control import Control
 from intrinsic.parts.groups import group_generator
 from intrinsic.rollout import KINDS, Rollout
-
-PREFIX = "shuffle:"
 
 
 class Shuffle(Control):
@@ -36,13 +35,13 @@ class Shuffle(Control):
     def __init__(self, bonus: Bonus, seed: int = 0, within: str = SHUFFLE_WITHIN[0]):
         if bonus.uncontrolled:
             raise UserError(
-                f"--use_ir={PREFIX}{bonus.name} cannot be shuffled: {bonus.name} gives {bonus.uncontrolled}; leave "
-                f"{PREFIX} out, or shuffle another bonus."
+                f"--use_ir={SHUFFLE}{bonus.name} cannot be shuffled: {bonus.name} gives {bonus.uncontrolled}; leave "
+                f"{SHUFFLE} out, or shuffle another bonus."
             )
         super().__init__(bonus)
         self.seed = seed
         self.within = within
-        self.name = f"{PREFIX}{bonus.name}"
+        self.name = f"{SHUFFLE}{bonus.name}"
         self.part_names = bonus.part_names
 
     def score_parts(self, rollout: Rollout) -> dict[str, Tensor]:

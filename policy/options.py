@@ -52,8 +52,6 @@ class PolicyOptions:
             raise UserError(
                 f"--lora_r={self.lora_r} must be at least 1 and --lora_dropout={self.lora_dropout} in [0, 1)."
             )
-        if self.dtype not in ("auto", *DTYPES):
-            raise UserError(f"--dtype={self.dtype!r} is unknown; use auto, {', '.join(DTYPES)}.")
         check_dtype(self.dtype, trained=False)
         if self.load_in_4bit:
             self._check_4bit()

@@ -13,7 +13,7 @@ import torch
 from transformers import TrainingArguments
 
 from common.devices import cpu_has_bfloat16, has_bfloat16
-from common.errors import UserError
+from common.errors import UserError, check_choice
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -124,7 +124,8 @@ def check_bfloat16(flag: str, fix: str) -> None:
 
 
 def check_dtype(dtype: str, trained: bool) -> None:
-    """Raise `UserError` for a ``--dtype`` that this machine lacks, or that weights cannot be ``trained`` in."""
+    """Raise `UserError` for an unknown ``--dtype``, one that this machine lacks, or that weights cannot train in."""
+    check_choice("dtype", dtype, ("auto", *DTYPES))
     if dtype == "bfloat16":
         check_bfloat16("--dtype bfloat16", "use --dtype float16, or leave it out")
     if trained and dtype == "float16":

@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from common.devices import GIB
+
 GENERATE = "Hugging Face generate"
 DRIVER = Path("/proc/driver/nvidia")  # exists where the kernel has loaded NVIDIA's driver
 SMI_SECONDS = 20  # after which nvidia-smi counts as hung
-GIB = 2**30
 
 
 @dataclass(frozen=True)

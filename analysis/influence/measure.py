@@ -28,7 +28,7 @@ from analysis.influence.gradients import (
 from analysis.influence.plot import save_plot
 from analysis.influence.statistics import accuracy_statistics, cosines, influence_statistics, influences
 from analysis.token_map.values import tokenize
-from common.devices import default_device
+from common.devices import GIB, default_device
 from common.errors import UserError
 from common.flags import OutputFolder, check_choices, check_least, flag, parse_one
 from evaluation.checkpoint import weights_digest
@@ -39,7 +39,7 @@ from policy.chat import read_template_kwargs
 from policy.chat_checks import check_chat_template
 from policy.load import load_policy, load_tokenizer
 from policy.options import EMBEDDED_NAME, PolicyOptions
-from policy.precision import DTYPES, NAMES
+from policy.precision import DTYPES, NAMES, check_dtype
 from policy.setup_line import GENERATE, announced_setup, unseen_gpu
 from rewards.grade import TIERS
 
@@ -91,8 +91,7 @@ class InfluenceOptions:
             raise UserError(f"--temperature={self.temperature} must be above 0: greedy completions are all the same.")
         check_choices(self, tier=TIERS)
         read_template_kwargs(self.chat_template_kwargs)
-        if self.dtype not in ("auto", *DTYPES):
-            raise UserError(f"--dtype={self.dtype!r} is unknown; use auto, {', '.join(DTYPES)}.")
+        check_dtype(self.dtype, trained=False)
         try:
             re.compile(self.parameters)
         except re.error as error:
@@ -125,7 +124,7 @@ class Subset:
         if not options.sketch and needed > ROWS_LIMIT:
             raise UserError(
                 f"--parameters={pattern!r} names {size:,} values, whose gradients for --queries={options.queries} "
-                f"take {needed / 2**30:.1f} GiB; add --sketch=8192, or name fewer."
+                f"take {needed / GIB:.1f} GiB; add --sketch=8192, or name fewer."
             )
         return cls(pattern, names, size)
 

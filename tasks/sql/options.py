@@ -13,8 +13,9 @@ from datasets import Dataset
 from common.errors import UserError
 from common.flags import ANY_WEIGHT, check_choices, flag
 from tasks.load import by_hash, refuse_test_sets
+from tasks.sql import SCHEMA_VALUES
 from tasks.sql.problems import HUB_TEST, SPIDER, load_sql, split_file
-from tasks.sql.prompts import EXAMPLE_SCRIPT, SCHEMA_VALUES, add_prompts, check_prompt
+from tasks.sql.prompts import EXAMPLE_SCRIPT, add_prompts, check_prompt
 from tasks.sql.tiny import problems as tiny
 
 MAX_VALIDATION_SHARE = 0.2

@@ -8,6 +8,7 @@ from datasets import Dataset
 
 from common.errors import UserError
 from rewards.sql.grader import CONTINUES
+from tasks.sql import SCHEMA_VALUES
 from tasks.sql.schema import create_statements, open_database, quoted, read_tables
 
 _TAGGED = (
@@ -20,7 +21,6 @@ SYSTEM_PROMPTS = {
     "plain": "Answer the question with one SQLite query.",
 }
 PROMPT_TYPES = tuple(SYSTEM_PROMPTS)
-SCHEMA_VALUES = 2
 LONGEST_VALUE = 40  # characters of an example value; a longer one is left out
 SEARCHED_ROWS = 1_000  # of a table, in which example values are looked for
 EXAMPLE_SCRIPT = "CREATE TABLE city (name TEXT PRIMARY KEY, people INTEGER);"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PretrainedConfig
 
+from common.devices import GIB
 from policy.growing_cache import ROOM
 from policy.options import PolicyOptions
 from training.fit.traced import Key, pass_of, weights_of
@@ -18,7 +19,6 @@ TILE_ENTRY_BYTES = {"cuda": 2}
 TILE_ENTRY_BYTES_OTHER = 26
 # Sampling keeps the scores of the next token as logits, warped logits, probabilities and one temporary, in float32.
 SAMPLING_COPIES = 4
-GIB = 2**30
 
 
 @dataclass(frozen=True)

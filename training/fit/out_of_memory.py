@@ -9,11 +9,12 @@ import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
+from common.devices import GIB
 from common.errors import RunError
 from intrinsic.base import Bonus
 from policy.features import FROZEN_FEATURES, MEAN_HIDDEN
 from policy.load import architecture_of, attention_of, resolve
-from training.fit.estimate import GIB, Work
+from training.fit.estimate import Work
 from training.fit.evaluation import evaluation_batch
 from training.fit.savings import savings
 from training.micro_batches import update_window

@@ -11,9 +11,10 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
 
+from common.devices import GIB
 from policy.chat import render
 from policy.load import architecture_of, load_policy
-from training.fit.estimate import GIB, estimate
+from training.fit.estimate import estimate
 from training.fit.out_of_memory import advice, available_bytes, out_of_memory_advice, peak_bytes, work_of
 from training.run_options import RunConfig, total_steps
 

@@ -2,10 +2,11 @@
 
 import torch
 
+from common.devices import GIB
 from common.errors import UserError
 from intrinsic.base import Bonus
 from policy.load import architecture_of
-from training.fit.estimate import GIB, estimate
+from training.fit.estimate import estimate
 from training.fit.out_of_memory import advice, work_of
 from training.problems import longest_prompt
 from training.run_options import RunConfig, RunOptions

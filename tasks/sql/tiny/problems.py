@@ -16,7 +16,7 @@ from datasets import Dataset
 from common.errors import UserError
 from rewards.sql.grader import CONTINUES, gold_result
 from tasks.load import cache_folder, made_once
-from tasks.sql import prompts
+from tasks.sql import SCHEMA_VALUES, prompts
 from tasks.sql.problems import FEATURES
 from tasks.sql.tiny.query import CITIES, KINDS, LARGEST, Query
 
@@ -161,7 +161,7 @@ def add_prompts(
     prompt_type: str,
     num_shots: int = 0,
     seed: int = 0,
-    schema_values: int = prompts.SCHEMA_VALUES,
+    schema_values: int = SCHEMA_VALUES,
 ) -> Dataset:
     """``rows`` with the columns prompt and `CONTINUES`. Raises `UserError` as `tasks.sql.prompts.check_prompt` does.
 

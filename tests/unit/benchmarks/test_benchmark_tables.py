@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks import base_table, bonus_overhead, fit_table, influence_reading, machine, step_time
 from benchmarks.machine import caption, describe, publish
+from common.devices import GIB
 from common.errors import UserError
-from training.fit.estimate import GIB
 
 SETUP = {"device": "gpu", "name": "H100", "precision": "float32", "attention": "eager", "sampler": "vLLM"}
 

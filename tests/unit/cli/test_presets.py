@@ -13,10 +13,11 @@ import yaml
 from benchmarks.preset_table import OFFERED, OPTIONS, card_of, recipe
 from cli.parse import parse_options
 from common.config_file import PRESETS, did_you_mean, preset_names, read_config
+from common.devices import GIB
 from common.errors import UserError
 from intrinsic import build_bonuses
 from tasks.countdown.options import CountdownOptions
-from training.fit.estimate import GIB, estimate
+from training.fit.estimate import estimate
 
 ROOT = Path(__file__).parents[3]
 FILES = sorted(PRESETS.glob("*.yaml"))

@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 
+from analysis.influence.measure import InfluenceOptions
 from common.errors import UserError
 from evaluation.checkpoint import evaluate_checkpoint
 from evaluation.evaluate import HeldOut, HeldOutCallback, Pass
@@ -193,14 +194,29 @@ def test_a_cpu_computes_in_bfloat16_with_amx_alone(monkeypatch):
     [
         (lambda: RunConfig(bf16=True, use_cpu=False), "--bf16 true: Tesla T4 has no bfloat16"),
         (lambda: SFTRunConfig(bf16=True, use_cpu=False), "--bf16 true: Tesla T4 has no bfloat16"),
-        (lambda: RunOptions(dtype="bfloat16"), "--dtype bfloat16: Tesla T4 has no bfloat16"),
-        (lambda: EvalOptions(dtype="bfloat16"), "--dtype bfloat16: Tesla T4 has no bfloat16"),
     ],
 )
 def test_bfloat16_that_the_gpu_lacks_is_refused(build, said, monkeypatch):
     gpu(monkeypatch, has_bfloat16=False)
     with pytest.raises(UserError, match=said):
         build()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        RunOptions,
+        EvalOptions,
+        lambda dtype: SFTOptions(data="x", dtype=dtype),
+        lambda dtype: InfluenceOptions(output="x", dtype=dtype),
+    ],
+)
+def test_every_dtype_flag_is_held_against_the_same_words(build, monkeypatch):
+    with pytest.raises(UserError, match="^--dtype='fp8' is unknown; use one of auto, float32, bfloat16, float16.$"):
+        build(dtype="fp8")
+    gpu(monkeypatch, has_bfloat16=False)
+    with pytest.raises(UserError, match="--dtype bfloat16: Tesla T4 has no bfloat16"):
+        build(dtype="bfloat16")
 
 
 def test_a_script_asked_for_bfloat16_that_is_not_there_ends_with_exit_code_2(monkeypatch, capsys):

@@ -11,11 +11,12 @@ from datasets import Dataset
 from trl import GRPOTrainer
 
 from cli import dry_run
+from common.devices import GIB
 from common.errors import RunError
 from intrinsic.base import Bonus
 from training.fit import out_of_memory
 from training.fit import report as fit
-from training.fit.estimate import GIB, Estimate
+from training.fit.estimate import Estimate
 from training.fit.out_of_memory import available_bytes, out_of_memory_advice, peak_bytes, work_of
 from training.fit.report import Measured, correctness, longest_first, report, worst_config, worst_step
 from training.run_options import RunConfig, RunOptions, total_steps

@@ -7,13 +7,14 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
+from common.devices import GIB
 from policy.frozen import FrozenPolicy
 from policy.growing_cache import ROOM
 from policy.load import EMBEDDED, load_policy
 from policy.options import PolicyOptions
 from policy.shared_prompts import inputs_of, share_prompts, shared_row
 from training.fit import traced
-from training.fit.estimate import GIB, SAMPLING_COPIES, Work, estimate
+from training.fit.estimate import SAMPLING_COPIES, Work, estimate
 from training.fit.savings import savings
 from training.fit.traced import FOUR_BITS
 
