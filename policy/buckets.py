@@ -90,15 +90,36 @@ def by_length(
         (log-probabilities, entropies or None), each (B, T); 0 behind a row's bucket.
     """
     prompt = input_ids.size(1) - logits_to_keep
+
+    def compute_rows(rows: list[int], longest: int) -> tuple[Tensor, Tensor | None]:
+        return compute(input_ids[rows, : prompt + longest], attention_mask[rows, : prompt + longest], longest)
+
     buckets = buckets_of(attention_mask[:, -logits_to_keep:], prompt, idle)
+    return in_buckets(compute_rows, buckets, logits_to_keep, idle)
+
+
+def in_buckets(
+    compute: Callable[[list[int], int], tuple[Tensor, Tensor | None]],
+    buckets: list[tuple[list[int], int]],
+    width: int,
+    idle: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """What ``compute`` gives for ``buckets`` of the rows of a batch and their longest completions, put together.
+
+    Args:
+        compute: (rows, tokens of their longest completion) -> (log-probabilities, entropies or None), each (b, t).
+        width: T, the width of the batch.
+        idle: (B,) rows that are computed without a graph; None for none. A bucket holds idle rows or others alone.
+
+    Returns:
+        (log-probabilities, entropies or None), each (B, T); 0 behind a row's bucket.
+    """
     found = []
     for rows, longest in buckets:
         with_graph = torch.is_grad_enabled() and not (idle is not None and idle[rows[0]])
         with torch.set_grad_enabled(with_graph):
-            found.append(
-                compute(input_ids[rows, : prompt + longest], attention_mask[rows, : prompt + longest], longest)
-            )
-    logps = in_order([part for part, _ in found], buckets, logits_to_keep)
+            found.append(compute(rows, longest))
+    logps = in_order([part for part, _ in found], buckets, width)
     if found[0][1] is None:
         return logps, None
-    return logps, in_order([part for _, part in found], buckets, logits_to_keep)
+    return logps, in_order([part for _, part in found], buckets, width)

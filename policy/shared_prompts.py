@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from policy.buckets import MIN_TOKENS, MIN_TOKENS_ACCELERATOR, completion_lengths, in_order, length_buckets
+from policy.buckets import (
+    MIN_TOKENS,
+    MIN_TOKENS_ACCELERATOR,
+    completion_lengths,
+    in_buckets,
+    in_order,
+    length_buckets,
+)
 from policy.load import base_of
 from policy.padding import distinct_rows
 from policy.precision import compute_dtype
@@ -144,17 +151,15 @@ def score_in_passes(
     """
     prompt_ids, prompt_mask, completion_ids, completion_mask = parts
     lengths = completion_lengths(completion_mask)
-    buckets, found = [(rows, max(lengths[row] for row in rows)) for rows in passes], []
-    for rows, longest in buckets:
-        with_graph = torch.is_grad_enabled() and not (idle is not None and idle[rows[0]])
+
+    def compute(rows: list[int], longest: int) -> tuple[Tensor, Tensor | None]:
         own = completion_ids[rows, :longest], completion_mask[rows, :longest]
-        with torch.set_grad_enabled(with_graph), autocast():
-            found.append(score_shared(model, prompt_ids[rows], prompt_mask[rows], *own))
-    width = completion_ids.size(1)
-    logps = in_order([scores.logps for scores in found], buckets, width)
-    if found[0].entropy is None:
-        return logps, None
-    return logps, in_order([scores.entropy for scores in found], buckets, width)
+        with autocast():
+            scores = score_shared(model, prompt_ids[rows], prompt_mask[rows], *own)
+        return scores.logps, scores.entropy
+
+    buckets = [(rows, max(lengths[row] for row in rows)) for rows in passes]
+    return in_buckets(compute, buckets, completion_ids.size(1), idle)
 
 
 def score_shared(
