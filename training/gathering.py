@@ -7,7 +7,6 @@ from torch import Tensor
 from common.errors import UserError
 from intrinsic.rollout import Rollout
 from policy.chat import message_text
-from policy.features import FROZEN_FEATURES
 from policy.padding import pad_tokens
 
 
@@ -88,17 +87,6 @@ class RolloutGathering:
         longest, ends = self.max_completion_length, self.eos_token_ids
         flags = [len(ids) >= longest and ids[-1] not in ends for ids in self._completion_ids_list]
         return torch.tensor(flags, device=self.accelerator.device)
-
-    def _features(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The token features that some bonus needs: captured in generation, or from one pass over the policy."""
-        needs, features = self.bonuses.needs, {}
-        if self._capture is not None:
-            features = self._capture.features(tokens["completion_ids"], tokens["completion_mask"])
-        elif self._shared_pass.names:
-            features = self._shared_pass.features(tokens)
-        if needs & FROZEN_FEATURES.keys():
-            features |= self._frozen(tokens, needs & FROZEN_FEATURES.keys())
-        return {name: features[name] for name in features if name in needs}
 
     def _gather_padded(self, values: Tensor, pad_first: bool = False) -> Tensor:
         # A mask that accelerate pads becomes integer, on the processes that need padding alone.

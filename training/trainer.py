@@ -1,7 +1,8 @@
 """GRPO with intrinsic bonuses on TRL 1.16: the one file that touches TRL's underscore methods.
 
-(`training.gathering` reads what TRL keeps of a batch, `training.payment` writes advantages and logs into it;
-`training.sharded_training` touches some methods of transformers, for checkpoints of a sharded policy.)
+(`training.gathering` and `training.token_features` read what TRL keeps of a batch, `training.payment` writes advantages
+and logs into it; `training.sharded_training` touches some methods of transformers, for checkpoints of a sharded
+policy.)
 
 Plain GRPO scores a group with reward functions and normalises; this trainer also
 1. gathers the batch into a `Rollout` and lets every bonus score it against its frozen past,
@@ -24,20 +25,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import GRPOConfig, GRPOTrainer
 
-from common.sharding import is_sharded, shard, whole_weights
+from common.sharding import shard, whole_weights
 from common.state import load_state, save_state
 from intrinsic.base import Bonus
 from intrinsic.metrics import score_metrics
 from intrinsic.pipeline import ScoredBonus
 from intrinsic.rollout import Rollout
 from policy.buckets import by_length, idle_rows
-from policy.capture import GenerationCapture
 from policy.chat import take_template_kwargs, with_prefill
 from policy.decoding import cast_once
 from policy.end_tokens import set_end_tokens
-from policy.features import FROZEN_FEATURES, TOKEN_FEATURES, FeaturePass
-from policy.frozen import FrozenPolicy
-from policy.precision import Precision, adapters_in_float32
+from policy.features import FROZEN_FEATURES
+from policy.precision import adapters_in_float32
 from policy.shared_prompts import score_in_passes, share_prompts, shared_passes, shares_prompts
 from policy.slices import in_slices
 from policy.stages import StageCache, allows_stages, in_stages
@@ -62,7 +61,8 @@ from training.python_arguments import (
 from training.reference import check_adapter, check_reference
 from training.sampler import EpochSampler
 from training.sharded_training import ShardedTraining
-from training.shared_pass import SharedPass, reason_for_rows, takes_old_logps
+from training.shared_pass import reason_for_rows
+from training.token_features import TokenFeatures
 from training.vllm_engine import adapter_weights, prepare_engine
 from training.watchdogs.callback import text_metrics
 
@@ -71,7 +71,7 @@ STATE_NAME = "intrinsic_state"
 logger = logging.getLogger(__name__)
 
 
-class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedTraining):
+class IntrinsicGRPOTrainer(RolloutGathering, TokenFeatures, BonusPayment, GRPOTrainer, ShardedTraining):
     """`trl.GRPOTrainer` whose advantages also hold intrinsic bonuses.
 
     Args:
@@ -139,10 +139,7 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
         if args.reward_weights is not None and columns:
             args = copy(args)  # which another trainer may be built with
             args.reward_weights = [*args.reward_weights, *[1.0] * len(columns)]
-        frozen = None
-        if self.bonuses.needs & FROZEN_FEATURES.keys():
-            cast = Precision.of(args).cast
-            frozen = FrozenPolicy(model, has_reference=args.beta != 0.0, uses_adapter=uses_adapter, cast=cast)
+        frozen = self._frozen_policy(model, args, uses_adapter)
         if processing_class is not None:
             set_end_tokens(model, processing_class)
         super().__init__(
@@ -159,9 +156,7 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
             refuse_token_features(self.bonuses.bonuses)
         shard(self.accelerator, self.model)
         if self.use_vllm:
-            prepare_engine(self.vllm_generation, self.eos_token_ids, args.seed)
-            if is_peft_model(self.model):
-                self.vllm_generation._iter_named_params = adapter_weights(self.model, self._dist)
+            self._set_up_engine()
         self._key_column, said = key_column(self.bonuses.bonuses, self.train_dataset, self.encode)
         if said and self.accelerator.is_main_process:
             logger.warning(said)
@@ -171,35 +166,21 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
         self._pretrained: list[Bonus] = []
         self._idle_rows: Tensor | None = None
         policy = self.accelerator.unwrap_model(self.model)
-        if reason_for_rows(policy, args) is None:
+        self._share_prompts(policy)
+        self._set_up_features(policy, frozen, capture_features)
+
+    def _set_up_engine(self) -> None:
+        """Make the engine of vLLM stop where the policy's replies end, and load an adapter without drift."""
+        prepare_engine(self.vllm_generation, self.eos_token_ids, self.args.seed)
+        if is_peft_model(self.model):
+            self.vllm_generation._iter_named_params = adapter_weights(self.model, self._dist)
+
+    def _share_prompts(self, policy: PreTrainedModel) -> None:
+        """Let passes over the policy and the reference model read each prompt once, where settings allow for it."""
+        if reason_for_rows(policy, self.args) is None:
             share_prompts(policy)
             if self.ref_model is not None:
                 share_prompts(self.ref_model)
-        self._set_up_features(policy, frozen, capture_features)
-
-    def _set_up_features(self, policy: PreTrainedModel, frozen: FrozenPolicy | None, captures: bool) -> None:
-        """Set up what reads token features for bonuses: off the generation, in a pass over ``policy``, off ``frozen``.
-
-        ``captures``: whether they may be read off the generation.
-        """
-        batch_size, autocast = self.args.per_device_train_batch_size, self.accelerator.autocast
-        self._feature_pass = FeaturePass(policy, self.temperature, batch_size)
-        if self.bonuses.needs & {"self_certainty", "frozen_self_certainty"} and not self._feature_pass.head.is_plain:
-            logger.warning(
-                "self-certainty goes through the logits, in chunks: this policy has %s", self._feature_pass.head
-            )
-        self._capture = None
-        if self._has_other_sampler or is_sharded(policy):  # what is captured has to meet the head's weights again
-            captures = False
-        names = self.bonuses.needs & TOKEN_FEATURES
-        if captures and names:
-            self._capture = GenerationCapture(policy, self.temperature, names, self.eos_token_ids)
-        read = frozenset() if self._capture else names
-        self._shared_pass = SharedPass(self._feature_pass, read, takes_old_logps(self.args), autocast)
-        self._frozen = frozen
-        if frozen is not None:
-            device = self.accelerator.device
-            frozen.attach(policy, self.ref_model, self.temperature, batch_size, device, autocast)
 
     def _get_train_sampler(self, dataset=None):
         sampler = super()._get_train_sampler(dataset)
@@ -295,12 +276,6 @@ class IntrinsicGRPOTrainer(RolloutGathering, BonusPayment, GRPOTrainer, ShardedT
         if self.beta or self._entropy_bonus_enabled or self.aux_loss_enabled or not self.model.training:
             return None
         return idle_rows(inputs["advantages"], inputs["completion_mask"])
-
-    @property
-    def _serves_bonuses(self) -> bool:
-        """Whether the reference model's pass over a training batch sees the tokens that the bonuses need it to see."""
-        whole_rows = not self.args.mask_truncated_completions
-        return self._frozen is not None and self.model.training and whole_rows and self.accelerator.num_processes == 1
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
         settings = {"tokenizer": self.processing_class, **self.chat_template_kwargs}
