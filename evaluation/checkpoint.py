@@ -45,6 +45,19 @@ def count_beyond_context(prompts: Sequence, tokenizer: PreTrainedTokenizerBase, 
     return sum(len(tokenizer(render(prompt, tokenizer))["input_ids"]) + longest > context for prompt in prompts)
 
 
+def warn_beyond_context(
+    prompts: Sequence, tokenizer: PreTrainedTokenizerBase, longest: int, context: int | None
+) -> None:
+    """Print how many prompts leave less than ``longest`` tokens in a ``context`` of known size, if any does."""
+    beyond = count_beyond_context(prompts, tokenizer, longest, context) if context else 0
+    if beyond:
+        print(
+            f"{beyond} of {len(prompts)} prompts leave less than {longest} tokens in the policy's context of "
+            f"{context}; what it writes beyond that is not to be trusted",
+            flush=True,
+        )
+
+
 class PartialRecords:
     """Records of finished batches beside the output: one line that says of what, then one line per batch.
 
@@ -131,14 +144,7 @@ def evaluate_checkpoint(
     partial = PartialRecords(output.with_suffix(".partial.jsonl"), identity)
     if partial.batches:
         print(f"going on after {len(partial.batches)} finished batches in {partial.path}", flush=True)
-    context = context_length(model_name)
-    beyond = count_beyond_context(rows["prompt"], tokenizer, decoding.max_new_tokens, context) if context else 0
-    if beyond:
-        print(
-            f"{beyond} of {len(rows)} prompts leave less than {decoding.max_new_tokens} tokens in the policy's context "
-            f"of {context}; what it writes beyond that is not to be trusted",
-            flush=True,
-        )
+    warn_beyond_context(rows["prompt"], tokenizer, decoding.max_new_tokens, context_length(model_name))
     model = load_policy(model_name, PolicyOptions(dtype=precision)).to(device)
     setup = announced_setup(model, precision, GENERATE)
     if end_tokens_differ(tokenizer, model.generation_config):
@@ -155,13 +161,7 @@ def evaluate_checkpoint(
         autocast=Precision(DTYPES[precision], device.type).autocast,
     )
     for indices, samples in batches:
-        partial.add(
-            [
-                record_of(rows[index], grade, sample, {"id": index, "pass": PASS, "sample": number})
-                for index, found in zip(indices, samples, strict=True)
-                for number, sample in enumerate(found)
-            ]
-        )
+        partial.add(_records(rows, grade, indices, samples))
     records = [record for batch in partial.batches for record in batch]
     records.sort(key=lambda record: (record["id"], record["sample"]))
     about = {"name": output.stem, "step": 0, "problems": len(rows), **identity, "setup": asdict(setup)}
@@ -169,3 +169,14 @@ def evaluate_checkpoint(
     save_report(report | {"records": records}, output)
     partial.path.unlink()
     return report | {"records": records}
+
+
+def _records(
+    rows: Dataset, grade: Callable[[str, dict], Grade], indices: Sequence[int], samples: Sequence[Sequence]
+) -> list[dict]:
+    """The records of one batch: of each row among ``indices`` its ``samples``, graded."""
+    return [
+        record_of(rows[index], grade, sample, {"id": index, "pass": PASS, "sample": number})
+        for index, found in zip(indices, samples, strict=True)
+        for number, sample in enumerate(found)
+    ]

@@ -99,7 +99,10 @@ def run_lighteval(
 
     Raises `UserError` on bad input and where LightEval is not installed, `RunError` when its process fails.
     """
-    _check(task, max_samples, max_new_tokens, batch_size)
+    if task not in TASKS:
+        raise UserError(
+            f"--task={task!r} is not among those of --backend=lighteval ({', '.join(TASKS)}); leave --backend out."
+        )
     check_prompt(prompt_type, num_shots)
     _check_overlay()
     model = resolve(model_path)
@@ -112,24 +115,10 @@ def run_lighteval(
     output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="lighteval-") as folder:
         workspace = Path(folder)
-        columns = {"prompt": prompts, "gold": rows["gold"], PLACE: rows[PLACE]}
-        ours = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        write_jsonl(workspace / "rows" / "ours" / "test.jsonl", ours)
-        write_jsonl(workspace / "rows" / "builtin" / "test.jsonl", rows.select_columns(_COLUMNS))
-        if shots is not None:
-            write_jsonl(workspace / "rows" / "builtin" / "train.jsonl", shots)
-        request = Request(
-            model=_place_policy(model, tokenizer, workspace, rows["prompt"][0], bool(chat_template_kwargs)),
-            context=context_length(model),
-            rows=str(workspace / "rows"),
-            num_shots=num_shots,
-            batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
-            cache=str(workspace / "cache"),
-            result=str(workspace / "result.json"),
-        )
-        _run_child(request, workspace)
-        answer = json.loads(Path(request.result).read_text(encoding="utf-8"))
+        _write_rows(workspace / "rows", rows, prompts, shots)
+        placed = _place_policy(model, tokenizer, workspace, rows["prompt"][0], bool(chat_template_kwargs))
+        limits = {"num_shots": num_shots, "batch_size": batch_size, "max_new_tokens": max_new_tokens}
+        answer = _judged(placed, context_length(model), workspace, **limits)
     settings = {
         "task": task,
         "model": model_path,
@@ -142,17 +131,6 @@ def run_lighteval(
     }
     write_text(output_dir / REPORT, json.dumps(settings | answer, indent=1) + "\n")
     return answer["metrics"]
-
-
-def _check(task: str, max_samples: int | None, max_new_tokens: int, batch_size: int) -> None:
-    if task not in TASKS:
-        raise UserError(
-            f"--task={task!r} is not among those of --backend=lighteval ({', '.join(TASKS)}); leave --backend out."
-        )
-    if max_samples is not None and max_samples < 1:
-        raise UserError(f"max_samples={max_samples} must be 1 or more; leave it out to evaluate all rows.")
-    if max_new_tokens < 1 or batch_size < 1:
-        raise UserError(f"max_new_tokens={max_new_tokens} and batch_size={batch_size} must be 1 or more.")
 
 
 def _check_overlay() -> None:
@@ -209,6 +187,16 @@ def _check_lengths(prompts: list[str], tokenizer: PreTrainedTokenizerBase, model
             )
 
 
+def _write_rows(folder: Path, rows: Dataset, prompts: list[str], shots: Dataset | None) -> None:
+    """Write the files of `Request.rows`: those of our task with ``prompts``, of the built-in one as loaded."""
+    columns = {"prompt": prompts, "gold": rows["gold"], PLACE: rows[PLACE]}
+    ours = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    write_jsonl(folder / "ours" / "test.jsonl", ours)
+    write_jsonl(folder / "builtin" / "test.jsonl", rows.select_columns(_COLUMNS))
+    if shots is not None:
+        write_jsonl(folder / "builtin" / "train.jsonl", shots)
+
+
 def _place_policy(
     model: str, tokenizer: PreTrainedTokenizerBase, workspace: Path, prompt: str | list[dict], is_changed: bool
 ) -> str:
@@ -231,6 +219,15 @@ def _place_policy(
     else:
         return model
     return _POLICY
+
+
+def _judged(model: str, context: int | None, workspace: Path, **limits: int) -> dict:
+    """What the process answers, metrics and records, on the rows and the ``model`` in ``workspace``."""
+    files = {"rows": "rows", "cache": "cache", "result": "result.json"}
+    places = {name: str(workspace / file) for name, file in files.items()}
+    request = Request(model=model, context=context, **places, **limits)
+    _run_child(request, workspace)
+    return json.loads(Path(request.result).read_text(encoding="utf-8"))
 
 
 def _environment(request: Request, workspace: Path) -> dict[str, str]:

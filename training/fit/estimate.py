@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from transformers import PretrainedConfig
@@ -10,7 +11,7 @@ from transformers import PretrainedConfig
 from common.devices import GIB
 from policy.growing_cache import ROOM
 from policy.options import PolicyOptions
-from training.fit.traced import Key, pass_of, weights_of
+from training.fit.traced import Key, Pass, Weights, pass_of, weights_of
 
 ADAMW_MOMENTS = 2
 # Output head of TRL: tiles of so many tokens by so many ids, and bytes of one entry, temporaries included.
@@ -121,7 +122,6 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
     width, ids, layers = text.hidden_size, text.vocab_size, text.num_hidden_layers
     key = Key(architecture, policy)
     weights = weights_of(key, work.attention, work.bfloat16)
-    tokens = work.prompt + work.completion
     shared = work.prompts if weights.shares_prompts and work.prompts < work.micro_batch else 0
     shape = work.micro_batch, work.prompt, work.completion, shared
     traced = pass_of(key, work.attention, work.bfloat16, work.checkpointing, *shape)
@@ -142,18 +142,7 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
         "reference model": work.reference * weights.all,
         "text encoder": work.encoder,
     }
-
-    def sampling(rows: int, completions: int) -> dict[str, int]:
-        prompts = math.ceil(rows / completions) if weights.shares_prefill else rows
-        return {
-            f"keys and values of {rows} x {tokens} tokens": math.ceil(
-                rows * (tokens + ROOM) * traced.cache * (1 + 1 / layers)
-            ),
-            "prompts": prompts * work.prompt * traced.prefill,
-            "scores of the next token": rows * ids * SAMPLING_COPIES * torch.float32.itemsize,
-            "weights in the compute type": weights.casts,
-        }
-
+    sampling = partial(_sampling, text, weights, traced, work)
     generation = sampling(work.sampled_at_once, work.num_generations)
     generation["states for the bonuses"] = work.captured_states * states
     scoring = {
@@ -180,6 +169,22 @@ def estimate(architecture: PretrainedConfig, policy: PolicyOptions, work: Work) 
         scoring=_present(scoring),
         evaluation=_present(sampling(work.evaluation_batch, 1)) if work.evaluation_batch else {},
     )
+
+
+def _sampling(
+    text: PretrainedConfig, weights: Weights, traced: Pass, work: Work, rows: int, completions: int
+) -> dict[str, int]:
+    """What ``generate`` holds, in bytes by item, while it samples ``rows`` completions, ``completions`` of a prompt."""
+    tokens = work.prompt + work.completion
+    prompts = math.ceil(rows / completions) if weights.shares_prefill else rows
+    return {
+        f"keys and values of {rows} x {tokens} tokens": math.ceil(
+            rows * (tokens + ROOM) * traced.cache * (1 + 1 / text.num_hidden_layers)
+        ),
+        "prompts": prompts * work.prompt * traced.prefill,
+        "scores of the next token": rows * text.vocab_size * SAMPLING_COPIES * torch.float32.itemsize,
+        "weights in the compute type": weights.casts,
+    }
 
 
 def _pass_size(work: Work, shared: int) -> str:

@@ -13,7 +13,13 @@ from tokenizers.processors import TemplateProcessing
 
 from cli.parse import CONFIGS
 from common.errors import UserError
-from evaluation.checkpoint import PartialRecords, count_beyond_context, evaluate_checkpoint, weights_digest
+from evaluation.checkpoint import (
+    PartialRecords,
+    count_beyond_context,
+    evaluate_checkpoint,
+    warn_beyond_context,
+    weights_digest,
+)
 from evaluation.evaluate import HeldOut, HeldOutCallback, Pass, summarize_records
 from evaluation.generate import Decoding, sample_batches, sample_completions
 from evaluation.options import EvalOptions
@@ -296,6 +302,9 @@ def test_prompts_that_leave_too_little_of_the_context_are_counted(policy, tmp_pa
     length = len(tokenizer.apply_chat_template(prompts[0], add_generation_prompt=True)["input_ids"])
     assert count_beyond_context(prompts, tokenizer, 8, length + 8) == 1
     assert count_beyond_context(prompts, tokenizer, 9, length + 8) == 3
+    warn_beyond_context(prompts, tokenizer, 8, length + 8)
+    assert "1 of 3 prompts leave less than 8 tokens in the policy's context of" in capsys.readouterr().out
+    warn_beyond_context(prompts, tokenizer, 8, None)
     evaluate_tiny(tmp_path / "short.json", rows_of(2))
     assert "context" not in capsys.readouterr().out
     monstrous = Dataset.from_list([rows_of(1)[0] | {"prompt": "Numbers: 1 2. " * 200}])
