@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Dataset
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -23,7 +22,7 @@ from common.errors import UserError, run_cli
 from common.flags import check_choices, check_least, parse_one
 from tasks.load import refuse_test_sets
 from tasks.traces import load_traces
-from training.tiny_policy import CHAT_TEMPLATE
+from training.byte_bpe import byte_bpe
 
 SAMPLE = 32  # rows that show whether a tokenizer has words for them
 # Where a text is cut before BPE. "digits": for arithmetic, digit by digit. "whole": a number of up to 3 digits is one
@@ -32,7 +31,6 @@ PIECES = {
     "digits": r"\d| ?\p{L}+|\s|[^\d\p{L}\s]",
     "whole": r" ?\d{1,3}| ?\p{L}+| ?[^\d\p{L}\s]|\s",
 }
-SPECIAL = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>")
 
 
 @dataclass
@@ -76,28 +74,7 @@ def texts(rows: Dataset) -> Iterator[str]:
 
 def train_tokenizer(rows: Dataset, vocabulary: int, numbers: str = "digits") -> PreTrainedTokenizerFast:
     """Byte-level BPE inside the pieces of `PIECES` that ``numbers`` names; any text survives it."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PIECES[numbers]), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts(rows), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=SPECIAL[0],
-        eos_token=SPECIAL[1],
-        chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
+    return byte_bpe(PIECES[numbers], texts(rows), vocabulary)
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, options: NewPolicyOptions) -> LlamaForCausalLM:

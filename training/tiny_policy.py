@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 from trl import SFTConfig, SFTTrainer
 
@@ -22,17 +21,12 @@ from common.flags import parse_one
 from policy.load import EMBEDDED
 from tasks.countdown.problems import SYSTEM_PROMPT, ProblemSpace
 from tasks.countdown.warm_start import traces
+from training.byte_bpe import byte_bpe
 
 SPACE = ProblemSpace(min_numbers=3, max_numbers=3, max_number=15, min_target=10, max_target=99, max_value=99)
 TAGS = ("<think>", "</think>", "<reasoning>", "</reasoning>", "<answer>", "</answer>")
 VOCABULARY = 512
-# The system turn is dropped: the embedded policy knows one task and was warm-started without instructions.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'user' %}<|user|>{{ message['content'] }}"
-    "{% elif message['role'] == 'assistant' %}<|assistant|>"
-    "{% generation %}{{ message['content'] }}<|end|>{% endgeneration %}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
+PIECES = r"\d{1,2}| ?\p{L}+|\s|[^\d\p{L}\s]"  # numbers of up to two digits, words, and every other sign alone
 
 
 @dataclass
@@ -48,33 +42,10 @@ class WarmStart:
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE in which the numbers 0 to 99 and the tags are single tokens; any text survives a round trip."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"\d{1,2}| ?\p{L}+|\s|[^\d\p{L}\s]"), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(TAGS),
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
     numbers = " ".join(map(str, range(100)))
     words = "Numbers: Target: low high hit The answer is User: Assistant:"
     corpus = [numbers] * 100 + [SYSTEM_PROMPT] * 5 + [words] * 50
-    tokenizer.train_from_iterator(corpus, trainer)
-    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<|pad|>",
-        eos_token="<|end|>",
-        chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
+    return byte_bpe(PIECES, corpus, VOCABULARY, TAGS)
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
