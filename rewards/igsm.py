@@ -1,7 +1,7 @@
 """iGSM: is the number in the last box of the answer block the right integer?
 
-BRIDGE's program (naive.py) takes the first box anywhere, thinking included; `reference_score` does. Integers are read
-digit by digit under a cap, so no completion can make this slow or raise.
+BRIDGE's program (naive.py) takes the first box anywhere, thinking included. Integers are read digit by digit under a
+cap, so no completion can make this slow or raise.
 """
 
 import re
@@ -17,7 +17,6 @@ ReadApproach = Callable[[str | list[dict], str], str | None]
 
 _INTEGER = re.compile(rf"-?(?:0|[1-9][0-9]{{0,{MAX_DIGITS - 1}}})")
 _GROUPED = re.compile(r"-?[1-9][0-9]{0,2}(?:,[0-9]{3})+")
-_REFERENCE_BOX = re.compile(r"\\boxed\{([^}]*)\}")
 _MINUS_SIGNS = str.maketrans({"\u2212": "-", "\u2013": "-"})
 
 
@@ -35,15 +34,12 @@ def read_integer(text: str) -> int | None:
     return int(text) if _INTEGER.fullmatch(text) else None
 
 
-def grade_igsm(completion: str, answer: int, lenient: bool = False) -> Grade:
+def grade_igsm(completion: str, answer: int) -> Grade:
     """`Grade` of ``completion`` (without its prompt) for a problem with that answer.
 
     strict: `is_well_formed`, and medium. medium: exactly one complete answer block outside the thinking, and the
     integer in its last box is right. loose: medium, or the answer found elsewhere is right: in the last box outside the
     thinking (anywhere if nothing stands outside), else stated there ("the answer is 7"), else the last number.
-
-    Args:
-        lenient: an answer block without a box counts as the integer that it is.
     """
     well_formed = is_well_formed(completion)
     outside = cut_thinking(completion)
@@ -52,7 +48,7 @@ def grade_igsm(completion: str, answer: int, lenient: bool = False) -> Grade:
     if block is not None and block.repeated:
         verdict = Verdict.MULTIPLE_ANSWERS
     else:
-        text = None if block is None else _answer_text(block.text, lenient)
+        text = None if block is None else last_outer_box(block.text)
         value = None if text is None else read_integer(text)
         verdict = _verdict(text, value, answer)
     medium = loose = verdict is Verdict.CORRECT
@@ -63,12 +59,6 @@ def grade_igsm(completion: str, answer: int, lenient: bool = False) -> Grade:
     return Grade(
         medium and well_formed, medium, loose, None if value is None else str(value), str(verdict), well_formed
     )
-
-
-def _answer_text(block: str, lenient: bool) -> str | None:
-    """What an answer block says: its last box, or all of it where boxes may be missing."""
-    boxed = last_outer_box(block)
-    return block if boxed is None and lenient else boxed
 
 
 def _verdict(text: str | None, value: int | None, answer: int) -> Verdict:
@@ -88,30 +78,22 @@ def _found_anywhere(text: str) -> int | None:
     return None
 
 
-def reference_score(completion: str, answer: int) -> float:
-    """Score of BRIDGE's program: 1.0 where the first box anywhere holds exactly the answer's digits, else 0.0."""
-    box = _REFERENCE_BOX.search(completion)
-    return float(box is not None and box[1] == str(answer))
-
-
 class IgsmReward:
     """TRL reward column "correctness": 1.0 for a right answer, else 0.0; logs verdicts, answers and the other tiers.
 
     Args:
-        lenient: see `grade_igsm`.
-        reference: score by `reference_score`; verdicts and tiers stay ours.
         approach: (prompt, completion) -> normal form of the way to the answer, or None; logged where it is given.
     """
 
     __name__ = "correctness"
     full = 1.0
 
-    def __init__(self, lenient: bool = False, reference: bool = False, approach: ReadApproach | None = None):
-        self.lenient, self.reference, self.approach = lenient, reference, approach
+    def __init__(self, approach: ReadApproach | None = None):
+        self.approach = approach
 
     def __call__(self, prompts, completions, answer, log_extra=None, log_metric=None, **kwargs) -> list[float]:
         pairs = list(zip(map(completion_text, completions), answer, strict=True))
-        grades = [grade_igsm(text, value, self.lenient) for text, value in pairs]
+        grades = [grade_igsm(text, value) for text, value in pairs]
         if log_extra is not None:
             log_extra("verdict", [grade.verdict for grade in grades])
             log_extra("answer", [grade.answer or "" for grade in grades])
@@ -120,11 +102,9 @@ class IgsmReward:
                 log_extra("approach", [self.approach(*pair) or "" for pair in zip(prompts, texts, strict=True)])
         if log_metric is not None and grades:
             log_grades(log_metric, grades, Verdict)
-        if self.reference:
-            return [reference_score(*pair) for pair in pairs]
         return [float(grade.medium) for grade in grades]
 
 
 def igsm_rewards(approach: ReadApproach | None = None) -> list:
     """The reward columns of iGSM: correctness, and the format, which BRIDGE weighs with 0, or 0.05 for Llama."""
-    return [IgsmReward(approach=approach), FormatReward()]
+    return [IgsmReward(approach), FormatReward()]

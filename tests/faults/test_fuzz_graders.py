@@ -16,7 +16,7 @@ from rewards.format import FormatReward
 from rewards.grade import Grade
 from rewards.graders import GRADERS
 from rewards.gsm8k import StepsReward, gsm8k_rewards, math_rewards
-from rewards.igsm import IgsmReward, grade_igsm
+from rewards.igsm import igsm_rewards
 
 MAX_SECONDS = 0.05  # of processor time, which other jobs on the machine do not add to
 MAX_SECONDS_OF_A_BOMB = 0.01
@@ -56,13 +56,11 @@ GOLDS = {
 }
 # Code and SQL are run: test_code_sandbox.py and test_sql_grader.py in tests/unit/rewards/ have their hostile answers.
 TEXT_GRADERS = {name: grade for name, grade in GRADERS.items() if name not in ("code", "sql")}
-GRADE_FUNCTIONS = TEXT_GRADERS | {"igsm, lenient": lambda completion, row: grade_igsm(completion, 7, lenient=True)}
 COLUMNS = [
     *gsm8k_rewards(GRADERS["number"], legacy=False, cosine=True, max_length=MAX_TOKENS),
     *gsm8k_rewards(GRADERS["number"], legacy=True, cosine=True, max_length=MAX_TOKENS),
     *math_rewards(GRADERS["latex"], cosine=True, max_length=MAX_TOKENS),
-    IgsmReward(lenient=True),
-    IgsmReward(reference=True),
+    *igsm_rewards(),
     CountdownReward(format_credit=0.1),
     CountdownReward(strict_line=True),
     FormatReward(),
@@ -134,10 +132,10 @@ BOMBS = {
 
 @pytest.mark.fault("F16")
 @pytest.mark.parametrize("bomb", BOMBS)
-@pytest.mark.parametrize("name", GRADE_FUNCTIONS)
+@pytest.mark.parametrize("name", TEXT_GRADERS)
 def test_a_bomb_is_refused_quickly(name, bomb, without_math_verify):
     completion = f"<think>a</think><answer>{BOMBS[bomb]}</answer>"
-    grade, row = GRADE_FUNCTIONS[name], GOLDS.get(name, {})
+    grade, row = TEXT_GRADERS[name], GOLDS[name]
     assert not grade(completion, row).loose
     assert_quick(lambda: grade(completion, row), MAX_SECONDS_OF_A_BOMB)
 
@@ -149,9 +147,9 @@ def test_a_bomb_is_refused_quickly(name, bomb, without_math_verify):
 @given(completion=completions)
 def test_every_grader_and_every_reward_column_judges_quickly(completion, without_math_verify):
     """A grade of each grader, one finite number of each column."""
-    for name, grade in GRADE_FUNCTIONS.items():
+    for name, grade in TEXT_GRADERS.items():
         note(f"grader: {name}")
-        row = GOLDS.get(name, {})
+        row = GOLDS[name]
         assert_is_grade(grade(completion, row))
         assert_quick(lambda grade=grade, row=row: grade(completion, row))
     row = row_of(completion)

@@ -1,13 +1,21 @@
 """iGSM's scorer: the last box of the one answer block, integers only."""
 
+import re
+
 import pytest
 
 from rewards.boxes import last_outer_box
-from rewards.igsm import IgsmReward, grade_igsm, igsm_rewards, read_integer, reference_score
+from rewards.igsm import IgsmReward, grade_igsm, igsm_rewards, read_integer
 
 
 def answered(text):
     return f"<think>\nwork\n</think>\n<answer>\n{text}\n</answer>"
+
+
+def reference_score(completion: str, answer: int) -> int:
+    """Score of BRIDGE's program: 1 where the first box anywhere holds exactly the answer's digits, else 0."""
+    box = re.search(r"\\boxed\{([^}]*)\}", completion)
+    return int(box is not None and box[1] == str(answer))
 
 
 # completion, answer, BRIDGE's score, ours
@@ -41,12 +49,6 @@ def test_vectors(completion, answer, theirs, ours):
     assert grade_igsm(completion, answer).medium == ours
     # BRIDGE's pattern ends at the first brace, so a box in a box reads "\boxed{24".
     assert reference_score(completion, answer) == theirs
-
-
-def test_lenient_takes_an_answer_without_a_box():
-    assert grade_igsm(answered("24"), 24, lenient=True).medium
-    assert not grade_igsm(answered("24 or so"), 24, lenient=True).medium
-    assert not grade_igsm(answered(r"24 or \boxed{7}"), 24, lenient=True).medium
 
 
 @pytest.mark.parametrize(
@@ -100,8 +102,6 @@ def test_reward_column_pays_and_logs():
     assert extra == {"verdict": ["correct", "wrong", "no_answer"], "answer": ["24", "7", ""]}
     assert metrics["accuracy/medium"] == pytest.approx(1 / 3)
     assert metrics["verdict/unparsable"] == 0.0
-    think_first = "<think>\\boxed{24}</think><answer>\\boxed{7}</answer>"
-    assert IgsmReward(reference=True)(["p"], [think_first], answer=[24]) == [1.0]
 
 
 def test_reward_columns_are_correctness_and_format():
