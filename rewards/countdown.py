@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from enum import StrEnum
 from fractions import Fraction
 
-from common.errors import UserError
 from rewards.countdown_notation import normalize_answer
 from rewards.expression import ExpressionError, ZeroDivisorError, evaluate_expression, normal_form
 from rewards.format import ANSWER_CLOSE, ANSWER_OPEN, completion_text, cut_thinking, is_well_formed, last_answer
@@ -114,21 +113,13 @@ class CountdownReward:
 
     Args:
         strict_line: score by `judge_reference` (1.0, 0.1 or 0) instead of `judge`.
-        format_credit: in [0, 0.5], paid for a well-formed expression with the wrong value or numbers.
     """
 
     __name__ = "correctness"
     full = 1.0
 
-    def __init__(self, strict_line: bool = False, format_credit: float = 0.0):
-        if not 0.0 <= format_credit <= 0.5:
-            raise UserError(f"format_credit={format_credit} must lie in 0..0.5, above which an answer counts as right.")
+    def __init__(self, strict_line: bool = False):
         self.strict_line = strict_line
-        self.credit = {
-            Verdict.CORRECT: 1.0,
-            Verdict.WRONG_VALUE: format_credit,
-            Verdict.WRONG_NUMBERS: format_credit,
-        }
 
     def __call__(self, prompts, completions, numbers, target, log_extra=None, log_metric=None, **kwargs) -> list[float]:
         problems = list(zip(map(completion_text, completions), numbers, target, strict=True))
@@ -142,4 +133,4 @@ class CountdownReward:
             log_verdicts(log_metric, verdicts, Verdict)
         if self.strict_line:
             return [judge_reference(*problem) for problem in problems]
-        return [self.credit.get(verdict, 0.0) for verdict in verdicts]
+        return [float(verdict is Verdict.CORRECT) for verdict in verdicts]

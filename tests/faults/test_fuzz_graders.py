@@ -61,7 +61,7 @@ COLUMNS = [
     *gsm8k_rewards(GRADERS["number"], legacy=True, cosine=True, max_length=MAX_TOKENS),
     *math_rewards(GRADERS["latex"], cosine=True, max_length=MAX_TOKENS),
     *igsm_rewards(),
-    CountdownReward(format_credit=0.1),
+    CountdownReward(),
     CountdownReward(strict_line=True),
     FormatReward(),
     StepsReward(),

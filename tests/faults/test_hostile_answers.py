@@ -123,7 +123,7 @@ def test_one_hostile_completion_leaves_the_others_scored():
     bombs = [f"<answer>{answer}</answer>" for answer in SYNTAX_ATTACKS.values()]
     completions = [*bombs, "<answer>2*3</answer>"]
     count = len(completions)
-    rewards = CountdownReward(format_credit=0.1)(
+    rewards = CountdownReward()(
         prompts=[""] * count, completions=completions, numbers=[[2, 3]] * count, target=[6] * count
     )
     assert rewards == [0.0] * len(bombs) + [1.0]

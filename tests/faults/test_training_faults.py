@@ -100,7 +100,7 @@ def test_an_empty_completion_has_no_answer_and_no_reward(completion):
         "numbers": [[2, 3]],
         "target": [0],
     }
-    for column in (CorrectnessReward(GRADERS["number"]), IgsmReward(), CountdownReward(format_credit=0.5)):
+    for column in (CorrectnessReward(GRADERS["number"]), IgsmReward(), CountdownReward()):
         assert column(**row) == [0.0]
 
 

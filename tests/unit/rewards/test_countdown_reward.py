@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import UserError
 from rewards.countdown import CountdownReward, Verdict, _reference_answer, judge, judge_reference
 from tests.unit.rewards.countdown_cases import REPEATABLE, answered
 
@@ -140,10 +139,9 @@ BATCH = {
 }
 
 
-def test_reward_pays_correct_answers_and_format_credit_only_well_formed_expressions():
+def test_reward_pays_correct_answers_alone():
     assert CountdownReward().__name__ == "correctness"
     assert CountdownReward()(**BATCH) == [1.0, 0.0, 0.0, 0.0, 0.0]
-    assert CountdownReward(format_credit=0.1)(**BATCH) == [1.0, 0.1, 0.1, 0.0, 0.0]
 
 
 def test_reward_in_strict_line_mode_is_the_reference_table():
@@ -182,9 +180,3 @@ def test_reward_logs_each_verdict_and_shares_that_sum_to_one():
     assert metrics["verdict/correct"] == metrics["verdict/syntax"] == 0.2
     assert metrics["verdict/multiple_answers"] == metrics["verdict/division_by_zero"] == 0.0
     assert sum(metrics.values()) == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize("credit", [-0.1, 0.51, 1.0, float("nan")])
-def test_format_credit_that_would_count_as_correct_is_refused(credit):
-    with pytest.raises(UserError, match="format_credit"):
-        CountdownReward(format_credit=credit)
