@@ -14,9 +14,8 @@ from functools import partial
 from analysis.report import write_report
 from cli.dry_run import dry_run
 from cli.parse import parse_options
-from common.errors import UserError, run_cli
+from common.errors import run_cli
 from policy.load import load_tokenizer
-from policy.options import EMBEDDED_NAME
 from rewards.countdown import CountdownReward
 from rewards.format import FormatReward
 from rewards.graders import GRADERS
@@ -39,16 +38,10 @@ def main() -> None:
     # ---- flags
     flags = task, intrinsic, options, config = parse_options("countdown", CountdownOptions)
     load = partial(load_problems, task, options.eval_problems, config.seed)
-    if task.warm_start and options.model_name != EMBEDDED_NAME:
-        raise UserError(f"--warm_start trains the policy tiny; it does not go with {options.model_name!r}.")
     scores = with_own_rewards(scoring(task), options.reward_func, options.reward_func_weight)
     if options.dry_run:
         dry_run("countdown", flags, load, scores)
         return
-    if task.warm_start:
-        from training.tiny_policy import WarmStart, warm_start
-
-        warm_start(WarmStart())
 
     # ---- data
     train_rows, held_out_rows = load()

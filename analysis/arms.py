@@ -58,18 +58,15 @@ def check_same_problems(runs: Sequence[EvaluatedRun]) -> None:
 def group_arms(runs: Sequence[EvaluatedRun]) -> list[Arm]:
     """The arms in the order in which they are met.
 
-    A flag that only some runs record, all with the same value, tells none apart: the others are of a code without it.
     A path that names the seed of its run is the same for all seeds: each may start from a policy of its own seed.
 
     Raises:
         UserError: two runs of the same settings and seed, or a single arm.
     """
     settings = [_without_seed(run) for run in runs]
-    differing = _differing_flags(settings)
     groups: dict[str, dict[int, EvaluatedRun]] = {}
     flags_of = {}
-    for run, flags in zip(runs, settings, strict=True):
-        key = json.dumps([flags.get(name) for name in differing])
+    for run, flags, key in zip(runs, settings, arm_keys(settings), strict=True):
         flags_of.setdefault(key, flags)
         group = groups.setdefault(key, {})
         if run.seed in group:
@@ -89,6 +86,15 @@ def _without_seed(run: EvaluatedRun) -> dict[str, Any]:
     """Its flags, without "_seedN" of its own seed N in texts."""
     own = re.compile(rf"_seed{run.seed}(?!\d)")
     return {name: own.sub("", value) if isinstance(value, str) else value for name, value in run.flags.items()}
+
+
+def arm_keys(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """A text for each of ``settings``, equal for those of one arm.
+
+    A flag that only some runs record, all with the same value, tells none apart: the others are of a code without it.
+    """
+    differing = _differing_flags(settings)
+    return [json.dumps([flags.get(name) for name in differing]) for flags in settings]
 
 
 def arm_labels(settings: Sequence[dict[str, Any]]) -> list[str]:

@@ -4,13 +4,12 @@ python -m analysis.summary outputs/countdown/*
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.arms import arm_labels
+from analysis.arms import arm_keys, arm_labels
 from analysis.evaluated import RunSettings, read_settings
 from analysis.runs import Run, read_run
 from analysis.statistics import mean_t_interval
@@ -61,9 +60,9 @@ def run_row(finished: Finished) -> str:
 
 def arm_rows(finished: Sequence[Finished]) -> list[str]:
     """A row for each arm of several seeds: mean accuracies and gain with 95 % t intervals over the seeds."""
-    arms: dict[str, dict[int, Finished]] = {}
-    for run in finished:
-        arm = arms.setdefault(json.dumps(run.settings.flags, sort_keys=True), {})
+    arms: dict[tuple, dict[int, Finished]] = {}
+    for run, key in zip(finished, arm_keys([run.settings.flags for run in finished]), strict=True):
+        arm = arms.setdefault((run.run.evals["after"].get("task"), key), {})
         if run.settings.seed in arm:
             other = arm[run.settings.seed].run.path
             raise UserError(

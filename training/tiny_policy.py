@@ -22,6 +22,7 @@ from policy.load import EMBEDDED
 from tasks.countdown.problems import SYSTEM_PROMPT, ProblemSpace
 from tasks.countdown.warm_start import traces
 from training.byte_bpe import byte_bpe
+from training.folder_swap import replacing
 
 SPACE = ProblemSpace(min_numbers=3, max_numbers=3, max_number=15, min_target=10, max_target=99, max_value=99)
 TAGS = ("<think>", "</think>", "<reasoning>", "</reasoning>", "<answer>", "</answer>")
@@ -83,7 +84,7 @@ def trace_dataset(count: int, seed: int, tokenizer: PreTrainedTokenizerFast) -> 
 
 
 def warm_start(settings: WarmStart) -> Path:
-    """Train the embedded policy from nothing and save model, tokenizer and card to ``settings.output_dir``."""
+    """Train the embedded policy from nothing; model, tokenizer and card replace ``settings.output_dir`` as a whole."""
     set_seed(settings.seed)
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
@@ -115,9 +116,10 @@ def warm_start(settings: WarmStart) -> Path:
     )
     trainer.train()
     folder = Path(settings.output_dir)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    write_card(folder, settings, trainer.state.log_history)
+    with replacing(folder) as new:
+        model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
+        write_card(new, settings, trainer.state.log_history)
     return folder
 
 

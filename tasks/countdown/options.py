@@ -38,7 +38,6 @@ class CountdownOptions:
         "validation",
         "Problems of evaluations: validation, or test where nothing is left to choose, and no best/ is kept.",
     )
-    warm_start: bool = flag(False, "First train the embedded policy anew, in the project.")
 
     def __post_init__(self):
         check_choices(self, eval_split=EVAL_SPLITS)

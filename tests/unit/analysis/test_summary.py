@@ -8,17 +8,17 @@ from analysis import summary
 from common.errors import UserError
 
 
-def write_run(root, bonus, seed, before, after, evaluations=("before", "after")):
+def write_run(root, bonus, seed, before, after, evaluations=("before", "after"), task="countdown", **flags):
     folder = root / f"{bonus}_{seed}"
     (folder / "eval").mkdir(parents=True)
-    options = {"intrinsic": {"use_ir": bonus}, "grpo": {"seed": seed, "run_name": folder.name}}
+    options = {"intrinsic": {"use_ir": bonus}, "task": flags, "grpo": {"seed": seed, "run_name": folder.name}}
     (folder / "run.json").write_text(json.dumps({"seed": seed, "options": options, "resumed": []}))
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 7, "seconds": 90.0}) + "\n")
     for name, share in zip(("before", "after"), (before, after), strict=True):
         if name in evaluations:
             interval = {"mean": share, "low": share - 0.1, "high": share + 0.1, "n": 50}
             metrics = {"accuracy": interval, "false_claims": interval}
-            (folder / "eval" / f"{name}.json").write_text(json.dumps({"metrics": metrics}))
+            (folder / "eval" / f"{name}.json").write_text(json.dumps({"task": task, "metrics": metrics}))
     return folder
 
 
@@ -36,6 +36,16 @@ def test_a_row_a_run_and_a_row_for_seeds_of_the_same_settings(tmp_path, monkeypa
     # Half width over two seeds .1 apart: t_.975(1) * .0707 / sqrt(2) = 12.706 * .05.
     assert "| no | 0, 1 | 20.0 ± 0.0 | 45.0 ± 63.5 | 25.0 ± 63.5 |" in out
     assert "| knn | 0 |" not in out
+
+
+def test_runs_before_a_flag_was_removed_and_after_are_one_arm_and_those_of_another_task_are_none_of_it(
+    tmp_path, monkeypatch, capsys
+):
+    old = [write_run(tmp_path, "no", seed, 0.2, 0.4, gone=False) for seed in (0, 1)]
+    new = [write_run(tmp_path, "no", seed, 0.2, 0.4) for seed in (2, 3)]
+    others = [write_run(tmp_path / "gsm8k", "no", seed, 0.2, 0.3, task="gsm8k") for seed in (4, 5)]
+    out = printed(monkeypatch, capsys, *old, *new, *others).out
+    assert "| no | 0, 1, 2, 3 |" in out and "| no | 4, 5 |" in out
 
 
 def test_broken_and_running_folders_are_left_out_with_a_line(tmp_path, monkeypatch, capsys):

@@ -199,12 +199,6 @@ def test_without_hub_and_package_every_command_names_the_command_to_run(
     assert message.startswith("error: ") and message.endswith(ABSENT)
 
 
-@pytest.mark.parametrize("name", ["smollm2", "tiny_igsm"])
-def test_a_warm_start_is_that_of_the_policy_tiny_and_refused_beside_another(run_here, name):
-    with pytest.raises(UserError, match=f"--warm_start trains the policy tiny; .*'{name}'"):
-        run_here("run_countdown", f"--model_name={name}", "--warm_start")
-
-
 def test_the_pinned_package_is_the_one_that_is_read():
     pins = (ROOT / "requirements-smollm2.txt").read_text().splitlines()
     assert f"{packaged.PACKAGE}=={packaged.VERSION}" in pins

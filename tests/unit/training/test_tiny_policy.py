@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from policy.load import EMBEDDED, EMBEDDED_FOLDERS, load_policy, load_tokenizer
 from tasks.countdown.problems import prompt
 from tasks.igsm.vocabulary import BRIEF, WORLDS
+from training import tiny_policy
 from training.tiny_policy import TAGS, WarmStart, warm_start
 
 
@@ -51,9 +52,17 @@ def test_the_policy_of_igsm_is_the_one_of_its_card_and_has_a_token_for_every_nam
     assert len(names) > 20 and all(len(tokenizer.encode(f" {name}")) == 1 for name in names)
 
 
-def test_warm_start_gives_the_same_bits_again_and_a_loadable_policy(tmp_path):
+def test_warm_start_gives_the_same_bits_again_and_a_loadable_policy_or_leaves_the_earlier_one(tmp_path, monkeypatch):
     folders = [warm_start(WarmStart(output_dir=str(tmp_path / name), steps=3, batch_size=4)) for name in ("one", "two")]
     weights = [(folder / "model.safetensors").read_bytes() for folder in folders]
     assert weights[0] == weights[1]
     assert AutoTokenizer.from_pretrained(folders[0]).encode("12 7") == load_tokenizer("tiny").encode("12 7")
     assert AutoModelForCausalLM.from_pretrained(folders[0]).config.model_type == "llama"
+
+    def full_disk(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(tiny_policy, "write_card", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        warm_start(WarmStart(output_dir=str(folders[0]), steps=1, batch_size=4, seed=1))
+    assert (folders[0] / "model.safetensors").read_bytes() == weights[0]
