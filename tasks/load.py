@@ -3,7 +3,6 @@
 import atexit
 import csv
 import glob
-import hashlib
 import os
 import re
 import tempfile
@@ -238,14 +237,3 @@ def _one_split(loaded: Dataset | DatasetDict, source: str) -> Dataset:
     if "train" not in loaded and len(loaded) > 1:
         raise UserError(f"{source!r} has the splits {', '.join(loaded)} and no 'train'; name one of them.")
     return loaded["train"] if "train" in loaded else next(iter(loaded.values()))
-
-
-def by_hash(rows: Dataset) -> list[int]:
-    """Row indices in an order that depends on the questions alone, by which validation problems are set aside."""
-    digests = [hashlib.blake2b(text.encode("utf-8", "surrogatepass")).digest() for text in rows["question"]]
-    return sorted(range(len(rows)), key=digests.__getitem__)
-
-
-def for_traces(rows: Dataset, count: int) -> Dataset:
-    """``count`` rows to teach by, 0 for all; those that `by_hash` sets aside for validation are taken last."""
-    return rows.select(by_hash(rows)[::-1][: count or len(rows)])

@@ -9,9 +9,8 @@ from common.errors import UserError
 from common.flags import ANY_WEIGHT, flag
 from tasks.choice.problems import ARC, CHALLENGE, EASY, load_choice, shuffle_choices
 from tasks.choice.prompts import add_prompts, check_prompt
-from tasks.load import by_hash, refuse_test_sets
-
-MAX_VALIDATION_SHARE = 0.2
+from tasks.load import refuse_test_sets
+from tasks.validation_split import draw, first_by_hash, set_aside, without
 
 
 @dataclass
@@ -60,20 +59,15 @@ def load_problems(
     if options.easy:
         train = concatenate_datasets([train, load_choice(options.data, options.split, EASY)])
     if validate:
-        count = eval_problems
         if not options.eval_data and Path(options.data).expanduser().is_file():
-            validation, count = train, min(eval_problems, max(1, int(MAX_VALIDATION_SHARE * len(train))))
+            validation = set_aside(train, eval_problems)
         else:
             validation = load_choice(options.eval_data or options.data, options.eval_split, options.subset)
-        validation = validation.select(by_hash(validation)[:count])
-        held_out = set(validation["question"])
-        kept = [index for index, question in enumerate(train["question"]) if question not in held_out]
-        if not kept:
-            raise UserError(f"all {len(train)} training questions are validation questions too; give more data.")
-        train = train.select(kept)
+            validation = first_by_hash(validation, eval_problems)
+        train = without(train, validation["question"])
         validation = add_prompts(validation, options.prompt_type)
     if options.train_problems:
-        train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
+        train = draw(train, options.train_problems, seed)
     if options.shuffle_choices:
         train = shuffle_choices(train, seed)
     return add_prompts(train, options.prompt_type), validation

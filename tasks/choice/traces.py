@@ -19,7 +19,8 @@ from common.flags import OutputFile, check_choices, flag, parse_one
 from rewards.choice import LETTERS
 from tasks.choice.problems import ARC, CHALLENGE, load_choice, shuffle_choices
 from tasks.choice.prompts import check_prompt, prompt, solution
-from tasks.load import for_traces, refuse_test_sets
+from tasks.load import refuse_test_sets
+from tasks.validation_split import for_traces
 
 ANSWERS = ("letter", "text")
 

@@ -10,9 +10,8 @@ from common.flags import ANY_WEIGHT, check_choices, check_least, flag
 from rewards.sandbox.pool import MODES, MOST_SECONDS
 from tasks.code.problems import HUMANEVAL, MBPP, load_code
 from tasks.code.prompts import add_prompts, check_prompt
-from tasks.load import by_hash, folder_file, refuse_test_sets
-
-MAX_VALIDATION_SHARE = 0.2
+from tasks.load import folder_file, refuse_test_sets
+from tasks.validation_split import draw, first_by_hash, set_aside, without
 
 
 @dataclass
@@ -93,17 +92,13 @@ def load_problems(
     """
     train, validation = _load(options, "data", options.split), None
     if validate:
-        validation, count = train, min(eval_problems, max(1, int(MAX_VALIDATION_SHARE * len(train))))
         if options.eval_data or options.data == MBPP or folder_file(options.data, options.eval_split):
             flag = "eval_data" if options.eval_data else "data"
-            validation, count = _load(options, flag, options.eval_split), eval_problems
-        validation = validation.select(by_hash(validation)[:count])
-        held_out = set(validation["question"])
-        kept = [index for index, question in enumerate(train["question"]) if question not in held_out]
-        if not kept:
-            raise UserError(f"all {len(train)} training problems are validation problems too; give more data.")
-        train = train.select(kept)
+            validation = first_by_hash(_load(options, flag, options.eval_split), eval_problems)
+        else:
+            validation = set_aside(train, eval_problems)
+        train = without(train, validation["question"])
         validation = add_prompts(validation, options.prompt_type)
     if options.train_problems:
-        train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
+        train = draw(train, options.train_problems, seed)
     return add_prompts(train, options.prompt_type), validation

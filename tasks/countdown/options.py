@@ -8,6 +8,7 @@ from common.errors import UserError
 from common.flags import ANY_WEIGHT, check_choices, flag
 from tasks.countdown.approaches import MOST_NUMBERS
 from tasks.countdown.problems import ProblemSpace, add_prompts, generate, load_countdown, of_split, with_parts
+from tasks.validation_split import draw
 
 EVAL_SPLITS = ("validation", "test")
 
@@ -65,6 +66,6 @@ def load_problems(options: CountdownOptions, eval_problems: int, seed: int) -> t
                 f"--data={options.data!r} has {len(train)} training and {len(held_out)} {options.eval_split} problems "
                 "(80 and 10 of 100, by a hash of the problem); give a larger file."
             )
-        train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
-        held_out = held_out.shuffle(seed=0).select(range(min(eval_problems, len(held_out))))
+        train = draw(train, options.train_problems, seed)
+        held_out = draw(held_out, eval_problems, seed=0)
     return add_prompts(train, options.prompt_style), add_prompts(with_parts(held_out), options.prompt_style)

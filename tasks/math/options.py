@@ -7,11 +7,11 @@ from datasets import Dataset
 
 from common.errors import UserError
 from common.flags import ANY_WEIGHT, flag
-from tasks.load import by_hash, refuse_test_sets
+from tasks.load import refuse_test_sets
 from tasks.math.problems import GSM8K, NUMINA
 from tasks.math.prompts import EXEMPLARS, add_prompts, check_prompt, draw_shots, prompt_columns, solution
+from tasks.validation_split import draw, first_by_hash, set_aside, without
 
-MAX_VALIDATION_SHARE = 0.2
 LEGACY_PROMPT_TYPES = ("reasoning", "plain")  # with the tags that the reference's regexes look for
 
 
@@ -96,22 +96,12 @@ def load_problems(
     train, validation = load(options.data, options.split), None
     if validate and (options.eval_data or options.eval_split):
         validation = load(options.eval_data or options.data, options.eval_split or "validation")
-        validation = validation.select(by_hash(validation)[:eval_problems])
+        validation = first_by_hash(validation, eval_problems)
     elif validate:
-        count = min(eval_problems, max(1, int(MAX_VALIDATION_SHARE * len(train))))
-        validation = train.select(by_hash(train)[:count])
+        validation = set_aside(train, eval_problems)
     if validation is not None:
-        train = _without(train, set(validation["question"]))
+        train = without(train, validation["question"])
         validation = add_prompts(validation, options.prompt_type, options.num_shots, seed)
     if options.train_problems:
-        train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
+        train = draw(train, options.train_problems, seed)
     return add_prompts(train, options.prompt_type, options.num_shots, seed), validation
-
-
-def _without(rows: Dataset, questions: set[str]) -> Dataset:
-    kept = [index for index, text in enumerate(rows["question"]) if text not in questions]
-    if not kept:
-        raise UserError(
-            f"all {len(rows)} training problems are validation problems too; give other data, or more of it."
-        )
-    return rows.select(kept)

@@ -12,9 +12,10 @@ from pathlib import Path
 from common.errors import UserError, run_cli
 from common.files import check_jsonl, write_jsonl
 from common.flags import OutputFile, flag, parse_one
-from tasks.load import for_traces, refuse_test_sets
+from tasks.load import refuse_test_sets
 from tasks.math.problems import GSM8K, load_gsm8k_solutions
 from tasks.math.prompts import Exemplar, check_prompt, prompt, solution
+from tasks.validation_split import for_traces
 
 
 @dataclass

@@ -12,13 +12,13 @@ from datasets import Dataset
 
 from common.errors import UserError
 from common.flags import ANY_WEIGHT, check_choices, flag
-from tasks.load import by_hash, refuse_test_sets
+from tasks.load import refuse_test_sets
 from tasks.sql import SCHEMA_VALUES
 from tasks.sql.problems import HUB_TEST, SPIDER, load_sql, split_file
 from tasks.sql.prompts import EXAMPLE_SCRIPT, add_prompts, check_prompt
 from tasks.sql.tiny import problems as tiny
+from tasks.validation_split import MAX_VALIDATION_SHARE, draw, first_by_hash
 
-MAX_VALIDATION_SHARE = 0.2
 RESULTS, SQL_R1 = REWARDS = ("results", "sql_r1")
 
 
@@ -112,13 +112,13 @@ def load_problems(options: SqlOptions, eval_problems: int, validate: bool, seed:
         validation = load(split) if split else _databases_set_aside(train, eval_problems)
         held_out = set(validation["db"])
         train = train.select([index for index, db in enumerate(train["db"]) if db not in held_out])
-        validation = validation.select(by_hash(validation)[:eval_problems])
+        validation = first_by_hash(validation, eval_problems)
         validation = add_prompts(validation, options.prompt_type, schema_values=options.schema_values)
     train = _learnable(train)
     if not len(train):
         raise UserError(f"no training question of {options.data!r} is left; give questions on more databases.")
     if options.train_problems:
-        train = train.shuffle(seed=seed).select(range(min(options.train_problems, len(train))))
+        train = draw(train, options.train_problems, seed)
     return add_prompts(train, options.prompt_type, schema_values=options.schema_values), validation
 
 
