@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from common.errors import UserError
 from rewards.boxes import complete_boxes, last_box
-from rewards.format import CUT, AnswerPlace, cut_thinking, is_well_formed, last_answer, placed_answer
+from rewards.format import AnswerPlace, is_well_formed, last_answer, outside_thinking, placed_answer
 from rewards.grade import Grade
 from rewards.number import (
     CURRENCY,
@@ -173,8 +173,7 @@ def find_answer(completion: str, finders: Sequence[Callable[[str], str | None]] 
 
     They look outside the thinking, or everywhere if nothing stands outside.
     """
-    outside = cut_thinking(completion)
-    scope = outside if outside.replace(CUT, "").strip() else completion
+    scope = outside_thinking(completion)
     return next((found for find in finders if (found := find(scope)) is not None), None)
 
 

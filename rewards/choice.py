@@ -22,6 +22,7 @@ from rewards.format import (
     cut_thinking,
     is_well_formed,
     last_answer,
+    outside_thinking,
 )
 from rewards.grade import Grade, log_grades
 
@@ -108,8 +109,7 @@ def find_choice(completion: str, choices: Sequence[str]) -> int | None:
     The last answer block; else the last capital letter behind "answer", "option" or "choice" or in a box; else the last
     line that is not empty.
     """
-    outside = cut_thinking(completion)
-    scope = (outside if outside.replace(CUT, "").strip() else completion).replace(CUT, "\n")
+    scope = outside_thinking(completion).replace(CUT, "\n")
     block = last_answer(scope)
     if block is not None and (found := read_choice(block.text, choices)) is not None:
         return found
@@ -194,11 +194,8 @@ class ChoiceReward:
         at_start = first_line or [False] * len(completions)
         texts = map(completion_text, completions)
         grades = [grade_choice(*row) for row in zip(texts, choices, gold, at_start, strict=True)]
-        if log_extra is not None:
-            log_extra("verdict", [grade.verdict for grade in grades])
-            log_extra("answer", [grade.answer or "" for grade in grades])
+        log_grades(log_extra, log_metric, grades, Verdict)
         if log_metric is not None and grades:
-            log_grades(log_metric, grades, Verdict)
             said = said_letters([grade.answer for grade in grades], choices)
             gold_letters = said_letters(gold, choices)
             shares = letter_shares(said)

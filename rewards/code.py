@@ -182,11 +182,7 @@ class CodeReward:
         pairs = list(zip(map(completion_text, completions), rows, strict=True))
         judged = sandbox().map(lambda pair: judge_code(pair[0], pair[1], self.all_inputs), pairs)
         grades, self.shares = [grade for grade, _ in judged], [share for _, share in judged]
-        if log_extra is not None:
-            log_extra("verdict", [grade.verdict for grade in grades])
-            log_extra("answer", [grade.answer or "" for grade in grades])
-        if log_metric is not None and grades:
-            log_grades(log_metric, grades, CodeVerdict)
+        log_grades(log_extra, log_metric, grades, CodeVerdict)
         return [float(grade.medium) for grade in grades]
 
 

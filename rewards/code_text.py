@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from rewards.format import ANSWER_CLOSE, ANSWER_OPEN, CUT, cut_thinking
+from rewards.format import ANSWER_CLOSE, ANSWER_OPEN, CUT, cut_thinking, outside_thinking
 from rewards.sandbox.pool import sandbox
 
 MAX_CODE = 65_536  # characters
@@ -78,8 +78,7 @@ def loose_code(completion: str, entry_point: str) -> str | None:
     """Where no complete answer stands: the last fence, closed or not, or the longest text that compiles from a
     definition or import on.
     """
-    outside = cut_thinking(completion)
-    scope = (outside if outside.replace(CUT, "").strip() else completion).replace(CUT, "\n")
+    scope = outside_thinking(completion).replace(CUT, "\n")
     python = [fence for fence in fences(scope) if fence.label in PYTHON]
     if python:
         return python[-1].text if python[-1].end < 0 else fenced_code(scope, entry_point)

@@ -27,11 +27,7 @@ class CorrectnessReward:
         self, prompts, completions, gold, answer_place=None, log_extra=None, log_metric=None, **kwargs
     ) -> list[float]:
         grades = graded(self.grade, prompts, completions, gold, answer_place)
-        if log_extra is not None:
-            log_extra("verdict", [grade.verdict for grade in grades])
-            log_extra("answer", [grade.answer or "" for grade in grades])
-        if log_metric is not None and grades:
-            log_grades(log_metric, grades, Verdict)
+        log_grades(log_extra, log_metric, grades, Verdict)
         return [float(grade.medium) for grade in grades]
 
 

@@ -66,6 +66,12 @@ def cut_thinking(text: str) -> str:
     return CUT.join(part.partition(open_tag)[0] for part in [*closed[unopened + 1 :], rest])
 
 
+def outside_thinking(text: str) -> str:
+    """`cut_thinking` of ``text``; all of it where nothing stands outside the thinking."""
+    outside = cut_thinking(text)
+    return outside if outside.replace(CUT, "").strip() else text
+
+
 def last_answer(text: str) -> Answer | None:
     """The last complete ``<answer>...</answer>`` of ``text``, from the opening tag nearest to its end; else None."""
     start = text.rfind(ANSWER_OPEN, 0, max(0, text.rfind(ANSWER_CLOSE)))

@@ -49,8 +49,22 @@ def log_verdicts(log_metric: Callable[[str, float], None], verdicts: Sequence[st
         log_metric(f"verdict/{kind}", counts[kind] / len(verdicts))
 
 
-def log_grades(log_metric: Callable[[str, float], None], grades: Sequence[Grade], kinds: type[StrEnum]) -> None:
-    """Log the accuracy under each tier, and `log_verdicts`, of ``grades``, of which there is at least one."""
-    for tier in TIERS:
-        log_metric(f"accuracy/{tier}", sum(getattr(grade, tier) for grade in grades) / len(grades))
-    log_verdicts(log_metric, [grade.verdict for grade in grades], kinds)
+def log_grades(
+    log_extra: Callable[[str, list], None] | None,
+    log_metric: Callable[[str, float], None] | None,
+    grades: Sequence[Grade],
+    kinds: type[StrEnum],
+) -> None:
+    """Log what a reward column says of its ``grades``, through TRL's functions, of which either may be None.
+
+    The verdict and the answer of each; and, where there is a grade at all, the accuracy under each tier and
+    `log_verdicts`.
+    """
+    verdicts = [grade.verdict for grade in grades]
+    if log_extra is not None:
+        log_extra("verdict", verdicts)
+        log_extra("answer", [grade.answer or "" for grade in grades])
+    if log_metric is not None and grades:
+        for tier in TIERS:
+            log_metric(f"accuracy/{tier}", sum(getattr(grade, tier) for grade in grades) / len(grades))
+        log_verdicts(log_metric, verdicts, kinds)

@@ -9,7 +9,14 @@ from collections.abc import Callable
 
 from rewards.answer import Verdict, last_number, stated_answer
 from rewards.boxes import last_outer_box
-from rewards.format import CUT, FormatReward, completion_text, cut_thinking, is_well_formed, last_answer
+from rewards.format import (
+    FormatReward,
+    completion_text,
+    cut_thinking,
+    is_well_formed,
+    last_answer,
+    outside_thinking,
+)
 from rewards.grade import Grade, log_grades
 
 MAX_DIGITS = 12
@@ -42,8 +49,7 @@ def grade_igsm(completion: str, answer: int) -> Grade:
     thinking (anywhere if nothing stands outside), else stated there ("the answer is 7"), else the last number.
     """
     well_formed = is_well_formed(completion)
-    outside = cut_thinking(completion)
-    block = last_answer(outside)
+    block = last_answer(cut_thinking(completion))
     value = None
     if block is not None and block.repeated:
         verdict = Verdict.MULTIPLE_ANSWERS
@@ -53,7 +59,7 @@ def grade_igsm(completion: str, answer: int) -> Grade:
         verdict = _verdict(text, value, answer)
     medium = loose = verdict is Verdict.CORRECT
     if not medium:
-        elsewhere = _found_anywhere(outside if outside.replace(CUT, "").strip() else completion)
+        elsewhere = _found_anywhere(outside_thinking(completion))
         loose = elsewhere == answer
         value = elsewhere if value is None else value
     return Grade(
@@ -94,14 +100,10 @@ class IgsmReward:
     def __call__(self, prompts, completions, answer, log_extra=None, log_metric=None, **kwargs) -> list[float]:
         pairs = list(zip(map(completion_text, completions), answer, strict=True))
         grades = [grade_igsm(text, value) for text, value in pairs]
-        if log_extra is not None:
-            log_extra("verdict", [grade.verdict for grade in grades])
-            log_extra("answer", [grade.answer or "" for grade in grades])
-            if self.approach is not None:
-                texts = [text for text, _ in pairs]
-                log_extra("approach", [self.approach(*pair) or "" for pair in zip(prompts, texts, strict=True)])
-        if log_metric is not None and grades:
-            log_grades(log_metric, grades, Verdict)
+        log_grades(log_extra, log_metric, grades, Verdict)
+        if log_extra is not None and self.approach is not None:
+            texts = [text for text, _ in pairs]
+            log_extra("approach", [self.approach(*pair) or "" for pair in zip(prompts, texts, strict=True)])
         return [float(grade.medium) for grade in grades]
 
 

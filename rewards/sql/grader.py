@@ -149,11 +149,8 @@ class SqlReward:
     ) -> list[float]:
         texts = list(map(completion_text, completions))
         grades = grade_batch(texts, gold, databases, tie_groups, columns.get(CONTINUES))
-        if log_extra is not None:
-            log_extra("verdict", [grade.verdict for grade in grades])
-            log_extra("answer", [grade.answer or "" for grade in grades])
+        log_grades(log_extra, log_metric, grades, SqlVerdict)
         if log_metric is not None and grades:
-            log_grades(log_metric, grades, SqlVerdict)
             verdicts = [grade.verdict for grade in grades]
             accidental, correct = map(verdicts.count, (SqlVerdict.ACCIDENTAL, SqlVerdict.CORRECT))
             log_metric("accidental_share", accidental / max(1, accidental + correct))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from rewards.format import ANSWER_CLOSE, CUT, cut_thinking
+from rewards.format import ANSWER_CLOSE, CUT, outside_thinking
 
 MAX_QUERY_LENGTH = 8_192  # characters
 MAX_BLOCK_LENGTH = 65_536  # characters of an answer block with what stands around its query
@@ -77,8 +77,7 @@ def loose_query(completion: str) -> str | None:
     """Where no one query stands at its place: the last SQL fence, else from the last line that begins with SELECT or
     WITH; None where there is neither, or it is no query.
     """
-    outside = cut_thinking(completion)
-    scope = (outside if outside.replace(CUT, "").strip() else completion).replace(CUT, "\n")
+    scope = outside_thinking(completion).replace(CUT, "\n")
     fences = [text for label, text in _FENCE.findall(scope) if label.strip().lower() in _SQL_LABELS]
     if fences:
         text = fences[-1]
