@@ -13,6 +13,7 @@ python -m tasks.countdown.bridge --style injected --n 2000 --seed 100 --output d
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -21,13 +22,13 @@ from tqdm import tqdm
 from common.errors import UserError, run_cli
 from common.files import check_jsonl, write_jsonl
 from common.flags import OutputFile, check_choices, check_least, parse_one
-from tasks.countdown.problems import Node, ProblemSpace, draw_expression, draw_problems, problem_key, prompt, question
+from tasks.countdown.problems import Node, ProblemSpace, draw_distinct, draw_expression, problem_key, prompt, question
+from tasks.countdown.warm_start import comparison
 from tasks.load import refuse_test_sets
 
 STYLES = ("plain", "injected")
 SPLITS = ("train", "validation")  # of which traces may teach
 KINDS = ("exploration", "computation", "analysis")
-_FRUITLESS = 50_000
 
 
 @dataclass
@@ -80,11 +81,6 @@ class Trace:
         self.text += text
 
 
-def comparison(value: int, target: int) -> str:
-    """hit, low or high: what an attempt turned out to be."""
-    return "hit" if value == target else "low" if value < target else "high"
-
-
 def add_attempt(trace: Trace, expression: Node, target: int, operations: int, stepwise: bool, missed: bool) -> None:
     """One line: the expression, its value (one operation at a time if ``stepwise``), and the comparison."""
     kind = "exploration" if missed else None
@@ -132,20 +128,18 @@ def rows(options: BridgeOptions) -> Iterator[dict]:
 
     Raises `UserError` when there are not that many different problems.
     """
-    rng, seen, fruitless = Random(f"{options.seed}-bridge"), set(), 0
-    for numbers, witness in draw_problems(options.space, options.split, rng):
-        key = problem_key(numbers, witness.value)
-        fruitless = fruitless + 1 if key in seen else 0
-        if fruitless > _FRUITLESS:
-            raise UserError(
-                f"--n={options.n}: only {len(seen)} different problems of this kind exist; lower it, or raise "
-                "--max_number or --max_numbers."
-            )
-        if key in seen:
-            continue
-        seen.add(key)
+
+    def refusal(found: int) -> str:
+        return (
+            f"--n={options.n}: only {found} different problems of this kind exist; lower it, or raise --max_number or "
+            "--max_numbers."
+        )
+
+    drawn = draw_distinct(options.space, options.split, Random(f"{options.seed}-bridge"), refusal)
+    for numbers, witness in islice(drawn, options.n):
         # A generator of its own for each trace, so that both styles go on to the same next problem.
-        trace = build_trace(numbers, witness, options, Random(f"{options.seed}-{key}"))
+        rng = Random(f"{options.seed}-{problem_key(numbers, witness.value)}")
+        trace = build_trace(numbers, witness, options, rng)
         yield {
             "prompt": prompt(numbers, witness.value),
             "completion": [{"role": "assistant", "content": trace.text}],
@@ -154,8 +148,6 @@ def rows(options: BridgeOptions) -> Iterator[dict]:
             "answer": witness.render(),
             "spans": trace.spans,
         }
-        if len(seen) == options.n:
-            return
 
 
 def summary(traces: list[dict]) -> str:

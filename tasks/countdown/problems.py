@@ -7,8 +7,9 @@ whatever the seeds and settings.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -16,6 +17,7 @@ from datasets import Dataset
 
 from common.errors import UserError, check_choice
 from tasks.countdown.approaches import MOST_NUMBERS, has_approaches
+from tasks.distinct import distinct
 from tasks.load import SEPARATORS, load_rows, require_columns, row_place, whole_number
 
 SPLITS = {"train": range(0, 80), "validation": range(80, 90), "test": range(90, 100)}
@@ -174,6 +176,18 @@ def draw_problems(space: ProblemSpace, split: str, rng: Random) -> Iterator[tupl
     )
 
 
+def draw_distinct(
+    space: ProblemSpace, split: str, rng: Random, refusal: Callable[[int], str]
+) -> Iterator[tuple[list[int], Node]]:
+    """`draw_problems` without repetitions.
+
+    Raises `UserError` when the space seems to hold no more; ``refusal``, given how many it holds, is what it says.
+    """
+    draws = draw_problems(space, split, rng)
+    most = _MAX_FRUITLESS_DRAWS // space.draw_cost
+    return distinct(draws, lambda drawn: problem_key(drawn[0], drawn[1].value), most, refusal)
+
+
 def generate(count: int, split: str, seed: int, space: ProblemSpace = ProblemSpace()) -> Dataset:
     """``count`` distinct problems of ``split`` with columns numbers, target, solution.
 
@@ -181,21 +195,18 @@ def generate(count: int, split: str, seed: int, space: ProblemSpace = ProblemSpa
     """
     if count < 1:
         raise UserError(f"asked for {count} Countdown problems of split {split!r}; ask for at least 1.")
-    rows, seen, fruitless = [], set(), 0
-    for numbers, witness in draw_problems(space, split, Random(f"{seed}-{split}")):
-        key = problem_key(numbers, witness.value)
-        fruitless = fruitless + 1 if key in seen else 0
-        if fruitless > _MAX_FRUITLESS_DRAWS // space.draw_cost:
-            raise UserError(
-                f"asked for {count} Countdown problems of split {split!r}, but only {len(rows)} distinct ones exist "
-                f"with {space}; ask for fewer (--train_problems, --eval_problems), or raise --max_number or "
-                "--max_numbers, or lower --min_approaches."
-            )
-        if key not in seen:
-            seen.add(key)
-            rows.append({"numbers": numbers, "target": witness.value, "solution": witness.render()})
-        if len(rows) == count:
-            return Dataset.from_list(rows)
+
+    def refusal(found: int) -> str:
+        return (
+            f"asked for {count} Countdown problems of split {split!r}, but only {found} distinct ones exist with "
+            f"{space}; ask for fewer (--train_problems, --eval_problems), or raise --max_number or --max_numbers, or "
+            "lower --min_approaches."
+        )
+
+    drawn = islice(draw_distinct(space, split, Random(f"{seed}-{split}"), refusal), count)
+    return Dataset.from_list(
+        [{"numbers": numbers, "target": witness.value, "solution": witness.render()} for numbers, witness in drawn]
+    )
 
 
 def question(numbers: list[int], target: int) -> str:

@@ -14,15 +14,19 @@ ATTEMPT_WEIGHTS = (30, 25, 18, 12, 9, 6)
 HIT_RATE = 0.5
 
 
-def attempt(expression: Node, operations: int, target: int) -> str:
-    """One worked attempt, ``(7*3)-2=21-2=19 low``: the expression, its value step by step, and the comparison.
+def comparison(value: int, target: int) -> str:
+    """hit, low or high: what an attempt turned out to be.
 
     "low" or "high" instead of a bare miss, because order is learnt in hundreds of steps where equality alone took
     thousands and still failed.
     """
+    return "hit" if value == target else "low" if value < target else "high"
+
+
+def attempt(expression: Node, operations: int, target: int) -> str:
+    """One worked attempt, ``(7*3)-2=21-2=19 low``: the expression, its value step by step, and the comparison."""
     steps = "=".join(expression.render(computed) for computed in range(operations + 1))
-    comparison = "hit" if expression.value == target else "low" if expression.value < target else "high"
-    return f"{steps} {comparison}"
+    return f"{steps} {comparison(expression.value, target)}"
 
 
 def trace(numbers: list[int], witness: Node, rng: Random, max_value: int) -> str:

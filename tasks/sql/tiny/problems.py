@@ -15,6 +15,7 @@ from datasets import Dataset
 
 from common.errors import UserError
 from rewards.sql.grader import CONTINUES, gold_result
+from tasks.distinct import distinct
 from tasks.load import cache_folder, made_once
 from tasks.sql import SCHEMA_VALUES, prompts
 from tasks.sql.problems import FEATURES
@@ -64,16 +65,14 @@ def generate(count: int, split: str, seed: int, num_hidden: int) -> Dataset:
         raise UserError(f"--split={split!r} is no split of {NAME}; use one of {', '.join(SPLITS)}.")
     if not 0 <= num_hidden < DATABASES:
         raise UserError(f"--hidden_databases={num_hidden}: {NAME} has {DATABASES} databases; use 0 to {DATABASES - 1}.")
-    paths, rows, seen, fruitless = databases(), [], set(), 0
-    for query in draw_queries(split, Random(f"{seed}-{split}")):
-        question = query.words()
-        fruitless = fruitless + 1 if question in seen else 0
-        if fruitless > _MAX_FRUITLESS_DRAWS:
-            raise UserError(f"{NAME} has no {count} questions of split {split!r}, only {len(rows)}; ask for fewer.")
-        if question in seen:
-            continue
-        seen.add(question)
-        if row := _row(query, question, paths, num_hidden, f"{split}-{len(rows)}"):
+    paths, rows = databases(), []
+
+    def refusal(_: int) -> str:
+        return f"{NAME} has no {count} questions of split {split!r}, only {len(rows)}; ask for fewer."
+
+    queries = draw_queries(split, Random(f"{seed}-{split}"))
+    for query in distinct(queries, Query.words, _MAX_FRUITLESS_DRAWS, refusal):
+        if row := _row(query, query.words(), paths, num_hidden, f"{split}-{len(rows)}"):
             rows.append(row)
         if len(rows) == count:
             return Dataset.from_list(rows, features=FEATURES)

@@ -117,7 +117,7 @@ def test_bad_flags_are_refused(flags):
 
 
 def test_more_problems_than_exist_are_refused_and_leave_no_file(monkeypatch, tmp_path):
-    monkeypatch.setattr("tasks.countdown.bridge._FRUITLESS", 200)
+    monkeypatch.setattr("tasks.countdown.problems._MAX_FRUITLESS_DRAWS", 200)
     monkeypatch.setattr("sys.argv", ["bridge", "--n=100000", "--max_number=3", "--output", str(tmp_path / "x.jsonl")])
     with pytest.raises(UserError, match="--n=100000: only"):
         main()
