@@ -3,6 +3,7 @@
 import atexit
 import csv
 import glob
+import logging
 import os
 import re
 import tempfile
@@ -18,6 +19,9 @@ from datasets.exceptions import DatasetsError
 
 from common.errors import UserError
 
+logger = logging.getLogger(__name__)
+
+CACHE = "HF_DATASETS_CACHE"  # environment variable: the cache of data sets, which other things are kept in too
 FILE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 LARGEST_EXACT = 2**53  # integers up to here are exact in a float
@@ -188,12 +192,22 @@ def _load_local(path: Path, split: str | None) -> Dataset:
 
 @lru_cache
 def cache_folder() -> str:
-    """The library's cache of converted files; where it cannot be written, a folder that ends with the process."""
+    """The library's cache of converted files; where it cannot be written, a folder that ends with the process.
+
+    Which is said once, since every run then makes again what it would find there.
+    """
     cache = Path(config.HF_DATASETS_CACHE)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=cache).close()
-    except OSError:
+    except OSError as error:
+        logger.warning(
+            "the cache of data sets %s cannot be written (%s), so this run keeps nothing it converts or makes; set %s "
+            "to a folder that can be",
+            cache,
+            error.strerror,
+            CACHE,
+        )
         temporary = tempfile.TemporaryDirectory(prefix="datasets-")
         atexit.register(temporary.cleanup)
         return temporary.name

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rewards.sql import rows, worker
-from tasks.load import cache_folder, made_once
+from tasks.load import CACHE, cache_folder, made_once
 from tasks.sql import clauses, golds, hidden, schema
+from tasks.sql.disk import writing
 from tasks.sql.golds import Gold, examine
 from tasks.sql.hidden import Source
 
@@ -24,23 +25,27 @@ class Prepared(NamedTuple):
     Attributes:
         golds: query -> its `Gold` on the database itself.
         judges: query -> (path, tie groups) of each hidden database on which its result is determined.
+        hidden: how many hidden databases there are; 0 too where SQLite cannot make the tables again.
     """
 
     golds: dict[str, Gold]
     judges: dict[str, list[tuple[str, list[int]]]]
+    hidden: int
 
 
 def prepare(path: Path, queries: Sequence[str], num_hidden: int, suite: Sequence[Path] = ()) -> Prepared:
     """`Prepared` of the database ``path``: judged on the files of ``suite``, or else on ``num_hidden`` made ones.
 
-    A hidden database is left out for a gold that fails there or whose rows are not determined there.
+    A hidden database is left out for a gold that fails there or whose rows are not determined there. Raises `UserError`
+    where the disk is full or cannot be written; nothing is kept then.
     """
     queries = sorted(set(queries))
     made = list(suite)
-    folder = made_once(
-        Path(cache_folder()) / "sql" / _identity(path, queries, num_hidden, suite),
-        lambda unfinished: _build(unfinished, path, queries, num_hidden, suite),
-    )
+    with writing(cache_folder(), CACHE):
+        folder = made_once(
+            Path(cache_folder()) / "sql" / _identity(path, queries, num_hidden, suite),
+            lambda unfinished: _build(unfinished, path, queries, num_hidden, suite),
+        )
     kept = json.loads((folder / "golds.json").read_text(encoding="utf-8"))
     made = made or [folder / f"{number}.sqlite" for number in range(kept["hidden"])]
     first = {query: Gold(*found[0]) for query, found in kept["golds"].items()}
@@ -49,7 +54,7 @@ def prepare(path: Path, queries: Sequence[str], num_hidden: int, suite: Sequence
         for place, gold in zip(made, map(lambda fields: Gold(*fields), found[1:]), strict=True):
             if not (gold.problem or gold.cut):
                 judges[query].append((str(place), gold.tie_groups))
-    return Prepared(first, judges)
+    return Prepared(first, judges, len(made))
 
 
 def _identity(path: Path, queries: Sequence[str], num_hidden: int, suite: Sequence[Path]) -> str:
@@ -64,10 +69,11 @@ def _build(folder: Path, path: Path, queries: Sequence[str], num_hidden: int, su
     made = list(suite)
     if not suite and num_hidden:
         try:
-            source = Source(path, list(queries))
-            for number in range(num_hidden):
-                made.append(folder / f"{number}.sqlite")
-                source.write(made[-1], f"{path.stem} {number}")
+            with writing(cache_folder(), CACHE):
+                source = Source(path, list(queries))
+                for number in range(num_hidden):
+                    made.append(folder / f"{number}.sqlite")
+                    source.write(made[-1], f"{path.stem} {number}")
         except sqlite3.Error:  # tables that SQLite cannot make again, such as those of a module that it lacks
             made = []
     found: dict[str, list[Gold]] = {query: [] for query in queries}
@@ -86,8 +92,9 @@ def _shuffled(path: Path, folder: Path) -> list[str]:
         return []
     copies = [folder / f"{number}.sqlite" for number in range(len(schema.ORDERS))]
     try:
-        for copy, order in zip(copies, schema.ORDERS, strict=True):
-            schema.shuffled_copy(path, copy, order)
+        with writing(folder.parent, "TMPDIR"):
+            for copy, order in zip(copies, schema.ORDERS, strict=True):
+                schema.shuffled_copy(path, copy, order)
     except sqlite3.Error:
         return []
     return list(map(str, copies))

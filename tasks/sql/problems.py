@@ -71,11 +71,13 @@ def load_sql(
             where = row_place(place or source, split, index)
             raise UserError(f"{where} {error}; mend or remove the row.") from None
     found = {db: find_database(db, folders) for db in by_database}
-    kept, skipped = [], 0
+    kept, skipped, unmade = [], 0, []
     for db, of_database in by_database.items():
         suite = _suite(found[db]) if use_suite else []
         open_database(found[db]).close()
         prepared = prepare(found[db], [row["gold"] for row in of_database], num_hidden, suite)
+        if num_hidden and not prepared.hidden:
+            unmade.append(db)
         for row in of_database:
             gold = prepared.golds[row["gold"]]
             if not gold.problem:
@@ -91,7 +93,12 @@ def load_sql(
         print(f"{skipped} of {len(rows)} questions left out: their gold fails, exceeds a limit or reads the clock")
     if not kept:
         raise UserError(f"none of the {len(rows)} golds of {source!r} can judge; check --databases={databases!r}.")
-    unhidden = sum(len(row["databases"]) == 1 for row in kept)
+    if unmade:
+        print(
+            f"{len(unmade)} of {len(found)} databases have no hidden ones, since SQLite cannot make their tables again "
+            f"({', '.join(unmade)}); their questions are judged on one database"
+        )
+    unhidden = sum(len(row["databases"]) == 1 and row["db"] not in unmade for row in kept)
     if unhidden and num_hidden:
         print(f"{unhidden} of {len(kept)} questions are judged on one database: their gold is determined on no other")
     return Dataset.from_list(kept, features=FEATURES)

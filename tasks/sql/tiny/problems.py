@@ -16,8 +16,9 @@ from datasets import Dataset
 from common.errors import UserError
 from rewards.sql.grader import CONTINUES, gold_result
 from tasks.distinct import distinct
-from tasks.load import cache_folder, made_once
+from tasks.load import CACHE, cache_folder, made_once
 from tasks.sql import SCHEMA_VALUES, prompts
+from tasks.sql.disk import writing
 from tasks.sql.problems import FEATURES
 from tasks.sql.tiny.query import CITIES, KINDS, LARGEST, Query
 
@@ -122,7 +123,8 @@ def databases() -> list[str]:
         for number, script in enumerate(scripts):
             _write(unfinished / f"{number}.sqlite", script)
 
-    folder = made_once(Path(cache_folder()) / NAME / digest, make)
+    with writing(cache_folder(), CACHE):
+        folder = made_once(Path(cache_folder()) / NAME / digest, make)
     return [str(folder / f"{number}.sqlite") for number in range(DATABASES)]
 
 

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from common.errors import UserError
 from tasks.countdown.problems import load_countdown
-from tasks.load import load_rows, require_columns
+from tasks.load import cache_folder, load_rows, require_columns
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +31,16 @@ def test_jsonl_and_parquet_give_the_same_rows(jsonl, tmp_path):
     rows = [{"numbers": [1, 2], "target": 3}, {"numbers": [4, 5, 6], "target": 7}]
     Dataset.from_list(rows).to_parquet(str(tmp_path / "rows.parquet"))
     assert load_rows(jsonl(rows)).to_list() == load_rows(tmp_path / "rows.parquet").to_list() == rows
+
+
+def test_a_cache_that_cannot_be_written_is_said_once(jsonl, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
+    cache_folder.cache_clear()
+    for number in (1, 2):
+        assert load_rows(jsonl([{"a": number}], f"{number}.jsonl"))["a"][0] == number
+    cache_folder.cache_clear()
+    assert [record.getMessage().count("set HF_DATASETS_CACHE") for record in caplog.records] == [1]
 
 
 @pytest.mark.parametrize(("name", "mark"), [("rows.csv", ","), ("ROWS.TSV", "\t")])

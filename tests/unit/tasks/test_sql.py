@@ -2,13 +2,14 @@
 
 import json
 import sqlite3
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from common.errors import UserError
 from evaluation.evaluate import _votes_right, summarize_records
-from tasks.sql import prepare
+from tasks.sql import prepare, schema
 from tasks.sql.clauses import compared_literals, sorted_query
 from tasks.sql.golds import examine
 from tasks.sql.hidden import Source
@@ -141,6 +142,39 @@ def test_rows_have_their_golds_looked_at_and_the_databases_that_judge_them(folde
     assert rows[:] == load_sql(str(folder), "train", num_hidden=2)[:] and made == sorted(
         (tmp_path / "cache/sql").iterdir()
     )
+
+
+def stopped_by(statements):
+    """A function that writes a database, which ends in SQLite's own error at one of ``statements``."""
+
+    def write(*arguments):
+        path = next(argument for argument in arguments[::-1] if isinstance(argument, Path))
+        connection = sqlite3.connect(path)
+        connection.executescript(statements)
+
+    return write
+
+
+FULL_DISK = "PRAGMA max_page_count = 1; CREATE TABLE a (x); CREATE TABLE b (x)"
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "variable"), [(Source, "write", "HF_DATASETS_CACHE"), (schema, "shuffled_copy", "TMPDIR")]
+)
+def test_a_full_disk_ends_in_one_sentence_and_weakens_no_later_run(place, name, variable, folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, stopped_by(FULL_DISK))
+        with pytest.raises(UserError, match=f"databases cannot be made in .*disk is full.*make room there.*{variable}"):
+            load_sql(str(folder), "train", num_hidden=2)
+    assert len(load_sql(str(folder), "train", num_hidden=2)[0]["databases"]) == 3
+
+
+def test_databases_whose_tables_cannot_be_made_again_are_said(folder, monkeypatch, capsys):
+    monkeypatch.setattr(Source, "write", stopped_by("CREATE VIRTUAL TABLE a USING no_such_module"))
+    for _ in range(2):  # made, and kept
+        assert set(map(len, load_sql(str(folder), "train", num_hidden=2)["databases"])) == {1}
+        assert "3 of 3 databases have no hidden ones" in (said := capsys.readouterr().out)
+        assert "(a, b, c); their questions are judged on one database" in said and "on no other" not in said
 
 
 def test_spiders_and_birds_own_folders_are_read(tmp_path):
