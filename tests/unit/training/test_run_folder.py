@@ -1,10 +1,13 @@
 """The run folder: its record, its lock, its metrics file."""
 
+import ast
 import json
 import math
 import re
+import sqlite3
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +16,17 @@ import torch
 from transformers.trainer_utils import IntervalStrategy
 
 from common.errors import UserError
+from tests.processes import ROOMS, ROOT
 from training.run_folder import (
     MetricsFile,
     check_run_folder,
     create_run_folder,
     describe_run,
+    package_versions,
     plain,
     refuse_finished,
 )
 
-ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = {"intrinsic": {"use_ir": "knn+", "k": 1}, "training": {"seed": 7, "learning_rate": 1e-6}}
 
 
@@ -39,6 +43,29 @@ def test_the_record_holds_flags_seed_versions_and_machine(tmp_path):
     assert record["machine"]["cores"] >= 1 and record["machine"]["torch_threads"] >= 1
     assert record["resumed"] == []
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", record["started"])
+
+
+def test_the_record_names_the_version_of_all_that_decides_a_result():
+    """Every distribution that the code of a run imports, and what those compute with, but for what moves no number."""
+    moves_none = {"filelock", "httpx", "huggingface_hub", "lighteval", "packaging", "pandas", "psutil", "pyarrow"}
+    moves_none |= {"Jinja2", "PyYAML", "tqdm", "intrinsic-grpo"}  # the last is the project, whose commit is recorded
+    modules = {name for room in ROOMS if room.name not in ("analysis", "benchmarks") for name in imported(room)}
+    distributions, recorded = packages_distributions(), package_versions()
+    used = {name for module in modules for name in distributions.get(module, [])}
+    assert used - moves_none - recorded.keys() == set()
+    assert {"latex2sympy2_extended", "antlr4-python3-runtime", "sympy"} <= recorded.keys()
+    assert recorded["sqlite"] == sqlite3.sqlite_version
+
+
+def imported(room: Path) -> set[str]:
+    """First parts of the names that the modules of ``room`` import."""
+    found = set()
+    for node in (node for file in room.rglob("*.py") for node in ast.walk(ast.parse(file.read_text("utf-8")))):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+    return found
 
 
 def test_a_second_run_in_the_folder_is_refused_with_the_ways_out(tmp_path):
