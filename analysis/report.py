@@ -2,7 +2,6 @@
 
 import argparse
 import base64
-import json
 from collections.abc import Mapping
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 from analysis.pages import render_page
 from analysis.plots import plot_run
 from analysis.runs import Run, read_run
-from common.errors import UserError, run_cli
-from common.files import write_text
+from common.errors import run_cli
+from common.files import read_steps, write_text
 from evaluation.table import comparison_rows, interval_note
 
 NUM_SAMPLES = 10
@@ -53,17 +52,8 @@ def _read_warnings(path: Path) -> list[tuple] | None:
     """(step, watchdog, message, advice) of every line that the watchdogs wrote; None where none ever looked."""
     if not path.exists():
         return None
-    warnings, columns = [], ("step", "watchdog", "message", "advice")
-    # A line without its line break was cut off when the run was killed.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], start=1):
-        try:
-            warning = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} line {number} is no JSON ({error}); remove the line.") from error
-        if not isinstance(warning, dict) or not warning.keys() >= set(columns):
-            raise UserError(f"{path} line {number} does not hold {', '.join(columns)}; remove the line.")
-        warnings.append(tuple(warning[column] for column in columns))
-    return warnings
+    columns = ("step", "watchdog", "message", "advice")
+    return [tuple(warning[column] for column in columns) for warning in read_steps(path, needed=columns[1:])]
 
 
 def _subtitle(run: Run) -> str:

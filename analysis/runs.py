@@ -1,7 +1,5 @@
 """Read a run folder: logged metrics, evaluations and settings."""
 
-import json
-import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +9,9 @@ import numpy as np
 import pandas as pd
 
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_json, read_steps
 
 FIX = "restore or remove it"  # of a damaged file
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,8 +66,7 @@ def read_run(folder: str | Path) -> Run:
     path = Path(folder)
     if not path.is_dir():
         raise UserError(f"{str(path)!r} is not a folder; give a run folder such as outputs/<task>/<run name>.")
-    log_path = path / "metrics.jsonl"
-    log = _read_log(log_path) if log_path.exists() else pd.DataFrame({"step": pd.Series(dtype=int)})
+    log = _read_log(path / "metrics.jsonl")
     evals = _read_evals(path / "eval")
     if not len(log) and not evals:
         raise UserError(f"{str(path)!r} is no run: no steps in metrics.jsonl and no eval/*.json; give a run folder.")
@@ -82,21 +77,7 @@ def read_run(folder: str | Path) -> Run:
 
 def _read_log(path: Path) -> pd.DataFrame:
     """One row per step; of a step logged twice (a resumed run) the later value of each metric counts."""
-    records = []
-    lines = _read_text(path).split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if number == len(lines):
-                logger.warning("%s: the last line is cut off (the run was killed while writing it); left out.", path)
-                continue
-            raise UserError(f"{path} line {number} is no JSON ({error}); remove the line.") from error
-        if not isinstance(record, dict) or type(record.get("step")) is not int:
-            raise UserError(f'{path} line {number} has no whole number under "step"; remove the line.')
-        records.append(record)
+    records = read_steps(path)
     if not records:
         return pd.DataFrame({"step": pd.Series(dtype=int)})
     frame = pd.DataFrame.from_records(records).apply(pd.to_numeric, errors="coerce")
@@ -116,10 +97,3 @@ def _eval_order(path: Path) -> tuple[int, int, str]:
     step = re.fullmatch(r"step_(\d+)", path.stem)
     rank = {"before": 0, "after": 2}.get(path.stem, 1 if step else 3)
     return rank, int(step.group(1)) if step else 0, path.stem
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start}); restore it.") from error

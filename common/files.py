@@ -1,10 +1,11 @@
 """Files: atomic writes, JSON, places to write to. Nothing here can execute what it reads."""
 
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from common.errors import UserError
 TEMPORARY_PREFIX = ".writing-"
 MADE_BY = "made_by_run.json"  # in folders that a run made and may replace
 ON_WINDOWS = os.name == "nt"  # where no folder can be opened, and only what is open for writing be flushed
+
+logger = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -116,6 +119,37 @@ def parse_json(text: bytes | str, name: str, fix: str, kind: type = dict) -> Any
     if not isinstance(content, kind):
         raise UserError(f"{name} holds a {type(content).__name__} instead of a {kind.__name__}; {fix}.")
     return content
+
+
+def read_steps(path: Path, needed: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The records of a file of JSON lines that a run appends to, each a dict with a whole number under "step".
+
+    Empty where there is no file. A last line without its line break, which a killed run leaves, is left out with a
+    warning; blank lines are none.
+
+    Args:
+        needed: what else every record must hold.
+
+    Raises:
+        UserError: with the number of a line that holds something else.
+    """
+    if not path.exists():
+        return []
+    *lines, rest = path.read_bytes().split(b"\n")
+    if rest.strip():
+        logger.warning("%s: the last line is cut off (the run was killed while writing it); left out.", path)
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name = f"line {number} of {path}"
+        record = parse_json(line, name, "remove the line", object)
+        if not isinstance(record, dict) or not record.keys() >= {"step", *needed}:
+            raise UserError(f"{name} does not hold {', '.join(['step', *needed])}; remove the line.")
+        if type(record["step"]) is not int:
+            raise UserError(f"{name} has step={record['step']!r}, which is no whole number; remove the line.")
+        records.append(record)
+    return records
 
 
 def flush_to_disk(path: Path) -> None:

@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from common.errors import UserError
-from common.files import check_writable, parse_json, read_json, write_json, write_text
+from common.files import check_writable, read_json, read_steps, write_json, write_text
 from common.threads import choose_threads
 from evaluation.evaluate import BASE
 from training.best import RECORD
@@ -274,10 +274,13 @@ class MetricsFile:
     """Append-only JSON lines, one record per line, each flushed, so that a crash loses at most the last line.
 
     The file is opened at the first record. A half-written last line, left by a crash, is cut off then.
+
+    Args:
+        needed: what every record holds beside "step".
     """
 
-    def __init__(self, path: Path):
-        self.path = Path(path)
+    def __init__(self, path: Path, needed: tuple[str, ...] = ()):
+        self.path, self.needed = Path(path), needed
         self._stream = None
 
     def write(self, record: dict[str, Any]) -> None:
@@ -289,28 +292,18 @@ class MetricsFile:
         self._stream.flush()
 
     def read(self) -> list[dict[str, Any]]:
-        """All complete records; raises `UserError` on a line that is no JSON object with a number under "step"."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_bytes().split(b"\n")[:-1]
-        records = []
-        for number, line in enumerate(lines, start=1):
-            record = parse_json(line, f"line {number} of {self.path}", "delete that line")
-            if not isinstance(record.get("step", 0), int | float):
-                raise UserError(f"line {number} of {self.path} has step={record['step']!r}; delete that line.")
-            records.append(record)
-        return records
+        """All complete records; raises as `common.files.read_steps` does."""
+        return read_steps(self.path, self.needed)
 
     def truncate_after(self, step: int) -> list[dict[str, Any]]:
-        """Drop the records of later steps and end-of-training summaries; returns the records that stay.
+        """Drop the records of later steps, end-of-training summaries and a half-written line; returns what stays.
 
         A run resumed at ``step`` then has every step once, as if it had never stopped.
         """
         self.close()
-        records = self.read()
-        kept = [record for record in records if record.get("step", 0) <= step and "train_runtime" not in record]
-        if len(kept) < len(records):
-            text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept)
+        kept = [record for record in self.read() if record["step"] <= step and "train_runtime" not in record]
+        text = "".join(json.dumps(plain(record), allow_nan=False) + "\n" for record in kept)
+        if self.path.exists() and self.path.read_bytes() != text.encode():
             write_text(self.path, text)
         return kept
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ from training import run_folder
 from training.best import RECORD, BestPolicy
 from training.checkpoint import find_checkpoint, mark_complete
 from training.run_folder import MetricsFile, create_run_folder
+from training.watchdogs.callback import WatchdogCallback
 
 MAX_SECONDS = 0.05  # of processor time, which other jobs on the machine do not add to
 MAX_SECONDS_OF = {"preset": 2.0}  # PyYAML is Python; a preset is what the user names, not state that a run reads
@@ -78,6 +80,18 @@ def write_run(folder):
     write_json(folder / "eval" / "before.json", {"step": 0, "metrics": {}})
 
 
+def write_resumable(folder):
+    (folder / "eval").mkdir()
+    write_lines(folder / "metrics.jsonl", [{"step": n, "loss": 0.5} for n in range(5)])
+    write_lines(folder / "warnings.jsonl", [{"step": n, "watchdog": "repetition"} for n in range(5)])
+    accuracy = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    write_json(folder / "eval" / "before.json", {"step": 0, "metrics": {"accuracy": accuracy}})
+
+
+def look_back(folder):
+    WatchdogCallback(folder, out=lambda line: None).on_train_begin(None, SimpleNamespace(global_step=3), None)
+
+
 # Loader -> (writes valid files to a folder, the files of them to damage, loads them).
 LOADERS = {
     "state": (write_state, ["intrinsic_state.json", "intrinsic_state.safetensors"], load_state),
@@ -90,6 +104,11 @@ LOADERS = {
         lambda folder: write_lines(folder / "metrics.jsonl", [{"step": n, "loss": 0.5} for n in range(5)]),
         ["metrics.jsonl"],
         lambda folder: MetricsFile(folder / "metrics.jsonl").truncate_after(3),
+    ),
+    "watchdogs of a resumed run": (
+        write_resumable,
+        ["metrics.jsonl", "warnings.jsonl", "eval/before.json"],
+        look_back,
     ),
     "run record": (
         lambda folder: write_json(folder / "run.json", {"seed": 0, "resumed": []}),
@@ -316,6 +335,10 @@ def test_the_files_load_before_they_are_damaged(loader, tmp_path, record_without
 WRONG = {
     "state": ("intrinsic_state.json", {"version": 1, "state": {}}),
     "metrics": ("metrics.jsonl", {"step": "three"}),
+    "metrics without a step": ("metrics.jsonl", {"loss": 0.5}),
+    "metrics of a step that is no number": ("metrics.jsonl", {"step": True}),
+    "warnings of a resumed run": ("warnings.jsonl", {"step": 1}),
+    "evaluation of a resumed run": ("eval/before.json", {"step": 0, "metrics": {"accuracy": 0.5}}),
     "run record": ("run.json", {"resumed": {}}),
     "best policy": (RECORD, {"accuracy": "0.5"}),
     "evaluation": ("before.json", {"task": "countdown", "records": [1]}),
@@ -331,8 +354,8 @@ WRONG = {
 @pytest.mark.fault("F25")
 @pytest.mark.parametrize("loader", WRONG)
 def test_json_of_another_shape_is_refused(loader, tmp_path, record_without_git):
-    write, _, load = LOADERS[loader]
     name, content = WRONG[loader]
+    write, _, load = LOADERS.get(loader) or LOADERS["watchdogs of a resumed run"]
     write(tmp_path)
     (tmp_path / name).write_text(json.dumps(content) + "\n")
     with pytest.raises(UserError, match=name):

@@ -15,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+from common.errors import UserError
 from common.files import read_json
 from intrinsic import bonus_class
 from intrinsic.base import Bonus
@@ -72,6 +73,17 @@ def print_line(line: str) -> None:
     sys.stdout.flush()
 
 
+def _read_evaluation(path: Path) -> dict:
+    """The report of an evaluation of the run; raises `UserError` where it lacks its step or its accuracy."""
+    report = read_json(path, "move it away")
+    metrics = report.get("metrics")
+    accuracy = metrics.get("accuracy") if isinstance(metrics, dict) else None
+    bounds = [accuracy.get(name) for name in ("mean", "low", "high")] if isinstance(accuracy, dict) else [None]
+    if type(report.get("step")) is not int or not all(isinstance(bound, int | float) for bound in bounds):
+        raise UserError(f"{path} holds no step, or no accuracy with its interval; move it away.")
+    return report
+
+
 class Watchdog:
     """One check with its episodes: it barks once, and again only after ``patience`` silent checks in a row."""
 
@@ -118,7 +130,7 @@ class WatchdogCallback(TrainerCallback):
     ):
         self.folder, self.bonuses, self.is_main = Path(folder), tuple(bonuses), is_main
         self.thresholds = thresholds or Thresholds()
-        self.file = MetricsFile(self.folder / WARNINGS_FILE)
+        self.file = MetricsFile(self.folder / WARNINGS_FILE, needed=("watchdog",))
         self._out = out
         self._told: set[tuple[int, str]] = set()
         self._reset()
@@ -126,7 +138,7 @@ class WatchdogCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         if self.is_main:
             self._told = {
-                (record["step"], record["watchdog"]) for record in self.file.truncate_after(state.global_step)
+                (record["step"], str(record["watchdog"])) for record in self.file.truncate_after(state.global_step)
             }
             self.file.path.parent.mkdir(parents=True, exist_ok=True)
             # An empty file tells a run without warnings from one that nobody watched.
@@ -157,7 +169,7 @@ class WatchdogCallback(TrainerCallback):
         records = [item for item in MetricsFile(self.folder / "metrics.jsonl").read() if "train_runtime" not in item]
         # Not after.json: it is made anew when training ends.
         files = [*self.folder.glob("eval/before.json"), *self.folder.glob("eval/step_*.json")]
-        reports = [read_json(path, "move it away") for path in files]
+        reports = [_read_evaluation(path) for path in files]
         # The evaluation at a step comes before the log of that step.
         for item in sorted([*reports, *records], key=lambda item: (item["step"], "metrics" not in item)):
             if item["step"] > last_step:

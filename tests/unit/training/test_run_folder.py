@@ -237,6 +237,13 @@ def test_a_line_half_written_in_a_crash_does_not_spoil_the_next_one(tmp_path):
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
+def test_a_line_half_written_in_a_crash_is_told_of_once(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "lo')
+    assert MetricsFile(path).truncate_after(1) == MetricsFile(path).read() == [{"step": 1}]
+    assert [record.getMessage().count("the last line is cut off") for record in caplog.records] == [1]
+
+
 def test_truncating_drops_later_steps_and_summaries_and_writing_goes_on(tmp_path):
     file = MetricsFile(tmp_path / "metrics.jsonl")
     for step in (1, 2, 3, 4):
