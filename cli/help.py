@@ -20,6 +20,7 @@ from typing import Any
 
 from common.config_file import check_keys, preset_names, read_config
 from common.errors import UserError, discard_stdout
+from common.files import write_text
 from common.yaml_flags import as_defaults, read_mapping
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,13 +95,14 @@ class Page:
     packages: dict[str, str]
 
     def save(self) -> None:
-        """Keep the page for next time, where the folder can be written."""
+        """Keep the page for next time; where it cannot be written, say so on stderr and go on."""
+        file = page_file(self.script)
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
         try:
-            PAGES.mkdir(exist_ok=True)
-            text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
-            (PAGES / f"{Path(self.script).stem}.json").write_text(text, encoding="utf-8")
-        except OSError:
-            return
+            write_text(file, text)
+        except OSError as error:
+            why = f"{file} cannot be written ({error.strerror}), so the next --help takes as long as this one"
+            print(f"warning: {why}.", file=sys.stderr)
 
     @property
     def is_fresh(self) -> bool:
@@ -117,14 +119,22 @@ def digest(file: Path) -> str:
     return sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
 
 
+def page_file(script: str) -> Path:
+    """Where the page of ``script`` is kept."""
+    return PAGES / f"{Path(script).stem}.json"
+
+
 def load_page(script: str) -> Page | None:
-    """The page kept for ``script`` where it is fresh, else None."""
-    file = PAGES / f"{Path(script).stem}.json"
+    """The page kept for ``script`` where it is fresh, else None: so too where it is damaged, or has other fields."""
+    file = page_file(script)
     if not file.is_file():
         return None
-    saved = json.loads(file.read_text(encoding="utf-8"))
-    page = Page(**saved | {"flags": [FlagHelp(**flag) for flag in saved["flags"]]})
-    return page if page.is_fresh else None
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        page = Page(**saved | {"flags": [FlagHelp(**flag) for flag in saved["flags"]]})
+        return page if page.is_fresh else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
 
 
 def answer_help(script: str) -> None:

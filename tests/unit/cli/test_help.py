@@ -1,5 +1,6 @@
 """Help: every flag has a sentence, stands in one group of the pipeline, and shows the default that is in force."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field, fields
 import pytest
 from trl import GRPOConfig
 
-from cli.help import GROUP_OF, GROUPS, OTHER, Page, answer_help, format_page, load_page, shown
+from cli.help import GROUP_OF, GROUPS, OTHER, FlagHelp, Page, answer_help, format_page, load_page, page_file, shown
 from cli.help_flags import grouped, page_of
 from cli.parse import SHADOWED, parse_options
 from cli.parse_sft import SHADOWED as SFT_SHADOWED
@@ -166,6 +167,34 @@ def kept_and_made():
 @pytest.mark.parametrize(("script", "made"), kept_and_made(), ids=lambda value: value if isinstance(value, str) else "")
 def test_the_page_that_is_kept_is_the_one_that_the_flags_make(script, made):
     assert load_page(script) == made, f"make it again: python {script} --help, and commit cli/pages/"
+
+
+@pytest.mark.parametrize("damage", ["cut", "older", "newer", "another", "deep", "bytes"])
+def test_a_page_that_is_damaged_or_of_other_fields_is_made_again(damage, tmp_path, monkeypatch):
+    text = page_file("run_sft.py").read_text(encoding="utf-8")
+    page = json.loads(text)
+    contents = {
+        "cut": text[: len(text) // 2],
+        "older": json.dumps({name: value for name, value in page.items() if name != "flags"}),
+        "newer": json.dumps(page | {"more": 1}),
+        "another": json.dumps(page | {"sources": []}),
+        "deep": "[" * 100_000,
+    }
+    monkeypatch.setattr("cli.help.PAGES", tmp_path)
+    kept = page_file("run_sft.py")
+    kept.write_bytes(b"\xff" if damage == "bytes" else contents[damage].encode())
+    assert load_page("run_sft.py") is None
+    Page(**page | {"flags": [FlagHelp(**flag) for flag in page["flags"]]}).save()
+    assert kept.read_text(encoding="utf-8") == text and list(tmp_path.iterdir()) == [kept]
+
+
+def test_a_page_that_cannot_be_kept_is_told_of_and_ends_nothing(tmp_path, monkeypatch, capsys):
+    page = load_page("run_sft.py")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("cli.help.PAGES", tmp_path / "file")
+    page.save()
+    said = capsys.readouterr().err
+    assert said.startswith("warning: ") and "run_sft.json cannot be written" in said and said.count("\n") == 1
 
 
 def test_a_kept_page_prints_what_the_parser_of_all_flags_prints(monkeypatch, capsys):
