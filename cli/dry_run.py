@@ -35,7 +35,7 @@ def dry_run(
 
     Args:
         task: name of the task, as for `Run`.
-        flags: what `training.run_options.parse_options` returned.
+        flags: what `cli.parse.parse_options` returned.
         load_problems: loads the (training, validation) rows as the run does.
         scoring: the run's rewards.
 

@@ -21,8 +21,8 @@ from policy.stages import StageCache, allows_stages, in_stages
 class Sample:
     """One completion: its text, its number of tokens, and whether it ran into the token limit.
 
-    ``prefill``: the opening thinking tag that its prompt ends in (`rewards.format.opened_thinking`), which graders read
-    before the text.
+    ``prefill``: the opening thinking tag that its prompt ends in (`common.thinking.opened_thinking`), which graders
+    read before the text.
     """
 
     text: str

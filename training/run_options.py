@@ -1,4 +1,4 @@
-"""Flags of a training run, and how flags, ``--config`` and a script's defaults come together."""
+"""Flags of a training run; how flags, ``--config`` and a script's defaults come together is in `cli.parse`."""
 
 import math
 from dataclasses import dataclass, field
