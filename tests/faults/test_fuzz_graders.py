@@ -4,7 +4,6 @@ LaTeX answers are compared in a process of its own; its time is bounded there (`
 """
 
 import math
-import time
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
@@ -17,10 +16,9 @@ from rewards.grade import Grade
 from rewards.graders import GRADERS
 from rewards.gsm8k import StepsReward, gsm8k_rewards, math_rewards
 from rewards.igsm import igsm_rewards
+from tests.quick import assert_quick
 
-MAX_SECONDS = 0.05  # of processor time, which other jobs on the machine do not add to
 MAX_SECONDS_OF_A_BOMB = 0.01
-ATTEMPTS = 5  # a garbage collection may fall into one of them
 MAX_TOKENS = 256
 
 # What the graders look for, whole and broken, and what is made to hurt them.
@@ -80,18 +78,6 @@ def row_of(completion: str) -> dict:
         "numbers": [[2, 3, 7]],
         "target": [42],
     }
-
-
-def assert_quick(call, limit: float = MAX_SECONDS) -> None:
-    """``call`` needs less than ``limit`` seconds of this process' time."""
-    seconds = math.inf
-    for _ in range(ATTEMPTS):
-        begin = time.process_time()
-        call()
-        seconds = min(seconds, time.process_time() - begin)
-        if seconds < limit:
-            return
-    pytest.fail(f"grading took {seconds:.2f} s")
 
 
 fuzzed = settings(

@@ -20,6 +20,7 @@ from rewards.graders import GRADERS
 from rewards.gsm8k import IntegerReward, gsm8k_rewards, math_rewards
 from rewards.latex import last_boxes
 from tasks.math.prompts import PROMPT_TYPES, add_prompts, place_of
+from tests.quick import assert_quick
 
 BOX, TAGS = AnswerPlace.BOX, AnswerPlace.TAGS
 BOXED, TAGGED = r"So the sum is \boxed{5}.", "<think>\n2+3\n</think>\n<answer>\n5\n</answer>"
@@ -75,9 +76,9 @@ def test_a_boxed_completion_is_well_formed_with_one_box_in_its_last_line(text, i
 
 @pytest.mark.fault("F14")
 def test_nested_boxes_and_tags_take_linear_time():
-    for text in (r"\boxed{" * 50_000 + "}" * 50_000, "<think>" * 50_000 + r"\boxed{5}", r"\boxed{5}" * 50_000):
-        placed_answer(text, BOX)
-        is_well_formed(text, BOX)
+    for text in (r"\boxed{" * 5_000 + "}" * 5_000, "<think>" * 50_000 + r"\boxed{5}", r"\boxed{5}" * 5_000):
+        for read in (placed_answer, is_well_formed):
+            assert_quick(lambda read=read, text=text: read(text, BOX))
 
 
 @pytest.mark.fault("F14")

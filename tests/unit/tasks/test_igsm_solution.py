@@ -16,6 +16,7 @@ from tasks.igsm.reader import read_problem
 from tasks.igsm.solution import accepted_steps, approach
 from tasks.igsm.space import ProblemSpace
 from tasks.igsm.trace import PLAIN, Behaviours, random_order, solve
+from tests.quick import assert_quick
 
 ITEMS = [
     *draw_items(15, ProblemSpace(10, 20), "all", 11),
@@ -105,9 +106,16 @@ def test_solutions_with_words_changed_are_read_without_an_error():
         assert isinstance(approach(prompt(question, "chat"), " ".join(words)), str | None)
 
 
-def test_no_problem_has_no_approach_and_long_texts_take_no_time():
+def test_no_problem_has_no_approach():
     assert approach(prompt("There are 3 pens in each box.", "chat"), APPLE) is None
-    assert read("each " * 20_000 + "a = " * 20_000, ("- each Oak Crate's Apple a = " + "1 = " * 50 + ".") * 500) is None
+
+
+@pytest.mark.parametrize(
+    "line", ["each " * 4_000, "a = " * 2_000, ("- each Oak Crate's Apple a = " + "1 = " * 50 + ".") * 500]
+)
+def test_long_lines_take_linear_time(line):
+    assert read(line) is None
+    assert_quick(lambda: read(line))
 
 
 def logged(column, prompts, completions, **fields):
