@@ -1,7 +1,8 @@
 """Micro-batches that hold whole groups, so that completions of a prompt can share it in one pass.
 
 TRL shuffles a generation batch before it cuts it into micro-batches. The micro-batches whose gradients an update sums
-may share out its completions as they like: the sum is the same.
+may share out its completions as they like: the sum is the same. TRL's entropy term alone, a mean over the tokens of one
+micro-batch, has to be weighed for that.
 """
 
 import torch
@@ -30,6 +31,22 @@ def with_whole_groups(batches: list[dict], window: int) -> list[dict]:
         return batches
     windows = [batches[start : start + window] for start in range(0, len(batches), window)]
     return [batch for part in windows for batch in _by_prompt(part)]
+
+
+def share_of_tokens(inputs: dict, args, processes: int) -> torch.Tensor:
+    """Tokens of a micro-batch ``inputs`` over those that a micro-batch of its generation has on average, a number.
+
+    The mean over a micro-batch's tokens times this sums, over the micro-batches and processes of an update, to a mean
+    over tokens, as TRL 1.16 normalises its loss "dapo". It is 1 where the generation is one micro-batch.
+    """
+    tokens = (inputs["completion_mask"] * inputs.get("tool_mask", 1)).sum()
+    return tokens * (args.steps_per_generation * processes) / inputs["num_items_in_batch"].clamp(min=1)
+
+
+def with_gradient_times(values: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """``values``, whose gradient is multiplied by ``factor``: what is logged of them stays what it is."""
+    constant = values.detach()
+    return constant + factor * (values - constant)
 
 
 def _by_prompt(batches: list[dict]) -> list[dict]:

@@ -93,7 +93,8 @@ class RunConfig(TrackedConfig, GRPOConfig):
     micro_batch: int = flag(
         0,
         "Completions per forward and backward pass, for less memory; 0: bs * num_generations. Same update either way, "
-        "but with --loss_type bnpo or --top_entropy_quantile below 1, which look at the tokens of one pass.",
+        "but with --loss_type bnpo, --top_entropy_quantile below 1 or a mixture of experts (--router_aux_loss_coef), "
+        "which look at the tokens of one pass.",
     )
     sampling_batch: int = flag(
         0,

@@ -9,7 +9,8 @@ Plain GRPO scores a group with reward functions and normalises; this trainer als
 2. pays bonuses of placement "reward" as reward columns, before the group normalisation,
 3. adds bonuses of placement "advantage" (B,) and "token" (B, T) to the advantages, after it,
 4. then lets every bonus learn from the batch, and logs every part apart.
-Evaluation runs none of this. Training is the same as plain GRPO's but for speed: see policy/buckets.py.
+Evaluation runs none of this. Training is the same as plain GRPO's but for speed (policy/buckets.py) and for an entropy
+term over several micro-batches (training/micro_batches.py).
 """
 
 import logging
@@ -45,7 +46,7 @@ from training.completion_table import BonusColumn, write_completions
 from training.gathering import RolloutGathering
 from training.launch import refuse_token_features
 from training.memory_keys import key_column
-from training.micro_batches import update_window, with_whole_groups
+from training.micro_batches import share_of_tokens, update_window, with_gradient_times, with_whole_groups
 from training.payment import BonusPayment
 from training.python_arguments import (
     Bonuses,
@@ -165,6 +166,7 @@ class IntrinsicGRPOTrainer(RolloutGathering, TokenFeatures, BonusPayment, GRPOTr
         self._plain: Tensor | None = None
         self._pretrained: list[Bonus] = []
         self._idle_rows: Tensor | None = None
+        self._entropy_weight: Tensor | None = None
         policy = self.accelerator.unwrap_model(self.model)
         self._share_prompts(policy)
         self._set_up_features(policy, frozen, capture_features)
@@ -229,7 +231,13 @@ class IntrinsicGRPOTrainer(RolloutGathering, TokenFeatures, BonusPayment, GRPOTr
         self._shared_pass.begin(self.model.training)
         return output
 
-    def _get_per_token_logps_and_entropies(
+    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+        logps, entropies, aux_loss = self._logps_and_entropies(*args, **kwargs)
+        if self._entropy_weight is not None:  # TRL's entropy term is all that takes their gradient
+            entropies = with_gradient_times(entropies, self._entropy_weight)
+        return logps, entropies, aux_loss
+
+    def _logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **others
     ):
         if model is self.ref_model and self._serves_bonuses:
@@ -267,8 +275,10 @@ class IntrinsicGRPOTrainer(RolloutGathering, TokenFeatures, BonusPayment, GRPOTr
 
     def _compute_loss(self, model, inputs):
         self._idle_rows = self._rows_without_gradient(inputs)
+        if self._entropy_bonus_enabled and self.model.training:
+            self._entropy_weight = share_of_tokens(inputs, self.args, self.accelerator.num_processes)
         loss = super()._compute_loss(model, inputs)
-        self._idle_rows = None
+        self._idle_rows = self._entropy_weight = None
         return loss
 
     def _rows_without_gradient(self, inputs: dict) -> Tensor | None:

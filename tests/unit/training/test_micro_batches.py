@@ -74,3 +74,31 @@ def test_accumulated_updates_are_those_of_rows(trainer_factory, monkeypatch):
     assert all(len(batch["prompt_ids"].unique(dim=0)) == 1 for batch in trainer._buffered_inputs)
     for name, value in rows.named_parameters():
         torch.testing.assert_close(shared.get_parameter(name), value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("term", [{"entropy_coef": 0.5}, {"use_adaptive_entropy": True, "entropy_target": 20.0}])
+def test_an_entropy_term_is_that_of_the_update_whatever_its_micro_batches(term, trainer_factory):
+    """Micro-batches of 2 and 14 tokens: a mean of their means would count the tokens of the first seven times."""
+    trainer = trainer_factory(**term)
+    trainer._last_world_entropy = 1.0  # the adaptive coefficient acts once an entropy below the target is known
+    trainer.model.train()
+    whole = trainer._generate_and_score_completions([trainer.train_dataset[0]] * 4)
+    length = whole["completion_ids"].size(1)
+    whole["completion_mask"] = (torch.arange(length) < torch.tensor([[1], [1], [7], [7]])).long()
+    whole["num_items_in_batch"] = whole["completion_mask"].sum()
+    whole["advantages"] = torch.tensor([1.0, -1.0, 0.5, -0.5])
+
+    def gradient(batches):
+        trainer.model.zero_grad()
+        trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = len(batches)
+        for batch in batches:
+            trainer.entropy_coef = 0.5
+            trainer.compute_loss(trainer.model, batch).backward()
+        return torch.cat([part.grad.flatten() for part in trainer.model.parameters()])
+
+    parts = [
+        {name: value[rows] if value.dim() else value for name, value in whole.items()}
+        for rows in (slice(0, 2), slice(2, 4))
+    ]
+    expected = gradient([whole])
+    torch.testing.assert_close(gradient(parts), expected, rtol=1e-4, atol=1e-6)
