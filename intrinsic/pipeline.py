@@ -133,18 +133,23 @@ class BonusPipeline:
             scored.append(ScoredBonus(bonus, raw, schedule(rollout.step, rollout.max_steps), nonfinite))
         return scored
 
-    def reward_values(self, scored: list[ScoredBonus], num_generations: int) -> list[Tensor]:
-        """The (B,) reward columns, in the order of `reward_columns`."""
+    def reward_values(self, scored: list[ScoredBonus], num_generations: int, weighted: bool = True) -> list[Tensor]:
+        """The (B,) reward columns, in the order of `reward_columns`, times their weights where ``weighted``."""
         columns = []
         for item in scored:
             if item.bonus.placement != "reward":
                 continue
             quiet = self._quiet_groups(item.total, num_generations)
-            for scores in item.scaled.values():
+            for scores in (item.scaled if weighted else item.raw).values():
                 groups = scores.view(-1, num_generations)
                 mean = groups.mean(dim=1, keepdim=True).expand_as(groups)
                 columns.append(torch.where(quiet, mean, groups).flatten())
         return columns
+
+    @staticmethod
+    def reward_weights(scored: list[ScoredBonus]) -> list[float]:
+        """The weight of each reward column at this step, in the order of `reward_columns`."""
+        return [item.weight for item in scored if item.bonus.placement == "reward" for _ in item.raw]
 
     def _quiet_groups(self, total: Tensor, num_generations: int) -> Tensor:
         return total.view(-1, num_generations).std(dim=1, keepdim=True) < self.min_std

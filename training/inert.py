@@ -66,6 +66,18 @@ def _of_mode(rule: ModeRule) -> Rule:
     return Rule(rule.flags, lambda run: rule.holds(run.intrinsic), rule.reason)
 
 
+def _of_column(flag: str) -> Rule:
+    """That of a ``flag`` above 0 that multiplies all of a reward column."""
+
+    def holds(run: Settings) -> bool:
+        paid = [bonus.placement for bonus in run.bonuses if is_for(BONUS_FLAGS[flag], [bonus.name])]
+        each = run.config.multi_objective_aggregation == "normalize_then_sum"
+        return each and set(paid) == {"reward"} and getattr(run.intrinsic, flag) > 0
+
+    reason = "normalize_then_sum brings each reward to one size in its group; --ir_weight sets what it counts"
+    return Rule(flag, holds, reason)
+
+
 RULES = (
     Rule(
         "epsilon epsilon_high",
@@ -164,6 +176,7 @@ RULES = (
         lambda run: run.config.multi_objective_aggregation == "normalize_then_sum",
         "normalize_then_sum scales each reward by its group, then the sum by the batch",
     ),
+    *map(_of_column, ("beta_s", "beta_e", "ltree_beta", "repexp_beta", "unlikely_beta")),
     Rule(
         "scale_rewards multi_objective_aggregation",
         lambda run: run.replaces_all and not run.intrinsic.match_mass,

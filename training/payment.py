@@ -28,6 +28,20 @@ class BonusPayment:
         self._pretrained = []
         self._metrics["train"].clear()
 
+    def _pay_in_reward(self, rewards: Tensor) -> None:
+        """Fill the bonuses' columns of ``rewards`` (B, K).
+
+        "normalize_then_sum" brings each column to unit deviation in its group, whatever it was multiplied by. There the
+        columns are not weighted, and TRL's weights of them, which it reads batch by batch, are those of this step.
+        """
+        standardised = self.multi_objective_aggregation == "normalize_then_sum"
+        columns = self.bonuses.reward_values(self._scored, self.num_generations, weighted=not standardised)
+        for place, column in enumerate(columns, self.num_extrinsic):
+            rewards[:, place] = column
+        if standardised:
+            for place, weight in enumerate(self.bonuses.reward_weights(self._scored), self.num_extrinsic):
+                self.reward_weights[place] = weight
+
     def _join_after_normalisation(self, output: dict) -> None:
         """Add the bonuses placed after normalisation to ``output["advantages"]``, (B,) or (B, T)."""
         before = self.accelerator.gather(output["advantages"])

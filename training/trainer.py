@@ -297,8 +297,7 @@ class IntrinsicGRPOTrainer(RolloutGathering, TokenFeatures, BonusPayment, GRPOTr
         if self._pretrained:
             return rewards
         self._scored = self.bonuses.score(self._rollout)
-        for offset, column in enumerate(self.bonuses.reward_values(self._scored, self.num_generations)):
-            rewards[:, self.num_extrinsic + offset] = column
+        self._pay_in_reward(rewards)
         self._log_metrics(text_metrics(self._rollout) | score_metrics(self._scored, self._rollout))
         self._log_reward_shares(rewards)
         return rewards

@@ -33,6 +33,7 @@ def vllm_is_there(monkeypatch):
 
 
 VLLM = {"use_vllm": True}
+EACH = {"multi_objective_aggregation": "normalize_then_sum"}
 UNCORRECTED = VLLM | {"vllm_importance_sampling_correction": False}
 NO_EFFECT = [
     ({"epsilon_high": 0.28}, "--epsilon_high 0.28", "--num_iterations 2"),
@@ -60,6 +61,12 @@ NO_EFFECT = [
         "--scale_rewards",
         "sum by the batch",
     ),
+    (
+        EACH | {"intrinsic": {"use_ir": "shuffle:knn+", "ir_level": "reward", "beta_e": 0.3}},
+        "--beta_e 0.3",
+        "--ir_weight sets",
+    ),
+    (EACH | {"intrinsic": {"use_ir": "repexp", "ir_level": "reward", "repexp_beta": 1.0}}, "--repexp_beta 1.0", "size"),
     ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "--warmup_steps 5", "constant from the first step"),
     ({"lr_scheduler_type": "constant", "lr_scheduler_kwargs": {"min_lr": 1e-6}}, "min_lr", "reads none"),
     ({"options": {"lora_r": 8}}, "--lora_r 8", "--lora"),
@@ -113,6 +120,9 @@ EFFECT = [
     {"loss_type": "sapo", "sapo_temperature_pos": 2.0, "num_iterations": 2},
     {"use_adaptive_entropy": True, "entropy_target": 0.3},
     {"scale_rewards": "batch"},
+    EACH | {"intrinsic": {"use_ir": "repexp", "ir_level": "reward", "ir_weight": "0.1", "ir_schedule": "linear"}},
+    EACH | {"intrinsic": {"use_ir": "repexp", "repexp_beta": 1.0}},
+    EACH | {"intrinsic": {"use_ir": "knn", "ir_level": "reward", "beta_s": 0.0}},
     VLLM | {"vllm_gpu_memory_utilization": 0.5, "vllm_importance_sampling_mode": "token_mask", "epsilon_high": 0.3},
     VLLM | {"vllm_mode": "server", "vllm_server_host": "a", "vllm_server_port": 8001},
     UNCORRECTED | {"off_policy_mask_threshold": 0.5},

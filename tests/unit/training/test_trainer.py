@@ -58,6 +58,22 @@ def test_reward_bonus_joins_before_group_normalisation(trainer_factory):
     torch.testing.assert_close(output["advantages"], grouped(rewards))
 
 
+@pytest.mark.parametrize("weight", [1.0, 0.1, -0.5, 0.0])
+def test_a_bonus_counts_by_its_weight_where_each_reward_is_normalised_by_itself(weight, trainer_factory):
+    """Within a column the weight would be divided out again, with the column's deviation."""
+    bonus, other = RecordingBonus("reward"), RecordingBonus("reward", lambda rollout: 1.0 * rollout.correct.roll(1))
+    other.name = "other"
+    schedules = [WeightSchedule(2 * weight, "linear", warmup_steps=2), WeightSchedule(0.3)]
+    trainer = trainer_factory([bonus, other], schedules, multi_objective_aggregation="normalize_then_sum")
+    trainer.state.global_step, trainer.state.max_steps = 1, 9  # half of the way up
+    output = one_batch(trainer)
+    correct = bonus.rollouts[0].correct
+    rewards = grouped(correct) + weight * grouped(torch.arange(8).clamp(max=5.0)) + 0.3 * grouped(correct.roll(1))
+    torch.testing.assert_close(output["advantages"], (rewards - rewards.mean()) / (rewards.std() + 1e-4))
+    shares = [trainer._metrics["train"][f"ir/{name}/share_of_advantage"][-1] for name in ("recording", "other")]
+    assert (shares[0] > 0) == (weight != 0) and shares[1] > 0
+
+
 def test_advantage_bonus_is_added_after_normalisation(trainer_factory):
     bonus = RecordingBonus("advantage")
     output = one_batch(trainer_factory([bonus], [WeightSchedule(0.5)]))
