@@ -31,8 +31,13 @@ def _group_columns(rollout: Rollout) -> dict[str, list[float]]:
     return group_columns(rollout.approaches, (rollout.correct > 0.5).tolist(), rollout.num_generations)
 
 
-def write_completions(folder: Path, step: int, logs: dict, rollout: Rollout, scored: list[ScoredBonus]) -> None:
-    """Write the batch of ``step`` to ``folder``, which is made; ``logs`` are TRL's own of that batch."""
+def write_completions(
+    folder: Path, step: int, logs: dict, rollout: Rollout, scored: list[ScoredBonus], number: int = 1
+) -> None:
+    """Write the batch of ``step`` to ``folder``, which is made; ``logs`` are TRL's own of that batch.
+
+    An update that several batches feed has a file of each: ``number`` counts them from 1.
+    """
     columns = {
         "prompt": [json.dumps(prompt) for prompt in logs["prompt"]],
         "question": rollout.questions,
@@ -49,4 +54,5 @@ def write_completions(folder: Path, step: int, logs: dict, rollout: Rollout, sco
             columns[f"raw_{BonusColumn(item.bonus.name, part).__name__}"] = raw.tolist()
     folder.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame({"step": step, **columns})
-    write_atomically(folder / f"step_{step:06d}.parquet", table.to_parquet)
+    further = f"_{number}" if number > 1 else ""
+    write_atomically(folder / f"step_{step:06d}{further}.parquet", table.to_parquet)

@@ -8,6 +8,7 @@ from intrinsic.flags.modes import MODE_RULES, ModeRule
 from intrinsic.flags.owners import is_for, owners
 from intrinsic.options import BonusFlags, IntrinsicOptions
 from training.run_options import RunConfig, RunOptions
+from training.shared_pass import takes_old_logps
 
 BONUS_FLAGS = {item.name: item for item in fields(BonusFlags)}
 CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
@@ -27,9 +28,7 @@ class Settings:
     @property
     def ratio_is_one(self) -> bool:
         """Whether each generation serves one update and the loss takes no old log-probabilities."""
-        config = self.config
-        one_update = config.num_iterations == 1 and config.steps_per_generation <= config.gradient_accumulation_steps
-        return one_update and not (config.use_vllm and config.vllm_importance_sampling_correction)
+        return not takes_old_logps(self.config)
 
     @property
     def replaces_all(self) -> bool:
@@ -270,7 +269,8 @@ def _of_other_bonuses(run: Settings, said: set[str]) -> Iterator[str]:
 def _waiting(run: Settings) -> Iterator[str]:
     """Bonuses that begin to pay no earlier than the run ends, or that pay for questions which never come back."""
     config = run.config
-    batches = -(-run.steps // config.updates_per_generation)
+    passes = run.steps * config.gradient_accumulation_steps
+    batches = -(-passes // (config.steps_per_generation * config.num_iterations))
     asked = batches * (config.generation_batch_size // config.num_generations)
     for bonus in run.bonuses:
         waits = bonus.batches_before_bonus - bonus.pretrain_batches

@@ -147,6 +147,7 @@ class RunConfig(TrackedConfig, GRPOConfig):
         check_generation(self)
         if self.use_vllm:
             check_vllm(self)
+        self._check_generations()
         self._check_saves()
 
     @property
@@ -173,13 +174,23 @@ class RunConfig(TrackedConfig, GRPOConfig):
         self.per_device_train_batch_size = micro_batch
         self.gradient_accumulation_steps = update // micro_batch
 
+    def _check_generations(self):
+        """Refuse updates that end inside a generation batch and begin with what is left of it."""
+        passes, accumulated = self.steps_per_generation * self.num_iterations, self.gradient_accumulation_steps
+        if passes % accumulated and accumulated % passes:
+            raise UserError(
+                f"--steps_per_generation={self.steps_per_generation} times --num_iterations={self.num_iterations} "
+                f"passes train on a generation batch and {accumulated} (bs * gc * num_generations / micro_batch) make "
+                "an update, which would mix batches that no checkpoint holds; let one be a multiple of the other."
+            )
+
     def _check_saves(self):
         """Refuse save steps inside a generation batch: buffered generations are not part of a checkpoint."""
-        updates = self.steps_per_generation * self.num_iterations / self.gradient_accumulation_steps
-        if self.save_strategy == "steps" and self.save_steps % max(1.0, updates):
+        updates = self.updates_per_generation
+        if self.save_strategy == "steps" and self.save_steps % updates:
             raise UserError(
-                f"--save_steps={self.save_steps} falls inside a generation batch of {updates:g} updates, which a "
-                f"resumed run would sample anew; use a multiple of {updates:g}."
+                f"--save_steps={self.save_steps} falls inside a generation batch of {updates} updates, which a "
+                f"resumed run would sample anew; use a multiple of {updates}."
             )
 
 

@@ -167,6 +167,7 @@ class IntrinsicGRPOTrainer(RolloutGathering, TokenFeatures, BonusPayment, GRPOTr
         self._pretrained: list[Bonus] = []
         self._idle_rows: Tensor | None = None
         self._entropy_weight: Tensor | None = None
+        self._written: tuple[int, int] = -1, 0  # step, and how many of its generation batches have a file
         policy = self.accelerator.unwrap_model(self.model)
         self._share_prompts(policy)
         self._set_up_features(policy, frozen, capture_features)
@@ -315,7 +316,9 @@ class IntrinsicGRPOTrainer(RolloutGathering, TokenFeatures, BonusPayment, GRPOTr
         self._log_metrics(self.bonuses.update(self._rollout))
         if self.completions_dir is not None and self.accelerator.is_main_process:
             step = self.state.global_step
-            write_completions(self.completions_dir, step, self._logs, self._rollout, self._scored)
+            number = self._written[1] + 1 if self._written[0] == step else 1
+            write_completions(self.completions_dir, step, self._logs, self._rollout, self._scored, number)
+            self._written = step, number
         self._rollout = self._rollout.without_states()  # nobody reads them while the policy trains
         return output
 

@@ -50,6 +50,24 @@ def test_continuous_batching_that_would_halve_the_precision_of_the_weights_is_re
     assert config(use_transformers_continuous_batching=True, bf16=False).use_transformers_continuous_batching
 
 
+@pytest.mark.parametrize(
+    "passes",
+    [{"steps_per_generation": 2}, {"generation_batch_size": 256}, {"steps_per_generation": 1, "num_iterations": 2}],
+)
+def test_updates_that_would_take_parts_of_generation_batches_are_refused(passes):
+    with pytest.raises(UserError, match="and 3 .* make an update.*a multiple of the other"):
+        config(bs=4, gc=3, **passes)
+
+
+@pytest.mark.parametrize(("passes", "saves"), [(1, 1), (3, 1), (6, 2)])
+def test_saves_fall_between_generation_batches(passes, saves):
+    sizes = {"bs": 4, "gc": 3, "steps_per_generation": passes, "save_strategy": "steps"}
+    assert config(**sizes, save_steps=saves).updates_per_generation == saves
+    if saves > 1:
+        with pytest.raises(UserError, match="inside a generation batch of 2 updates"):
+            config(**sizes, save_steps=1)
+
+
 def updated_weights(trainer_factory, **batch) -> dict[str, torch.Tensor]:
     sizes = RunConfig(output_dir="unused", use_cpu=True, bf16=False, num_generations=4, **batch)
     trainer = trainer_factory(

@@ -53,6 +53,7 @@ NO_EFFECT = [
     ),
     (UNCORRECTED | {"vllm_importance_sampling_mode": "token_mask"}, "token_mask", "nothing is corrected"),
     (UNCORRECTED | {"epsilon_high": 0.3}, "--epsilon_high 0.3", "one update"),
+    ({"epsilon_high": 0.3, "steps_per_generation": 2, "num_iterations": 2}, "--epsilon_high 0.3", "one update"),
     (VLLM | {"cache_implementation": "static"}, "--cache_implementation static", "vLLM samples"),
     ({"entropy_target": 0.3}, "--entropy_target 0.3", "--use_adaptive_entropy"),
     ({"ref_model_sync_steps": 8}, "--ref_model_sync_steps 8", "--sync_ref_model"),
@@ -144,6 +145,7 @@ EFFECT = [
     {"intrinsic": {"use_ir": "outcome", "outcome_mode": "batch"}, "questions": 800},
     {"intrinsic": {"use_ir": "outcome", "outcome_baseline": "constant"}, "questions": 800},
     {"intrinsic": {"use_ir": "cfn"}, "steps": 21},
+    {"intrinsic": {"use_ir": "cfn"}, "steps": 6, "steps_per_generation": 1},  # 24 generations
     {"intrinsic": {"use_ir": "cfn", "cfn_pretrain": 50}, "steps": 10},
     {"intrinsic": {"use_ir": "knn+", "explore_warmup": 0.5}},
 ]

@@ -339,6 +339,18 @@ def test_written_completions_hold_the_prompt_that_the_policy_was_shown(trainer_f
     assert {item.question for item in frames[0]} != {item.question for item in frames[1]}
 
 
+def test_every_generation_batch_of_an_update_keeps_its_completions(trainer_factory, tmp_path):
+    bonus = RecordingBonus()
+    trainer = trainer_factory([bonus], [WeightSchedule()], gradient_accumulation_steps=2, steps_per_generation=1)
+    trainer.completions_dir = tmp_path / "completions"
+    trainer.train()
+    files = sorted(trainer.completions_dir.iterdir())
+    assert [path.stem for path in files] == ["step_000000", "step_000000_2", "step_000001", "step_000001_2"]
+    texts = [[item.text for item in read_completions(path).completions] for path in files]
+    assert texts == [rollout.completions for rollout in bonus.rollouts]
+    assert read_completions(tmp_path).label.startswith("step_000001_2 ")
+
+
 def test_bonuses_see_the_answers_and_approaches_that_the_reward_function_read(trainer_factory):
     seen = []
 
