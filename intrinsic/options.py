@@ -1,6 +1,7 @@
 """Flags shared by the entry scripts; each field's help is the sentence printed by ``--help``."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -139,7 +140,8 @@ class IntrinsicOptions(BonusFlags):
 
     def _parse_weights(self, names: list[str], levels: list[str]) -> list[float]:
         if not self.ir_weight.strip():
-            return [self._default_weight(name, names, level) for name, level in zip(names, levels, strict=True)]
+            level_of = dict(zip(names, levels, strict=True))
+            return [self._default_weight(name, level_of) for name in names]
         try:
             weights = [float(weight) for weight in self.ir_weight.split(",")]
         except ValueError:
@@ -148,12 +150,13 @@ class IntrinsicOptions(BonusFlags):
             raise UserError(f"--ir_weight={self.ir_weight!r} must be finite numbers.")
         return _one_each("ir_weight", self.ir_weight, weights, names, "weights")
 
-    def _default_weight(self, name: str, names: list[str], level: str) -> float:
+    def _default_weight(self, name: str, level_of: Mapping[str, str]) -> float:
         if name in self.REWARDS:
             return 1.0
-        # Noise is as strong as the bonus it stands beside, weight included.
-        beside = [other for other in names if other != NOISE and other not in self.REWARDS]
-        return default_weight(beside[0] if name == NOISE and beside else name, level)
+        # Noise is as strong as the bonus it stands beside, weight included, and stands where that does.
+        beside = [other for other in level_of if other != NOISE and other not in self.REWARDS]
+        source = beside[0] if name == NOISE and beside else name
+        return default_weight(source, level_of[source])
 
     def schedules(self) -> list[WeightSchedule]:
         """One weight schedule per bonus of ``use_ir``."""

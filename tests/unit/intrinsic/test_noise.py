@@ -111,6 +111,13 @@ def test_beside_a_bonus_it_takes_its_place_and_weight_and_leaves_learning_to_it(
     assert noise.update(batch(rollout_factory)) == {} and "bonus" not in noise.state_dict()
 
 
+@pytest.mark.parametrize("use_ir", ["repexp,noise", "noise,repexp", "shuffle:repexp,noise", "rnd,noise"])
+@pytest.mark.parametrize("ir_level", ["advantage", "reward", "advantage,reward", "reward,advantage"])
+def test_its_default_weight_is_that_of_the_bonus_whatever_its_own_level(use_ir, ir_level):
+    weights = IntrinsicOptions(use_ir=use_ir, ir_level=ir_level).weights
+    assert weights[0] == weights[1]
+
+
 def test_a_bonus_of_weight_zero_beside_it_leaves_noise_of_its_strength_alone(rollout_factory):
     rollout = batch(rollout_factory)
     options = IntrinsicOptions(use_ir="knn+,noise", ir_weight="0,1", explore_warmup=0)
