@@ -27,11 +27,16 @@ class Arm:
 
     @property
     def is_control(self) -> bool:
-        """Whether it is there to be no better than plain GRPO: noise, shuffled bonuses, or rarity by random labels."""
+        """Whether all that it pays is there to be no better than plain GRPO: noise, shuffled bonuses, or rarity by
+        random labels; a bonus of weight 0 pays nothing."""
         flags = next(iter(self.runs.values())).flags
-        if self.bonus == "rarity":
-            return flags.get("rarity_partition") == "random"
-        return all(part == NOISE or part.startswith(SHUFFLE) for part in (self.bonus or "").split(","))
+        names = [name.strip() for name in (self.bonus or "").split(",")]
+        weights = str(flags.get("ir_weight", "")).split(",")
+        if len(weights) == 1:
+            weights *= len(names)
+        paid = [name for name, weight in zip(names, weights, strict=True) if not weight.strip() or float(weight) != 0.0]
+        controls = {NOISE, "rarity"} if flags.get("rarity_partition") == "random" else {NOISE}
+        return bool(paid) and all(name in controls or name.startswith(SHUFFLE) for name in paid)
 
     def table(self, outcome: str, seeds: Sequence[int]) -> np.ndarray:
         """(S, P) scores of the runs of ``seeds``."""

@@ -142,7 +142,12 @@ def test_p_is_adjusted_over_the_methods_of_an_outcome_and_over_its_controls(tmp_
         ({"use_ir": "noise"}, True),
         ({"use_ir": "rarity", "rarity_partition": "random"}, True),
         ({"use_ir": "rarity", "rarity_partition": "exact"}, False),
-        ({"use_ir": "knn+,noise"}, False),
+        ({"use_ir": "knn+,noise", "ir_weight": ""}, False),
+        ({"use_ir": "knn+,noise", "ir_weight": "1"}, False),
+        ({"use_ir": "knn+, noise", "ir_weight": "0,1"}, True),
+        ({"use_ir": "noise,knn+", "ir_weight": "1, 0.0"}, True),
+        ({"use_ir": "rarity,noise", "rarity_partition": "random", "ir_weight": "1,2"}, True),
+        ({"use_ir": "knn+", "ir_weight": "0"}, False),  # plain GRPO
         ({"use_ir": "no"}, False),
     ],
 )
