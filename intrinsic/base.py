@@ -146,7 +146,8 @@ class Bonus:
 class WeightSchedule:
     """Weight of a bonus by optimiser step: a linear ramp over ``warmup_steps``, then ``shape`` to the end.
 
-    ``shape``: "constant", "linear" (to 0 at the last step) or "cosine" (half a period, to 0).
+    ``shape``: "constant", "linear" (to 0) or "cosine" (half a period, to 0). Both are 0 at the step ``max_steps``, one
+    after the last, which is ``max_steps - 1``, as transformers' learning rates are.
     """
 
     weight: float = 1.0
