@@ -15,7 +15,7 @@ import json
 import statistics
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 from transformers import TrainerCallback, set_seed
 
@@ -51,18 +51,18 @@ class Options:
     """What is measured."""
 
     policy: str = flag(EMBEDDED_NAME, f"Policy: {EMBEDDED_NAME} (embedded), {SHORT_NAME}, {', '.join(SHAPES)}.")
-    bonuses: str = field(
-        default="knn,knn+,sc,cfn,rnd",
-        metadata={"help": f"Bonuses, separated by commas, or {ALL}; rarity_PARTITION for rarity by another partition."},
+    bonuses: str = flag(
+        "knn,knn+,sc,cfn,rnd",
+        f"Bonuses, separated by commas, or {ALL}; rarity_PARTITION for rarity by another partition.",
     )
-    prompts: int = field(default=24, metadata={"help": "Prompts per step, each with 8 completions; 1 or more."})
-    length: int = field(default=64, metadata={"help": "Most tokens of a completion, 1 or more."})
-    beta: float = field(default=0.0, metadata={"help": "Weight of the KL penalty, 0 or more."})
-    encoder: str = field(default=IntrinsicOptions.encoder, metadata={"help": "Text encoder of the memories."})
-    steps: int = field(default=6, metadata={"help": "Optimiser steps per run, more than --warm_steps."})
-    warm_steps: int = field(default=2, metadata={"help": "First steps of a run that are not counted, 1 or more."})
+    prompts: int = flag(24, "Prompts per step, each with 8 completions; 1 or more.")
+    length: int = flag(64, "Most tokens of a completion, 1 or more.")
+    beta: float = flag(0.0, "Weight of the KL penalty, 0 or more.")
+    encoder: str = flag(IntrinsicOptions.encoder, "Text encoder of the memories.")
+    steps: int = flag(6, "Optimiser steps per run, more than --warm_steps.")
+    warm_steps: int = flag(2, "First steps of a run that are not counted, 1 or more.")
     output: OutputStem = flag("outputs/bonus_overhead", "Path of the results, without extension.")
-    child: str = field(default="", metadata={"help": "Used by the benchmark itself: bonus of one process."})
+    child: str = flag("", "Used by the benchmark itself: bonus of one process.")
 
     def __post_init__(self):
         check_choices(self, policy=(EMBEDDED_NAME, SHORT_NAME, *SHAPES))

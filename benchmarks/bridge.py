@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.arm_records import ArmRecords, check_settings
@@ -69,23 +69,21 @@ class Options:
     """What is run, and how long."""
 
     task: str = flag("countdown", f"Task: {', '.join(TASKS)}.")
-    seeds: int = field(default=3, metadata={"help": "Seeds of traces, SFT and GRPO, 1 or more."})
-    traces: int = field(default=2000, metadata={"help": "Traces per style and seed, 1 or more."})
-    sft_epochs: int = field(default=5, metadata={"help": "Passes over the traces, 1 or more."})
-    sft_learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of SFT, above 0."})
-    rl_steps: int = field(default=100, metadata={"help": "Updates of GRPO, 1 or more."})
-    L: int = field(
-        default=0,
-        metadata={
-            "help": "Most tokens of a completion; searches soon outgrow 128. 0: "
-            + ", ".join(f"{task.L} on {name}" for name, task in TASKS.items())
-            + "."
-        },
+    seeds: int = flag(3, "Seeds of traces, SFT and GRPO, 1 or more.")
+    traces: int = flag(2000, "Traces per style and seed, 1 or more.")
+    sft_epochs: int = flag(5, "Passes over the traces, 1 or more.")
+    sft_learning_rate: float = flag(5e-4, "Peak learning rate of SFT, above 0.")
+    rl_steps: int = flag(100, "Updates of GRPO, 1 or more.")
+    L: int = flag(
+        0,
+        "Most tokens of a completion; searches soon outgrow 128. 0: "
+        + ", ".join(f"{task.L} on {name}" for name, task in TASKS.items())
+        + ".",
     )
-    bonus: str = field(default="no", metadata={"help": "Bonus of GRPO, as --use_ir."})
-    eval_problems: int = field(default=512, metadata={"help": "Held-out problems, 1 or more."})
-    queries: int = field(default=64, metadata={"help": "Problems of the influence, 2 or more; 0 to leave it out."})
-    jobs: int = field(default=2, metadata={"help": "Arms at the same time, of one thread each; 1 or more."})
+    bonus: str = flag("no", "Bonus of GRPO, as --use_ir.")
+    eval_problems: int = flag(512, "Held-out problems, 1 or more.")
+    queries: int = flag(64, "Problems of the influence, 2 or more; 0 to leave it out.")
+    jobs: int = flag(2, "Arms at the same time, of one thread each; 1 or more.")
     output: OutputFolder = flag("", "Folder for data and runs; unset: outputs/bridge/<task>.")
     records: OutputFolder = flag(
         "", "Folder of a record per arm; table and plot get its name. Unset: outputs/bridge/<task>/bridge."

@@ -10,7 +10,7 @@ not counted. Nothing is measured and nothing downloaded.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -52,12 +52,12 @@ WAYS = {
 class Options:
     """The shapes that are counted."""
 
-    shapes: str = field(
-        default="qwen2.5-0.5b,qwen2.5-1.5b,qwen2.5-3b,qwen2.5-7b",
-        metadata={"help": f"Sizes of the policy, separated by commas: {', '.join(SHAPES)}."},
+    shapes: str = flag(
+        "qwen2.5-0.5b,qwen2.5-1.5b,qwen2.5-3b,qwen2.5-7b",
+        f"Sizes of the policy, separated by commas: {', '.join(SHAPES)}.",
     )
-    rows: int = field(default=256, metadata={"help": "Completions that are decoded at once, 1 or more."})
-    tokens: int = field(default=350, metadata={"help": "Tokens of prompt and completion so far, 2 or more."})
+    rows: int = flag(256, "Completions that are decoded at once, 1 or more.")
+    tokens: int = flag(350, "Tokens of prompt and completion so far, 2 or more.")
     output: OutputStem = flag("outputs/decode_bytes", "Path of the results, without extension.")
 
     def __post_init__(self):

@@ -6,7 +6,7 @@ The defaults are an update of run_gsm8k.py with gradient checkpointing. A size f
 tenth of it free.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, architecture
@@ -31,10 +31,10 @@ FREE_SHARE = 0.1
 class Options:
     """The shapes of a training step."""
 
-    prompt: int = field(default=512, metadata={"help": "Tokens of the longest prompt, 1 or more."})
-    completion: int = field(default=200, metadata={"help": "Most tokens of a completion, 1 or more."})
-    completions: int = field(default=256, metadata={"help": "Completions sampled at once, 1 or more."})
-    micro_batch: int = field(default=8, metadata={"help": "Completions per forward and backward pass, 1 or more."})
+    prompt: int = flag(512, "Tokens of the longest prompt, 1 or more.")
+    completion: int = flag(200, "Most tokens of a completion, 1 or more.")
+    completions: int = flag(256, "Completions sampled at once, 1 or more.")
+    micro_batch: int = flag(8, "Completions per forward and backward pass, 1 or more.")
     output: OutputStem = flag("outputs/fit_table", "Path of the results, without extension.")
 
     def __post_init__(self):

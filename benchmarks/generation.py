@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import torch
@@ -29,7 +29,7 @@ from benchmarks.shapes import SHAPES, random_policy
 from benchmarks.step_split import SECTIONS, StepSplit
 from common.devices import has_bfloat16
 from common.errors import RunError, UserError, run_cli
-from common.flags import OutputStem, check_choices, check_least, parse_one
+from common.flags import OutputStem, check_choices, check_least, flag, parse_one
 from intrinsic import build_bonuses
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import build_encoder
@@ -51,29 +51,19 @@ WARM_STEPS = 1
 class Options:
     """What is measured."""
 
-    shape: str = field(default="qwen2.5-0.5b", metadata={"help": f"Sizes of the policy: {', '.join(SHAPES)}."})
-    sampler: str = field(
-        default=",".join(SAMPLERS), metadata={"help": f"Samplers, separated by commas: {', '.join(SAMPLERS)}."}
-    )
-    lora: bool = field(default=False, metadata={"help": "Train a LoRA adapter instead of all weights."})
-    prompts: int = field(default=8, metadata={"help": "Prompts per step, 1 or more."})
-    generations: int = field(default=16, metadata={"help": "Completions per prompt, 2 or more."})
-    length: int = field(default=256, metadata={"help": "Most tokens of a completion, 1 or more."})
-    micro_batch: int = field(
-        default=0, metadata={"help": "Completions per forward pass, a divisor of those of a step; 0: all."}
-    )
-    bonus: str = field(default="no", metadata={"help": "Bonus, as --use_ir."})
-    steps: int = field(default=4, metadata={"help": f"Optimiser steps; the first {WARM_STEPS} not counted."})
-    memory_share: float = field(
-        default=0.3, metadata={"help": "Share of the device's memory for the cache of continuous_batching and vllm."}
-    )
-    copy_megabytes: int = field(
-        default=1024, metadata={"help": "Size of the copy that measures the bandwidth, 1 or more."}
-    )
-    output: OutputStem = field(
-        default="outputs/generation", metadata={"help": "Path of the results, extended by shape, full or lora."}
-    )
-    child: str = field(default="", metadata={"help": "Used by the benchmark itself: sampler of one process."})
+    shape: str = flag("qwen2.5-0.5b", f"Sizes of the policy: {', '.join(SHAPES)}.")
+    sampler: str = flag(",".join(SAMPLERS), f"Samplers, separated by commas: {', '.join(SAMPLERS)}.")
+    lora: bool = flag(False, "Train a LoRA adapter instead of all weights.")
+    prompts: int = flag(8, "Prompts per step, 1 or more.")
+    generations: int = flag(16, "Completions per prompt, 2 or more.")
+    length: int = flag(256, "Most tokens of a completion, 1 or more.")
+    micro_batch: int = flag(0, "Completions per forward pass, a divisor of those of a step; 0: all.")
+    bonus: str = flag("no", "Bonus, as --use_ir.")
+    steps: int = flag(4, f"Optimiser steps; the first {WARM_STEPS} not counted.")
+    memory_share: float = flag(0.3, "Share of the device's memory for the cache of continuous_batching and vllm.")
+    copy_megabytes: int = flag(1024, "Size of the copy that measures the bandwidth, 1 or more.")
+    output: OutputStem = flag("outputs/generation", "Path of the results, extended by shape, full or lora.")
+    child: str = flag("", "Used by the benchmark itself: sampler of one process.")
 
     def __post_init__(self):
         check_choices(self, shape=SHAPES)

@@ -12,7 +12,7 @@ an interruption, and started twice it shares the seeds between two processes.
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from benchmarks.known_truth_records import Records, Row, curves_by_row, rows_of
 from benchmarks.known_truth_report import plot, report
 from common.errors import UserError, run_cli
 from common.files import write_text
-from common.flags import OutputFolder, OutputStem, check_least, parse_command
+from common.flags import OutputFolder, OutputStem, check_least, flag, parse_command
 from intrinsic import REGISTRY, build_bonuses
 from intrinsic.base import LEVELS
 from intrinsic.match_mass import match_mass, plain_advantages, trained_tokens
@@ -47,31 +47,21 @@ ROW_FLAGS = {"use_ir": "bonuses", "ir_level": "levels"}  # flags of training tha
 class Options:
     """What is run, and where it is kept."""
 
-    bonuses: str = field(
-        default=",".join([*REGISTRY, *(f"shuffle:{name}" for name in SHUFFLED)]),
-        metadata={"help": "Bonuses and controls, separated by commas; no is run in any case."},
+    bonuses: str = flag(
+        ",".join([*REGISTRY, *(f"shuffle:{name}" for name in SHUFFLED)]),
+        "Bonuses and controls, separated by commas; no is run in any case.",
     )
-    levels: str = field(
-        default=",".join(LEVELS),
-        metadata={"help": "Levels of bonuses that --ir_level moves, one row each: advantage, reward or both."},
+    levels: str = flag(
+        ",".join(LEVELS), "Levels of bonuses that --ir_level moves, one row each: advantage, reward or both."
     )
-    seeds: int = field(default=20, metadata={"help": "Seeds of policy and sampling, 2 or more."})
-    steps: int = field(default=100, metadata={"help": "Updates, 1 or more."})
-    problems: int = field(default=8, metadata={"help": f"Problems, 1 to {MOST_PROBLEMS}; all are in every batch."})
-    num_generations: int = field(default=8, metadata={"help": "Completions per problem and batch, 2 or more."})
-    learning_rate: float = field(
-        default=3e-3, metadata={"help": "Of Adam, above 0; chosen with no bonus, see the document."}
-    )
-    looks: int = field(
-        default=1,
-        metadata={"help": "How often the report was read while seeds were added, this time included; p is multiplied."},
-    )
-    records: OutputFolder = field(
-        default="outputs/known_truth", metadata={"help": "Folder of the records, one file per trial, of one setting."}
-    )
-    output: OutputStem = field(
-        default="outputs/known_truth", metadata={"help": "Report of all records there: files without .md, .png."}
-    )
+    seeds: int = flag(20, "Seeds of policy and sampling, 2 or more.")
+    steps: int = flag(100, "Updates, 1 or more.")
+    problems: int = flag(8, f"Problems, 1 to {MOST_PROBLEMS}; all are in every batch.")
+    num_generations: int = flag(8, "Completions per problem and batch, 2 or more.")
+    learning_rate: float = flag(3e-3, "Of Adam, above 0; chosen with no bonus, see the document.")
+    looks: int = flag(1, "How often the report was read while seeds were added, this time included; p is multiplied.")
+    records: OutputFolder = flag("outputs/known_truth", "Folder of the records, one file per trial, of one setting.")
+    output: OutputStem = flag("outputs/known_truth", "Report of all records there: files without .md, .png.")
 
     def __post_init__(self):
         check_least(self, seeds=2, steps=1, problems=1, num_generations=2, looks=1)

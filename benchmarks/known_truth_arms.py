@@ -50,11 +50,11 @@ class Arm:
 class ArmOptions:
     """Which seeds are run, and where what they leave is kept."""
 
-    seeds: int = field(default=10, metadata={"help": "Seeds of policy and sampling, counted from 0, 2 or more."})
+    seeds: int = flag(10, "Seeds of policy and sampling, counted from 0, 2 or more.")
     records: OutputFolder = flag("", "Folder of the records, one per arm and seed. Unset: outputs/.")
     output: OutputStem = flag("", "Report of all records: files without .md, .png. Unset: there.")
 
-    report_only: bool = field(default=False, metadata={"help": "Run nothing; report the records that are there."})
+    report_only: bool = flag(False, "Run nothing; report the records that are there.")
 
     def __post_init__(self):
         check_least(self, seeds=2)

@@ -18,7 +18,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
@@ -44,12 +44,12 @@ BONUSES = ("knn+", "knn-sent")  # those with both rewards
 class Options:
     """What is replayed."""
 
-    data: str = field(metadata={"help": "JSON lines of questions with judged answers."})
-    bonuses: str = field(default="knn+", metadata={"help": f"{' or '.join(BONUSES)}, or both, separated by commas."})
-    ks: str = field(default="1,20", metadata={"help": "Nearest questions read, separated by commas."})
-    questions: int = field(default=16, metadata={"help": "Questions per batch, 1 or more."})
-    orders: int = field(default=5, metadata={"help": "Random orders of the questions, 1 or more."})
-    encoder: str = field(default="sentence-transformers/all-MiniLM-L6-v2", metadata={"help": "Text encoder."})
+    data: str = flag(MISSING, "JSON lines of questions with judged answers.")
+    bonuses: str = flag("knn+", f"{' or '.join(BONUSES)}, or both, separated by commas.")
+    ks: str = flag("1,20", "Nearest questions read, separated by commas.")
+    questions: int = flag(16, "Questions per batch, 1 or more.")
+    orders: int = flag(5, "Random orders of the questions, 1 or more.")
+    encoder: str = flag("sentence-transformers/all-MiniLM-L6-v2", "Text encoder.")
     output: OutputStem = flag("outputs/memory_read", "Path of the results, without extension.")
 
     def __post_init__(self):

@@ -13,7 +13,7 @@ import copy
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
@@ -44,22 +44,20 @@ QUESTION = (
 class Options:
     """What is timed."""
 
-    generations: int = field(default=16, metadata={"help": "Completions of the one prompt, 1 or more."})
-    questions: int = field(
-        default=1000, metadata={"help": "Questions in each memory when the reward is timed, 1 or more."}
+    generations: int = flag(16, "Completions of the one prompt, 1 or more.")
+    questions: int = flag(1000, "Questions in each memory when the reward is timed, 1 or more.")
+    responses: int = flag(100, "Responses stored per question, 1 or more.")
+    sizes: str = flag(
+        "1000,10000,100000,1000000",
+        "Stored responses when the look-up is timed, multiples of --responses separated by commas.",
     )
-    responses: int = field(default=100, metadata={"help": "Responses stored per question, 1 or more."})
-    sizes: str = field(
-        default="1000,10000,100000,1000000",
-        metadata={"help": "Stored responses when the look-up is timed, multiples of --responses separated by commas."},
-    )
-    k: int = field(default=1, metadata={"help": "Nearest questions read, 1 or more."})
-    repeats: int = field(default=15, metadata={"help": "Repetitions of every look-up, 1 or more."})
-    reward_repeats: int = field(default=5, metadata={"help": "Repetitions of the reward, 1 or more."})
-    threads: int = field(default=1, metadata={"help": "Torch and faiss threads, 1 or more."})
-    encoder: str = field(default="sentence-transformers/all-MiniLM-L6-v2", metadata={"help": "Text encoder."})
-    device: str = field(default="cpu", metadata={"help": "Device of the text encoder, as torch names it: cpu, cuda."})
-    seed: int = field(default=0, metadata={"help": "Seed of the texts and of the stored vectors."})
+    k: int = flag(1, "Nearest questions read, 1 or more.")
+    repeats: int = flag(15, "Repetitions of every look-up, 1 or more.")
+    reward_repeats: int = flag(5, "Repetitions of the reward, 1 or more.")
+    threads: int = flag(1, "Torch and faiss threads, 1 or more.")
+    encoder: str = flag("sentence-transformers/all-MiniLM-L6-v2", "Text encoder.")
+    device: str = flag("cpu", "Device of the text encoder, as torch names it: cpu, cuda.")
+    seed: int = flag(0, "Seed of the texts and of the stored vectors.")
     output: OutputStem = flag("outputs/memory_scaling", "Path of the results, without extension.")
 
     def __post_init__(self):

@@ -7,10 +7,10 @@ The flags of the objectives are those of training. Advantages are those that rea
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from common.errors import UserError, run_cli
-from common.flags import parse_one
+from common.flags import flag, parse_one
 from intrinsic.flags.objective import ObjectiveFlags
 from intrinsic.focal import Focal, focal_factor
 from intrinsic.maxrl import MEAN, MaxRL
@@ -26,13 +26,9 @@ VERDICTS = ("right", "wrong")  # in the order of the pairs
 class Options(ObjectiveFlags):
     """The group, and the settings of the objectives."""
 
-    num_generations: int = field(default=8, metadata={"help": "Completions of a group, 2 or more."})
-    right: str = field(
-        default="",
-        metadata={
-            "help": "Numbers of right answers, separated by commas, 0 to num_generations; unset: every "
-            "second one from 1."
-        },
+    num_generations: int = flag(8, "Completions of a group, 2 or more.")
+    right: str = flag(
+        "", "Numbers of right answers, separated by commas, 0 to num_generations; unset: every second one from 1."
     )
 
     def __post_init__(self):

@@ -8,7 +8,7 @@ completions that all reach --L. On a CPU the measured peak is that of the proces
 
 import re
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.child import exit_on_sigterm, output_of
@@ -34,14 +34,10 @@ MEASURED = rf"measured peak on the worst batch +{_SIZE}(?: \({_SIZE} of it befor
 class Options:
     """The shapes of a training step."""
 
-    shapes: str = field(
-        default="qwen2.5-0.5b,qwen2.5-1.5b", metadata={"help": f"Policies, by commas: {', '.join(SHAPES)}."}
-    )
-    prompts: int = field(default=8, metadata={"help": "Prompts per step, with eight completions each; 1 or more."})
-    length: int = field(default=256, metadata={"help": "Tokens of a completion, 1 or more."})
-    micro_batch: int = field(
-        default=8, metadata={"help": "Completions per forward and backward pass, a divisor of those of a step; 0: all."}
-    )
+    shapes: str = flag("qwen2.5-0.5b,qwen2.5-1.5b", f"Policies, by commas: {', '.join(SHAPES)}.")
+    prompts: int = flag(8, "Prompts per step, with eight completions each; 1 or more.")
+    length: int = flag(256, "Tokens of a completion, 1 or more.")
+    micro_batch: int = flag(8, "Completions per forward and backward pass, a divisor of those of a step; 0: all.")
     output: OutputStem = flag("outputs/peak", "Path of the results, without extension.")
 
     def __post_init__(self):

@@ -9,7 +9,7 @@ peak above what was in use before, on a CPU (Linux) of the resident memory.
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from benchmarks.child import output_of
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.errors import run_cli
-from common.flags import OutputStem, check_choices, check_least, parse_one
+from common.flags import OutputStem, check_choices, check_least, flag, parse_one
 from policy.features import FeaturePass
 from policy.load import load_tokenizer
 
@@ -31,12 +31,10 @@ WAYS = ("identity", "logits")
 class Options:
     """What is measured."""
 
-    rows: int = field(default=4, metadata={"help": "Completions, 1 or more."})
-    length: int = field(default=256, metadata={"help": "Tokens per completion, 1 or more."})
-    output: OutputStem = field(
-        default="outputs/self_certainty_memory", metadata={"help": "Path of the results, without extension."}
-    )
-    way: str = field(default="", metadata={"help": "Used by the benchmark itself: what one process measures."})
+    rows: int = flag(4, "Completions, 1 or more.")
+    length: int = flag(256, "Tokens per completion, 1 or more.")
+    output: OutputStem = flag("outputs/self_certainty_memory", "Path of the results, without extension.")
+    way: str = flag("", "Used by the benchmark itself: what one process measures.")
 
     def __post_init__(self):
         check_least(self, rows=1, length=1)

@@ -16,7 +16,7 @@ import json
 import statistics
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 from datasets import Dataset
 from transformers import set_seed
@@ -45,24 +45,19 @@ WARM_STEPS = 2
 class Options:
     """What is measured."""
 
-    steps: int = field(default=8, metadata={"help": "Optimiser steps per run, 3 or more."})
-    rounds: int = field(default=2, metadata={"help": "Runs of each trainer, 1 or more."})
-    prompts: int = field(default=24, metadata={"help": "Prompts per step, with eight completions each; 1 or more."})
-    length: int = field(default=128, metadata={"help": "Most tokens of a completion, 1 or more."})
-    beta: float = field(default=0.04, metadata={"help": "Weight of the KL penalty, 0 or more."})
-    prompt_tokens: int = field(
-        default=0, metadata={"help": "Tokens that solved problems before each question fill a prompt to; 0: none."}
+    steps: int = flag(8, "Optimiser steps per run, 3 or more.")
+    rounds: int = flag(2, "Runs of each trainer, 1 or more.")
+    prompts: int = flag(24, "Prompts per step, with eight completions each; 1 or more.")
+    length: int = flag(128, "Most tokens of a completion, 1 or more.")
+    beta: float = flag(0.04, "Weight of the KL penalty, 0 or more.")
+    prompt_tokens: int = flag(0, "Tokens that solved problems before each question fill a prompt to; 0: none.")
+    micro_batch: int = flag(
+        0, "Completions per forward and backward pass of each trainer, a divisor of those of a step; 0: all."
     )
-    micro_batch: int = field(
-        default=0,
-        metadata={
-            "help": "Completions per forward and backward pass of each trainer, a divisor of those of a step; 0: all."
-        },
-    )
-    ways: str = field(default=";".join(WAYS), metadata={"help": "Trainers to measure, separated by semicolons."})
-    model_name: str = field(default="tiny", metadata={"help": "Policy: tiny, smollm2 or a folder."})
+    ways: str = flag(";".join(WAYS), "Trainers to measure, separated by semicolons.")
+    model_name: str = flag("tiny", "Policy: tiny, smollm2 or a folder.")
     output: OutputStem = flag("outputs/step_time", "Path of the results, without extension.")
-    way: str = field(default="", metadata={"help": "Used by the benchmark itself: trainer of one process."})
+    way: str = flag("", "Used by the benchmark itself: trainer of one process.")
 
     def __post_init__(self):
         chosen = set(self.ways.split(";"))

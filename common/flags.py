@@ -137,7 +137,12 @@ def typed_value(flag: str, arguments: list[str], default: str) -> str:
 
 
 def flag(default: Any, help: str) -> Any:
-    """A field of a dataclass of flags, with its help sentence."""
+    """A field of a dataclass of flags, with its help sentence.
+
+    ``default``: ``dataclasses.MISSING`` for a flag that must be given. Of a list, each object gets a copy.
+    """
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata={"help": help})
     return field(default=default, metadata={"help": help})
 
 

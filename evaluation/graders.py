@@ -14,12 +14,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import UserError, run_cli
-from common.flags import parse_one
+from common.flags import flag, parse_one
 from rewards.answer import find_answer, grade_number, has_latex
 from rewards.countdown import grade_countdown
 from rewards.grade import TIERS, Grade
@@ -60,8 +60,8 @@ class Case(NamedTuple):
 class GraderOptions:
     """Measure the graders on labelled cases."""
 
-    cases: str = field(metadata={"help": "JSON lines: labelled completions, model solutions or Countdown cases."})
-    show: bool = field(default=False, metadata={"help": "Print each disagreement, and the errors on plain numbers."})
+    cases: str = flag(MISSING, "JSON lines: labelled completions, model solutions or Countdown cases.")
+    show: bool = flag(False, "Print each disagreement, and the errors on plain numbers.")
 
 
 def read_rows(path: str) -> Iterator[tuple[int, dict]]:

@@ -1,7 +1,7 @@
 """Flags of run_eval.py."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +115,7 @@ class EvalOptions:
     tier: str = flag("", "Print this tier alone: strict, medium or loose. Unset: all, side by side.")
     backend: str = flag("native", "native, or lighteval: LightEval's pipeline, our task and its own gsm8k.")
     regrade: str = flag("", "Judge the records of this JSON file again, without a model.")
-    compare: list[str] = field(
-        default_factory=list, metadata={"help": "Two JSON files A B: paired difference B - A with its interval."}
-    )
+    compare: list[str] = flag([], "Two JSON files A B: paired difference B - A with its interval.")
 
     def __post_init__(self):
         from policy.chat import read_template_kwargs

@@ -6,7 +6,7 @@ run_sft.py then trains it from nothing. For tasks whose texts the embedded polic
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset
@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from common.errors import UserError, run_cli
-from common.flags import check_choices, check_least, parse_one
+from common.flags import check_choices, check_least, flag, parse_one
 from tasks.load import refuse_test_sets
 from tasks.traces import load_traces
 from training.byte_bpe import byte_bpe
@@ -37,17 +37,15 @@ PIECES = {
 class NewPolicyOptions:
     """What the policy learns its words from, and how large it is."""
 
-    data: str = field(default="", metadata={"help": "Traces, as for run_sft.py. Needed."})
-    output: str = field(default="", metadata={"help": "Folder for model and tokenizer. Needed, and must be new."})
-    vocabulary: int = field(default=2048, metadata={"help": "Token ids, 300 or more; fewer where the text has fewer."})
-    numbers: str = field(
-        default="digits", metadata={"help": "Tokens of a number: digits (each one) or whole (up to 3)."}
-    )
-    hidden_size: int = field(default=256, metadata={"help": "Width, a multiple of --heads."})
-    layers: int = field(default=6, metadata={"help": "Layers, 1 or more."})
-    heads: int = field(default=4, metadata={"help": "Attention heads, 1 or more."})
-    context: int = field(default=2048, metadata={"help": "Most tokens of prompt and completion."})
-    seed: int = field(default=0, metadata={"help": "Seed of the weights."})
+    data: str = flag("", "Traces, as for run_sft.py. Needed.")
+    output: str = flag("", "Folder for model and tokenizer. Needed, and must be new.")
+    vocabulary: int = flag(2048, "Token ids, 300 or more; fewer where the text has fewer.")
+    numbers: str = flag("digits", "Tokens of a number: digits (each one) or whole (up to 3).")
+    hidden_size: int = flag(256, "Width, a multiple of --heads.")
+    layers: int = flag(6, "Layers, 1 or more.")
+    heads: int = flag(4, "Attention heads, 1 or more.")
+    context: int = flag(2048, "Most tokens of prompt and completion.")
+    seed: int = flag(0, "Seed of the weights.")
 
     def __post_init__(self):
         for name in ("data", "output"):

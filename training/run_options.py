@@ -80,11 +80,8 @@ class RunConfig(TrackedConfig, GRPOConfig):
     output_dir: str | None = flag(None, "Run folder; unset: outputs/<task>/<run name>.")
     run_name: str | None = flag(None, f"Name of the run; unset: {NAME_RULE}.")
     project: str = flag(PROJECT, PROJECT_HELP)
-    report_to: list[str] = field(
-        default_factory=lambda: ["none"],
-        metadata={
-            "help": "Experiment trackers, separated by blanks or commas: none, all, wandb, tensorboard or others."
-        },
+    report_to: list[str] = flag(
+        ["none"], "Experiment trackers, separated by blanks or commas: none, all, wandb, tensorboard or others."
     )
     do_eval: bool = flag(True, "Evaluate on validation problems before and after training, and keep the best policy.")
     eval_steps: int | None = flag(None, "Also evaluate every this many optimiser steps; unset or 0 does not.")

@@ -1,6 +1,6 @@
 """Supervised warm start: flags, policy and trainer."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -82,11 +82,8 @@ class SFTRunConfig(TrackedConfig, SFTConfig):
     gradient_accumulation_steps: int = flag(1, "Forward passes per update.")
     max_length: int | None = flag(2048, "Most tokens of prompt and completion; longer rows are dropped, and said so.")
     logging_steps: float = flag(10, "Updates between two lines of the log.")
-    report_to: list[str] = field(
-        default_factory=lambda: ["none"],
-        metadata={
-            "help": "Experiment trackers, separated by blanks or commas: none, all, wandb, tensorboard or others."
-        },
+    report_to: list[str] = flag(
+        ["none"], "Experiment trackers, separated by blanks or commas: none, all, wandb, tensorboard or others."
     )
     run_name: str | None = flag(None, "Name of the run in the trackers; unset: the last part of the run folder.")
     project: str = flag(PROJECT, PROJECT_HELP)

@@ -7,7 +7,7 @@ training.tiny_policy`` trains it again from nothing; same data, steps and seed g
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from trl import SFTConfig, SFTTrainer
 
 from common.errors import run_cli
-from common.flags import parse_one
+from common.flags import flag, parse_one
 from policy.load import EMBEDDED
 from tasks.countdown.problems import SYSTEM_PROMPT, ProblemSpace
 from tasks.countdown.warm_start import traces
@@ -34,11 +34,11 @@ PIECES = r"\d{1,2}| ?\p{L}+|\s|[^\d\p{L}\s]"  # numbers of up to two digits, wor
 class WarmStart:
     """Settings of the supervised warm start."""
 
-    output_dir: str = field(default=str(EMBEDDED), metadata={"help": "Folder that gets the policy."})
-    steps: int = field(default=3000, metadata={"help": "Optimiser steps."})
-    batch_size: int = field(default=128, metadata={"help": "Traces per optimiser step."})
-    learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate of the cosine schedule."})
-    seed: int = field(default=0, metadata={"help": "Seed of weights, traces and their order."})
+    output_dir: str = flag(str(EMBEDDED), "Folder that gets the policy.")
+    steps: int = flag(3000, "Optimiser steps.")
+    batch_size: int = flag(128, "Traces per optimiser step.")
+    learning_rate: float = flag(2e-3, "Peak learning rate of the cosine schedule.")
+    seed: int = flag(0, "Seed of weights, traces and their order.")
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

@@ -6,7 +6,7 @@ python -m analysis.influence --model_name tiny --task countdown --queries 32 --s
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,7 @@ BYTES = 4  # of a float32
 class InfluenceOptions:
     """Which queries of which policy are compared, and on which parameters."""
 
-    output: OutputFolder = field(metadata={"help": "Folder that gets influence.json and influence.png."})
+    output: OutputFolder = flag(MISSING, "Folder that gets influence.json and influence.png.")
     model_name: str = flag(
         EMBEDDED_NAME,
         "Hub name, folder of a model or LoRA adapter, smollm2 (from a package without the hub), tiny or "

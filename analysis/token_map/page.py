@@ -4,7 +4,7 @@ python -m analysis.token_map --run outputs/countdown/RUN --model_name outputs/co
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from analysis.token_map.values import TokenBatch, TokenFeatures, bonus_values, l
 from common.devices import default_device
 from common.errors import UserError
 from common.files import write_text
-from common.flags import OutputFile, check_choices, check_least, parse_one
+from common.flags import OutputFile, check_choices, check_least, flag, parse_one
 from intrinsic import parse_names
 from policy.load import load_policy, load_tokenizer
 from policy.precision import NAMES
@@ -134,20 +134,14 @@ def _visible(piece: str) -> str:
 class TokenMapOptions:
     """Which completions are painted, by which policy, and by what."""
 
-    run: str = field(metadata={"help": "Run folder (its last training batch), a completions/*.parquet or eval/*.json."})
-    out: OutputFile = field(metadata={"help": "HTML file to write."})
-    model_name: str = field(
-        default="",
-        metadata={
-            "help": "Policy that judges the tokens: folder, hub name, smollm2 or tiny. Unset: the one they are of."
-        },
+    run: str = flag(MISSING, "Run folder (its last training batch), a completions/*.parquet or eval/*.json.")
+    out: OutputFile = flag(MISSING, "HTML file to write.")
+    model_name: str = flag(
+        "", "Policy that judges the tokens: folder, hub name, smollm2 or tiny. Unset: the one they are of."
     )
-    quantity: str = field(default="entropy", metadata={"help": f"What to paint: {', '.join(QUANTITIES)}."})
-    bonus: str = field(
-        default="",
-        metadata={"help": "Paint this token-level bonus instead, with its state in the checkpoint --model_name."},
-    )
-    limit: int = field(default=8, metadata={"help": "Completions to show, right and wrong ones in turn."})
+    quantity: str = flag("entropy", f"What to paint: {', '.join(QUANTITIES)}.")
+    bonus: str = flag("", "Paint this token-level bonus instead, with its state in the checkpoint --model_name.")
+    limit: int = flag(8, "Completions to show, right and wrong ones in turn.")
 
     def __post_init__(self):
         check_choices(self, quantity=QUANTITIES)

@@ -12,7 +12,7 @@ python -m tasks.countdown.bridge --style injected --n 2000 --seed 100 --output d
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from common.errors import UserError, run_cli
 from common.files import check_jsonl, write_jsonl
-from common.flags import OutputFile, check_choices, check_least, parse_one
+from common.flags import OutputFile, check_choices, check_least, flag, parse_one
 from tasks.countdown.problems import Node, ProblemSpace, draw_distinct, draw_expression, problem_key, prompt, question
 from tasks.countdown.warm_start import comparison
 from tasks.load import refuse_test_sets
@@ -35,23 +35,19 @@ KINDS = ("exploration", "computation", "analysis")
 class BridgeOptions:
     """Which traces are written, and where."""
 
-    style: str = field(default="injected", metadata={"help": "plain (straight to the answer) or injected."})
-    n: int = field(default=2000, metadata={"help": "Traces, each for another problem, 1 or more."})
-    seed: int = field(default=100, metadata={"help": "Seed; both styles get the same problems from the same seed."})
-    output: OutputFile = field(default="", metadata={"help": "File to write, .jsonl. Needed."})
-    split: str = field(default="train", metadata={"help": "Split of the problems: train or validation."})
-    p_explore: float = field(
-        default=0.6, metadata={"help": "injected: chance of one more missed attempt, in [0, 1]; 0 for none."}
-    )
-    max_attempts: int = field(default=6, metadata={"help": "injected: most attempts, the hit included, 1 or more."})
-    stepwise: bool = field(default=True, metadata={"help": "injected: work attempts out one operation at a time."})
-    p_analysis: float = field(
-        default=0.1, metadata={"help": "injected: chance that an attempt begins by restating the problem, in [0, 1]."}
-    )
-    max_number: int = field(default=15, metadata={"help": "Largest given number; 15 and three numbers suit tiny."})
-    min_numbers: int = field(default=3, metadata={"help": "Fewest given numbers, 2 to 6."})
-    max_numbers: int = field(default=3, metadata={"help": "Most given numbers, 2 to 6."})
-    max_value: int = field(default=99, metadata={"help": "Largest intermediate value."})
+    style: str = flag("injected", "plain (straight to the answer) or injected.")
+    n: int = flag(2000, "Traces, each for another problem, 1 or more.")
+    seed: int = flag(100, "Seed; both styles get the same problems from the same seed.")
+    output: OutputFile = flag("", "File to write, .jsonl. Needed.")
+    split: str = flag("train", "Split of the problems: train or validation.")
+    p_explore: float = flag(0.6, "injected: chance of one more missed attempt, in [0, 1]; 0 for none.")
+    max_attempts: int = flag(6, "injected: most attempts, the hit included, 1 or more.")
+    stepwise: bool = flag(True, "injected: work attempts out one operation at a time.")
+    p_analysis: float = flag(0.1, "injected: chance that an attempt begins by restating the problem, in [0, 1].")
+    max_number: int = flag(15, "Largest given number; 15 and three numbers suit tiny.")
+    min_numbers: int = flag(3, "Fewest given numbers, 2 to 6.")
+    max_numbers: int = flag(3, "Most given numbers, 2 to 6.")
+    max_value: int = flag(99, "Largest intermediate value.")
 
     def __post_init__(self):
         refuse_test_sets(self)

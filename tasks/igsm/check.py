@@ -5,12 +5,12 @@ python -m tasks.igsm.check --n 1000 --min_op 4 --max_op 25
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tqdm import tqdm
 
 from common.errors import RunError, run_cli
-from common.flags import parse_one
+from common.flags import flag, parse_one
 from tasks.igsm.dataset import Item, draw_items
 from tasks.igsm.reader import UnreadableProblemError, read_answer
 from tasks.igsm.space import ProblemSpace
@@ -21,13 +21,13 @@ from tasks.igsm.splits import SPLITS
 class CheckOptions:
     """Which problems are checked."""
 
-    n: int = field(default=1000, metadata={"help": "Problems, 1 or more."})
-    seed: int = field(default=0, metadata={"help": "Seed."})
-    split: str = field(default="all", metadata={"help": f"Templates to take: {', '.join(SPLITS)}."})
-    min_op: int = field(default=4, metadata={"help": "Fewest operations."})
-    max_op: int = field(default=25, metadata={"help": "Most operations."})
-    max_edges: int = field(default=20, metadata={"help": "Most edges of the structure graph, 2 to 28."})
-    modulus: int = field(default=0, metadata={"help": "0 for exact integers, else the modulus."})
+    n: int = flag(1000, "Problems, 1 or more.")
+    seed: int = flag(0, "Seed.")
+    split: str = flag("all", f"Templates to take: {', '.join(SPLITS)}.")
+    min_op: int = flag(4, "Fewest operations.")
+    max_op: int = flag(25, "Most operations.")
+    max_edges: int = flag(20, "Most edges of the structure graph, 2 to 28.")
+    modulus: int = flag(0, "0 for exact integers, else the modulus.")
 
 
 def faults(items: Iterable[Item]) -> list[str]:

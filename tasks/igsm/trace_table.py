@@ -3,13 +3,13 @@
 python -m tasks.igsm.trace_table --n 500
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from random import Random
 
 from tqdm import tqdm
 
 from common.errors import run_cli
-from common.flags import check_least, parse_one
+from common.flags import check_least, flag, parse_one
 from tasks.igsm.dataset import draw_items
 from tasks.igsm.space import ProblemSpace
 from tasks.igsm.trace import Behaviours, Trace, solve
@@ -30,12 +30,12 @@ MEASURED_ANALYSES = (3.6, 4.3)
 class TableOptions:
     """Which traces are counted."""
 
-    n: int = field(default=500, metadata={"help": "Problems, 1 or more."})
-    seed: int = field(default=100, metadata={"help": "Seed of problems and traces."})
-    min_op: int = field(default=15, metadata={"help": "Fewest operations."})
-    max_op: int = field(default=20, metadata={"help": "Most operations."})
-    op_distribution: str = field(default="light", metadata={"help": "light (as in BRIDGE's program) or uniform."})
-    analysis_level: int = field(default=2, metadata={"help": "Level of information analysis, 0 to 4."})
+    n: int = flag(500, "Problems, 1 or more.")
+    seed: int = flag(100, "Seed of problems and traces.")
+    min_op: int = flag(15, "Fewest operations.")
+    max_op: int = flag(20, "Most operations.")
+    op_distribution: str = flag("light", "light (as in BRIDGE's program) or uniform.")
+    analysis_level: int = flag(2, "Level of information analysis, 0 to 4.")
 
     def __post_init__(self):
         check_least(self, n=1)

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 import pytest
 from trl import GRPOConfig
@@ -14,6 +14,7 @@ from cli.help_flags import grouped, page_of
 from cli.parse import SHADOWED, parse_options
 from cli.parse_sft import SHADOWED as SFT_SHADOWED
 from common.config_file import PRESETS, preset_names
+from common.flags import flag
 from intrinsic.flags.owners import owners
 from intrinsic.options import BonusFlags, IntrinsicOptions, MathIntrinsicOptions
 from tasks.choice.options import ChoiceOptions
@@ -144,7 +145,7 @@ def test_help_names_the_presets_and_the_rule_of_run_names(monkeypatch, capsys):
 def test_percent_signs_and_line_breaks_of_a_sentence_do_no_harm():
     @dataclass
     class Options:
-        share: float | None = field(default=None, metadata={"help": "Share in %(default)s\n   of 100 % or 20%%."})
+        share: float | None = flag(None, "Share in %(default)s\n   of 100 % or 20%%.")
 
     text = format_page(page_of("run_x.py", (Options,), {}), {"share": 5.0}, everything=False)
     assert re.search(r"--share FLOAT +Share in %\(default\)s of 100 % or 20%. \[5.0\]$", text, re.MULTILINE)

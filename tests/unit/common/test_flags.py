@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 
 import pytest
 
@@ -20,9 +20,9 @@ from tests.processes import ROOT, run_script
 
 @dataclass
 class Toy:
-    number: int = field(default=1, metadata={"help": "A number."})
-    words: list[str] = field(default_factory=list, metadata={"help": "Words."})
-    sure: bool = field(default=False, metadata={"help": "Whether."})
+    number: int = flag(1, "A number.")
+    words: list[str] = flag([], "Words.")
+    sure: bool = flag(False, "Whether.")
 
     def __post_init__(self):
         if self.number < 0:
@@ -31,7 +31,7 @@ class Toy:
 
 @dataclass
 class Other:
-    needed: str = field(metadata={"help": "A text."})
+    needed: str = flag(MISSING, "A text.")
 
 
 @dataclass
