@@ -19,7 +19,7 @@ from benchmarks.arm_records import ArmRecords, check_settings
 from benchmarks.bridge_report import INFLUENCE, STAGES, plot, table
 from benchmarks.flag_checks import check_bonuses
 from benchmarks.machine import publish
-from common.errors import RunError, UserError, run_cli
+from common.errors import RunError, UserError, check_number, run_cli
 from common.files import read_json, write_json
 from common.flags import OutputFolder, check_choices, check_least, flag, parse_one
 from policy.options import EMBEDDED_IGSM_NAME, EMBEDDED_NAME
@@ -93,8 +93,7 @@ class Options:
         check_choices(self, task=TASKS)
         check_least(self, seeds=1, traces=1, sft_epochs=1, rl_steps=1, eval_problems=1, jobs=1)
         check_bonuses("bonus", self.bonus)
-        if self.sft_learning_rate <= 0:
-            raise UserError(f"--sft_learning_rate={self.sft_learning_rate} must be above 0.")
+        check_number("sft_learning_rate", self.sft_learning_rate, above=0)
         if self.L < 0:
             raise UserError(f"--L={self.L} must be at least 1, or 0 for what the task has.")
         if self.queries < 0 or self.queries == 1:

@@ -28,7 +28,7 @@ from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from benchmarks.step_split import SECTIONS, StepSplit
 from common.devices import has_bfloat16
-from common.errors import RunError, UserError, run_cli
+from common.errors import RunError, UserError, check_number, run_cli
 from common.flags import OutputStem, check_choices, check_least, flag, parse_one
 from intrinsic import build_bonuses
 from intrinsic.options import IntrinsicOptions
@@ -68,8 +68,7 @@ class Options:
     def __post_init__(self):
         check_choices(self, shape=SHAPES)
         check_listed("sampler", self.sampler, SAMPLERS)
-        if not 0 < self.memory_share < 1:
-            raise UserError(f"--memory_share={self.memory_share} must be above 0 and below 1.")
+        check_number("memory_share", self.memory_share, above=0, below=1)
         if self.steps <= WARM_STEPS:
             raise UserError(f"--steps={self.steps} must be above {WARM_STEPS}, the steps that are not counted.")
         check_least(self, prompts=1, generations=2, length=1, copy_megabytes=1)

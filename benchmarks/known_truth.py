@@ -23,7 +23,7 @@ from benchmarks.cached_encoder import CachedEncoder
 from benchmarks.known_truth_env import LENGTH, TOKENS, Policy, World, fitted_policy
 from benchmarks.known_truth_records import Records, Row, curves_by_row, rows_of
 from benchmarks.known_truth_report import plot, report
-from common.errors import UserError, run_cli
+from common.errors import UserError, check_number, run_cli
 from common.files import write_text
 from common.flags import OutputFolder, OutputStem, check_least, flag, parse_command
 from intrinsic import REGISTRY, build_bonuses
@@ -64,11 +64,9 @@ class Options:
     output: OutputStem = flag("outputs/known_truth", "Report of all records there: files without .md, .png.")
 
     def __post_init__(self):
-        check_least(self, seeds=2, steps=1, problems=1, num_generations=2, looks=1)
-        if self.problems > MOST_PROBLEMS:
-            raise UserError(f"--problems={self.problems} must be at most {MOST_PROBLEMS}.")
-        if self.learning_rate <= 0:
-            raise UserError(f"--learning_rate={self.learning_rate} must be above 0.")
+        check_least(self, seeds=2, steps=1, num_generations=2, looks=1)
+        check_number("problems", self.problems, least=1, most=MOST_PROBLEMS)
+        check_number("learning_rate", self.learning_rate, above=0)
         levels = list(dict.fromkeys(self.levels.split(",")))
         unknown = [level for level in levels if level not in LEVELS]
         if unknown:

@@ -1,5 +1,6 @@
 """Errors that a person can act on, and the exit code they lead to."""
 
+import math
 import os
 import select
 import sys
@@ -16,6 +17,27 @@ def check_choice(flag: str, value: object, known: Collection[str]) -> None:
     """Raise `UserError` unless the value of ``--flag`` is one of the words ``known``."""
     if value not in known:
         raise UserError(f"--{flag}={value!r} is unknown; use one of {', '.join(filter(None, known))}.")
+
+
+def check_number(
+    flag: str,
+    value: float,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    below: float = math.inf,
+    most: float = math.inf,
+) -> None:
+    """Raise `UserError` unless the value of ``--flag`` is a finite number from ``least`` to ``most``.
+
+    ``above`` and ``below``: limits that it must not reach.
+    """
+    if above < value < below and least <= value <= most:
+        return
+    limits = {"above": above, "at least": least, "below": below, "at most": most}
+    words = " and ".join(f"{word} {limit}" for word, limit in limits.items() if math.isfinite(limit))
+    kind = "a finite number" if isinstance(value, float) and min(below, most) == math.inf else ""
+    raise UserError(f"--{flag}={value} must be {', '.join(filter(None, (kind, words)))}.")
 
 
 class RunError(RuntimeError):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from transformers import HfArgumentParser
 
 from common.config_file import check_keys, did_you_mean, read_config
-from common.errors import UserError, check_choice
+from common.errors import UserError, check_choice, check_number
 from common.files import check_output
 from common.yaml_flags import as_defaults, flags_of
 
@@ -149,8 +149,7 @@ def flag(default: Any, help: str) -> Any:
 def check_least(options: Any, **least: int) -> None:
     """Raise `UserError` where a flag of ``options`` is below the number that ``least`` has under its name."""
     for name, smallest in least.items():
-        if getattr(options, name) < smallest:
-            raise UserError(f"--{name}={getattr(options, name)} must be at least {smallest}.")
+        check_number(name, getattr(options, name), least=smallest)
 
 
 def check_choices(options: Any, **choices: Collection[str]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, check_number
 from common.flags import check_choices, check_least, flag
 from rewards.grade import TIERS
 from rewards.sandbox.pool import MODES, MOST_SECONDS
@@ -129,15 +129,13 @@ class EvalOptions:
         )
         check_dtype(self.dtype, trained=False)
         read_template_kwargs(self.chat_template_kwargs)
-        check_least(self, n=0, batch_size=1, limit=0, max_new_tokens=0, temperature=0, test_seconds=1)
+        check_least(self, n=0, batch_size=1, limit=0, max_new_tokens=0, temperature=0)
         check_least(self, hidden_databases=0, schema_values=0, show_tests=0)
-        if self.test_seconds > MOST_SECONDS:
-            raise UserError(f"--test_seconds={self.test_seconds} must be at most {MOST_SECONDS}.")
+        check_number("test_seconds", self.test_seconds, least=1, most=MOST_SECONDS)
         self.n = self.n or (2 * LARGEST_K if self.temperature else 1)
         if self.n > 1 and not self.temperature:
             raise UserError(f"--n={self.n} greedy completions would all be the same; add --temperature=1.0.")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"--top_p={self.top_p} must lie in (0, 1].")
+        check_number("top_p", self.top_p, above=0, most=1)
         if self.circular and self.rank:
             raise UserError("--circular rotates the options of a generated answer, --rank generates none; use one.")
         if self.compare and len(self.compare) != 2:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError, check_choice
+from common.errors import UserError, check_choice, check_number
 from intrinsic.base import Bonus, Placement
 from intrinsic.parts.coin_flip import CoinFlipCounts
 from intrinsic.parts.elliptical import EllipticalCounts
@@ -53,21 +53,17 @@ class MerciSettings:
         for flag, allowed in self.CHOICES.items():
             check_choice(f"cfn_{flag}", getattr(self, flag), allowed)
         for flag in ("dim", "width", "batch_size", "passes", "min_run"):
-            self._require(flag, getattr(self, flag) >= 1, "must be at least 1")
-        for flag in ("replay", "warmup", "pretrain", "seed"):
-            self._require(flag, getattr(self, flag) >= 0, "must be 0 or more")
-        for flag in ("gamma", "weight_decay"):
-            self._require(flag, 0 <= getattr(self, flag) < math.inf, "must be a finite number, 0 or more")
+            check_number(f"cfn_{flag}", getattr(self, flag), least=1)
+        for flag in ("replay", "warmup", "pretrain", "seed", "gamma", "weight_decay"):
+            check_number(f"cfn_{flag}", getattr(self, flag), least=0)
         for flag in ("lr", "ridge"):
-            self._require(flag, 0 < getattr(self, flag) < math.inf, "must be a finite number above 0")
-        self._require("alpha", 0 < self.alpha < 1, "must lie between 0 and 1, both excluded")
-        self._require("top_percent", 0 < self.top_percent <= 100, "must be above 0 and at most 100")
-        known = f"must be none, or names of {', '.join(FILTERS)} separated by commas"
-        self._require("filters", self.filter_names <= set(FILTERS), known)
-
-    def _require(self, flag: str, holds: bool, rule: str) -> None:
-        if not holds:
-            raise UserError(f"--cfn_{flag}={getattr(self, flag)} {rule}.")
+            check_number(f"cfn_{flag}", getattr(self, flag), above=0)
+        check_number("cfn_alpha", self.alpha, above=0, below=1)
+        check_number("cfn_top_percent", self.top_percent, above=0, most=100)
+        if not self.filter_names <= set(FILTERS):
+            raise UserError(
+                f"--cfn_filters={self.filters} must be none, or names of {', '.join(FILTERS)} separated by commas."
+            )
 
     @property
     def filter_names(self) -> frozenset[str]:

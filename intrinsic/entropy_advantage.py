@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import UserError, check_number
 from intrinsic.base import Bonus
 from intrinsic.parts.groups import sequence_mean
 from intrinsic.rollout import Rollout
@@ -38,8 +38,7 @@ class EntropyAdvantage(Bonus):
     needs = frozenset({"entropy"})
 
     def __init__(self, alpha: float = 0.4, kappa: float = 2.0):
-        if not 0.0 <= alpha < math.inf:
-            raise UserError(f"--entropy_adv_alpha={alpha} must be a finite number, 0 or more.")
+        check_number("entropy_adv_alpha", alpha, least=0)
         if not 1.0 < kappa < math.inf:
             raise UserError(
                 f"--entropy_adv_kappa={kappa} must be a finite number above 1, or the bonus could outweigh the verdict."

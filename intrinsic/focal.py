@@ -5,13 +5,12 @@ multiplied by (1 - c / n)^gamma with c of its n answers right. Which answers of 
 compare, stays as it is.
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import check_number
 from intrinsic.base import Bonus
 from intrinsic.parts.count_objective import right_counts
 from intrinsic.rollout import Rollout
@@ -40,8 +39,7 @@ class Focal(Bonus):
     multiplies = True
 
     def __init__(self, gamma: float = 0.5):
-        if not 0.0 <= gamma < math.inf:
-            raise UserError(f"--focal_gamma={gamma} must be a finite number, 0 or more.")
+        check_number("focal_gamma", gamma, least=0)
         self.gamma = gamma
 
     @classmethod

@@ -13,14 +13,13 @@ its one-by-one encoding, and its explore phase of 500 keys (``explore_warmup`` a
 """
 
 import copy
-import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from common.errors import UserError, check_choice
+from common.errors import UserError, check_choice, check_number
 from intrinsic.base import Bonus
 from intrinsic.parts.episodic_memory import EpisodicMemory
 from intrinsic.parts.memory_read import (
@@ -93,8 +92,7 @@ class MemoryR(Bonus):
         legacy: bool = False,
     ):
         for flag, value in (("beta_s", beta_s), ("beta_e", beta_e), ("explore_warmup", explore_warmup)):
-            if not math.isfinite(value):
-                raise UserError(f"--{flag}={value} must be a finite number.")
+            check_number(flag, value)
         if explore_warmup < 0:
             raise UserError(f"--explore_warmup={explore_warmup} must be 0 or more (steps, or a share below 1).")
         if not 0 <= exploit_keys <= max_questions:

@@ -20,7 +20,7 @@ from apted import APTED, Config
 from apted.helpers import Tree
 from torch import Tensor
 
-from common.errors import UserError, check_choice
+from common.errors import check_choice, check_number
 from intrinsic.parts.past_texts import AgainstPastTexts
 from intrinsic.rollout import Rollout, text_id
 
@@ -99,10 +99,8 @@ class LexicalNovelty(AgainstPastTexts):
     def __init__(self, form: str = "jaccard", texts: int = 50, lines: int = 8, window: int = 1000, beta: float = 0.1):
         check_choice("ltree_form", form, FORMS)
         for flag, value in (("ltree_texts", texts), ("ltree_lines", lines), ("ltree_window", window)):
-            if value < 1:
-                raise UserError(f"--{flag}={value} must be at least 1.")
-        if not math.isfinite(beta):
-            raise UserError(f"--ltree_beta={beta} must be a finite number.")
+            check_number(flag, value, least=1)
+        check_number("ltree_beta", beta)
         super().__init__(window)
         self.form = form
         self.lines = lines

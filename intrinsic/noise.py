@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import UserError, check_number
 from intrinsic.base import Bonus, Placement
 from intrinsic.parts.control import Control
 from intrinsic.parts.groups import group_centred, group_generator
@@ -32,8 +32,7 @@ class Noise(Control):
     placement: Placement = "advantage"  # alone; beside a bonus, its own
 
     def __init__(self, bonus: Bonus, seed: int = 0, learns: bool = True):
-        if seed < 0:
-            raise UserError(f"--rnd_seed={seed} must be 0 or more.")
+        check_number("rnd_seed", seed, least=0)
         if bonus.uncontrolled:
             raise UserError(
                 f"--use_ir={bonus.name},{self.name}: noise cannot be as strong as {bonus.name}: it gives "

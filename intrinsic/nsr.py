@@ -5,10 +5,9 @@ lambda. With lambda 0 (NSR) probability only leaves wrong answers, to wherever t
 ways alive; 0.1 is the authors' weighted form, 1 is REINFORCE on +1 and -1.
 """
 
-import math
 from typing import Any
 
-from common.errors import UserError
+from common.errors import check_number
 from intrinsic.parts.count_objective import CountObjective
 
 
@@ -24,8 +23,7 @@ class NegativeSamples(CountObjective):
     name = "nsr"
 
     def __init__(self, nsr_lambda: float = 0.1):
-        if not 0.0 <= nsr_lambda < math.inf:
-            raise UserError(f"--nsr_lambda={nsr_lambda} must be a finite number, 0 or more.")
+        check_number("nsr_lambda", nsr_lambda, least=0)
         self.nsr_lambda = nsr_lambda
 
     @classmethod

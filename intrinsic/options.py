@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from common.errors import UserError, check_choice
+from common.errors import UserError, check_choice, check_number
 from common.flags import check_least, flag
 from intrinsic import NOISE, SHUFFLE, bonus_class, default_weight, known_names, label_free_names, parse_names
 from intrinsic.base import LEVELS, SHUFFLE_WITHIN, WeightSchedule
@@ -96,14 +96,12 @@ class IntrinsicOptions(BonusFlags):
             name: weight for name, weight in zip(names, weights, strict=True) if name in self.REWARDS
         }
         check_choice("ir_schedule", self.ir_schedule, WeightSchedule.SHAPES)
-        if self.ir_warmup_steps < 0:
-            raise UserError(f"--ir_warmup_steps={self.ir_warmup_steps} must be 0 or more.")
         if not self.encoder.strip():
             raise UserError("--encoder='' names no text encoder; leave it out for the default, or name one.")
-        check_least(self, k=1, memory_questions=1, memory_responses=1, memory_window=1)
+        check_least(
+            self, k=1, memory_questions=1, memory_responses=1, memory_window=1, ir_warmup_steps=0, shuffle_seed=0
+        )
         check_choice("shuffle_within", self.shuffle_within, SHUFFLE_WITHIN)
-        if self.shuffle_seed < 0:
-            raise UserError(f"--shuffle_seed={self.shuffle_seed} must be 0 or more.")
         if self.sc_alone and (len(self.bonus_names) != 1 or not bonus_class(self.bonus_names[0]).label_free):
             raise UserError(
                 f"--sc_alone goes with one of {', '.join(label_free_names())} by itself, not with "
@@ -114,8 +112,7 @@ class IntrinsicOptions(BonusFlags):
                 "--match_mass needs plain GRPO's advantages to match, and with --sc_alone no reward makes any; leave "
                 "one of them out."
             )
-        if not self.ir_clip > 0:
-            raise UserError(f"--ir_clip={self.ir_clip} must be above 0.")
+        check_number("ir_clip", self.ir_clip, above=0)
 
     def check_task(self, task: str) -> None:
         """Raise `UserError` for a setting that needs what the rewards of ``task`` do not tell."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import UserError, check_choice
+from common.errors import check_choice, check_number
 from intrinsic.base import Bonus
 from intrinsic.rollout import Rollout, text_id
 
@@ -116,13 +116,10 @@ class Outcome(Bonus):
     ):
         check_choice("outcome_mode", mode, MODES)
         check_choice("outcome_baseline", baseline, BASELINES)
-        if not 0.0 <= constant <= 1.0:
-            raise UserError(f"--outcome_constant={constant} must be between 0 and 1.")
-        if not 0.0 <= scale < math.inf:
-            raise UserError(f"--outcome_scale={scale} must be a finite number, 0 or more.")
+        check_number("outcome_constant", constant, least=0, most=1)
+        check_number("outcome_scale", scale, least=0)
         for flag, value in (("outcome_questions", max_questions), ("outcome_answers", max_answers)):
-            if value < 1:
-                raise UserError(f"--{flag}={value} must be at least 1.")
+            check_number(flag, value, least=1)
         self.mode = mode
         self.baseline = baseline
         self.constant = constant

@@ -11,7 +11,7 @@ reward that is neither 0 nor 1 in place as its own advantage; groups without a s
 import math
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, check_number
 from intrinsic.parts.count_objective import CountObjective, right_counts
 from intrinsic.rollout import Rollout
 
@@ -52,8 +52,7 @@ class PassAtK(CountObjective):
     name = "passk"
 
     def __init__(self, k: int = 2):
-        if k < 1:
-            raise UserError(f"--passk_k={k} must be at least 1.")
+        check_number("passk_k", k, least=1)
         self.k = k
 
     @classmethod

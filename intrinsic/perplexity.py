@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import UserError, check_number
 from intrinsic.base import Bonus
 from intrinsic.parts.groups import right_above_wrong, sequence_mean
 from intrinsic.rollout import Rollout
@@ -56,8 +56,7 @@ class Perplexity(Bonus):
 
     def __init__(self, kappa: float = 3.0, alpha: float = 1.0, decay: str = "staircase", until: float = 0.5):
         for flag, value in (("ppl_kappa", kappa), ("ppl_alpha", alpha)):
-            if not 0.0 < value < math.inf:
-                raise UserError(f"--{flag}={value} must be a finite number above 0.")
+            check_number(flag, value, above=0)
         if decay not in DECAYS:
             raise UserError(
                 f"--ppl_decay={decay!r} is unknown; use one of {', '.join(DECAYS)} (a decay is required: the paper "

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError, check_choice
+from common.errors import UserError, check_choice, check_number
 from intrinsic.base import Bonus, Placement
 from intrinsic.parts.approaches import NONE, bigram_distances, clusters, cosine_distances, numbered, partition_figures
 from intrinsic.parts.groups import group_generator
@@ -102,18 +102,13 @@ class Rarity(Bonus):
                 f"--rarity_rule={rule} needs clusters, and --rarity_partition=likelihood makes none; use redistribute, "
                 "or another partition."
             )
-        if not 0.0 <= alpha < math.inf:
-            raise UserError(f"--rarity_alpha={alpha} must be a finite number, 0 or more.")
-        if not 0.0 <= tau <= 1.0:
-            raise UserError(f"--rarity_tau={tau} must be between 0 and 1.")
-        if not 0.0 < low <= 1.0:
-            raise UserError(f"--rarity_clip_low={low} must be above 0 and up to 1.")
-        if not 1.0 <= high < math.inf:
-            raise UserError(f"--rarity_clip_high={high} must be a finite number, 1 or more.")
-        if threshold is not None and not 0.0 <= threshold < math.inf:
-            raise UserError(f"--rarity_threshold={threshold} must be a finite number, 0 or more.")
-        if seed < 0:
-            raise UserError(f"--rarity_seed={seed} must be 0 or more.")
+        check_number("rarity_alpha", alpha, least=0)
+        check_number("rarity_tau", tau, least=0, most=1)
+        check_number("rarity_clip_low", low, above=0, most=1)
+        check_number("rarity_clip_high", high, least=1)
+        if threshold is not None:
+            check_number("rarity_threshold", threshold, least=0)
+        check_number("rarity_seed", seed, least=0)
         self.partition = partition
         self.rule = rule
         self.alpha = alpha

@@ -9,14 +9,13 @@ With a memory, S holds the responses of all past batches as well, which the pape
 from the authors' program are the defaults of `RepExp` marked so, and the algebra: one n by n system per group.
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from common.errors import RunError, UserError, check_choice
+from common.errors import RunError, check_choice, check_number
 from intrinsic.base import Bonus
 from intrinsic.parts.groups import group_generator
 from intrinsic.rollout import Rollout
@@ -143,15 +142,11 @@ class RepExp(Bonus):
         check_choice("repexp_features", features, FEATURES)
         check_choice("repexp_model", model, MODELS)
         check_choice("repexp_pay", paid, PAID)
-        if not 0.0 <= beta < math.inf:
-            raise UserError(f"--repexp_beta={beta} must be a finite number, 0 or more.")
-        if not 0.0 < ridge < math.inf:
-            raise UserError(f"--repexp_lambda={ridge} must be a finite number above 0.")
-        if not 0.0 < memory_decay <= 1.0:
-            raise UserError(f"--repexp_memory_decay={memory_decay} must be above 0 and up to 1.")
+        check_number("repexp_beta", beta, least=0)
+        check_number("repexp_lambda", ridge, above=0)
+        check_number("repexp_memory_decay", memory_decay, above=0, most=1)
         for flag, count in (("repexp_dim", dim), ("repexp_seed", seed)):
-            if count < 0:
-                raise UserError(f"--{flag}={count} must be 0 or more.")
+            check_number(flag, count, least=0)
         self.beta = beta
         self.ridge = ridge
         self.dim = dim

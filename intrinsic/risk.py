@@ -10,7 +10,7 @@ undefined name.
 import math
 from typing import Any
 
-from common.errors import UserError
+from common.errors import check_number
 from intrinsic.parts.count_objective import CountObjective
 
 
@@ -37,8 +37,7 @@ class Risk(CountObjective):
     name = "risk"
 
     def __init__(self, beta: float = 2.0):
-        if not 0.0 < beta < math.inf:
-            raise UserError(f"--risk_beta={beta} must be a finite number above 0.")
+        check_number("risk_beta", beta, above=0)
         self.beta = beta
 
     @classmethod

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import UserError, check_number
 from intrinsic.parts.distillation import HiddenDistillation, TokenDistillation
 from intrinsic.parts.error_conditioned import Conditioning, ErrorConditionedBonus
 from intrinsic.rollout import Rollout
@@ -66,13 +66,10 @@ class RandomNetworkDistillation(ErrorConditionedBonus):
     ):
         super().__init__(conditioning)
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
-            if not 0 <= value < float("inf"):
-                raise UserError(f"--rnd_{name}={value} must be a finite number, 0 or more.")
+            check_number(f"rnd_{name}", value, least=0)
         for name, length in (("width", width), ("prompt_length", prompt_length), ("response_length", response_length)):
-            if length < 1:
-                raise UserError(f"--rnd_{name}={length} must be at least 1.")
-        if seed < 0:
-            raise UserError(f"--rnd_seed={seed} must be 0 or more.")
+            check_number(f"rnd_{name}", length, least=1)
+        check_number("rnd_seed", seed, least=0)
         self.lr, self.weight_decay, self.width, self.seed = lr, weight_decay, width, seed
         self.prompt_length, self.response_length = prompt_length, response_length
         self.is_reference = self.conditioning.mode == "reference"

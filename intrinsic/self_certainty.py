@@ -10,13 +10,12 @@ without tokens does not enter mean and deviation of its group; lambda exists, wh
 cancels in its own normalisation and self-certainty has none.
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from common.errors import UserError, check_choice
+from common.errors import check_choice, check_number
 from intrinsic.parts.certainty import Certainty
 from intrinsic.parts.likelihood import mean_feature, mean_of_cut_off, means_by_verdict
 from intrinsic.rollout import Rollout
@@ -42,8 +41,7 @@ class SelfCertainty(Certainty):
     measured = "self_certainty"
 
     def __init__(self, sc_lambda: float = 1.0, annotator: str = "online", alone: bool = False, truncated: str = "pay"):
-        if not math.isfinite(sc_lambda):
-            raise UserError(f"--sc_lambda={sc_lambda} must be a finite number.")
+        check_number("sc_lambda", sc_lambda)
         check_choice("sc_annotator", annotator, ANNOTATORS)
         super().__init__(truncated)
         self.sc_lambda = sc_lambda

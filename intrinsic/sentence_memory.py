@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from common.errors import UserError
+from common.errors import UserError, check_number
 from intrinsic.knn_memory import MemoryRPlus
 from intrinsic.parts.episodic_memory import EpisodicMemory
 from intrinsic.parts.memory_read import MemoryBatch, Raw
@@ -76,8 +76,7 @@ class SentenceMemory(MemoryRPlus):
     name = "knn-sent"
 
     def __init__(self, max_steps_stored: int = 1000, **settings):
-        if max_steps_stored < 1:
-            raise UserError(f"--sent_steps={max_steps_stored} must be at least 1.")
+        check_number("sent_steps", max_steps_stored, least=1)
         if settings.get("legacy"):
             raise UserError("--memory_legacy=True has no sentence-level form; leave it out with --use_ir=knn-sent.")
         super().__init__(max_responses=max_steps_stored, **settings)

@@ -6,13 +6,12 @@ policy finds it, and a wrong one less the less likely it is, with l_i the mean l
     A_i = z(r)_i - c_right l_i if right,   z(r)_i + c_wrong l_i if wrong
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import check_number
 from intrinsic.base import Bonus
 from intrinsic.parts.likelihood import mean_feature
 from intrinsic.rollout import Rollout
@@ -35,8 +34,7 @@ class DifferentialSmoothing(Bonus):
 
     def __init__(self, right: float = 0.05, wrong: float = 0.05, mixed: bool = False):
         for flag, value in (("smooth_right", right), ("smooth_wrong", wrong)):
-            if not 0.0 <= value < math.inf:
-                raise UserError(f"--{flag}={value} must be a finite number, 0 or more.")
+            check_number(flag, value, least=0)
         self.right = right
         self.wrong = wrong
         self.mixed = mixed

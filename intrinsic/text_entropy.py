@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError, check_choice
+from common.errors import check_choice, check_number
 from intrinsic.parts.past_texts import AgainstPastTexts
 from intrinsic.rollout import Rollout
 
@@ -48,8 +48,7 @@ class TextEntropy(AgainstPastTexts):
     def __init__(self, mode: str = "gain", texts: int = 1000, window: int = 1000):
         check_choice("entropy_mode", mode, MODES)
         for flag, value in (("entropy_texts", texts), ("entropy_window", window)):
-            if value < 1:
-                raise UserError(f"--{flag}={value} must be at least 1.")
+            check_number(flag, value, least=1)
         super().__init__(window)
         self.mode = mode
         self.texts = texts

@@ -7,7 +7,7 @@ from peft import LoraConfig
 from transformers import BitsAndBytesConfig
 from transformers.utils import is_bitsandbytes_available
 
-from common.errors import UserError
+from common.errors import UserError, check_number
 from common.flags import flag
 from policy.precision import DTYPES, check_dtype, half_type
 
@@ -48,10 +48,8 @@ class PolicyOptions:
     )
 
     def __post_init__(self):
-        if self.lora_r < 1 or not 0 <= self.lora_dropout < 1:
-            raise UserError(
-                f"--lora_r={self.lora_r} must be at least 1 and --lora_dropout={self.lora_dropout} in [0, 1)."
-            )
+        check_number("lora_r", self.lora_r, least=1)
+        check_number("lora_dropout", self.lora_dropout, least=0, below=1)
         check_dtype(self.dtype, trained=False)
         if self.load_in_4bit:
             self._check_4bit()

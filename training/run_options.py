@@ -67,10 +67,7 @@ class RunOptions(PolicyOptions):
         super().__post_init__()
         self.script_defaults: dict[str, object] = {}  # what the script sets by itself, configs/<task>.yaml
         check_dtype(self.dtype, trained=not self.lora)
-        check_least(self, eval_problems=1, eval_samples=1, max_prompt_length=1)
-        for name in ("keep_checkpoints", "eval_batch_size"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name}={getattr(self, name)} must be 0 or more.")
+        check_least(self, eval_problems=1, eval_samples=1, max_prompt_length=1, keep_checkpoints=0, eval_batch_size=0)
 
 
 @dataclass
@@ -111,11 +108,9 @@ class RunConfig(TrackedConfig, GRPOConfig):
     nepochs: float = flag(1.0, "Passes over the training problems, unless max_steps is set.")
 
     def __post_init__(self):
-        check_least(self, bs=1, gc=1, L=1)
+        check_least(self, bs=1, gc=1, L=1, sampling_batch=0)
         if self.num_generations < 2:
             raise UserError(f"--num_generations={self.num_generations}: GRPO compares completions; use at least 2.")
-        if self.sampling_batch < 0:
-            raise UserError(f"--sampling_batch={self.sampling_batch} must be 0 (all at once) or more.")
         # TRL's help offers True and False too, which a command line can only spell.
         self.scale_rewards = {"true": "group", "false": "none"}.get(f"{self.scale_rewards}".lower(), self.scale_rewards)
         check_choices(self, **OF_GRPO)

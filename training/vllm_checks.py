@@ -7,7 +7,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from common.errors import UserError
+from common.errors import UserError, check_number
 from common.flags import check_choices
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements-vllm.txt"
@@ -38,8 +38,7 @@ def check_vllm(config) -> None:
 
 def _check_colocate(config) -> None:
     share, engines = config.vllm_gpu_memory_utilization, config.vllm_tensor_parallel_size
-    if not 0 < share < 1:
-        raise UserError(f"--vllm_gpu_memory_utilization={share} must be above 0 and below 1.")
+    check_number("vllm_gpu_memory_utilization", share, above=0, below=1)
     if engines < 1 or config.world_size % engines:
         raise UserError(
             f"--vllm_tensor_parallel_size={engines} does not divide the {config.world_size} processes of this run, "

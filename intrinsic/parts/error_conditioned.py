@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError, check_choice
+from common.errors import check_choice, check_number
 from intrinsic.base import Bonus
 from intrinsic.rollout import Rollout
 
@@ -42,12 +42,9 @@ class Conditioning:
 
     def __post_init__(self):
         check_choice("rnd_mode", self.mode, MODES)
-        if not 0 <= self.alpha < float("inf"):
-            raise UserError(f"--rnd_alpha={self.alpha} must be a finite number, 0 or more.")
-        if not 0 < self.gamma < float("inf"):
-            raise UserError(f"--rnd_gamma={self.gamma} must be a finite number above 0.")
-        if self.window < 0:
-            raise UserError(f"--rnd_window={self.window} must be 0 or more.")
+        check_number("rnd_alpha", self.alpha, least=0)
+        check_number("rnd_gamma", self.gamma, above=0)
+        check_number("rnd_window", self.window, least=0)
         if self.center is None:
             object.__setattr__(self, "center", self.mode == "fixed")
 

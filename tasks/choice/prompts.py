@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from datasets import Dataset
 
-from common.errors import UserError
+from common.errors import UserError, check_number
 from rewards.choice import FIRST_LINE, LETTERS
 
 _TAGGED = (
@@ -32,8 +32,7 @@ def check_prompt(prompt_type: str, num_shots: int) -> None:
         raise UserError(
             f"--prompt_type={prompt_type!r} does not go with multiple choice; use one of {', '.join(PROMPT_TYPES)}."
         )
-    if num_shots < 0:
-        raise UserError(f"--num_shots={num_shots} must be 0 or more.")
+    check_number("num_shots", num_shots, least=0)
     if num_shots and prompt_type != "plain":
         raise UserError(
             f"--num_shots={num_shots} goes with --prompt_type=plain for multiple choice: the examples show a letter "

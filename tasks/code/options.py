@@ -1,11 +1,10 @@
 """Flags and data of run_code.py."""
 
-import math
 from dataclasses import dataclass
 
 from datasets import Dataset
 
-from common.errors import UserError
+from common.errors import UserError, check_number
 from common.flags import ANY_WEIGHT, check_choices, check_least, flag
 from rewards.sandbox.pool import MODES, MOST_SECONDS
 from tasks.code.problems import HUMANEVAL, MBPP, load_code
@@ -56,11 +55,9 @@ class CodeOptions:
     def __post_init__(self):
         check_prompt(self.prompt_type, 0)
         check_choices(self, sandbox=MODES)
-        check_least(self, train_problems=0, show_tests=0, test_seconds=1, sandbox_workers=0)
-        if not 0 <= self.tests_weight < math.inf:
-            raise UserError(f"--tests_weight={self.tests_weight} must be a finite number, 0 or more.")
-        if self.test_seconds > MOST_SECONDS:
-            raise UserError(f"--test_seconds={self.test_seconds} must be at most {MOST_SECONDS}.")
+        check_least(self, train_problems=0, show_tests=0, sandbox_workers=0)
+        check_number("tests_weight", self.tests_weight, least=0)
+        check_number("test_seconds", self.test_seconds, least=1, most=MOST_SECONDS)
         refuse_test_sets(self)
         for name in ("data", "eval_data"):
             if "humaneval" in getattr(self, name).lower().replace("_", "").replace("-", ""):

@@ -15,7 +15,7 @@ from random import Random
 
 from datasets import Dataset
 
-from common.errors import UserError, check_choice
+from common.errors import UserError, check_choice, check_number
 from tasks.countdown.approaches import MOST_NUMBERS, has_approaches
 from tasks.distinct import distinct
 from tasks.load import SEPARATORS, load_rows, require_columns, row_place, whole_number
@@ -78,8 +78,7 @@ class ProblemSpace:
                 f"--min_target={self.min_target} --max_target={self.max_target}: "
                 f"need 1 <= min <= max <= {self.max_value}."
             )
-        if self.min_approaches < 1:
-            raise UserError(f"--min_approaches={self.min_approaches} must be at least 1.")
+        check_number("min_approaches", self.min_approaches, least=1)
         if self.min_approaches > 1 and self.max_numbers > MOST_NUMBERS:
             raise UserError(
                 f"--min_approaches={self.min_approaches} --max_numbers={self.max_numbers}: approaches are counted for "

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from common.errors import UserError, check_choice
+from common.errors import UserError, check_choice, check_number
 from tasks.igsm.vocabulary import ANY, BRIEF, WORLDS
 
 OP_DISTRIBUTIONS = ("uniform", "light")
@@ -39,8 +39,7 @@ class ProblemSpace:
     world: str = ANY
 
     def __post_init__(self):
-        if not FEWEST_EDGES <= self.max_edges <= MOST_EDGES:
-            raise UserError(f"--max_edges={self.max_edges} must lie in {FEWEST_EDGES}..{MOST_EDGES}.")
+        check_number("max_edges", self.max_edges, least=FEWEST_EDGES, most=MOST_EDGES)
         most = _OPS_PER_EDGE * self.max_edges
         if not 1 <= self.min_op <= self.max_op <= most:
             raise UserError(
@@ -50,8 +49,7 @@ class ProblemSpace:
         check_choice("op_distribution", self.op_distribution, OP_DISTRIBUTIONS)
         if self.modulus != 0 and not 2 <= self.modulus <= 1000:
             raise UserError(f"--modulus={self.modulus} must be 0 (exact integers) or lie in 2..1000.")
-        if not 0.0 <= self.zero_drop <= 1.0:
-            raise UserError(f"--zero_drop={self.zero_drop} must lie in [0, 1].")
+        check_number("zero_drop", self.zero_drop, least=0, most=1)
         check_choice("world", self.world, (ANY, *WORLDS))
 
     @property

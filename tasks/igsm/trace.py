@@ -13,7 +13,7 @@ import string
 from dataclasses import dataclass
 from random import Random
 
-from common.errors import UserError
+from common.errors import check_number
 from tasks.igsm.dependency import Quantity
 from tasks.igsm.problem import Problem, listed
 
@@ -63,10 +63,8 @@ class Behaviours:
     stepwise: bool = True
 
     def __post_init__(self):
-        if not 0.0 <= self.p_reflect <= 1.0:
-            raise UserError(f"--p_reflect={self.p_reflect} must lie in [0, 1].")
-        if not 0 <= self.analysis_level < len(ANALYSIS_LEVELS):
-            raise UserError(f"--analysis_level={self.analysis_level} must be one of 0 to {len(ANALYSIS_LEVELS) - 1}.")
+        check_number("p_reflect", self.p_reflect, least=0, most=1)
+        check_number("analysis_level", self.analysis_level, least=0, most=len(ANALYSIS_LEVELS) - 1)
 
     def p_analysis(self, parent_count: int) -> float:
         """Chance that the condition of an instance with so many parents is restated."""

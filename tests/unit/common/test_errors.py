@@ -1,12 +1,14 @@
-"""How a command ends: its exit code, and what it says."""
+"""How a command ends: its exit code, and what it says; and what it says of a number out of range."""
 
+import math
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
-from common.errors import READER_GONE, run_cli
+from common.errors import READER_GONE, UserError, check_number, run_cli
 from tests.processes import ROOT
 
 TABLE = "print('a line of a table\\n' * 10_000)"
@@ -59,3 +61,26 @@ def test_the_broken_pipe_of_a_worker_is_a_fault():
 
     with pytest.raises(BrokenPipeError, match="worker"):
         run_cli(main)
+
+
+@pytest.mark.parametrize(
+    ("value", "limits", "words"),
+    [
+        (0, {"least": 1}, "at least 1"),
+        (-0.5, {"least": 0}, "a finite number, at least 0"),
+        (math.inf, {"least": 0}, "a finite number, at least 0"),
+        (math.nan, {}, "a finite number"),
+        (-math.inf, {}, "a finite number"),
+        (0.0, {"above": 0, "most": 1}, "above 0 and at most 1"),
+        (math.nan, {"least": 0, "below": 1}, "at least 0 and below 1"),
+        (7, {"least": 2, "most": 6}, "at least 2 and at most 6"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_the_allowed_ones(value, limits, words):
+    with pytest.raises(UserError, match=re.escape(f"--size={value} must be {words}.")):
+        check_number("size", value, **limits)
+
+
+@pytest.mark.parametrize("value, limits", [(1, {"least": 1, "most": 1}), (1e-9, {"above": 0}), (10**400, {"least": 0})])
+def test_a_number_at_its_limit_is_taken(value, limits):
+    check_number("size", value, **limits)

@@ -84,7 +84,7 @@ def test_no_control_can_stand_for_it():
 
 @pytest.mark.parametrize("gamma", [-0.5, math.nan, math.inf])
 def test_a_gamma_out_of_range_is_refused(gamma):
-    with pytest.raises(UserError, match=f"--focal_gamma={gamma} must be a finite number, 0 or more"):
+    with pytest.raises(UserError, match=f"--focal_gamma={gamma} must be a finite number, at least 0"):
         Focal(gamma)
 
 

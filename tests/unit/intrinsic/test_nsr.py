@@ -35,7 +35,7 @@ def test_figures_of_the_batch(rollout_factory):
 
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
 def test_a_lambda_out_of_range_is_refused(value):
-    with pytest.raises(UserError, match=f"--nsr_lambda={value} must be a finite number, 0 or more"):
+    with pytest.raises(UserError, match=f"--nsr_lambda={value} must be a finite number, at least 0"):
         NegativeSamples(value)
 
 

@@ -248,9 +248,9 @@ def test_entropy_of_even_counts_is_the_log_of_their_number():
     [
         ({"mode": "global"}, "--outcome_mode='global' is unknown"),
         ({"baseline": "none"}, "--outcome_baseline='none' is unknown"),
-        ({"constant": 1.5}, "--outcome_constant=1.5 must be between 0 and 1"),
-        ({"constant": math.nan}, "--outcome_constant=nan must be between 0 and 1"),
-        ({"scale": -0.1}, "--outcome_scale=-0.1 must be a finite number, 0 or more"),
+        ({"constant": 1.5}, "--outcome_constant=1.5 must be at least 0 and at most 1"),
+        ({"constant": math.nan}, "--outcome_constant=nan must be at least 0 and at most 1"),
+        ({"scale": -0.1}, "--outcome_scale=-0.1 must be a finite number, at least 0"),
         ({"scale": math.inf}, "--outcome_scale=inf must be a finite number"),
         ({"max_questions": 0}, "--outcome_questions=0 must be at least 1"),
         ({"max_answers": 0}, "--outcome_answers=0 must be at least 1"),

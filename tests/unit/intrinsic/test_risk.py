@@ -43,7 +43,7 @@ def test_small_beta_is_the_mean_and_large_beta_the_first_right_answer():
 
 @pytest.mark.parametrize("beta", [0.0, -2.0, math.nan, math.inf])
 def test_a_beta_out_of_range_is_refused(beta):
-    with pytest.raises(UserError, match=f"--risk_beta={beta} must be a finite number above 0"):
+    with pytest.raises(UserError, match=f"--risk_beta={beta} must be a finite number, above 0"):
         Risk(beta)
 
 

@@ -60,7 +60,7 @@ def test_a_completion_without_tokens_gets_nothing_and_a_broken_one_goes_to_the_g
     ("settings", "flag"), [({"right": -0.1}, "smooth_right=-0.1"), ({"wrong": float("inf")}, "smooth_wrong=inf")]
 )
 def test_bad_coefficients_are_refused(settings, flag):
-    with pytest.raises(UserError, match=f"--{flag} must be a finite number, 0 or more"):
+    with pytest.raises(UserError, match=f"--{flag} must be a finite number, at least 0"):
         DifferentialSmoothing(**settings)
 
 

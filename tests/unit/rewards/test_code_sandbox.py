@@ -316,7 +316,7 @@ def test_test_sets_are_refused_as_training_data_and_bad_rows_are_named(tmp_path)
     for wrong in ({"split": "test"}, {"data": "mbpp/test.jsonl"}, {"eval_data": "a/my-test.jsonl"}):
         with pytest.raises(UserError, match="run_eval.py reports test rows"):
             CodeOptions(**wrong)
-    with pytest.raises(UserError, match="--test_seconds=3601 must be at most 3600"):
+    with pytest.raises(UserError, match="--test_seconds=3601 must be at least 1 and at most 3600"):
         CodeOptions(test_seconds=3601)
     path = tmp_path / "rows.jsonl"
     for row, said in (
