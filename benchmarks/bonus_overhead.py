@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 
 from transformers import TrainerCallback, set_seed
 
-from benchmarks.child import exit_on_sigterm, output_of
+from benchmarks.child import exit_on_sigterm, measured
 from benchmarks.flag_checks import check_bonuses
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
@@ -178,12 +178,6 @@ def measure(options: Options, bonus: str) -> dict[str, float]:
     }
 
 
-def run_child(bonus: str) -> dict[str, float]:
-    """`measure` in a process of its own, with the flags of this one."""
-    printed = output_of(["-m", "benchmarks.bonus_overhead", *sys.argv[1:], "--child", bonus])
-    return json.loads(printed.splitlines()[-1])
-
-
 def main() -> None:
     exit_on_sigterm()
     options = parse_one(Options)
@@ -193,7 +187,7 @@ def main() -> None:
     runs: list[tuple[str, dict[str, float]]] = []
     try:
         for bonus in ("no", *options.names, "no"):
-            runs.append((bonus, run_child(bonus)))
+            runs.append((bonus, measured("benchmarks.bonus_overhead", *sys.argv[1:], "--child", bonus)))
     finally:  # what was measured before a run that fails, or an interruption, is kept
         if runs:
             publish(options.output, table(runs), {"options": asdict(options), "runs": runs})

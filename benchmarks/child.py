@@ -1,5 +1,6 @@
 """A part of a benchmark in a process of its own, with memory, threads and warm-up of its own; how a benchmark ends."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -31,6 +32,11 @@ def output_of(arguments: Sequence[object], cwd: Path | None = None) -> str:
     if result.returncode:
         raise RunError(f"{' '.join(command)} {_end(result.returncode)}:\n{result.stderr[-SAID:].strip()}")
     return result.stdout
+
+
+def measured(module: str, *flags: object) -> dict:
+    """What ``python -m module *flags`` has measured: its last line, which is JSON; raises as `output_of` does."""
+    return json.loads(output_of(["-m", module, *flags]).splitlines()[-1])
 
 
 def _end(code: int) -> str:

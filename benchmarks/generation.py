@@ -22,7 +22,7 @@ import torch
 from transformers import PreTrainedModel, set_seed
 from trl.import_utils import is_vllm_available
 
-from benchmarks.child import exit_on_sigterm, output_of
+from benchmarks.child import exit_on_sigterm, measured
 from benchmarks.flag_checks import check_bonuses, check_listed, check_micro_batch
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
@@ -194,11 +194,10 @@ def run_child(sampler: str) -> dict:
     if sampler == "vllm" and not is_vllm_available():
         return {"missing": "not installed (requirements-vllm.txt)"}
     try:
-        printed = output_of(["-m", "benchmarks.generation", *sys.argv[1:], "--child", sampler])
+        return measured("benchmarks.generation", *sys.argv[1:], "--child", sampler)
     except RunError as error:
         print(error, file=sys.stderr)
         return {"missing": f"failed: {str(error).splitlines()[-1][:120]}"}
-    return json.loads(printed.splitlines()[-1])
 
 
 def table(result: dict) -> str:

@@ -13,7 +13,6 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -23,8 +22,8 @@ from benchmarks.cached_encoder import CachedEncoder
 from benchmarks.known_truth_env import LENGTH, TOKENS, Policy, World, fitted_policy
 from benchmarks.known_truth_records import Records, Row, curves_by_row, rows_of
 from benchmarks.known_truth_report import plot, report
+from benchmarks.machine import publish_report
 from common.errors import UserError, check_number, run_cli
-from common.files import write_text
 from common.flags import OutputFolder, OutputStem, check_least, flag, parse_command
 from intrinsic import REGISTRY, build_bonuses
 from intrinsic.base import LEVELS
@@ -268,9 +267,7 @@ def write_report(records: Records, output: str, looks: int) -> None:
     found = records.read()
     curves = curves_by_row(found)
     text = report(curves, sorted({str(record["commit"]) for record in found}), looks)
-    write_text(Path(f"{output}.md"), text)
-    plot(curves, Path(f"{output}.png"), looks)
-    print(text, end="")
+    publish_report(output, text, lambda path: plot(curves, path, looks))
 
 
 def main() -> None:

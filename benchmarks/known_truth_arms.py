@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from benchmarks.known_truth import SETTINGS, Options, Trial, fresh_pipeline
 from benchmarks.known_truth_env import FIT_STEPS, LENGTH, TOKENS, Policy, World, fitted_policy
 from benchmarks.known_truth_records import Records, Row
 from benchmarks.known_truth_report import Curves
-from common.files import write_text
+from benchmarks.machine import publish_report
 from common.flags import OutputFolder, OutputStem, check_least, flag, parse_one
 from intrinsic.options import IntrinsicOptions
 
@@ -171,8 +172,5 @@ def run_experiment(
     options = parse_one(ArmOptions)
     records = run_arms(arms, options.to_run, options.records or folder, make_trial)
     curves, commits = read_arms(records)
-    output = options.output or f"{folder}/report"
     text = report(curves, commits, options.seeds)
-    write_text(Path(f"{output}.md"), text)
-    plot(curves, Path(f"{output}.png"))
-    print(text, end="")
+    publish_report(options.output or f"{folder}/report", text, partial(plot, curves))

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -57,6 +57,13 @@ def note_of_reports(reports: Iterable[dict]) -> str:
     unknown = "a setup that is not on record"
     setups = dict.fromkeys(str(Setup(**report["setup"])) if "setup" in report else unknown for report in reports)
     return f"Measured with {'; with '.join(setups)}. The reports name no machine and no code; this table was made on:"
+
+
+def publish_report(output: str, text: str, plot: Callable[[Path], None]) -> None:
+    """Write ``text`` to <output>.md and what ``plot`` draws to <output>.png, then print ``text``."""
+    write_text(Path(f"{output}.md"), text)
+    plot(Path(f"{output}.png"))
+    print(text, end="")
 
 
 def publish(output: str, table: str, numbers: dict, machines: Sequence[Machine] | None = None) -> None:

@@ -6,6 +6,7 @@ Trains nothing. Differences are over seeds and problems, as in the tables of eve
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from analysis.arms import Arm
 from analysis.comparison import compare_arms
 from analysis.evaluated import RECORD_FIX
 from analysis.sweep import Sweep, can_compare, read_sweep
+from benchmarks.machine import publish_report
 from benchmarks.metric_or_mechanism import (
     EXACT,
     IDENTICAL,
@@ -27,7 +29,7 @@ from benchmarks.metric_or_mechanism import (
     rank_correlations,
 )
 from common.errors import UserError, run_cli
-from common.files import read_json, write_text
+from common.files import read_json
 from common.flags import OutputStem, flag, parse_one
 from intrinsic import NO_BONUS
 from intrinsic.rarity import PARTITIONS
@@ -181,10 +183,7 @@ def main() -> None:
     if not can_compare(RECORDS):
         raise UserError(f"{RECORDS} holds nothing to compare yet; run bash sweeps/metric_or_mechanism.sh.")
     sweep = read_sweep(RECORDS)
-    text = report(sweep)
-    write_text(Path(f"{options.output}.md"), text)
-    plot(sweep, Path(f"{options.output}.png"))
-    print(text, end="")
+    publish_report(options.output, report(sweep), partial(plot, sweep))
 
 
 if __name__ == "__main__":

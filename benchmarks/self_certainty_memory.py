@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from transformers import set_seed
 
-from benchmarks.child import output_of
+from benchmarks.child import measured
 from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.errors import run_cli
@@ -101,10 +101,8 @@ def main() -> None:
     if options.way:
         print(json.dumps(measure(options.way, options.rows, options.length)))
         return
-    sizes = ["--rows", str(options.rows), "--length", str(options.length)]
-    found = {}
-    for way in WAYS:
-        found[way] = json.loads(output_of(["-m", "benchmarks.self_certainty_memory", "--way", way, *sizes]))
+    sizes = ["--rows", options.rows, "--length", options.length]
+    found = {way: measured("benchmarks.self_certainty_memory", "--way", way, *sizes) for way in WAYS}
     # Small tensors may fit into memory that the process held already: never count less than what it must make.
     own = max(found["identity"]["mb"], options.rows * options.length * SHAPES[SHAPE].hidden_size * 4 / 2**20)
     memory, milliseconds = found["logits"]["mb"] / own, found["logits"]["ms"] / found["identity"]["ms"]

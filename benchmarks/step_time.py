@@ -23,7 +23,7 @@ from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.bonus_overhead import StepTimes
-from benchmarks.child import exit_on_sigterm, output_of
+from benchmarks.child import exit_on_sigterm, measured
 from benchmarks.flag_checks import check_micro_batch
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
@@ -139,12 +139,6 @@ def measure(options: Options) -> dict:
     }
 
 
-def run_child(way: str) -> dict:
-    """`measure` in a process of its own, with the flags of this one."""
-    printed = output_of(["-m", "benchmarks.step_time", *sys.argv[1:], "--way", way])
-    return json.loads(printed.splitlines()[-1])
-
-
 def main() -> None:
     exit_on_sigterm()
     options = parse_one(Options)
@@ -155,7 +149,7 @@ def main() -> None:
     try:
         for _ in range(options.rounds):
             for way in options.ways.split(";"):
-                run = run_child(way)
+                run = measured("benchmarks.step_time", *sys.argv[1:], "--way", way)
                 runs.setdefault(way, []).append(run)
     finally:  # what was measured before a run that fails, or an interruption, is kept; ratios need one of ours
         if "ours" in runs:

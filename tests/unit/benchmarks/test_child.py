@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from benchmarks import bonus_overhead, generation, peak, step_time
-from benchmarks.child import output_of
+from benchmarks.child import measured, output_of
 from common.errors import RunError
 from tests.processes import ROOT
 
@@ -48,6 +48,14 @@ def test_its_output_is_what_it_printed(tmp_path):
     assert output_of(["-c", "import os; print(os.getcwd())"], cwd=tmp_path).strip() == str(tmp_path)
 
 
+def test_what_a_process_measured_is_its_last_line(tmp_path, monkeypatch):
+    (tmp_path / "toy_benchmark.py").write_text(
+        "import json, sys\nprint('warming up')\nprint(json.dumps(sys.argv[1:]))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert measured("toy_benchmark", "--rows", 4) == ["--rows", "4"]
+
+
 @pytest.mark.parametrize(
     ("benchmark", "flags", "of_a_run"),
     [
@@ -56,12 +64,13 @@ def test_its_output_is_what_it_printed(tmp_path):
     ],
 )
 def test_a_run_that_fails_leaves_the_table_of_those_before_it(benchmark, flags, of_a_run, monkeypatch, tmp_path):
-    def run_child(name):
-        if name in ("sc", "trl"):
-            raise RunError(f"{name} was killed")
+    def measured(module, *flags):
+        assert module == benchmark.__name__
+        if flags[-1] in ("sc", "trl"):
+            raise RunError(f"{flags[-1]} was killed")
         return of_a_run
 
-    monkeypatch.setattr(benchmark, "run_child", run_child)
+    monkeypatch.setattr(benchmark, "measured", measured)
     monkeypatch.setattr(sys, "argv", ["benchmark", *flags, f"--output={tmp_path / 'found'}"])
     with pytest.raises(RunError, match="was killed"):
         benchmark.main()
@@ -117,7 +126,7 @@ def sigterm():
 
 @pytest.mark.parametrize(
     ("benchmark", "measures"),
-    [(bonus_overhead, "run_child"), (generation, "run_child"), (step_time, "run_child"), (peak, "measure")],
+    [(bonus_overhead, "measured"), (generation, "run_child"), (step_time, "measured"), (peak, "measure")],
 )
 def test_every_benchmark_that_keeps_what_it_has_at_an_exit_takes_sigterm_for_one(
     benchmark, measures, sigterm, monkeypatch, tmp_path
