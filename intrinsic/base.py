@@ -72,8 +72,8 @@ class Bonus:
         """This bonus, placed at ``level`` if its paper pays it in the reward; others keep their place.
 
         "reward" joins before the group normalisation, which brings any spread to unit size in a group of equal
-        verdicts, whatever the weight. "advantage" subtracts the mean over the group's eligible completions and adds
-        the rest after the normalisation, so that the weight means the same in every group.
+        verdicts, whatever the weight. "advantage" subtracts the mean over the group's completions that have a score
+        (`present_rows`) and adds the rest after the normalisation, so that the weight means the same in every group.
         """
         if self.placement == "reward" and level == "advantage":
             self.placement, self.centred = "advantage", True
@@ -98,6 +98,13 @@ class Bonus:
     def score_parts(self, rollout: Rollout) -> dict[str, Tensor]:
         """The parts of the score by name of `part_names`; only bonuses made of several parts implement it."""
         return {self.name: self.score(rollout)}
+
+    def present_parts(self, rollout: Rollout) -> dict[str, Tensor]:
+        """By name of a part, (B,) bool: the eligible completions that it says anything of; a part left out: of all.
+
+        For a bonus with nothing to compare some completions with: the 0 that `score_parts` gives them is no score.
+        """
+        return {}
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Learn from or store the rollout, once per generation batch; returns scalars to log."""
@@ -140,6 +147,19 @@ class Bonus:
     def identity(self) -> dict[str, Any]:
         """The settings that a resumed run must share with the run that saved the state."""
         return {"name": self.name}
+
+
+def present_rows(bonus: Bonus, parts: Mapping[str, Tensor], rollout: Rollout) -> dict[str, Tensor]:
+    """By name of a part, (B,) bool: the completions that have a score of it.
+
+    These are eligible, the part says something of them, and what `score_parts` gave, ``parts``, is finite.
+    """
+    eligible, told = bonus.eligible(rollout), bonus.present_parts(rollout)
+    finite = {part: scores.isfinite() for part, scores in parts.items()}  # (B,) or (B, T)
+    return {
+        part: eligible & told.get(part, eligible) & (known if known.dim() == 1 else known.all(dim=1))
+        for part, known in finite.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,17 @@ class MemoryR(Bonus):
         zeros = torch.zeros(len(rollout))
         return {part: (self.betas[part] * paid.get(part, zeros)).to(rollout.device) for part in self.part_names}
 
+    def present_parts(self, rollout: Rollout) -> dict[str, Tensor]:
+        """Of each part the eligible completions that it can compare with anything, (B,) bool each.
+
+        Nothing for ``legacy``, whose reference pays whatever it finds.
+        """
+        if self.legacy:
+            return {}
+        raws = self.raw_parts(self.embed(rollout), rollout)
+        none = torch.zeros(len(rollout), dtype=torch.bool)
+        return {part: (raws[part].present if part in raws else none).to(rollout.device) for part in self.part_names}
+
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Append the raws that `score` normalised to the windows, then store the batch in its order.
 

@@ -26,13 +26,18 @@ def score_metrics(scored: list[ScoredBonus], rollout: Rollout) -> dict[str, floa
         metrics |= _split_means(f"{prefix}/raw", sequence_mean(raw, rollout.completion_mask), rollout.correct)
         metrics[f"{prefix}/scaled"] = sequence_mean(item.total, rollout.completion_mask).mean().item()
         if raw.dim() == 1 and not (item.bonus.replaces or item.bonus.multiplies):
-            present = item.bonus.eligible(rollout)
-            rank = right_above_wrong(raw, rollout.correct, present, rollout.num_generations)
+            rank = right_above_wrong(raw, rollout.correct, _compared(item, rollout), rollout.num_generations)
             metrics[f"{prefix}/right_above_wrong"] = rank
         if len(item.raw) > 1:
             for part, scores in item.raw.items():
                 metrics |= _split_means(f"{prefix}/{part}/raw", scores, rollout.correct)
     return metrics
+
+
+def _compared(item: ScoredBonus, rollout: Rollout) -> Tensor:
+    """(B,) bool: the eligible completions that have a score of each part that says anything of the batch."""
+    present = torch.stack(list(item.present.values()))
+    return item.bonus.eligible(rollout) & present[present.any(dim=1)].all(dim=0)
 
 
 def share_metrics(name: str, without: Tensor, joined: Tensor, rollout: Rollout) -> dict[str, float]:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from common.errors import UserError
 from intrinsic import check_replaced, check_share
-from intrinsic.base import COLUMNS, FEATURES, Bonus, FiniteGuard, Placement, WeightSchedule
-from intrinsic.parts.groups import group_centred
+from intrinsic.base import COLUMNS, FEATURES, Bonus, FiniteGuard, Placement, WeightSchedule, present_rows
+from intrinsic.parts.groups import centred_sum
 from intrinsic.rollout import Rollout
 
 
@@ -20,12 +20,14 @@ class ScoredBonus:
 
     Attributes:
         raw: part name -> finite clipped scores, (B,) or (B, T).
+        present: part name -> (B,) bool, completions that have such a score, see `present_rows`.
         weight: the schedule's weight at this step.
         nonfinite: how many values the guard replaced.
     """
 
     bonus: Bonus
     raw: dict[str, Tensor]
+    present: dict[str, Tensor]
     weight: float
     nonfinite: int
 
@@ -130,7 +132,8 @@ class BonusPipeline:
             # What replaces the advantage is no bonus beside it: its size is the method's own.
             bounded = finite.clamp(-self.clip, self.clip) if bonus.clipped and not bonus.replaces else finite
             raw = dict(zip(parts, bounded.unbind(dim=1), strict=True))
-            scored.append(ScoredBonus(bonus, raw, schedule(rollout.step, rollout.max_steps), nonfinite))
+            present = present_rows(bonus, parts, rollout)
+            scored.append(ScoredBonus(bonus, raw, present, schedule(rollout.step, rollout.max_steps), nonfinite))
         return scored
 
     def reward_values(self, scored: list[ScoredBonus], num_generations: int, weighted: bool = True) -> list[Tensor]:
@@ -157,7 +160,8 @@ class BonusPipeline:
     def join(self, advantages: Tensor, scored: list[ScoredBonus], rollout: Rollout) -> Tensor:
         """Advantages (B,) with the bonuses placed after normalisation added; (B, T) if any of them is per token.
 
-        Bonuses that their papers pay in the reward come less their group's mean, see `Bonus.at_level`. One that
+        Bonuses that their papers pay in the reward come less their group's mean, see `Bonus.at_level`; completions
+        without a score get 0 of them, which is then the mean and not the lowest value. A bonus that
         replaces the advantage leaves 1 - weight of what was there: at weight 0 all of it, at 1 nothing.
         """
         for item in scored:
@@ -176,8 +180,8 @@ class BonusPipeline:
 
     @staticmethod
     def _centred(item: ScoredBonus, rollout: Rollout) -> Tensor:
-        inside = item.bonus.eligible(rollout).view(-1, rollout.num_generations)
-        return group_centred(item.total.view_as(inside), inside).flatten()
+        parts, present = list(item.scaled.values()), list(item.present.values())
+        return centred_sum(parts, present, rollout.num_generations).flatten()
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Let every bonus learn from the rollout; scalars to log as ``ir/<bonus>/<scalar>``."""

@@ -51,6 +51,12 @@ class Shuffle(Control):
         names = self.part_names or (self.name,)
         return {name: scores[order] for name, scores in zip(names, parts.values(), strict=True)}
 
+    def present_parts(self, rollout: Rollout) -> dict[str, Tensor]:
+        """Those of the bonus, permuted with its parts."""
+        told, order = self.bonus.present_parts(rollout), self._order(rollout)
+        own, others = self.part_names or (self.name,), self.bonus.part_names or (self.bonus.name,)
+        return {name: told[other][order] for name, other in zip(own, others, strict=True) if other in told}
+
     def _order(self, rollout: Rollout) -> Tensor:
         """(B,) long: the completion that each one takes its values from."""
         generator = group_generator(self.seed, self.batches)

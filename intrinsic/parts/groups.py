@@ -1,6 +1,7 @@
 """What bonuses share about groups: random numbers of their own, centring, standardising, ranks of right and wrong."""
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +21,23 @@ def group_centred(groups: Tensor, inside: Tensor) -> Tensor:
     known = torch.where(inside, groups, 0.0)
     mean = known.sum(dim=1, keepdim=True) / inside.sum(dim=1, keepdim=True).clamp(min=1)
     return torch.where(inside, known - mean, 0.0)
+
+
+def centred_sum(parts: Sequence[Tensor], present: Sequence[Tensor], num_generations: int) -> Tensor:
+    """Sum of the ``parts`` (B,) of a score, each `group_centred` over its ``present`` rows (B,) bool; (groups, G).
+
+    Parts that are present in the same rows are added before they are centred, so that one mean is taken of them.
+    """
+    together: list[tuple[Tensor, list[Tensor]]] = []
+    for values, rows in zip(parts, present, strict=True):
+        alike = next((found for other, found in together if torch.equal(other, rows)), None)
+        if alike is None:
+            together.append((rows, [values]))
+        else:
+            alike.append(values)
+    shape = (-1, num_generations)
+    centred = [group_centred(torch.stack(found).sum(dim=0).view(shape), rows.view(shape)) for rows, found in together]
+    return torch.stack(centred).sum(dim=0)
 
 
 def group_standardize(values: Tensor, present: Tensor, num_generations: int) -> Tensor:

@@ -11,6 +11,7 @@ from intrinsic.base import Bonus, FiniteGuard, WeightSchedule
 from intrinsic.metrics import advantage_metrics, score_metrics, share_metrics
 from intrinsic.options import IntrinsicOptions
 from intrinsic.pipeline import BonusPipeline, reward_advantages
+from intrinsic.shuffle import Shuffle
 from tests.toys import make_rollout
 
 
@@ -255,3 +256,58 @@ def test_the_rank_of_right_above_wrong_is_logged_for_bonuses_with_one_value_per_
     rollout = rollout_factory(list("abcd"), [1, 0, 0, 0])
     pipeline = BonusPipeline([Fixed([2.0, 1.0, 2.0, 3.0])], [WeightSchedule(1.0)])
     assert score_metrics(pipeline.score(rollout), rollout)["ir/fixed/right_above_wrong"] == pytest.approx(0.5)
+
+
+class Gappy(TwoParts):
+    """Says nothing of the nearness of the second completion."""
+
+    def present_parts(self, rollout):
+        return {"near": torch.arange(len(rollout)) % 4 != 1}
+
+    def score_parts(self, rollout):
+        near = torch.tensor([3.0, 0.0, 6.0, 0.0]).repeat(len(rollout) // 4)
+        return {"near": near, "far": torch.arange(len(rollout), dtype=torch.float32)}
+
+
+def change_of(bonus, rollout, weight=1.0):
+    pipeline = BonusPipeline([bonus.at_level("advantage")], [WeightSchedule(weight)], clip=10.0)
+    return pipeline.join(torch.zeros(len(rollout)), pipeline.score(rollout), rollout)
+
+
+def test_a_completion_without_a_score_gets_nothing_and_is_not_the_lowest_of_its_group(rollout_factory):
+    rollout = rollout_factory(list("abcdefgh"), [0] * 8, num_generations=4)
+    joined = change_of(Fixed([math.nan, 1.0, 2.0, 6.0, 1.0, 3.0, 5.0, -math.inf]), rollout)
+    assert joined.tolist() == [0.0, -2.0, -1.0, 3.0, -2.0, 0.0, 2.0, 0.0]
+
+
+def test_each_part_is_centred_over_the_completions_that_have_it(rollout_factory):
+    rollout = rollout_factory(list("abcdefgh"), [0] * 8, num_generations=4)
+    expected = torch.tensor([0.0 - 1.5, 0.0 - 0.5, 3.0 + 0.5, -3.0 + 1.5])
+    torch.testing.assert_close(change_of(Gappy(), rollout, 2.0), 2.0 * expected.repeat(2))
+    shuffled = Shuffle(Gappy().at_level("advantage"))
+    order = shuffled._order(rollout)
+    assert not torch.equal(order, torch.arange(8))
+    torch.testing.assert_close(change_of(shuffled, rollout), expected.repeat(2)[order])
+
+
+def test_completions_without_a_score_are_not_ranked(rollout_factory):
+    rollout = rollout_factory(list("abcd"), [1, 0, 0, 0])
+    for bonus, rank in ((Fixed([2.0, math.nan, 1.0, 3.0]), 0.5), (Gappy(), 0.25), (TwoParts(), 0.0)):
+        pipeline = BonusPipeline([bonus], [WeightSchedule(1.0)])
+        assert score_metrics(pipeline.score(rollout), rollout)[f"ir/{bonus.name}/right_above_wrong"] == rank
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_where_all_have_a_score_the_mean_is_that_of_the_total_bit_for_bit(name, rollout_factory):
+    options = IntrinsicOptions(use_ir=name, explore_warmup=0)
+    pipeline = BonusPipeline(build_bonuses(options), options.schedules())
+    (bonus,) = pipeline.bonuses
+    texts = [f"text {number} of {number % 3}" for number in range(16)]
+    rollout = rollout_factory(texts, [1, 0, 0, 1] * 4, num_generations=8, answers=list("12341234abcdabcd"))
+    bonus.update(rollout)
+    (item,) = pipeline.score(rollout)
+    if bonus.centred:
+        inside = bonus.eligible(rollout).view(-1, 8)
+        known = torch.where(inside, item.total.view(-1, 8), 0.0)
+        mean = known.sum(dim=1, keepdim=True) / inside.sum(dim=1, keepdim=True).clamp(min=1)
+        assert torch.equal(pipeline._centred(item, rollout), torch.where(inside, known - mean, 0.0).flatten())

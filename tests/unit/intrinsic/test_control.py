@@ -9,7 +9,7 @@ from intrinsic.parts.control import FIXED, Control
 from intrinsic.shuffle import Shuffle
 
 OWN = {  # members of `Bonus` that a control answers for itself
-    *("name", "score", "score_parts", "part_names", "identity", "from_options"),
+    *("name", "score", "score_parts", "present_parts", "part_names", "identity", "from_options"),
     *("replaces", "multiplies", "per_token_flags", "uncontrolled"),  # with these there is no control
     *("at_level", "advantage_weight"),  # settled before there is one, from what it controls
     *("label_free", "measured"),  # no scores of a control stand in for verdicts, or measure anything

@@ -8,6 +8,7 @@ from intrinsic.knn_memory import PARTS, MemoryRPlus
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.episodic_memory import EpisodicMemory
 from intrinsic.parts.memory_read import look_up
+from intrinsic.pipeline import BonusPipeline
 from intrinsic.rollout import Rollout, text_id
 from intrinsic.sentence_memory import SentenceMemory
 from tests.compare import assert_same_bits
@@ -89,6 +90,15 @@ def test_the_only_right_answer_of_a_batch_has_nothing_to_compare_with_and_is_pai
     close(parts["exploit"], [0.0, 1.0, 0.0])
     bonus.update(batch)
     assert len(bonus.windows["exploit"].history) == 2, "what is absent moves no range"
+
+
+def test_after_the_normalisation_that_answer_keeps_its_advantage_and_the_others_share_the_mean():
+    options = IntrinsicOptions(use_ir="knn", memory_read="leave_one_out", ir_weight="1")
+    pipeline, batch = (
+        BonusPipeline(build_bonuses(options), options.schedules()),
+        rollout(["up", "steep", "left"], [1, 0, 0]),
+    )
+    close(pipeline.join(torch.zeros(3), pipeline.score(batch), batch), [0.0, 0.5, -0.5])
 
 
 def test_without_its_own_answer_a_question_is_read_from_its_neighbours():

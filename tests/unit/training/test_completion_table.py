@@ -25,7 +25,7 @@ def frame(rollout_factory, tmp_path):
     }
     tokens = torch.tensor([[4.0, 9, 9, 9, 9, 9], [2.0, 6, 9, 9, 9, 9], [1.0, 2, 3, 6, 9, 9]])
     raw = {"near": torch.tensor([7.0, 8.0, 9.0]), "far": tokens}
-    scored = [ScoredBonus(SimpleNamespace(name="mine"), raw, weight=0.5, nonfinite=0)]
+    scored = [ScoredBonus(SimpleNamespace(name="mine"), raw, {}, weight=0.5, nonfinite=0)]
     write_completions(tmp_path / "completions", 7, logs, rollout, scored)
     return pd.read_parquet(tmp_path / "completions" / "step_000007.parquet")
 
