@@ -1,8 +1,9 @@
 """Control for any bonus: GRPO plus Gaussian noise as strong as that bonus in each group (i-MENTOR's authors ran one).
 
 Plain GRPO has no such term. The noise knows nothing of any text: it has the standard deviation of the bonus among the
-group's eligible completions and the mean 0, goes the way of the bonus (its place, its level, its gate) and is new in
-every batch. What the bonus gains beyond it is due to which completion is paid, not to how much a group is disturbed.
+group's completions that have a score of it and the mean 0, goes the way of the bonus (its place, its level, its gate)
+and is new in every batch. What the bonus gains beyond it is due to which completion is paid, not to how much a group is
+disturbed.
 """
 
 from typing import Any
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError, check_number
-from intrinsic.base import Bonus, Placement
+from intrinsic.base import Bonus, Placement, present_rows
 from intrinsic.parts.control import Control
-from intrinsic.parts.groups import group_centred, group_generator
+from intrinsic.parts.groups import centred_sum, group_centred, group_generator
 from intrinsic.rollout import Rollout
 
 
@@ -42,16 +43,17 @@ class Noise(Control):
         self.seed = seed
 
     def score(self, rollout: Rollout) -> Tensor:
-        """Noise (B,) with mean 0 and the bonus's standard deviation among the eligible of each group; 0 for others.
+        """Noise (B,) with mean 0 and the bonus's standard deviation among those of each group that have a score of it.
 
-        A group of fewer than two eligible completions, or without spread, gets none.
+        0 for others (`present_rows`). A group of fewer than two such completions, or without spread, gets none.
         """
-        values = self.bonus.score(rollout).nan_to_num()
-        inside = self.eligible(rollout).view(-1, rollout.num_generations)
-        drawn = self._normal(rollout).view_as(inside)
-        strength, own = _deviation(values.view_as(inside), inside), _deviation(drawn, inside)
-        noise = group_centred(drawn, inside) * (strength / own.clamp(min=torch.finfo(own.dtype).tiny))
-        return noise.flatten()
+        parts = self.bonus.score_parts(rollout)
+        present = list(present_rows(self.bonus, parts, rollout).values())
+        paid = centred_sum(list(parts.values()), present, rollout.num_generations)
+        inside = torch.stack(present).any(dim=0).view_as(paid)
+        drawn = group_centred(self._normal(rollout).view_as(paid), inside)
+        strength, own = _deviation(paid, inside), _deviation(drawn, inside)
+        return (drawn * (strength / own.clamp(min=torch.finfo(own.dtype).tiny))).flatten()
 
     def _normal(self, rollout: Rollout) -> Tensor:
         """Independent normal numbers (B,), new ones for every batch, the same however groups are ordered."""
@@ -70,8 +72,8 @@ class Noise(Control):
         return {"name": self.name, "seed": self.seed, "bonus": self.bonus.identity()}
 
 
-def _deviation(groups: Tensor, inside: Tensor) -> Tensor:
-    """Standard deviation (n, 1) over the rows ``inside``; 0 where there are fewer than two."""
+def _deviation(centred: Tensor, inside: Tensor) -> Tensor:
+    """Standard deviation (n, 1) of ``centred`` (n, G), 0 outside ``inside``; 0 with fewer than two rows inside."""
     count = inside.sum(dim=1, keepdim=True)
-    variance = group_centred(groups, inside).square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
+    variance = centred.square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
     return torch.where(count > 1, variance.sqrt(), 0.0)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from common.errors import check_choice, check_number
 from intrinsic.base import Bonus
+from intrinsic.parts.groups import group_centred
 from intrinsic.rollout import Rollout
 
 MODES = ("fixed", "reference")
@@ -124,8 +125,8 @@ class ErrorConditionedBonus(Bonus):
         if not self.conditioning.center:
             return bonus
         groups, gate = bonus.view(-1, rollout.num_generations), wrong.view(-1, rollout.num_generations)
-        mean = groups.nan_to_num().sum(dim=1, keepdim=True) / gate.sum(dim=1, keepdim=True).clamp(min=1)
-        return torch.where(gate, groups - mean, groups).flatten()
+        inside = gate & groups.isfinite()
+        return torch.where(inside, group_centred(groups, inside), groups).flatten()
 
     def _scaled(self, novelty: Tensor) -> Tensor:
         return batch_scale(novelty) if self.conditioning.mode == "reference" else window_scale(novelty, self.history)

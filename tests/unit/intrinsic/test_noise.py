@@ -63,6 +63,21 @@ def test_noise_has_the_deviation_of_the_bonus_among_the_eligible_of_each_group(r
         assert abs(drawn[inside].mean()) < 1e-5 * paid[inside].std()
 
 
+@pytest.mark.parametrize("broken", [float("inf"), float("-inf"), float("nan")])
+def test_a_bonus_that_is_not_finite_somewhere_gives_no_noise_there_and_no_other_strength(broken, rollout_factory):
+    class Broken(Gated):
+        def score(self, rollout):
+            return super().score(rollout).index_fill(0, torch.tensor([1]), broken)
+
+    rollout, bonus = batch(rollout_factory), Broken()
+    noise, rows = Noise(bonus).score(rollout), torch.tensor([2, 4, 5, 6, 7])
+    assert noise.isfinite().all() and noise[1] == 0
+    torch.testing.assert_close(noise[rows].std(), bonus.score(rollout)[rows].std())
+    assert torch.equal(noise[8:], Noise(Gated()).score(rollout)[8:])
+    scored = BonusPipeline([bonus, Noise(bonus, learns=False)], [WeightSchedule()] * 2).score(rollout)
+    assert [item.nonfinite for item in scored] == [1, 0]
+
+
 def test_groups_without_spread_or_with_one_eligible_completion_get_none(rollout_factory):
     alone = batch(rollout_factory, 2, (1, 1, 1, 0, 1, 1, 1, 1))
     assert (Noise(Gated()).score(alone) == 0).all()

@@ -69,6 +69,14 @@ def test_all_wrong_groups_are_pushed_up_unless_centred_and_all_right_ones_get_no
     assert centred.score(mixed)[0] == 0 and centred.score(mixed).sum().abs() < 1e-6
 
 
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_novelty_that_is_not_finite_has_no_part_in_the_centre_of_the_others(broken, rollout_factory):
+    rollout = rollout_factory(["1"] * 5, [1, 0, 0, 0, 0])
+    score = GivenNovelty([0.5, broken, 0.0, 0.1, 0.5], center=True).score(rollout)
+    torch.testing.assert_close(score[[0, 2, 3, 4]], torch.tensor([0.0, -0.2, -0.1, 0.3]))
+    assert not score[1].isfinite()
+
+
 @pytest.mark.parametrize("name", ["rnd", "noise"])
 @pytest.mark.parametrize(
     ("mode", "flag", "centred"),
