@@ -42,7 +42,7 @@ def write_completions(
         "prompt": [json.dumps(prompt) for prompt in logs["prompt"]],
         "question": rollout.questions,
         "completion": rollout.completions,
-        "correct": rollout.correct.bool().tolist(),
+        "correct": [None if verdict.isnan() else bool(verdict) for verdict in rollout.correct],
         **{name: list(values) for name, values in logs["extra"].items()},
         **(_group_columns(rollout) if "approach" in logs["extra"] else {}),
         **{name: list(values) for name, values in logs["rewards"].items()},

@@ -15,13 +15,15 @@ class RolloutGathering:
 
     def _gather_rollout(self, rows, prompts, completions, rewards: Tensor) -> Rollout:
         """The rollout of all processes, in rank order; ``rewards`` are already gathered."""
+        questions = gather_object([message_text(prompt, "user") for prompt in prompts])
+        self._check_graded(rewards, questions)
         self._check_logged()
         extrinsic = rewards[:, : self.num_extrinsic]
         weights = self.reward_weights[: self.num_extrinsic].to(rewards.device)
         tokens = self._token_tensors()
         features = self._features(tokens)
         return Rollout(
-            questions=gather_object([message_text(prompt, "user") for prompt in prompts]),
+            questions=questions,
             completions=gather_object([message_text(completion, "assistant") for completion in completions]),
             correct=self._correct(rewards),
             rewards=(extrinsic * weights).nansum(dim=1),
@@ -45,10 +47,31 @@ class RolloutGathering:
         )
 
     def _correct(self, rewards: Tensor) -> Tensor:
-        """(B,) 1.0 for right, 0.0 for wrong, NaN where no reward function says which is which."""
+        """(B,) 1.0 for right, 0.0 for wrong, NaN where no reward function says which is which, or said None."""
         if self.correctness_column is None:
             return torch.full_like(rewards[:, 0], torch.nan)
-        return (rewards[:, self.correctness_column] > 0.5).float()
+        verdicts = rewards[:, self.correctness_column]
+        return torch.where(verdicts.isnan(), verdicts, (verdicts > 0.5).float())
+
+    def _check_graded(self, rewards: Tensor, questions: list[str]) -> None:
+        """Raise `UserError` for a completion that no reward function graded, where a bonus would train on it, or whose
+        verdict is None, where a bonus would take it for wrong.
+
+        Plain GRPO gives a completion that none of the functions graded no advantage.
+        """
+        if not self.bonuses.bonuses:
+            return
+        names, column = self.reward_func_names[: self.num_extrinsic], self.correctness_column
+        reads_verdict = any(bonus.needs_verdict for bonus in self.bonuses.bonuses)
+        read = slice(column, column + 1) if reads_verdict else slice(self.num_extrinsic)
+        ungraded = rewards[:, read].isnan().all(dim=1)
+        if ungraded.any():
+            row = int(ungraded.nonzero()[0])
+            raise UserError(
+                f"{' and '.join(names[read])} gave None for completion {row} of the batch, of the question "
+                f"{questions[row][:200]!r}, and bonuses need a number for each completion; return 0.0 for a wrong one, "
+                "or leave the bonuses out."
+            )
 
     def _check_logged(self) -> None:
         """Raise `UserError` where a bonus reads a column that no reward function logs, and so would never pay.

@@ -1,7 +1,9 @@
 """The trainer seam: placements, order of score and update, evaluation, guards, and the shared feature pass."""
 
 import copy
+import math
 
+import pandas as pd
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -10,8 +12,10 @@ from trl.trainer.utils import RepeatSampler
 from analysis.completions import read_completions
 from common.errors import RunError, UserError
 from intrinsic.base import Bonus, WeightSchedule
+from intrinsic.pipeline import BonusPipeline
 from policy.features import mean_state
 from policy.load import load_policy, load_tokenizer
+from training.gathering import RolloutGathering
 from training.sampler import EpochSampler
 
 
@@ -376,6 +380,51 @@ def test_bonuses_see_the_answers_and_approaches_that_the_reward_function_read(tr
     answers, approaches, texts = seen[-1]
     assert answers == [text[:1] or None for text in texts]
     assert approaches == [text[1:3] or None for text in texts]
+
+
+def partly_graded(completions, **kwargs):
+    return [None if number % 4 == 3 else float(number % 4 == 0) for number in range(len(completions))]
+
+
+def test_without_a_bonus_a_completion_without_a_verdict_learns_nothing_and_is_not_called_right(
+    trainer_factory, tmp_path
+):
+    trainer = trainer_factory()
+    trainer.reward_funcs[0], trainer.completions_dir = partly_graded, tmp_path / "completions"
+    assert one_batch(trainer)["advantages"].view(2, 4)[:, 3].tolist() == [0.0, 0.0]
+    (file,) = trainer.completions_dir.glob("*.parquet")
+    assert pd.read_parquet(file)["correct"].tolist() == [True, False, False, None] * 2
+
+
+@pytest.mark.parametrize("placement", ["reward", "advantage"])
+def test_with_a_bonus_a_completion_without_a_verdict_ends_the_run_before_it_is_learnt(placement, trainer_factory):
+    bonus = RecordingBonus(placement)
+    trainer = trainer_factory([bonus], [WeightSchedule(0.0)])
+    trainer.reward_funcs[0] = partly_graded
+    said = r"correctness gave None for completion 3 of the batch, of the question 'Numbers: 0\.'.* return 0\.0"
+    with pytest.raises(UserError, match=said):
+        one_batch(trainer)
+    assert bonus.calls == []
+
+
+def test_only_bonuses_that_read_verdicts_mind_a_verdict_that_is_none_beside_another_reward():
+    class Reading(Bonus):
+        name, placement, needs_verdict = "reading", "advantage", True
+
+    def check(bonus, rewards):
+        gathering = RolloutGathering()
+        gathering.bonuses, gathering.reward_func_names = BonusPipeline([bonus], [WeightSchedule()]), ["length", "right"]
+        gathering.num_extrinsic, gathering.correctness_column = 2, 1
+        gathering._check_graded(torch.tensor(rewards), ["q"] * len(rewards))
+        return gathering._correct(torch.tensor(rewards))
+
+    graded = [[1.0, 1.0], [0.5, math.nan]]
+    assert check(RecordingBonus(), graded).tolist()[0] == 1.0 and check(RecordingBonus(), graded)[1].isnan()
+    with pytest.raises(UserError, match="right gave None for completion 1"):
+        check(Reading(), graded)
+    with pytest.raises(UserError, match="length and right gave None for completion 0"):
+        check(RecordingBonus(), [[math.nan, math.nan], [1.0, 1.0]])
+    assert check(Reading(), [[math.nan, 1.0], [math.nan, 0.0]]).tolist() == [1.0, 0.0]
 
 
 def test_the_penaltys_pass_over_the_reference_serves_the_bonuses_and_the_penalty_alike(trainer_factory):
