@@ -40,6 +40,7 @@ class Majority(Bonus):
     name = "majority"
     placement = "advantage"
     label_free = True
+    clipped = False  # z is as large as that of the rewards, which nothing clips
     reads = frozenset({"answer"})
     measured = "agreement"
 

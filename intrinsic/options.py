@@ -74,7 +74,8 @@ class IntrinsicOptions(BonusFlags):
     )
     ir_clip: float = flag(
         5.0,
-        "Raw bonus values are clipped to [-ir_clip, ir_clip]; not those of passk, maxrl, nsr, risk and rarity.",
+        "Raw bonus values are clipped to [-ir_clip, ir_clip]; not those of passk, maxrl, nsr, risk, rarity, sc, "
+        "certain and majority.",
     )
     ir_min_std: float = flag(
         0.0, "A group whose scaled bonus has a standard deviation below this gets no bonus from it (reward placement)."

@@ -202,7 +202,7 @@ RULES = (
     Rule(
         "ir_clip",
         lambda run: all(bonus.replaces or not bonus.clipped for bonus in run.bonuses),
-        "what replaces or moves the advantages is not clipped",
+        "what replaces or moves the advantages, or is standardised as the rewards are, is not clipped",
     ),
     Rule(
         "ir_min_std",

@@ -22,6 +22,7 @@ class Certainty(Bonus):
 
     placement = "advantage"
     label_free = True
+    clipped = False  # z is as large as that of the rewards, which nothing clips
 
     def __init__(self, truncated: str = "pay"):
         check_choice("sc_truncated", truncated, TRUNCATED)

@@ -311,3 +311,16 @@ def test_where_all_have_a_score_the_mean_is_that_of_the_total_bit_for_bit(name, 
         known = torch.where(inside, item.total.view(-1, 8), 0.0)
         mean = known.sum(dim=1, keepdim=True) / inside.sum(dim=1, keepdim=True).clamp(min=1)
         assert torch.equal(pipeline._centred(item, rollout), torch.where(inside, known - mean, 0.0).flatten())
+
+
+@pytest.mark.parametrize("control", ["{}", "shuffle:{}"])
+@pytest.mark.parametrize("name", ["sc", "certain", "majority"])
+def test_what_is_standardised_as_the_rewards_are_is_no_more_clipped_than_they(name, control, rollout_factory):
+    rollout = rollout_factory(["1+2"] * 64, [0] * 64, num_generations=64, answers=["3"] * 63 + ["4"])
+    differs = torch.ones(64, 1).index_fill(0, torch.tensor([63]), 2.0) * rollout.completion_mask
+    rollout.features |= {"self_certainty": differs, "entropy": differs}
+    options = IntrinsicOptions(use_ir=control.format(name))
+    pipeline = BonusPipeline(build_bonuses(options), options.schedules(), options.ir_clip)
+    joined = pipeline.join(torch.zeros(64), pipeline.score(rollout), rollout)
+    assert joined.abs().max().item() == pytest.approx(63 / 64**0.5, abs=0.01)
+    assert joined.sum().abs() < 1e-4

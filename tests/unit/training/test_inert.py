@@ -96,6 +96,7 @@ NO_EFFECT = [
     ({"intrinsic": {"use_ir": "passk"}, "scale_rewards": "none"}, "--scale_rewards none", "replaces the advantages"),
     ({"intrinsic": {"use_ir": "maxrl", "ir_clip": 9.0}}, "--ir_clip 9.0", "not clipped"),
     ({"intrinsic": {"use_ir": "rarity", "ir_clip": 9.0}}, "--ir_clip 9.0", "not clipped"),
+    ({"intrinsic": {"use_ir": "shuffle:majority", "ir_clip": 9.0}}, "--ir_clip 9.0", "not clipped"),
     ({"intrinsic": {"use_ir": "cfn", "explore_warmup": 200}}, "--explore_warmup 200", "for knn+"),
     ({"intrinsic": {"match_mass": True}}, "--match_mass True", "no bonus"),
     ({"intrinsic": {"use_ir": "cosine", "match_mass": True}}, "--match_mass True", "no bonus"),
