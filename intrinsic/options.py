@@ -66,8 +66,8 @@ class IntrinsicOptions(BonusFlags):
     )
     ir_schedule: str = flag(
         "constant",
-        "Shape of the weight over training: constant, linear or cosine. Both fall to 0, which is plain GRPO and would come "
-        "after the last update: of the T updates after the warm-up the last has 1/T of the weight under linear.",
+        "Shape of the weight over training: constant, linear or cosine. Both fall to 0, which is plain GRPO and would "
+        "come after the last update: of the T updates after the warm-up the last has 1/T of the weight under linear.",
     )
     ir_warmup_steps: int = flag(
         0, "Optimiser steps over which the weight rises linearly from 0, which is plain GRPO; 0 or more."
