@@ -14,7 +14,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, Features, Value, config, load_dataset
+from datasets import Dataset, DatasetDict, Features, Value, load_dataset
+from datasets import config as library_config
 from datasets.exceptions import DatasetsError
 
 from common.errors import UserError
@@ -196,7 +197,7 @@ def cache_folder() -> str:
 
     Which is said once, since every run then makes again what it would find there.
     """
-    cache = Path(config.HF_DATASETS_CACHE)
+    cache = Path(library_config.HF_DATASETS_CACHE)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=cache).close()

@@ -119,7 +119,7 @@ def build_policy(options: SFTOptions, seed: int, folder: Path, resumes: bool = F
     return AutoModelForCausalLM.from_config(architecture_of(options.model_name), dtype=options.weight_dtype())
 
 
-class TrustedSFTTrainer(SFTTrainer):
+class ResumableSFTTrainer(SFTTrainer):
     """`trl.SFTTrainer` whose checkpoints hold ``settings`` (see `training.identity`) and a mark of completeness."""
 
     def __init__(self, *args, settings: dict, **kwargs):
@@ -163,7 +163,7 @@ def build_trainer(
     config.max_length = None  # too long ones are gone; nothing is cut
     model = build_policy(options, config.seed, folder, resumes)
     set_end_tokens(model, tokenizer)
-    trainer = TrustedSFTTrainer(
+    trainer = ResumableSFTTrainer(
         model=model,
         args=config,
         train_dataset=with_end_token(rows, tokenizer),

@@ -36,7 +36,7 @@ class Source:
 
     def write(self, path: Path, seed: str) -> None:
         """Write one hidden database, which ``seed`` decides. Raises `sqlite3.Error` where the tables cannot be made."""
-        random, made = Random(seed), {}
+        rng, made = Random(seed), {}
         connection = sqlite3.connect(path, isolation_level=None)
         try:
             connection.execute("PRAGMA synchronous = OFF")
@@ -47,7 +47,7 @@ class Source:
                 names = ", ".join(map(quoted, table.columns))
                 # Repeated keys, and whatever else the table's own rules refuse, are left out.
                 insert = f"INSERT OR IGNORE INTO {quoted(table.name)} ({names}) VALUES ({marks})"
-                connection.executemany(insert, self._drawn(table, made, random))
+                connection.executemany(insert, self._drawn(table, made, rng))
                 stored = connection.execute(f"SELECT {names} FROM {quoted(table.name)}").fetchall()
                 made[table.name] = [dict(zip(table.columns, row, strict=True)) for row in stored]
             for view in self.views:
@@ -57,39 +57,39 @@ class Source:
         finally:
             connection.close()
 
-    def _drawn(self, table: Table, made: dict[str, list[dict]], random: Random) -> list[list]:
+    def _drawn(self, table: Table, made: dict[str, list[dict]], rng: Random) -> list[list]:
         """New rows of ``table``; ``made`` holds those of the tables before it."""
         real = self.rows[table.name]
         most = min(MOST, max(6, len(real)))
-        count = random.randint(max(SMALLEST, most // 2), most + 4)
-        domains = {column: self._domain(column, real, random) for column in table.columns}
+        count = rng.randint(max(SMALLEST, most // 2), most + 4)
+        domains = {column: self._domain(column, real, rng) for column in table.columns}
         links = [link for link in table.foreign_keys if link.parent in made or link.parent == table.name]
         linked = {column for link in links for column in link.columns}
-        keys = _key_values(table, real, count, random)
+        keys = _key_values(table, real, count, rng)
         rows: list[dict] = []
         for number in range(count):
-            row = dict(random.choice(real)) if real else dict.fromkeys(table.columns)
+            row = dict(rng.choice(real)) if real else dict.fromkeys(table.columns)
             for column in table.columns:
                 if column not in table.key and column not in linked:
-                    row[column] = _redrawn(row[column], domains[column], column in table.nullable, random)
+                    row[column] = _redrawn(row[column], domains[column], column in table.nullable, rng)
             if keys:
                 row[table.key[0]] = keys[number % len(keys)]
             for link in links:
                 parents = rows if link.parent == table.name else made[link.parent]
                 if parents and not (row[link.columns[0]] is None and table.nullable.issuperset(link.columns)):
-                    chosen = random.choice(parents)
+                    chosen = rng.choice(parents)
                     row.update({mine: chosen[theirs] for mine, theirs in zip(link.columns, link.targets, strict=True)})
                 elif table.nullable.issuperset(link.columns):
                     row.update(dict.fromkeys(link.columns))
             rows.append(row)
         return [[row[column] for column in table.columns] for row in rows]
 
-    def _domain(self, column: str, real: list[dict], random: Random) -> list:
+    def _domain(self, column: str, real: list[dict], rng: Random) -> list:
         """The few values that ``column`` is redrawn from."""
         values = sorted(
             {row[column] for row in real if row[column] is not None}, key=lambda value: (str(type(value)), value)
         )
-        domain = random.sample(values, min(REAL_VALUES, len(values)))
+        domain = rng.sample(values, min(REAL_VALUES, len(values)))
         for literal in self.literals.get(column.lower(), []):
             if isinstance(literal, str):
                 domain += [literal.replace("%", padding) for padding in PADDINGS] if "%" in literal else [literal]
@@ -127,20 +127,20 @@ def _read(connection: sqlite3.Connection, table: Table) -> list[dict]:
     return [dict(zip(table.columns, row, strict=True)) for row in rows]
 
 
-def _key_values(table: Table, real: list[dict], count: int, random: Random) -> list:
+def _key_values(table: Table, real: list[dict], count: int, rng: Random) -> list:
     """Different values for a key of one column, in random order; none for a key of several."""
     if len(table.key) != 1:
         return []
     values = sorted({row[table.key[0]] for row in real} - {None}, key=lambda value: (str(type(value)), value))
-    return random.sample(values, min(count, len(values))) or list(range(1, count + 1))
+    return rng.sample(values, min(count, len(values))) or list(range(1, count + 1))
 
 
-def _redrawn(value, domain: list, nullable: bool, random: Random):
-    chance = random.random()
+def _redrawn(value, domain: list, nullable: bool, rng: Random):
+    chance = rng.random()
     if chance < FROM_DOMAIN:
-        return random.choice(domain) if domain else value
+        return rng.choice(domain) if domain else value
     if chance < FROM_DOMAIN + TO_NULL:
         return None if nullable else value
     if chance < FROM_DOMAIN + TO_NULL + BESIDE and isinstance(value, int | float):
-        return value + random.choice((-1, 1))
+        return value + rng.choice((-1, 1))
     return value
