@@ -53,12 +53,14 @@ def check_writable(folder: Path, name: str, fix: str) -> None:
 def check_output(flag: str, output: str | Path, kind: str) -> None:
     """Raise `UserError` unless ``--flag`` says where something can be written.
 
-    ``kind``: "file"; "stem", of the names of several files; or "folder".
+    ``kind``: "file"; "lines", a file for `write_jsonl`; "stem", of the names of several files; or "folder".
     """
-    path = Path(output)
-    if kind == "file" and path.is_dir():
+    path, is_file = Path(output), kind in ("file", "lines")
+    if kind == "lines" and path.suffix != ".jsonl":
+        raise UserError(f"--{flag}={str(output)!r} must be a file that ends in .jsonl.")
+    if is_file and path.is_dir():
         raise UserError(f"--{flag}={str(output)!r} is a folder; name a file.")
-    if kind == "file" and path.exists() and not path.is_file():
+    if is_file and path.exists() and not path.is_file():
         raise UserError(f"--{flag}={str(output)!r} is no file that can be replaced; name another.")
     check_writable(path if kind == "folder" else path.parent, f"--{flag}={str(output)!r}", "give another place")
 
@@ -86,12 +88,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as ASCII JSON atomically; non-finite numbers raise ValueError, they are not JSON."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def check_jsonl(output: str) -> None:
-    """Raise `UserError` unless ``--output`` names a file for `write_jsonl`."""
-    if Path(output).suffix != ".jsonl":
-        raise UserError(f"--output={output!r} must be a file that ends in .jsonl.")
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:

@@ -27,13 +27,18 @@ ANY_WEIGHT = (
 
 @dataclass(frozen=True)
 class Written:
-    """Marks a flag that names a place to write to, of a ``kind`` of `common.files.check_output`."""
+    """Marks a flag that names a place to write to, of a ``kind`` of `common.files.check_output`.
+
+    ``needed``: the flag has to be set.
+    """
 
     kind: str
+    needed: bool = False
 
 
 # Types of flags. A place that cannot be written to is refused before anything is computed.
 OutputFile = Annotated[str, Written("file")]
+OutputLines = Annotated[str, Written("lines", needed=True)]
 OutputStem = Annotated[str, Written("stem")]
 OutputFolder = Annotated[str, Written("folder")]
 
@@ -122,10 +127,10 @@ def _refuse_nan(options: Any) -> None:
 
 
 def _check_outputs(options: Any) -> None:
-    """Raise `UserError` where a flag that is set names no place to write to."""
+    """Raise `UserError` where a flag that is set, or needed, names no place to write to."""
     for name, hint in get_type_hints(type(options), include_extras=True).items():
         for mark in getattr(hint, "__metadata__", ()):
-            if isinstance(mark, Written) and getattr(options, name):
+            if isinstance(mark, Written) and (mark.needed or getattr(options, name)):
                 check_output(name, getattr(options, name), mark.kind)
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from random import Random
 
 from common.errors import UserError, run_cli
-from common.files import check_jsonl, write_jsonl
-from common.flags import OutputFile, check_choices, flag, parse_one
+from common.files import write_jsonl
+from common.flags import OutputLines, check_choices, flag, parse_one
 from rewards.choice import LETTERS
 from tasks.choice.problems import ARC, CHALLENGE, load_choice, shuffle_choices
 from tasks.choice.prompts import check_prompt, prompt, solution
@@ -29,7 +29,7 @@ ANSWERS = ("letter", "text")
 class TraceOptions:
     """Which questions, how answered, and where the traces go."""
 
-    output: OutputFile = flag("", "File to write, .jsonl. Needed.")
+    output: OutputLines = flag("", "File to write, .jsonl. Needed.")
     data: str = flag(ARC, "Questions with choices and answer: hub name, folder, or jsonl, json or parquet file.")
     subset: str = flag(CHALLENGE, "Part of a hub data set, or of a folder of ARC; of one without parts leave it empty.")
     split: str = flag("train", "Split of a hub data set or folder; not test.")
@@ -42,7 +42,6 @@ class TraceOptions:
     seed: int = flag(0, "Seed of the options' order and of the wrong answers.")
 
     def __post_init__(self):
-        check_jsonl(self.output)
         check_prompt(self.prompt_type, 0)
         check_choices(self, answer=ANSWERS)
         refuse_test_sets(self)

@@ -20,8 +20,8 @@ from random import Random
 from tqdm import tqdm
 
 from common.errors import UserError, run_cli
-from common.files import check_jsonl, write_jsonl
-from common.flags import OutputFile, check_choices, check_least, flag, parse_one
+from common.files import write_jsonl
+from common.flags import OutputLines, check_choices, check_least, flag, parse_one
 from tasks.countdown.problems import Node, ProblemSpace, draw_distinct, draw_expression, problem_key, prompt, question
 from tasks.countdown.warm_start import comparison
 from tasks.load import refuse_test_sets
@@ -38,7 +38,7 @@ class BridgeOptions:
     style: str = flag("injected", "plain (straight to the answer) or injected.")
     n: int = flag(2000, "Traces, each for another problem, 1 or more.")
     seed: int = flag(100, "Seed; both styles get the same problems from the same seed.")
-    output: OutputFile = flag("", "File to write, .jsonl. Needed.")
+    output: OutputLines = flag("", "File to write, .jsonl. Needed.")
     split: str = flag("train", "Split of the problems: train or validation.")
     p_explore: float = flag(0.6, "injected: chance of one more missed attempt, in [0, 1]; 0 for none.")
     max_attempts: int = flag(6, "injected: most attempts, the hit included, 1 or more.")
@@ -160,7 +160,6 @@ def summary(traces: list[dict]) -> str:
 
 def main() -> None:
     options = parse_one(BridgeOptions)
-    check_jsonl(options.output)
     traces = list(tqdm(rows(options), total=options.n, desc="traces", leave=False))
     write_jsonl(Path(options.output), traces)
     print(f"{options.n} traces in {options.output}: {summary(traces)}")

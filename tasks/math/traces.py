@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError, run_cli
-from common.files import check_jsonl, write_jsonl
-from common.flags import OutputFile, flag, parse_one
+from common.files import write_jsonl
+from common.flags import OutputLines, flag, parse_one
 from tasks.load import refuse_test_sets
 from tasks.math.problems import GSM8K, load_gsm8k_solutions
 from tasks.math.prompts import Exemplar, check_prompt, prompt, solution
@@ -22,7 +22,7 @@ from tasks.validation_split import for_traces
 class TraceOptions:
     """Which solutions, in which shape, and where the traces go."""
 
-    output: OutputFile = flag("", "File to write, .jsonl. Needed.")
+    output: OutputLines = flag("", "File to write, .jsonl. Needed.")
     data: str = flag(GSM8K, "Questions with worked solutions that end in #### NUMBER: hub name, folder or file.")
     split: str = flag("train", "Split of a hub data set or folder; not test.")
     prompt_type: str = flag(
@@ -32,7 +32,6 @@ class TraceOptions:
     max_lines: int = flag(0, "Lines of the longest solution to take, 1 or more; 0 takes any.")
 
     def __post_init__(self):
-        check_jsonl(self.output)
         check_prompt(self.prompt_type, 0)
         refuse_test_sets(self)
         for name in ("n", "max_lines"):

@@ -14,8 +14,8 @@ from pathlib import Path
 from random import Random
 
 from common.errors import UserError, run_cli
-from common.files import check_jsonl, write_jsonl
-from common.flags import OutputFile, check_least, flag, parse_one
+from common.files import write_jsonl
+from common.flags import OutputLines, check_least, flag, parse_one
 from tasks.sql.tiny.problems import draw_queries, short_prompt
 from tasks.sql.tiny.query import Query, changed
 
@@ -26,13 +26,12 @@ TWO_SLIPS = 0.3  # share of the wrong traces with two changed parts
 class TraceOptions:
     """How many traces, of which kind, and where they go."""
 
-    output: OutputFile = flag("", "File to write, .jsonl. Needed.")
+    output: OutputLines = flag("", "File to write, .jsonl. Needed.")
     n: int = flag(40_000, "Traces, 1 or more; questions may repeat.")
     right_share: float = flag(0.4, "Share of traces with the gold query, in [0, 1].")
     seed: int = flag(0, "Seed of questions and slips.")
 
     def __post_init__(self):
-        check_jsonl(self.output)
         check_least(self, n=1)
         if not 0 <= self.right_share <= 1:
             raise UserError(f"--right_share={self.right_share} must lie in [0, 1].")

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import MISSING, dataclass
+from importlib import import_module
 
 import pytest
 
@@ -151,6 +152,14 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_compute
         command(f"--{name}={place}", parse=lambda: parse_one(Places))
     command("--table=new/table.json", "--output=there", "--folder=there", parse=lambda: parse_one(Places))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["taken", "there"], "trying leaves nothing"
+
+
+@pytest.mark.parametrize("traces", ["choice.traces", "countdown.bridge", "math.traces", "sql.tiny.traces"])
+def test_traces_go_to_a_file_of_lines_and_nothing_is_computed_for_another(traces, command):
+    main = import_module(f"tasks.{traces}").main
+    for arguments, place in (([], ""), (["--output=a.txt"], "a.txt")):
+        with pytest.raises(UserError, match=f"--output='{place}' must be a file that ends in .jsonl"):
+            command(*arguments, parse=main)
 
 
 CHECKED_OTHERWISE = {
