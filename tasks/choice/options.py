@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets import Dataset, concatenate_datasets
 
 from common.errors import UserError
-from common.flags import ANY_WEIGHT, flag
+from common.flags import ANY_WEIGHT, check_least, flag
 from tasks.choice.problems import ARC, CHALLENGE, EASY, load_choice, shuffle_choices
 from tasks.choice.prompts import add_prompts, check_prompt
 from tasks.load import refuse_test_sets
@@ -40,8 +40,7 @@ class ChoiceOptions:
 
     def __post_init__(self):
         check_prompt(self.prompt_type, 0)
-        if self.train_problems < 0:
-            raise UserError(f"--train_problems={self.train_problems} must be 0 or more.")
+        check_least(self, train_problems=0)
         refuse_test_sets(self)
         if self.easy and self.subset != CHALLENGE:
             raise UserError(f"--easy adds ARC-Easy to --subset={CHALLENGE}, not to {self.subset!r}; leave it out.")

@@ -15,7 +15,7 @@ from random import Random
 
 from common.errors import UserError, run_cli
 from common.files import write_jsonl
-from common.flags import OutputLines, check_choices, flag, parse_one
+from common.flags import OutputLines, check_choices, check_least, check_shares, flag, parse_one
 from rewards.choice import LETTERS
 from tasks.choice.problems import ARC, CHALLENGE, load_choice, shuffle_choices
 from tasks.choice.prompts import check_prompt, prompt, solution
@@ -45,10 +45,8 @@ class TraceOptions:
         check_prompt(self.prompt_type, 0)
         check_choices(self, answer=ANSWERS)
         refuse_test_sets(self)
-        if self.n < 0:
-            raise UserError(f"--n={self.n} must be 0 or more.")
-        if not 0 <= self.right_share <= 1:
-            raise UserError(f"--right_share={self.right_share} must lie in [0, 1].")
+        check_least(self, n=0)
+        check_shares(self, "right_share")
 
 
 def trace(row: dict, options: TraceOptions, rng: Random) -> dict:

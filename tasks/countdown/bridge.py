@@ -19,9 +19,9 @@ from random import Random
 
 from tqdm import tqdm
 
-from common.errors import UserError, run_cli
+from common.errors import run_cli
 from common.files import write_jsonl
-from common.flags import OutputLines, check_choices, check_least, flag, parse_one
+from common.flags import OutputLines, check_choices, check_least, check_shares, flag, parse_one
 from tasks.countdown.problems import Node, ProblemSpace, draw_distinct, draw_expression, problem_key, prompt, question
 from tasks.countdown.warm_start import comparison
 from tasks.load import refuse_test_sets
@@ -52,9 +52,7 @@ class BridgeOptions:
     def __post_init__(self):
         refuse_test_sets(self)
         check_choices(self, style=STYLES, split=SPLITS)
-        for name in ("p_explore", "p_analysis"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"--{name}={getattr(self, name)} must lie in [0, 1].")
+        check_shares(self, "p_explore", "p_analysis")
         check_least(self, n=1, max_attempts=1)
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from common.errors import UserError
-from common.flags import ANY_WEIGHT, flag
+from common.flags import ANY_WEIGHT, check_least, flag
 from tasks.load import refuse_test_sets
 from tasks.math.problems import GSM8K, NUMINA
 from tasks.math.prompts import EXEMPLARS, add_prompts, check_prompt, draw_shots, prompt_columns, solution
@@ -45,8 +45,7 @@ class MathOptions:
 
     def __post_init__(self):
         check_prompt(self.prompt_type, self.num_shots)
-        if self.train_problems < 0:
-            raise UserError(f"--train_problems={self.train_problems} must be 0 or more.")
+        check_least(self, train_problems=0)
         refuse_test_sets(self)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common.errors import UserError, run_cli
 from common.files import write_jsonl
-from common.flags import OutputLines, flag, parse_one
+from common.flags import OutputLines, check_least, flag, parse_one
 from tasks.load import refuse_test_sets
 from tasks.math.problems import GSM8K, load_gsm8k_solutions
 from tasks.math.prompts import Exemplar, check_prompt, prompt, solution
@@ -34,9 +34,7 @@ class TraceOptions:
     def __post_init__(self):
         check_prompt(self.prompt_type, 0)
         refuse_test_sets(self)
-        for name in ("n", "max_lines"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name}={getattr(self, name)} must be 0 or more.")
+        check_least(self, n=0, max_lines=0)
 
 
 def trace(row: dict, prompt_type: str) -> dict:

@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from common.errors import UserError
-from common.flags import ANY_WEIGHT, check_choices, flag
+from common.flags import ANY_WEIGHT, check_choices, check_least, flag
 from tasks.load import refuse_test_sets
 from tasks.sql import SCHEMA_VALUES
 from tasks.sql.problems import HUB_TEST, SPIDER, load_sql, split_file
@@ -75,9 +75,7 @@ class SqlOptions:
                 f"--reward={SQL_R1} pays for tags and for running by itself; use it with tags (--prompt_type=think), "
                 "and without --execute_weight and --format_weight."
             )
-        for name in ("train_problems", "hidden_databases", "schema_values"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name}={getattr(self, name)} must be 0 or more.")
+        check_least(self, train_problems=0, hidden_databases=0, schema_values=0)
         refuse_test_sets(self, "dev", *filter(None, [HUB_TEST.get(self.data)]))
         if self.eval_split and Path(self.data).expanduser().is_file():
             raise UserError(

@@ -46,7 +46,7 @@ def test_trains_with_a_bonus_and_evaluates_where_it_says(data, tmp_path):
     ("script", "flags", "message"),
     [
         ("run_sql.py", ["--split", "dev"], "--split='dev': run_eval.py reports test rows"),
-        ("run_sql.py", ["--schema_values", -1], "--schema_values=-1 must be 0 or more"),
+        ("run_sql.py", ["--schema_values", -1], "--schema_values=-1 must be at least 0"),
         ("run_eval.py", ["--task=bird", "--num_shots", 2], "--num_shots=2: SQL is asked without"),
         ("run_eval.py", ["--task=spider", "--hidden_databases", -1], "--hidden_databases=-1 must be at least 0"),
     ],

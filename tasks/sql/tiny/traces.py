@@ -13,9 +13,9 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-from common.errors import UserError, run_cli
+from common.errors import run_cli
 from common.files import write_jsonl
-from common.flags import OutputLines, check_least, flag, parse_one
+from common.flags import OutputLines, check_least, check_shares, flag, parse_one
 from tasks.sql.tiny.problems import draw_queries, short_prompt
 from tasks.sql.tiny.query import Query, changed
 
@@ -33,8 +33,7 @@ class TraceOptions:
 
     def __post_init__(self):
         check_least(self, n=1)
-        if not 0 <= self.right_share <= 1:
-            raise UserError(f"--right_share={self.right_share} must lie in [0, 1].")
+        check_shares(self, "right_share")
 
 
 def traces(right_share: float, seed: int) -> Iterator[dict]:

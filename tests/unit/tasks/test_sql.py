@@ -236,7 +236,7 @@ def test_validation_takes_whole_databases_and_training_what_can_be_learnt(folder
             "--eval_split='validation': run_eval.py reports test rows",
         ),
         ({"data": "spider/dev.json"}, "--data='spider/dev.json': run_eval.py reports test rows"),
-        ({"hidden_databases": -1}, "--hidden_databases=-1 must be 0 or more"),
+        ({"hidden_databases": -1}, "--hidden_databases=-1 must be at least 0"),
         ({"reward": "r1"}, "--reward='r1' is unknown; use one of results, sql_r1"),
         ({"reward": "sql_r1", "prompt_type": "plain"}, "--reward=sql_r1 pays for tags"),
         ({"prompt_type": "fenced"}, "--prompt_type='fenced' does not go with SQL"),
