@@ -3,18 +3,16 @@
 import math
 from dataclasses import dataclass, field
 
-import torch
 from trl import GRPOConfig
 
 from common.errors import UserError
 from common.flags import ANY_WEIGHT, check_choices, check_least, flag
 from policy.options import EMBEDDED_NAME, PolicyOptions
-from policy.precision import check_dtype, choose_activation_checkpointing, choose_compute_type
+from policy.precision import check_dtype
 from policy.setup_line import GENERATE
-from training.launch import check_gpus
 from training.run_name import NAME_RULE
-from training.settings_checks import check_generation, check_optimizer, one_sentence
-from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers
+from training.script_config import ScriptConfig
+from training.settings_checks import check_generation
 from training.value_checks import OF_GRPO, check_values
 from training.vllm_checks import check_vllm
 
@@ -71,15 +69,11 @@ class RunOptions(PolicyOptions):
 
 
 @dataclass
-class RunConfig(TrackedConfig, GRPOConfig):
+class RunConfig(ScriptConfig, GRPOConfig):
     """`trl.GRPOConfig` with the papers' batch flags; every field of it stays a flag of its own."""
 
     output_dir: str | None = flag(None, "Run folder; unset: outputs/<task>/<run name>.")
     run_name: str | None = flag(None, f"Name of the run; unset: {NAME_RULE}.")
-    project: str = flag(PROJECT, PROJECT_HELP)
-    report_to: list[str] = flag(
-        ["none"], "Experiment trackers, separated by blanks or commas: none, all, wandb, tensorboard or others."
-    )
     do_eval: bool = flag(True, "Evaluate on validation problems before and after training, and keep the best policy.")
     eval_steps: int | None = flag(None, "Also evaluate every this many optimiser steps; unset or 0 does not.")
     bs: int = flag(24, "Prompts per accumulation step; each gets num_generations completions.")
@@ -95,15 +89,6 @@ class RunConfig(TrackedConfig, GRPOConfig):
         "Completions that each process samples at once with Hugging Face's generate, for less memory; 0: all of a "
         "generation batch. The completions that a seed draws depend on it; their distribution does not.",
     )
-    bf16: bool | None = flag(
-        None,
-        "Compute in bfloat16 by autocast; unset: where the device is fast in it, else float16 on a GPU and float32 on "
-        "a CPU. false: float32.",
-    )
-    fp16: bool = flag(False, "Compute in float16 by autocast with scaled gradients, on a GPU; see --bf16.")
-    gradient_checkpointing: bool | None = flag(
-        None, "Recompute activations in the backward pass, for less memory; unset: on an accelerator only."
-    )
     L: int = flag(256, "Most tokens of a completion.")
     nepochs: float = flag(1.0, "Passes over the training problems, unless max_steps is set.")
 
@@ -118,24 +103,15 @@ class RunConfig(TrackedConfig, GRPOConfig):
         self._set_batch()
         self.max_completion_length = self.L
         self.num_train_epochs = self.nepochs
-        self.report_to = chosen_trackers(self.report_to)
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
-        check_gpus(self.use_cpu)
         self.eval_steps = self.eval_steps or None
         if self.eval_steps and not self.do_eval:
             raise UserError(f"--eval_steps={self.eval_steps} evaluates nothing without --do_eval 1; add it.")
-        choose_compute_type(self)
-        choose_activation_checkpointing(self)
+        super().__post_init__()
         if self.use_transformers_continuous_batching and (self.bf16 or self.fp16):
             raise UserError(
                 "--use_transformers_continuous_batching turns the trained weights into half precision for good (TRL "
                 "1.16), where updates of usual learning rates vanish; add --bf16 false, or leave it out."
             )
-        chosen_output_dir = self.output_dir
-        with one_sentence(self):
-            super().__post_init__()
-        self.output_dir = chosen_output_dir  # the base class names "trainer_output" where none is given
-        check_optimizer(self)
         check_generation(self)
         if self.use_vllm:
             check_vllm(self)

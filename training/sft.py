@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer
@@ -14,13 +13,12 @@ from common.flags import check_choices, flag
 from policy.end_tokens import set_end_tokens, with_end_token
 from policy.load import architecture_of, context_length, load_policy, lora_base
 from policy.options import EMBEDDED_NAME, PolicyOptions
-from policy.precision import adapters_in_float32, check_dtype, choose_activation_checkpointing, choose_compute_type
+from policy.precision import adapters_in_float32, check_dtype
 from tasks.load import refuse_test_sets
 from training.callbacks import MetricsCallback
 from training.checkpoint import check_identity, find_checkpoint, saving
-from training.launch import check_gpus
-from training.settings_checks import check_optimizer, one_sentence
-from training.trackers import PROJECT, PROJECT_HELP, TrackedConfig, chosen_trackers, shield_trackers
+from training.script_config import ScriptConfig
+from training.trackers import shield_trackers
 from training.value_checks import check_values
 
 LOSSES = ("completion", "all")
@@ -61,20 +59,11 @@ class SFTOptions(PolicyOptions):
 
 
 @dataclass
-class SFTRunConfig(TrackedConfig, SFTConfig):
+class SFTRunConfig(ScriptConfig, SFTConfig):
     """`trl.SFTConfig` with defaults by device and the project's run folders."""
 
     output_dir: str | None = flag(
         None, "Run folder; unset: outputs/sft/<run name>, the name of the data in the place of a bonus."
-    )
-    bf16: bool | None = flag(
-        None,
-        "Compute in bfloat16 by autocast; unset: where the device is fast in it, else float16 on a GPU and float32 on "
-        "a CPU. false: float32.",
-    )
-    fp16: bool = flag(False, "Compute in float16 by autocast with scaled gradients, on a GPU; see --bf16.")
-    gradient_checkpointing: bool | None = flag(
-        None, "Recompute activations in the backward pass, for less memory; unset: on an accelerator only."
     )
     learning_rate: float = flag(5e-6, "Peak learning rate.")
     num_train_epochs: float = flag(5.0, "Passes over the traces, unless --max_steps is set.")
@@ -82,24 +71,11 @@ class SFTRunConfig(TrackedConfig, SFTConfig):
     gradient_accumulation_steps: int = flag(1, "Forward passes per update.")
     max_length: int | None = flag(2048, "Most tokens of prompt and completion; longer rows are dropped, and said so.")
     logging_steps: float = flag(10, "Updates between two lines of the log.")
-    report_to: list[str] = flag(
-        ["none"], "Experiment trackers, separated by blanks or commas: none, all, wandb, tensorboard or others."
-    )
     run_name: str | None = flag(None, "Name of the run in the trackers; unset: the last part of the run folder.")
-    project: str = flag(PROJECT, PROJECT_HELP)
 
     def __post_init__(self):
         check_values(self)
-        self.report_to = chosen_trackers(self.report_to)
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
-        check_gpus(self.use_cpu)
-        choose_compute_type(self)
-        choose_activation_checkpointing(self)
-        chosen_output_dir = self.output_dir
-        with one_sentence(self):
-            super().__post_init__()
-        self.output_dir = chosen_output_dir  # the base class names "trainer_output" where none is given
-        check_optimizer(self)
+        super().__post_init__()
 
 
 def longest_trace(options: SFTOptions, config: SFTRunConfig) -> int:

@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from numbers import Real
-from types import MappingProxyType
 from typing import Any
 
 from transformers import Trainer, TrainerCallback
@@ -14,8 +13,6 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK
 from common.errors import UserError
 
 TRACKERS = "transformers.integrations"
-PROJECT = "intrinsic-motivation"
-PROJECT_HELP = "Project that W&B and Trackio put the run into; the variable WANDB_PROJECT wins."
 
 MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}  # trackers whose package has another name than they
 
@@ -42,16 +39,6 @@ def chosen_trackers(report_to: str | Sequence[str] | None) -> list[str]:
         if find_spec(module) is None:
             raise UserError(f"--report_to={name} needs the package {module}; install it, or use --report_to none.")
     return names
-
-
-class TrackedConfig:
-    """Training arguments that show trackers the flags of a run's other options too: ``further_flags``, by name."""
-
-    further_flags = MappingProxyType({})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every setting by name; what trackers record as the configuration of the run."""
-        return dict(self.further_flags) | super().to_dict()
 
 
 class ShieldedTracker(TrainerCallback):

@@ -25,6 +25,7 @@ from tasks.math.options import GSM8KOptions, NuminaOptions
 from tasks.sql.options import SqlOptions
 from tests.processes import ROOT
 from training.run_options import RunConfig, RunOptions
+from training.script_config import ScriptConfig
 from training.sft import SFTOptions, SFTRunConfig
 
 SCRIPTS = {
@@ -36,7 +37,8 @@ SCRIPTS = {
     "gsm8k": (GSM8KOptions, MathIntrinsicOptions),
     "math": (NuminaOptions, MathIntrinsicOptions),
 }
-LIBRARY = {field.name for field in fields(GRPOConfig)} - set(RunConfig.__annotations__)  # as TRL defines them
+OURS = {name for kind in (RunConfig, ScriptConfig) for name in kind.__annotations__}
+LIBRARY = {field.name for field in fields(GRPOConfig)} - OURS  # as TRL defines them
 
 
 def types_of(task):
