@@ -160,8 +160,7 @@ def check_least(options: Any, **least: int) -> None:
 def check_shares(options: Any, *names: str) -> None:
     """Raise `UserError` where a flag of ``options`` that is one of ``names`` is outside of [0, 1]."""
     for name in names:
-        if not 0 <= getattr(options, name) <= 1:
-            raise UserError(f"--{name}={getattr(options, name)} must lie in [0, 1].")
+        check_number(name, getattr(options, name), least=0, most=1)
 
 
 def check_choices(options: Any, **choices: Collection[str]) -> None:

@@ -1,6 +1,6 @@
 """What the settings of every training script add to those of TRL: trackers, device, compute type, the run folder."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -23,11 +23,8 @@ class ScriptConfig:
         further_flags: the flags of a run's other options, by name, which trackers show too.
     """
 
-    report_to: list[str] = field(
-        default_factory=lambda: ["none"],
-        metadata={
-            "help": "Experiment trackers, separated by blanks or commas: none, all, wandb, tensorboard or others."
-        },
+    report_to: list[str] = flag(
+        ["none"], "Experiment trackers, separated by blanks or commas: none, all, wandb, tensorboard or others."
     )
     project: str = flag(
         "intrinsic-motivation", "Project that W&B and Trackio put the run into; the variable WANDB_PROJECT wins."
