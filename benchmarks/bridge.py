@@ -7,7 +7,6 @@ held-out accuracy again, and the co-influence of the policy before GRPO (analysi
 that a user runs; what is finished is not run again. A finished arm leaves a record, and is not run again where that is.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -186,7 +185,7 @@ def _step(name: str, result: Path, folder: Path, *command) -> None:
         return
     log = folder / f"{name}.log"
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    with log.open("a") as out:
+    with log.open("ab") as out:
         code = subprocess.run([sys.executable, *map(str, command)], stdout=out, stderr=out, env=environment).returncode
     if code:
         raise RunError(f"{' '.join(map(str, command))} ended with exit code {code}; its output is in {log}.")
@@ -202,14 +201,14 @@ def _measured(options: Options, style: str, seed: int) -> dict:
     """By stage "accuracy", "mean_length" and "truncated", on iGSM "accuracy, PART" of each part held out; influence."""
     folder, row = Path(options.output) / f"{style}_seed{seed}", {}
     for stage, name in STAGES.items():
-        metrics = json.loads((folder / "grpo" / "eval" / f"{name}.json").read_text())["metrics"]
+        metrics = read_json(folder / "grpo" / "eval" / f"{name}.json", "delete its folder")["metrics"]
         row[stage] = {
             key.replace("/", ", "): value
             for key, value in metrics.items()
             if key in ("accuracy", "mean_length", "truncated") or key.startswith("accuracy/")
         }
     if options.queries:
-        metrics = json.loads((folder / "influence" / "influence.json").read_text())["metrics"]
+        metrics = read_json(folder / "influence" / "influence.json", "delete its folder")["metrics"]
         row |= {name: metrics[key] for name, key in INFLUENCE.items()}
     return row
 

@@ -28,7 +28,7 @@ def exit_on_sigterm() -> None:
 def output_of(arguments: Sequence[object], cwd: Path | None = None) -> str:
     """Standard output of ``python *arguments``; `RunError` with how it ended and its last lines of error."""
     command = [sys.executable, *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, cwd=cwd)
     if result.returncode:
         raise RunError(f"{' '.join(command)} {_end(result.returncode)}:\n{result.stderr[-SAID:].strip()}")
     return result.stdout

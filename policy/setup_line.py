@@ -125,7 +125,7 @@ def _nvidia_smi() -> str | None:
     if program is None:
         return None
     try:
-        answer = subprocess.run([program], capture_output=True, text=True, timeout=SMI_SECONDS)
+        answer = subprocess.run([program], capture_output=True, text=True, errors="replace", timeout=SMI_SECONDS)
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout if answer.returncode == 0 else None

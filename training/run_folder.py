@@ -231,7 +231,9 @@ def git_commit() -> dict[str, Any] | None:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(_PROJECT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+        # A path may hold bytes that are no text.
+        settings = {"encoding": "utf-8", "errors": "surrogateescape", "check": True, "timeout": 30}
+        return subprocess.run(command, capture_output=True, **settings).stdout.strip()
 
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != _PROJECT:

@@ -6,7 +6,6 @@ training.tiny_policy`` trains it again from nothing; same data, steps and seed g
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from trl import SFTConfig, SFTTrainer
 
 from common.errors import run_cli
+from common.files import write_json
 from common.flags import flag, parse_one
 from policy.load import EMBEDDED
 from tasks.countdown.problems import SYSTEM_PROMPT, ProblemSpace
@@ -134,7 +134,7 @@ def write_card(folder: Path, settings: WarmStart, history: list[dict]) -> None:
         "sha256": hashlib.sha256(weights).hexdigest(),
         "torch": torch.__version__,
     }
-    (folder / "warm_start.json").write_text(json.dumps(card, indent=2) + "\n")
+    write_json(folder / "warm_start.json", card)
 
 
 def main() -> None:

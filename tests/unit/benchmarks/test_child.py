@@ -44,6 +44,10 @@ def test_how_a_process_ended_is_said(code, said):
     assert said in str(error.value)
 
 
+def test_output_that_is_no_text_is_read_with_its_other_characters():
+    assert output_of(["-c", "import sys; sys.stdout.buffer.write(b'a\\xffb')"]) == "a\ufffdb"
+
+
 def test_its_output_is_what_it_printed(tmp_path):
     assert output_of(["-c", "import os; print(os.getcwd())"], cwd=tmp_path).strip() == str(tmp_path)
 

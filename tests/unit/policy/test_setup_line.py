@@ -1,6 +1,7 @@
 """The line on what a script computes on, and the warning about a GPU that torch does not see."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -110,3 +111,11 @@ def test_a_script_prints_one_line_and_keeps_it_behind_the_warning(script, tmp_pa
     assert all(f"{value}" in line for value in record["setup"].values())
     assert record["setup"]["device"] == "cpu"
     assert record["setup"]["sampler"] == ("none" if script == "run_sft" else "Hugging Face generate")
+
+
+def test_an_nvidia_smi_that_prints_no_text_ends_nothing(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nprintf 'a\\377b'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert setup_line._nvidia_smi() == "a\ufffdb"

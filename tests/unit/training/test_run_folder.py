@@ -3,6 +3,7 @@
 import ast
 import json
 import math
+import os
 import re
 import sqlite3
 import subprocess
@@ -22,6 +23,7 @@ from training.run_folder import (
     check_run_folder,
     create_run_folder,
     describe_run,
+    git_commit,
     package_versions,
     plain,
     refuse_finished,
@@ -66,6 +68,14 @@ def imported(room: Path) -> set[str]:
         elif isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
     return found
+
+
+def test_a_git_that_prints_no_text_leaves_the_commit_unknown(tmp_path, monkeypatch):
+    git = tmp_path / "git"
+    git.write_text("#!/bin/sh\nprintf '/a\\377'\n")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert git_commit() is None
 
 
 def test_a_second_run_in_the_folder_is_refused_with_the_ways_out(tmp_path):
