@@ -7,13 +7,12 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import style
 from analysis.panels import TOPICS, draw_held_out, held_out, training_accuracy
 from analysis.runs import Run, read_run
-from analysis.style import Line, Panel, line_panel, smoothing_span
+from analysis.style import Line, Panel, line_panel, save_figure, smoothing_span
 from common.errors import UserError, run_cli
 from common.files import check_output
 
@@ -36,7 +35,6 @@ def plot_run(run: Run) -> list[Path]:
     Returns the files written, the overview first.
     """
     folder = run.path / "plots"
-    folder.mkdir(exist_ok=True)
     panels = {topic: build(run) for topic, (_, build) in TOPICS.items()}
     note = _smoothing_note(len(run.log))
     files = []
@@ -44,11 +42,11 @@ def plot_run(run: Run) -> list[Path]:
         telling = [panels[topic][0] for topic in OVERVIEW if panels[topic]][:OVERVIEW_PANELS]
         if telling:
             figure = style.make_figure(telling, f"Run {run.name}", note)
-            files.append(_save(figure, folder / "overview.png"))
+            files.append(save_figure(figure, folder / "overview.png"))
         for topic, (title, _) in TOPICS.items():
             if panels[topic]:
                 heading = f"{title}, run {run.name}" if len(panels[topic]) > 1 else f"Run {run.name}"
-                files.append(_save(style.make_figure(panels[topic], heading, note), folder / f"{topic}.png"))
+                files.append(save_figure(style.make_figure(panels[topic], heading, note), folder / f"{topic}.png"))
     return files
 
 
@@ -66,7 +64,6 @@ def plot_comparison(runs: Sequence[Run], out: str | Path) -> Path:
     panels = _comparison_panels(runs, names, looks)
     if not panels:
         raise UserError(f"the runs {', '.join(names)} logged nothing to compare; check the folders.")
-    out.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(style.STYLE):
         note = _smoothing_note(max(len(run.log) for run in runs))
         figure = style.make_figure(panels, title="", note=note)
@@ -83,7 +80,7 @@ def plot_comparison(runs: Sequence[Run], out: str | Path) -> Path:
             title_fontsize=13.5,
             alignment="left",
         )
-        return _save(figure, out)
+        return save_figure(figure, out)
 
 
 def _comparison_panels(runs: Sequence[Run], names: Sequence[str], looks: Sequence[tuple[str, str]]) -> list[Panel]:
@@ -149,11 +146,6 @@ def _smoothing_note(steps: int) -> str:
         if span > 1
         else ""
     )
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    figure.savefig(path)
-    return path
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from analysis.evaluated import EvaluatedRun
 from analysis.results_tables import CLEAR, difference_unit, other_outcomes, title, unit_of
 from analysis.statistics import crossed_difference, performance_profile
-from analysis.style import BEFORE, NOTE, STYLE, TOTAL, UNPARSABLE, color_of
+from analysis.style import BEFORE, NOTE, STYLE, TOTAL, UNPARSABLE, color_of, save_figure
 from analysis.sweep import Sweep, curves_of
 
 DIGEST = "Records"  # text field of the picture: hash of the records it was drawn from
@@ -47,9 +47,7 @@ def draw_sweep(sweep: Sweep, path: Path) -> Path:
             "95 % intervals; filled: clear of 0 after Holm; cross: one seed, no interval; grey: controls, base policy"
         )
         figure.supxlabel(note, fontsize=9, color=NOTE)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=130, metadata={DIGEST: sweep.digest})
-        plt.close(figure)
+        save_figure(figure, path, dpi=130, metadata={DIGEST: sweep.digest})
     return path
 
 

@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.optimize import isotonic_regression
+
+from common.files import write_atomically
 
 # One colour per meaning, from the colour-blind-safe sets of Okabe & Ito and of Paul Tol.
 RIGHT = "#0072B2"
@@ -93,6 +98,19 @@ def make_figure(panels: Sequence[Panel], title: str, note: str = "") -> Figure:
     if note:
         figure.supxlabel(note, x=0.012, ha="left", fontsize=8.5, color=NOTE)
     return figure
+
+
+def save_figure(figure: Figure, path: Path, **settings: Any) -> Path:
+    """Write ``figure`` to ``path``, which is returned, in one step, in the format that its ending names, and close it.
+
+    ``settings``: as `matplotlib.figure.Figure.savefig` takes them. The folder is made where there is none.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: figure.savefig(temporary, **settings))
+    finally:
+        plt.close(figure)
+    return path
 
 
 def draw_line(ax: Axes, line: Line, raw: bool = True) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from analysis.results_tables import interval_cell
 from analysis.statistics import mean_t_interval
-from analysis.style import SERIES, STYLE
+from analysis.style import SERIES, STYLE, save_figure
 
 ACCURACY = "accuracy"
 STAGES = {"after SFT": "before", "after GRPO": "after"}  # name of a stage -> of the evaluation in GRPO's run folder
@@ -87,8 +87,7 @@ def plot(found: dict[str, list[dict]], path: Path) -> None:
             _plot_accuracy(axis, found, part)
         for axis, name in zip(axes[0, len(parts) :], measured, strict=True):
             _plot_before(axis, found, name)
-        figure.savefig(path, dpi=130)
-        plt.close(figure)
+        save_figure(figure, path, dpi=130)
 
 
 def _plot_accuracy(axis, found: dict[str, list[dict]], part: str) -> None:

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from analysis.arms import check_same_problems
 from analysis.evaluated import EvaluatedRun, read_evaluated
 from analysis.statistics import crossed_difference, mean_t_interval
-from analysis.style import NOTE, STYLE, TOTAL, UNPARSABLE, color_of
+from analysis.style import NOTE, STYLE, TOTAL, UNPARSABLE, color_of, save_figure
 from analysis.sweep import arm_of
 from benchmarks.edge_cells import BONUSES, CONTROL, GROUPS, PRIMARY, PRIORS, Cell, gains, is_edge
 from benchmarks.known_truth_report import Curves
@@ -132,8 +132,7 @@ def plot(curves: Curves, path: Path, root: Path = ROOT) -> None:
             "minus plain GRPO, 95 % intervals; cross: one seed, no interval; shaded: the edge, 10 to 90 % mixed groups"
         )
         figure.supxlabel(note, fontsize=9, color=NOTE)
-        figure.savefig(path, dpi=130)
-        plt.close(figure)
+        save_figure(figure, path, dpi=130)
 
 
 def _bin_at_edge(shares: np.ndarray, place: int, group: int) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from analysis.statistics import holm, mean_t_interval, paired_t
-from analysis.style import NOTE, SERIES, STYLE, TOTAL, UNPARSABLE
+from analysis.style import NOTE, SERIES, STYLE, TOTAL, UNPARSABLE, save_figure
 from benchmarks.known_truth_records import Curve
 from intrinsic import NO_BONUS, SHUFFLE
 
@@ -133,5 +133,4 @@ def plot(curves: Curves, path: Path, looks: int = 1) -> None:
         seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
         note = f"{seeds} seeds, means of paired differences with unadjusted 95 % intervals"
         figure.supxlabel(f"{note}; filled: clear of 0 after Holm; grey: controls", fontsize=9, color=NOTE)
-        figure.savefig(path, dpi=130)
-        plt.close(figure)
+        save_figure(figure, path, dpi=130)

@@ -23,7 +23,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from torch import Tensor
 
-from analysis.style import SERIES, STYLE
+from analysis.style import SERIES, STYLE, save_figure
 from benchmarks.machine import publish
 from benchmarks.memory_reference import Contents, Encode, ReferenceMemory, reference_batch
 from common.errors import UserError, run_cli
@@ -251,8 +251,7 @@ def plot(result: dict, path: Path) -> None:
             axis.set_minor_formatter(NullFormatter())
         axes.set_title(f"Look-up of {result['options']['generations']} completions of one prompt")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        figure.savefig(path)
-        plt.close(figure)
+        save_figure(figure, path)
 
 
 def main() -> None:

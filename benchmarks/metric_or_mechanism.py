@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from analysis.statistics import mean_t_interval
-from analysis.style import NOTE, SERIES, STYLE, TOTAL
+from analysis.style import NOTE, SERIES, STYLE, TOTAL, save_figure
 from benchmarks.known_truth import Step
 from benchmarks.known_truth_arms import Arm, ArmTrial, empty_cells, run_experiment
 from benchmarks.known_truth_report import LEVEL, Curves, comparisons, complete, final
@@ -242,8 +242,7 @@ def plot_effects(effects: dict[str, dict], levels: dict[str, dict[str, list[floa
         axes[0].set_ylabel(f"{outcome} minus no")
         figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center", fontsize=9)
         figure.supxlabel("means over seeds with unadjusted 95 % intervals", fontsize=9, color=NOTE)
-        figure.savefig(path, dpi=130)
-        plt.close(figure)
+        save_figure(figure, path, dpi=130)
 
 
 def _rank_correlation(points: list[tuple[float, float]]) -> float | None:

@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from analysis.statistics import holm, mean_t_interval, paired_t
-from analysis.style import NOTE, SERIES, STYLE
+from analysis.style import NOTE, SERIES, STYLE, save_figure
 from benchmarks.known_truth_arms import (
     Arm,
     ArmTrial,
@@ -179,8 +179,7 @@ def plot(curves: Curves, path: Path) -> None:
         axes[0].set_ylabel("step of collapse")
         axes[-1].legend(fontsize=8)
         figure.supxlabel("one point per seed and prior; highest: no collapse", fontsize=9, color=NOTE)
-        figure.savefig(path, dpi=130)
-        plt.close(figure)
+        save_figure(figure, path, dpi=130)
 
 
 if __name__ == "__main__":

@@ -30,9 +30,8 @@ def save_plot(report: dict, path: Path) -> None:
         f"{len(accuracy)} queries of {report['task']}, {len(learnable)} of them with right and wrong samples. "
         f"Gradients on {len(subset['names'])} parameters ({subset['size']:,} values)."
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(style.STYLE):
-        style.make_figure(panels, f"Influence between queries, {report['model']}", note).savefig(path)
+        style.save_figure(style.make_figure(panels, f"Influence between queries, {report['model']}", note), path)
 
 
 def draw_accuracy(ax: Axes, metrics: dict) -> None:

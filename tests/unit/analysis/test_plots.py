@@ -2,8 +2,10 @@
 
 import json
 import math
+from pathlib import Path
 
 import matplotlib.image
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -11,6 +13,7 @@ from matplotlib.figure import Figure
 from analysis.panels import TOPICS, held_out, verdict_panels
 from analysis.plots import main, plot_comparison, plot_run
 from analysis.runs import read_run
+from analysis.style import STYLE, save_figure
 from common.errors import UserError
 
 
@@ -117,6 +120,24 @@ def test_infinite_values_are_gaps(tmp_path):
 
 def test_a_dollar_in_the_name_of_a_run_is_no_formula(tmp_path):
     assert_drawn(plot_run(read_run(make_run(tmp_path / "cost_$x_{$", [{"step": 1, "kl": 0.1}], evals=False)))[0])
+
+
+def test_a_picture_is_what_matplotlib_writes_and_a_failed_one_leaves_that_before_it(tmp_path, monkeypatch):
+    def write_some(path, **settings):
+        Path(path).write_bytes(b"half")
+        raise OSError("no space left")
+
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(1, 1))
+        figure.savefig(tmp_path / "expected.png", dpi=50, metadata={"records": "digest"})
+        path = save_figure(figure, tmp_path / "new" / "out.png", dpi=50, metadata={"records": "digest"})
+    assert path.read_bytes() == (tmp_path / "expected.png").read_bytes() and not plt.get_fignums()
+    figure = plt.figure()
+    monkeypatch.setattr(figure, "savefig", write_some)
+    with pytest.raises(OSError, match="no space left"):
+        save_figure(figure, path)
+    assert path.read_bytes() == (tmp_path / "expected.png").read_bytes() and not plt.get_fignums()
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_comparison_overlays_runs_of_one_name(tmp_path):
