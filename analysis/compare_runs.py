@@ -4,7 +4,6 @@ python -m analysis.compare_runs outputs/countdown/tiny_*/ [--baseline no] [--whi
 python -m analysis.compare_runs results/countdown/*.json
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from analysis.comparison import choose_baseline, compare_arms, comparison_table
 from analysis.evaluated import EvaluatedRun, Unfinished, read_evaluated
 from common.errors import UserError, run_cli
 from common.files import check_output, write_text
+from common.flags import NamesParser
 
 SUFFIXES = (".md", ".json")
 
@@ -38,9 +38,7 @@ def read_finished(folders: Sequence[str], which: str) -> list[EvaluatedRun]:
 
 def main() -> None:
     """Command line: reads the runs, prints the table, and writes it to ``--out``."""
-    parser = argparse.ArgumentParser(
-        description="Compare arms: runs that differ in their seed alone are one arm.", allow_abbrev=False
-    )
+    parser = NamesParser("Compare arms: runs that differ in their seed alone are one arm.")
     parser.add_argument(
         "runs",
         nargs="+",

@@ -1,6 +1,5 @@
 """Figures of a run folder, and an overlay of several: ``python -m analysis.plots RUN [RUN ...] [--out FILE]``."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from analysis.runs import Run, read_run
 from analysis.style import Line, Panel, line_panel, save_figure, smoothing_span
 from common.errors import UserError, run_cli
 from common.files import check_output
+from common.flags import NamesParser
 
 OVERVIEW = (
     "accuracy",
@@ -150,7 +150,7 @@ def _smoothing_note(steps: int) -> str:
 
 def main() -> None:
     """Command line: one run is drawn into its own plots folder, several are overlaid into ``--out``."""
-    parser = argparse.ArgumentParser(description="Draw the figures of a run, or compare several runs in one.")
+    parser = NamesParser("Draw the figures of a run, or compare several runs in one.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, outputs/<task>/<run name>")
     parser.add_argument("--out", help="image of the comparison; with several runs only")
     arguments = parser.parse_args()

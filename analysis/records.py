@@ -3,7 +3,6 @@
 python -m analysis.records outputs/countdown/RUN ... --out results/countdown
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from analysis.evaluated import NEEDED, RECORD_VERSION, outcomes_of, read_setting
 from analysis.runs import Run, read_run
 from common.errors import UserError, run_cli
 from common.files import check_output, read_json, write_json
+from common.flags import NamesParser
 from evaluation.compare import read_report
 from evaluation.table import point
 
@@ -77,7 +77,7 @@ def _curves(run: Run) -> dict[str, list[float]]:
 
 def main() -> None:
     """Command line: a record of every run, and its path."""
-    parser = argparse.ArgumentParser(description="Keep finished runs as small JSON files.", allow_abbrev=False)
+    parser = NamesParser("Keep finished runs as small JSON files.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, outputs/<task>/<run name>")
     parser.add_argument("--out", required=True, help="folder of the records, such as results/countdown")
     arguments = parser.parse_args()

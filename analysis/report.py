@@ -1,6 +1,5 @@
 """The report of a run as one self-contained HTML file: ``python -m analysis.report RUN``."""
 
-import argparse
 import base64
 from collections.abc import Mapping
 from itertools import chain, zip_longest
@@ -12,6 +11,7 @@ from analysis.plots import plot_run
 from analysis.runs import Run, read_run
 from common.errors import run_cli
 from common.files import read_steps, write_text
+from common.flags import NamesParser
 from evaluation.table import comparison_rows, interval_note
 
 NUM_SAMPLES = 10
@@ -140,7 +140,7 @@ def _shorten(text: str) -> str:
 
 def main() -> None:
     """Command line: write the report of one run folder and print its path."""
-    parser = argparse.ArgumentParser(description="Write the report of a run as one HTML file.")
+    parser = NamesParser("Write the report of a run as one HTML file.")
     parser.add_argument("run", metavar="RUN", help="run folder, outputs/<task>/<run name>")
     print(write_report(parser.parse_args().run))
 

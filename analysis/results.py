@@ -16,7 +16,6 @@ where a table that it speaks of has changed (analysis/readings.py); ``--read`` k
 python -m analysis.results [--check | --read]
 """
 
-import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +32,7 @@ from analysis.run_tables import runs_table
 from analysis.sweep import Sweep, arm_of, can_compare, digest_of, read_sweep
 from common.errors import UserError, run_cli
 from common.files import read_json, write_json, write_text
+from common.flags import NamesParser
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/*.md", "docs/methods/*.md")
@@ -164,7 +164,7 @@ def drawn_from(picture: Path) -> str | None:
 
 def main() -> None:
     """Command line: writes blocks and pictures; with ``--check`` or ``--read`` only says which are stale."""
-    parser = argparse.ArgumentParser(description="Write the figures of the pages from records.", allow_abbrev=False)
+    parser = NamesParser("Write the figures of the pages from records.")
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--check", action="store_true", help="change nothing; exit code 2 where something is stale")
     modes.add_argument("--read", action="store_true", help="keep that the pages were read against their tables")

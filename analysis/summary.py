@@ -3,7 +3,6 @@
 python -m analysis.summary outputs/countdown/*
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from analysis.evaluated import RunSettings, read_settings
 from analysis.runs import Run, read_run
 from analysis.statistics import mean_t_interval
 from common.errors import UserError, run_cli
+from common.flags import NamesParser
 from evaluation.table import format_metric, point
 
 RUNS = "| run | steps | minutes | before | after | factor | false claims |\n|---|---|---|---|---|---|---|"
@@ -92,7 +92,7 @@ def main() -> None:
     Raises:
         UserError: none of the folders holds a finished run.
     """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = NamesParser(__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, outputs/<task>/<run name>")
     folders = parser.parse_args().runs
     finished = []

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from argparse import ArgumentParser
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -53,6 +54,14 @@ class OneSentence:
 
     def error(self, message: str):
         raise UserError(f"{message}; --help explains every flag.")
+
+
+class NamesParser(OneSentence, ArgumentParser):
+    """`argparse.ArgumentParser` that complains in one sentence and takes no shortened flag: for a command that is given
+    names without a flag before them, which no dataclass of flags has."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, allow_abbrev=False)
 
 
 class CommandParser(OneSentence, HfArgumentParser):

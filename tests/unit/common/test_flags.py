@@ -1,5 +1,6 @@
 """Every command complains about its flags in one sentence, and takes them from a YAML file too."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -91,6 +92,17 @@ def test_a_mistyped_flag_of_any_command_ends_with_code_2_and_no_traceback(comman
     result = run_script(command, "--tsk", "gsm8k", code=2)
     assert result.stderr.splitlines()[-1].startswith("error: '--tsk' is not a flag")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["compare_runs", "plots", "records", "report", "results", "summary"])
+def test_a_mistyped_or_shortened_flag_of_a_command_that_takes_names_is_one_sentence(command, monkeypatch):
+    main = importlib.import_module(f"analysis.{command}").main
+    shortened = {"results": "--che", "report": "--hel", "summary": "--hel"}.get(command, "--ou=a.png")
+    for mistyped in ("--bogus", shortened):
+        needed = [] if command == "results" else ["run", "--out=results"] if command == "records" else ["run"]
+        monkeypatch.setattr(sys, "argv", [command, *needed, mistyped])
+        with pytest.raises(UserError, match=f"arguments: {mistyped}; --help explains every flag"):
+            main()
 
 
 def test_help_of_run_eval_imports_nothing_large():
