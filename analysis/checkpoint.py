@@ -14,6 +14,7 @@ from common.state import load_state
 from intrinsic import build_bonuses
 from intrinsic.base import Bonus
 from intrinsic.options import IntrinsicOptions
+from intrinsic.parts.control import Control
 from intrinsic.parts.episodic_memory import EpisodicMemory
 from intrinsic.rollout import Rollout
 from training.trainer import STATE_NAME
@@ -43,7 +44,7 @@ def load_bonuses(checkpoint: str | Path) -> list[Bonus]:
 
 
 def memory_table(bonuses: Sequence[Bonus]) -> pd.DataFrame:
-    """A row for each memory of the bonuses: questions and responses that it holds, and its MiB."""
+    """A row for each memory of the bonuses, and of those inside controls: questions and responses it holds, its MiB."""
     rows = [
         {
             "bonus": bonus.name,
@@ -53,10 +54,15 @@ def memory_table(bonuses: Sequence[Bonus]) -> pd.DataFrame:
             "MiB": memory.nbytes / 2**20,
         }
         for bonus in bonuses
-        for name, memory in getattr(bonus, "memories", {}).items()
+        for name, memory in getattr(_learner(bonus), "memories", {}).items()
         if isinstance(memory, EpisodicMemory)
     ]
     return pd.DataFrame(rows, columns=["bonus", "memory", "questions", "responses", "MiB"])
+
+
+def _learner(bonus: Bonus) -> Bonus:
+    """``bonus``, or the one inside it where it is a control that lets it learn."""
+    return bonus.bonus if isinstance(bonus, Control) and bonus.learns else bonus
 
 
 def score_texts(
