@@ -8,9 +8,10 @@ over a tenth of the steps. Runs of one seed see the same problems in the same or
 import numpy as np
 
 from analysis.comparison import adjusted
-from analysis.results_tables import ONE_SEED, markdown
+from analysis.results_tables import ONE_SEED
 from analysis.statistics import mean_t_interval, paired_t
 from analysis.sweep import Sweep, curves_of
+from common.markdown import markdown_table
 
 NOT_REACHED = "not reached"
 
@@ -37,7 +38,7 @@ def half_table(sweep: Sweep) -> str:
     for label, row in rows.items():
         p = adjusted_p.get(label)
         row.insert(4, "" if p is None else f"{p:.3f}")
-    return markdown([*heads, f"first at the end of `{base}`, % of the steps"], list(rows.values()))
+    return markdown_table([*heads, f"first at the end of `{base}`, % of the steps"], list(rows.values()))
 
 
 def level_at(curve: np.ndarray, step: int) -> float:

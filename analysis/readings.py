@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from common.markdown import markdown_table
+
 BLOCK = re.compile(r"(<!-- results: (?P<what>[^\n]*?) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 _NO_RECORD = re.compile(r"<!-- no record: (?P<why>[^\n]*?) -->")
 _FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
@@ -129,8 +131,8 @@ def told_without_record(pages: dict[Path, str], folder: Path) -> str:
     rows = []
     for path, text in pages.items():
         if reasons := [found["why"] for found in _NO_RECORD.finditer(text)]:
-            rows.append(f"| [{path.stem}]({Path(os.path.relpath(path, folder)).as_posix()}) | {'; '.join(reasons)} |")
-    return "\n".join(["| page | told without a record |", "|---|---|", *rows])
+            rows.append([f"[{path.stem}]({Path(os.path.relpath(path, folder)).as_posix()})", "; ".join(reasons)])
+    return markdown_table(["page", "told without a record"], rows)
 
 
 def _digest(text: str) -> str:

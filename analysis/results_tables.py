@@ -10,6 +10,7 @@ from analysis.comparison import UNITS, adjusted, chance_above, compare_arms
 from analysis.statistics import crossed_difference
 from analysis.sweep import Sweep
 from common.errors import UserError
+from common.markdown import markdown_table
 from evaluation.table import MISSING, format_metric
 
 CLEAR = 0.05  # Holm's p below which an arm is told apart from the baseline
@@ -31,7 +32,7 @@ def main_table(sweep: Sweep) -> str:
     for label, row in sweep.result["outcomes"]["accuracy"].items():
         rows.append([f"`{label}`", str(len(row["by_seed"])), f"{100 * row['mean']:.1f}", f"{100 * row['iqm']:.1f}"])
         rows[-1] += ["", "", ""] if label == base else [*_difference(row), chance_above(row)]
-    return markdown(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def other_outcomes(sweep: Sweep) -> list[str]:
@@ -50,7 +51,7 @@ def other_table(sweep: Sweep) -> str:
         for label, row in sweep.result["outcomes"][name].items():
             difference = ["", ""] if label == base else _difference(row, scale)
             rows[label] += [f"{row['mean'] * scale:.{_digits(scale)}f}", *difference]
-    return markdown(heads, list(rows.values()))
+    return markdown_table(heads, list(rows.values()))
 
 
 def contrast_table(sweep: Sweep, which: str) -> str:
@@ -75,7 +76,7 @@ def contrast_table(sweep: Sweep, which: str) -> str:
         if row := found.get(name):
             difference = ["", ""] if name == base else _difference(row, scale)
             rows[-1][1:] = [str(len(row["by_seed"])), f"{row['mean'] * scale:.{_digits(scale)}f}", *difference]
-    return markdown(["arm", "seeds", f"{title(outcome)}, {unit}", f"difference to `{base}`", "Holm p"], rows)
+    return markdown_table(["arm", "seeds", f"{title(outcome)}, {unit}", f"difference to `{base}`", "Holm p"], rows)
 
 
 def gains_table(sweep: Sweep) -> str:
@@ -96,7 +97,7 @@ def gains_table(sweep: Sweep) -> str:
         own = _paired(gains[label], dict.fromkeys(gains[label], 0.0))
         rows.append([f"`{label}`", str(len(arm.runs)), *levels, _points(own, 100.0)])
         rows[-1] += ["", ""] if label == base else _difference(more[label])
-    return markdown(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def _after(arm: Arm) -> dict[Path, np.ndarray]:
@@ -196,7 +197,7 @@ def metrics_table(sweep: Sweep, names: str) -> str:
     arms = sweep.result["runs"].items()
     rows = [row("before training", list(before), "before")]
     rows += [row(f"`{label}`", list(map(str, runs.values())), "after") for label, runs in arms]
-    return markdown(["arm", "seeds", *(f"`{name}`" for name in columns)], rows)
+    return markdown_table(["arm", "seeds", *(f"`{name}`" for name in columns)], rows)
 
 
 def answer(*sweeps: Sweep) -> str:
@@ -209,7 +210,7 @@ def answer(*sweeps: Sweep) -> str:
         for name in ("accuracy", "false_claims")
         if name == "accuracy" or not _always_claims(sweep)
     ]
-    return markdown([f"against {bases}, points", *places], rows)
+    return markdown_table([f"against {bases}, points", *places], rows)
 
 
 def _paired_counts(sweep: Sweep, outcome: str) -> str:
@@ -256,13 +257,6 @@ def interval_cell(interval: Mapping[str, float | None], scale: float = 100.0, di
         MISSING if number is None or np.isnan(number) else f"{scale * number:{sign}.{digits}f}" for number in numbers
     ]
     return MISSING if cells[0] == MISSING else f"{cells[0]} [{cells[1]}, {cells[2]}]"
-
-
-def markdown(heads: list[str], rows: list[list[str]]) -> str:
-    """A table; raises ValueError where a row has another number of cells than ``heads``."""
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    lines += ["| " + " | ".join(cell for _, cell in zip(heads, row, strict=True)) + " |" for row in rows]
-    return "\n".join(lines)
 
 
 def _difference(row: dict, scale: float = 100.0) -> list[str]:

@@ -6,9 +6,10 @@ import numpy as np
 
 from analysis.arms import check_same_problems
 from analysis.evaluated import EvaluatedRun, read_evaluated, read_facts
-from analysis.results_tables import interval_cell, markdown, title, unit_of
+from analysis.results_tables import interval_cell, title, unit_of
 from analysis.sweep import arm_of
 from common.errors import UserError
+from common.markdown import markdown_table
 from evaluation.metrics import mean_interval, paired_difference
 
 
@@ -27,7 +28,7 @@ def runs_table(folder: Path, which: str) -> str:
     if not which:
         raise UserError(f"a page shows runs of {folder} and no outcome of them; name some, such as accuracy.")
     rows = [_row(path, which.split()) for path in sorted(folder.glob("*.json"))]
-    return markdown(list(rows[0]), [list(row.values()) for row in rows])
+    return markdown_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def _row(path: Path, names: list[str]) -> dict[str, str]:

@@ -14,10 +14,11 @@ from analysis.runs import Run, read_run
 from analysis.statistics import mean_t_interval
 from common.errors import UserError, run_cli
 from common.flags import NamesParser
+from common.markdown import markdown_table
 from evaluation.table import format_metric, point
 
-RUNS = "| run | steps | minutes | before | after | factor | false claims |\n|---|---|---|---|---|---|---|"
-ARMS = "| arm | seeds | before | after | gain |\n|---|---|---|---|---|"
+RUNS = ("run", "steps", "minutes", "before", "after", "factor", "false claims")
+ARMS = ("arm", "seeds", "before", "after", "gain")
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,19 @@ def read_finished(folder: str | Path) -> Finished:
     return Finished(run, settings)
 
 
-def run_row(finished: Finished) -> str:
-    """The row of one run, with intervals over its held-out problems."""
+def run_row(finished: Finished) -> tuple:
+    """The cells of `RUNS` of one run, with intervals over its held-out problems."""
     run, before = finished.run, finished.accuracy("before")
     factor = f"{finished.accuracy('after') / before:.2f}" if before else "-"
     accuracies = (format_metric("accuracy", finished.metric(name, "accuracy")) for name in ("before", "after"))
     claims = format_metric("false_claims", finished.metric("after", "false_claims"))
     seconds = run.series("seconds")
     minutes = f"{seconds.max() / 60:.1f}" if len(seconds) else "-"
-    return _row(run.name, run.last_step, minutes, *accuracies, factor, claims)
+    return run.name, run.last_step, minutes, *accuracies, factor, claims
 
 
-def arm_rows(finished: Sequence[Finished]) -> list[str]:
-    """A row for each arm of several seeds: mean accuracies and gain with 95 % t intervals over the seeds."""
+def arm_rows(finished: Sequence[Finished]) -> list[tuple[str, ...]]:
+    """The cells of `ARMS` for each arm of several seeds: mean accuracies and gain, 95 % t intervals over the seeds."""
     arms: dict[tuple, dict[int, Finished]] = {}
     for run, key in zip(finished, arm_keys([run.settings.flags for run in finished]), strict=True):
         arm = arms.setdefault((run.run.evals["after"].get("task"), key), {})
@@ -78,12 +79,8 @@ def arm_rows(finished: Sequence[Finished]) -> list[str]:
         gain = [new - old for old, new in zip(before, after, strict=True)]
         cells = (f"{100 * mean:.1f} ± {100 * half:.1f}" for mean, half in map(mean_t_interval, (before, after, gain)))
         label = label or str(next(iter(arm.values())).settings.flags.get("use_ir"))
-        rows.append(_row(label, ", ".join(map(str, sorted(arm))), *cells))
+        rows.append((label, ", ".join(map(str, sorted(arm))), *cells))
     return rows
-
-
-def _row(*cells) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def main() -> None:
@@ -103,10 +100,11 @@ def main() -> None:
             print(f"left out: {error}", file=sys.stderr)
     if not finished:
         raise UserError(f"none of the {len(folders)} folders holds a finished run; give outputs/<task>/<run name>.")
-    print(RUNS, *map(run_row, finished), sep="\n")
+    print(markdown_table(RUNS, map(run_row, finished)))
     rows = arm_rows(finished)
     if rows:
-        print("\nMean over seeds ± 95 % t interval, in per cent and points:\n", ARMS, *rows, sep="\n")
+        print("\nMean over seeds ± 95 % t interval, in per cent and points:\n")
+        print(markdown_table(ARMS, rows))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ evaluation, without questions and completions.
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.results_tables import interval_cell, markdown
+from analysis.results_tables import interval_cell
 from benchmarks.machine import note_of_reports, publish
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, flag, parse_one
+from common.markdown import markdown_table
 from evaluation.checkpoint import weights_digest
 from evaluation.compare import RANKS, read_report
 from evaluation.table import MISSING
@@ -67,7 +68,7 @@ def table(evaluations: list[dict]) -> str:
     """Markdown: a row per generating evaluation, and below it a row per ranking of options."""
     ranked = [_ranked(row) for row in evaluations if RANKS[0] in row["metrics"]]
     generated = [_generated(row) for row in evaluations if RANKS[0] not in row["metrics"]]
-    tables = [markdown(heads, rows) for heads, rows in ((HEADS, generated), (RANK_HEADS, ranked)) if rows]
+    tables = [markdown_table(heads, rows) for heads, rows in ((HEADS, generated), (RANK_HEADS, ranked)) if rows]
     note = "Brackets: 95 % intervals over problems. Strict, medium and loose are means over samples; medium is pass@1."
     return "\n\n".join([*tables, note])
 

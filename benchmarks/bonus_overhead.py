@@ -25,6 +25,7 @@ from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, random_policy
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, check_choices, check_least, flag, parse_one
+from common.markdown import markdown_table
 from intrinsic import REGISTRY, build_bonuses
 from intrinsic.options import IntrinsicOptions
 from intrinsic.parts.encoder import build_encoder
@@ -195,17 +196,15 @@ def main() -> None:
 
 def table(runs: list[tuple[str, dict[str, float]]]) -> str:
     """Markdown: each bonus over the faster, and the smaller, of the two runs of plain GRPO."""
-    lines = ["| bonus | seconds per step | ratio | bonus | peak MB | ratio |", "|---" * 6 + "|"]
+    rows = []
     plain = [run for bonus, run in runs if bonus == "no"]
     base_time, base_memory = (min(run[name] for run in plain) for name in ("seconds", "megabytes"))
     for bonus, run in runs:
         time_ratio, memory_ratio = run["seconds"] / base_time, run["megabytes"] / base_memory
         own = run["inside"] / (run["seconds"] - run["inside"])
-        lines.append(
-            f"| {bonus} | {run['seconds']:.3f} | {time_ratio:.2f} | {own:.1%} | {run['megabytes']:.0f} | "
-            f"{memory_ratio:.3f} |"
-        )
-    return "\n".join(lines)
+        times = [f"{run['seconds']:.3f}", f"{time_ratio:.2f}", f"{own:.1%}"]
+        rows.append([bonus, *times, f"{run['megabytes']:.0f}", f"{memory_ratio:.3f}"])
+    return markdown_table(["bonus", "seconds per step", "ratio", "bonus", "peak MB", "ratio"], rows)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, architecture
 from common.errors import run_cli
 from common.flags import OutputStem, check_least, flag, parse_one
+from common.markdown import markdown_table
 from policy.growing_cache import GrowingCache
 
 # Kernels that read as many bytes of their first argument as they return, and not all of it.
@@ -131,15 +132,9 @@ def count(options: Options) -> dict[str, dict[str, int]]:
 
 def table(found: dict[str, dict[str, int]], rows: int, tokens: int) -> str:
     """Gigabytes of a step by shape and way."""
-    lines = [
-        f"Gigabytes moved to decode one token for {rows} completions at {tokens} tokens.\n",
-        f"| shape | {' | '.join(WAYS)} |",
-        "|---" * (len(WAYS) + 1) + "|",
-    ]
-    lines += [
-        f"| {shape} | {' | '.join(f'{size / 1e9:.1f}' for size in ways.values())} |" for shape, ways in found.items()
-    ]
-    return "\n".join(lines)
+    sizes = ([shape, *(f"{size / 1e9:.1f}" for size in ways.values())] for shape, ways in found.items())
+    about = f"Gigabytes moved to decode one token for {rows} completions at {tokens} tokens."
+    return f"{about}\n\n{markdown_table(['shape', *WAYS], sizes)}"
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from benchmarks.shapes import SHAPES, random_policy
 from common.devices import default_device
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, check_choices, check_least, flag, parse_one
+from common.markdown import markdown_table
 from policy.decoding import cast_once
 from policy.load import load_policy, load_tokenizer
 from policy.packaged import SHORT_NAME
@@ -105,21 +106,21 @@ def _seconds(policy: PreTrainedModel, ids: torch.Tensor, tokens: int, context) -
 def table(found: dict[str, dict[str, list[float]]], options: Options) -> str:
     """Medians and ranges of the seconds by way, and how many times as fast as the first."""
     weights = "" if options.policy == SHORT_NAME else ", random weights"
-    lines = [
+    about = (
         f"{options.policy}{weights}, {NAMES[_precision().compute]}: {options.rows} completions, {options.group} to a "
-        f"prompt of {options.prompt} tokens; {options.new - 1} further tokens each.\n",
-        "| way | s to the first token | all rounds | times as fast "
-        "| s per further token | all rounds | times as fast |",
-        "|---|---|---|---|---|---|---|",
-    ]
+        f"prompt of {options.prompt} tokens; {options.new - 1} further tokens each."
+    )
+    heads, rows = ["way"], []
+    for seconds in ("s to the first token", "s per further token"):
+        heads += [seconds, "all rounds", "times as fast"]
     for way, parts in found.items():
         cells = [way]
         for part, seconds in parts.items():
             median = statistics.median(seconds)
             ratio = statistics.median(found[EACH][part]) / median
             cells += [f"{median:.3f}", f"{min(seconds):.3f} to {max(seconds):.3f}", f"{ratio:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return f"{about}\n\n{markdown_table(heads, rows)}"
 
 
 def main() -> None:

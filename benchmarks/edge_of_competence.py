@@ -30,6 +30,7 @@ from benchmarks.known_truth_arms import Arm, ArmTrial, empty_cells, run_experime
 from benchmarks.known_truth_env import FIT_STEPS
 from benchmarks.known_truth_report import Curves
 from common.errors import run_cli
+from common.markdown import markdown_table
 from intrinsic import NO_BONUS
 
 RARE_PART = 1 / 40  # of a prior: the rare strategy
@@ -79,12 +80,11 @@ def report(curves: Curves, commits: list[str], seeds: int) -> str:
             _contrast_table(apart, named=False),
         ]
     for column, of_bonus in found.items():
-        lines = [f"| {column} minus `no` | {' | '.join(f'G = {group}' for group in GROUPS)} |"]
-        lines.append("|---" * (len(GROUPS) + 1) + "|")
+        rows = []
         for bonus, prior in product(BONUSES, PRIORS):
             cells = [_gain(of_bonus[bonus][Cell(prior, group)], Cell(prior, group).is_edge) for group in GROUPS]
-            lines.append(f"| `{bonus}`, p = {prior:g} | {' | '.join(cells)} |")
-        parts.append("\n".join(lines))
+            rows.append([f"`{bonus}`, p = {prior:g}", *cells])
+        parts.append(markdown_table([f"{column} minus `no`", *(f"G = {group}" for group in GROUPS)], rows))
     missing = "; ".join(empty) if len(empty) <= 12 else f"{len(empty)} of {len(ARMS)} arms lack seeds"
     out = "; ".join(f"p = {prior:g}: {', '.join(map(str, own))}" for prior, own in left_out(curves).items() if own)
     parts += [
@@ -98,14 +98,15 @@ def report(curves: Curves, commits: list[str], seeds: int) -> str:
 
 
 def _contrast_table(families: dict[str, dict[str, dict]], named: bool) -> str:
-    lines = ["| bonus | A: gain at the edge | Holm | B: more than elsewhere | Holm | called |", "|---" * 6 + "|"]
+    rows = []
     trusted = named and called(*(families[name][CONTROL] for name in families)) in ("no gain of 0.02", "not shown")
     for bonus in families["A"]:
         both = [families[name][bonus] for name in families]
-        cells = [f"{own['mean']:+.3f} ± {own['half']:.3f} | {own['p_holm']:.4f}" for own in both]
+        cells = [cell for own in both for cell in (f"{own['mean']:+.3f} ± {own['half']:.3f}", f"{own['p_holm']:.4f}")]
         name = (called(*both) if trusted or bonus == CONTROL else "no verdict") if named else ""
-        lines.append(f"| `{bonus}` | {' | '.join(cells)} | {name} |")
-    return "\n".join(lines)
+        rows.append([f"`{bonus}`", *cells, name])
+    heads = ["bonus", "A: gain at the edge", "Holm", "B: more than elsewhere", "Holm", "called"]
+    return markdown_table(heads, rows)
 
 
 def _gain(by_seed: dict[int, float], is_edge: bool) -> str:

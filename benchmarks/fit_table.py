@@ -13,6 +13,7 @@ from benchmarks.shapes import SHAPES, architecture
 from common.devices import GIB
 from common.errors import run_cli
 from common.flags import OutputStem, check_least, flag, parse_one
+from common.markdown import markdown_table
 from policy.options import PolicyOptions
 from training.fit.estimate import Work, estimate
 
@@ -49,9 +50,9 @@ def smallest_card(peak: int) -> str:
 
 def main() -> None:
     options = parse_one(Options)
-    lines, peaks = [f"| Qwen2.5 | {' | '.join(WAYS)} |", "|---" * (len(WAYS) + 1) + "|"], {}
+    rows, peaks = [], {}
     for size in SIZES:
-        cells = []
+        rows.append([size.removeprefix("qwen2.5-").upper()])
         for way, (policy, reference) in WAYS.items():
             work = Work(
                 micro_batch=options.micro_batch,
@@ -66,9 +67,8 @@ def main() -> None:
                 reference=reference,
             )
             peak = peaks[f"{size}, {way}"] = estimate(architecture(size), policy, work).peak
-            cells.append(f"{peak / GIB:.0f} GiB: {smallest_card(peak)}")
-        lines.append(f"| {size.removeprefix('qwen2.5-').upper()} | {' | '.join(cells)} |")
-    publish(options.output, "\n".join(lines), {"options": asdict(options), "bytes": peaks})
+            rows[-1].append(f"{peak / GIB:.0f} GiB: {smallest_card(peak)}")
+    publish(options.output, markdown_table(["Qwen2.5", *WAYS], rows), {"options": asdict(options), "bytes": peaks})
 
 
 if __name__ == "__main__":

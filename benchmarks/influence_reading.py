@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from analysis.influence.measure import InfluenceOptions, analyse
-from analysis.results_tables import interval_cell, markdown
+from analysis.results_tables import interval_cell
 from benchmarks.arm_records import check_settings
 from benchmarks.machine import note_of_reports, publish
 from common.errors import UserError, run_cli
 from common.files import read_json
 from common.flags import OutputFolder, OutputStem, check_least, flag, parse_one
+from common.markdown import markdown_table
 from evaluation.checkpoint import weights_digest
 from policy.options import EMBEDDED_NAME
 
@@ -71,8 +72,8 @@ def tables(by_samples: dict[int, dict], by_parameters: dict[str, dict]) -> str:
     ]
     return "\n\n".join(
         [
-            markdown(["N", *_heads(BY_SAMPLES)], first),
-            markdown(["parameters", "values", *_heads(BY_PARAMETERS)], second),
+            markdown_table(["N", *_heads(BY_SAMPLES)], first),
+            markdown_table(["parameters", "values", *_heads(BY_PARAMETERS)], second),
             "N: samples of a problem. Brackets: 95 % intervals over problems.",
         ]
     )

@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 from analysis.statistics import holm, mean_t_interval, paired_t
 from analysis.style import NOTE, SERIES, STYLE, TOTAL, UNPARSABLE, save_figure
 from benchmarks.known_truth_records import Curve
+from common.markdown import markdown_table
 from intrinsic import NO_BONUS, SHUFFLE
 
 COLUMNS = ("pass@1", "rare_share", "rare@64", "rare_found", "right_found", "coverage")
@@ -85,24 +86,24 @@ def _looked(looks: int) -> str:
 
 
 def _levels(curves: Curves) -> str:
-    lines = [f"| bonus | seeds | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
+    rows = []
     for label, runs in curves.items():
         cells = ["{:.3f} ± {:.3f}".format(*mean_t_interval(final(runs, column, list(runs)))) for column in COLUMNS]
-        lines.append(f"| `{label}` | {len(runs)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([f"`{label}`", len(runs), *cells])
+    return markdown_table(["bonus", "seeds", *COLUMNS], rows)
 
 
 def _differences(curves: Curves, looks: int) -> str:
     families = {column: comparisons(curves, column, looks=looks) for column in JUDGED}
-    heads = [f"{column} minus no | p | Holm | verdict" for column in JUDGED]
-    lines = [f"| bonus | {' | '.join(heads)} |", "|---" * (4 * len(JUDGED) + 1) + "|"]
+    heads, rows = ["bonus"], []
+    for column in JUDGED:
+        heads += [f"{column} minus no", "p", "Holm", "verdict"]
     for label in families[JUDGED[0]]:
-        cells = [
-            f"{row['difference']:+.3f} ± {row['half']:.3f} | {row['p']:.4f} | {row['p_holm']:.4f} | {row['verdict']}"
-            for row in (family[label] for family in families.values())
-        ]
-        lines.append(f"| `{label}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([f"`{label}`"])
+        for row in (family[label] for family in families.values()):
+            difference = f"{row['difference']:+.3f} ± {row['half']:.3f}"
+            rows[-1] += [difference, f"{row['p']:.4f}", f"{row['p_holm']:.4f}", row["verdict"]]
+    return markdown_table(heads, rows)
 
 
 def plot(curves: Curves, path: Path, looks: int = 1) -> None:

@@ -30,6 +30,7 @@ from benchmarks.cached_encoder import CachedEncoder
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, check_least, flag, parse_one
+from common.markdown import markdown_table
 from evaluation.metrics import mean_interval
 from intrinsic import build_bonus
 from intrinsic.knn_memory import READS, MemoryRPlus
@@ -164,25 +165,28 @@ def table_rows(name: str, k: int, found: dict, right_of: dict[str, int]) -> list
 
 def table(result: dict) -> str:
     """Markdown: shares with their 95 % intervals, and what reading costs."""
-    lines = [
+    about = (
         "Share of (right, wrong) pairs of a group in which the right answer is paid more; 95 % interval over "
-        f"questions, mean of {result['options']['orders']} order(s).\n",
-        f"| bonus | K | reward | right in the group | questions | {' | '.join(READS)} |",
-        "|---" * (5 + len(READS)) + "|",
-    ]
+        f"questions, mean of {result['options']['orders']} order(s)."
+    )
+    rows = []
     for row in result["rows"]:
         shares = [f"{row[read]['mean']:.3f} [{row[read]['low']:.3f}, {row[read]['high']:.3f}]" for read in READS]
-        cells = [f"`{row['bonus']}`", row["k"], row["reward"], row["right"], row["past"]["n"], *shares]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    lines.append("\nMilliseconds to score one batch, vectors at hand; median over batches, then over orders.\n")
-    lines += [f"| bonus | K | {' | '.join(READS)} |", "|---" * (2 + len(READS)) + "|"]
+        rows.append([f"`{row['bonus']}`", row["k"], row["reward"], row["right"], row["past"]["n"], *shares])
     by_read = defaultdict(list)
     for row in result["times"]:
         by_read[row["bonus"], row["k"], row["read"]].append(row["ms"])
-    for name, k in dict.fromkeys((row["bonus"], row["k"]) for row in result["times"]):
-        cells = [f"`{name}`", str(k), *(f"{median(by_read[name, k, read]):.1f}" for read in READS)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    times = [
+        [f"`{name}`", k, *(f"{median(by_read[name, k, read]):.1f}" for read in READS)]
+        for name, k in dict.fromkeys((row["bonus"], row["k"]) for row in result["times"])
+    ]
+    parts = [
+        about,
+        markdown_table(["bonus", "K", "reward", "right in the group", "questions", *READS], rows),
+        "Milliseconds to score one batch, vectors at hand; median over batches, then over orders.",
+        markdown_table(["bonus", "K", *READS], times),
+    ]
+    return "\n\n".join(parts)
 
 
 def main() -> None:

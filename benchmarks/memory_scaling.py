@@ -28,6 +28,7 @@ from benchmarks.machine import publish
 from benchmarks.memory_reference import Contents, Encode, ReferenceMemory, reference_batch
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, check_least, flag, parse_one
+from common.markdown import markdown_table
 from intrinsic.knn_memory import PARTS, MemoryRPlus
 from intrinsic.parts.encoder import build_encoder
 from intrinsic.parts.episodic_memory import EpisodicMemory
@@ -205,31 +206,32 @@ def table(result: dict) -> str:
     """Markdown: rewards by precision of the encoder, and look-ups by size."""
     options, rewards = result["options"], result["reward"]
     stored = f"{options['questions']:,} x {options['responses']}"
-    lines = [
+    about_rewards = (
         f"Reward of {options['generations']} completions of one prompt, encoder included; both memories hold {stored} "
-        f"responses, K = {options['k']}.\n",
-        "| encoder, ours / reference | ours, ms | reference, ms | ratio | largest difference |",
-        "|---|---|---|---|---|",
-    ]
+        f"responses, K = {options['k']}."
+    )
+    heads = ["encoder, ours / reference", "ours, ms", "reference, ms", "ratio", "largest difference"]
+    by_precision = []
     pairs = [(name, name) for name in rewards] + [("bfloat16", "float32")] * (len(rewards) > 1)
     for ours, theirs in pairs:
         mine, other = rewards[ours]["ours_ms"], rewards[theirs]["reference_ms"]
         difference = f"{rewards[ours]['difference']:.0e}" if ours == theirs else ""
-        lines.append(f"| {ours} / {theirs} | {mine:.0f} | {other:.0f} | {other / mine:.1f} | {difference} |")
-    lines += [
-        f"\nLook-up of the same completions in one memory of {options['responses']} responses per question, vectors at "
-        "hand; the encoder runs before each look-up, or look-ups follow each other (back to back).\n",
-        "| stored responses | MB | ours, ms | reference, ms | ratio | ours, back to back | reference | ratio "
-        "| largest difference |",
-        "|---" * 9 + "|",
-    ]
+        by_precision.append([f"{ours} / {theirs}", f"{mine:.0f}", f"{other:.0f}", f"{other / mine:.1f}", difference])
+    about_look_ups = (
+        f"Look-up of the same completions in one memory of {options['responses']} responses per question, vectors at "
+        "hand; the encoder runs before each look-up, or look-ups follow each other (back to back)."
+    )
+    columns = ["stored responses", "MB", "ours, ms", "reference, ms", "ratio", "ours, back to back", "reference"]
+    columns += ["ratio", "largest difference"]
+    by_size = []
     for row in result["look_up"]:
         cells = [f"{row['stored']:,}", f"{row['megabytes']:.1f}"]
         for kind in ("_ms", "_warm_ms"):
             mine, other = row["ours" + kind], row["reference" + kind]
             cells += [f"{mine:.2f}", f"{other:.2f}", f"{other / mine:.1f}"]
-        lines.append(f"| {' | '.join(cells)} | {row['difference']:.0e} |")
-    return "\n".join(lines) + "\n\nMedians, both sides in turn."
+        by_size.append([*cells, f"{row['difference']:.0e}"])
+    tables = markdown_table(heads, by_precision), markdown_table(columns, by_size)
+    return "\n\n".join([about_rewards, tables[0], about_look_ups, tables[1], "Medians, both sides in turn."])
 
 
 def plot(result: dict, path: Path) -> None:

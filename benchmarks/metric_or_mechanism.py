@@ -19,6 +19,7 @@ from benchmarks.known_truth import Step
 from benchmarks.known_truth_arms import Arm, ArmTrial, empty_cells, run_experiment
 from benchmarks.known_truth_report import LEVEL, Curves, comparisons, complete, final
 from common.errors import run_cli
+from common.markdown import markdown_table
 from intrinsic.rarity import PARTITIONS, Rarity
 
 WORLD = {"two_forms": True, "rare": 0.02}
@@ -117,11 +118,11 @@ def report(curves: Curves, commits: list[str], seeds: int) -> str:
     if "no" not in rows:
         return "Plain GRPO has fewer than two seeds yet, so nothing is compared.\n"
     heads = [*COLUMNS, *PARTITION_COLUMNS]
-    lines = [f"| arm | seeds | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
-    for label, runs in all_rows.items():
-        cells = [level(_values(runs, column)) for column in heads]
-        lines.append(f"| `{label}` | {len(runs)} | {' | '.join(cells)} |")
-    parts = ["\n".join(lines)]
+    levels = [
+        [f"`{label}`", len(runs), *(level(_values(runs, column)) for column in heads)]
+        for label, runs in all_rows.items()
+    ]
+    parts = [markdown_table(["arm", "seeds", *heads], levels)]
     partitions = {name: runs for name, runs in rows.items() if name in (EXACT, RANDOM, *PROXIES)}
     families = [("no", rows, column) for column in COLUMNS] + [(EXACT, partitions, column) for column in COLUMNS]
     found = {}
@@ -150,11 +151,11 @@ def report(curves: Curves, commits: list[str], seeds: int) -> str:
 
 def family_table(column: str, baseline: str, family: dict[str, dict]) -> str:
     """One family of contrasts as Markdown: differences to ``baseline`` with half an interval, p and Holm's p."""
-    lines = [f"| {column} minus `{baseline}` | difference | p | Holm |", "|---|---|---|---|"]
-    for label, row in family.items():
-        values = f"{row['difference']:+.3f} ± {row['half']:.3f} | {row['p']:.4f} | {row['p_holm']:.4f}"
-        lines.append(f"| `{label}` | {values} |")
-    return "\n".join(lines)
+    rows = [
+        [f"`{label}`", f"{row['difference']:+.3f} ± {row['half']:.3f}", f"{row['p']:.4f}", f"{row['p_holm']:.4f}"]
+        for label, row in family.items()
+    ]
+    return markdown_table([f"{column} minus `{baseline}`", "difference", "p", "Holm"], rows)
 
 
 def level(values: list[float]) -> str:

@@ -31,6 +31,7 @@ from benchmarks.metric_or_mechanism import (
 from common.errors import UserError, run_cli
 from common.files import read_json
 from common.flags import OutputStem, flag, parse_one
+from common.markdown import markdown_table
 from intrinsic import NO_BONUS
 from intrinsic.rarity import PARTITIONS
 
@@ -119,18 +120,18 @@ def report(sweep: Sweep) -> str:
     sweep, others = planned(sweep)
     arms, figures = by_name(sweep), logged(sweep)
     heads = [*COLUMNS, *PARTITION_COLUMNS, SHARE]
-    lines = [f"| arm | seeds | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
+    levels = []
     for name in NAMES.values():
         if name in arms:
             scores = {column: [run.scores[column].mean() for run in arms[name].runs.values()] for column in COLUMNS}
             cells = [level(values) for values in (scores | figures.get(name, {})).values()]
             cells += [""] * (len(heads) - len(cells))
-            lines.append(f"| `{name}` | {len(arms[name].runs)} | {' | '.join(cells)} |")
+            levels.append([f"`{name}`", len(arms[name].runs), *cells])
     families = {
         NO_BONUS: contrasts(sweep, NO_BONUS, tuple(name for name in NAMES.values() if name != NO_BONUS)),
         EXACT: contrasts(sweep, EXACT, (*PROXIES, RANDOM)),
     }
-    parts = ["\n".join(lines)]
+    parts = [markdown_table(["arm", "seeds", *heads], levels)]
     for column in COLUMNS:
         parts += [family_table(column, base, found[column]) for base, found in families.items() if found]
     empty = empty_cells(sweep)

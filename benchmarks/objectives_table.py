@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from common.errors import UserError, run_cli
 from common.flags import flag, parse_one
+from common.markdown import markdown_table
 from intrinsic.flags.objective import ObjectiveFlags
 from intrinsic.focal import Focal, focal_factor
 from intrinsic.maxrl import MEAN, MaxRL
@@ -72,13 +73,13 @@ def objectives(options: Options) -> dict[str, Callable[[int, int], tuple[float, 
 def table(options: Options, verdict: str) -> str:
     """Markdown table of the advantages of "right" or "wrong" answers; "-" where a group has none of them."""
     n, side, shown = options.num_generations, VERDICTS.index(verdict), objectives(options)
-    lines = [f"| right of {n} | {' | '.join(shown)} |", "|---" * (len(shown) + 1) + "|"]
+    rows = []
     for c in options.counts:
         is_empty = c == (0 if verdict == "right" else n)
         values = [advantages(n, c)[side] for advantages in shown.values()]
         cells = ["-" if is_empty else f"{round(value, 3) + 0.0:.3f}" for value in values]  # + 0.0: no -0.000
-        lines.append(f"| {' | '.join([str(c), *cells])} |")
-    return "\n".join(lines)
+        rows.append([c, *cells])
+    return markdown_table([f"right of {n}", *shown], rows)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from benchmarks.machine import publish
 from benchmarks.shapes import SHAPES, save_llama
 from common.errors import run_cli
 from common.flags import OutputStem, check_least, flag, parse_one
+from common.markdown import markdown_table
 
 ROOT = Path(__file__).parent.parent
 WAYS = {
@@ -63,14 +64,14 @@ def read(printed: str) -> dict[str, float | None]:
 
 def table(runs: dict[str, dict[str, dict]]) -> str:
     """Markdown: one row per policy and way."""
-    lines = ["| policy | trained | estimated GiB | measured GiB | measured over estimated |", "|---" * 5 + "|"]
+    rows = []
     for shape, ways in runs.items():
         for way, run in ways.items():
             estimated, measured = run["estimated"], run["measured"]
             ratio = f"{measured / estimated:.2f}" if measured is not None and estimated else ""
-            cells = ("not tried" if measured is None else f"{measured:.2f}", ratio)
-            lines.append(f"| {shape} | {way} | {estimated:.2f} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            found = "not tried" if measured is None else f"{measured:.2f}"
+            rows.append([shape, way, f"{estimated:.2f}", found, ratio])
+    return markdown_table(["policy", "trained", "estimated GiB", "measured GiB", "measured over estimated"], rows)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from common.config_file import PRESETS
 from common.devices import GIB
 from common.errors import run_cli
 from common.flags import OutputStem, flag, parse_one
+from common.markdown import markdown_table
 from intrinsic import build_bonuses
 from intrinsic.options import MathIntrinsicOptions
 from policy.options import PolicyOptions
@@ -103,27 +104,27 @@ def recipe(file: Path) -> tuple[PretrainedConfig, PolicyOptions, Work]:
     return shape_of(options.model_name), policy, work
 
 
-def row(file: Path) -> tuple[str, int, int]:
-    """The line of the preset ``file``, and its peak bytes with all completions sampled at once and as it is."""
+def row(file: Path) -> tuple[list[str], int, int]:
+    """The row of the preset ``file``, and its peak bytes with all completions sampled at once and as it is."""
     preset = yaml.safe_load(file.read_text(encoding="utf-8"))
     shape, policy, work = recipe(file)
     before, after = (estimate(shape, policy, item).peak for item in (replace(work, sampling_batch=0), work))
     flags = ", ".join(f"{name} {str(preset[name]).lower()}" for name in MEMORY_SETTINGS if name in preset)
     trained = "LoRA" if policy.lora else "all"
     model = preset["model_name"].split("/")[1]
-    cells = file.stem, model, trained, f"{before / GIB:.1f}", f"{after / GIB:.1f}", f"{card_of(file)} GB", flags
-    return f"| {' | '.join(cells)} |", before, after
+    cells = [file.stem, model, trained, f"{before / GIB:.1f}", f"{after / GIB:.1f}", f"{card_of(file)} GB", flags]
+    return cells, before, after
 
 
 def main() -> None:
     options = parse_one(Options)
     heads = "preset", "policy", "trained", "all sampled at once, GiB", "as it is, GiB", "card", "memory settings"
-    lines, peaks = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"], {}
+    rows, peaks = [], {}
     for file in sorted(PRESETS.glob("*.yaml")):
-        line, before, after = row(file)
-        lines.append(line)
+        cells, before, after = row(file)
+        rows.append(cells)
         peaks[file.stem] = {"all at once": before, "as it is": after}
-    publish(options.output, "\n".join(lines), {"offered GiB": OFFERED, "bytes": peaks})
+    publish(options.output, markdown_table(heads, rows), {"offered GiB": OFFERED, "bytes": peaks})
 
 
 if __name__ == "__main__":

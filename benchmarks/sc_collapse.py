@@ -27,6 +27,7 @@ from benchmarks.known_truth_arms import (
 from benchmarks.known_truth_records import Curve
 from benchmarks.known_truth_report import LEVEL, Curves
 from common.errors import run_cli
+from common.markdown import markdown_table
 
 DECOYS = (0.0, 0.2, 0.4, 0.55, 0.7)
 HALF_AGREEING = 0.4  # the decoy at which certainty is about unrelated to correctness
@@ -115,8 +116,7 @@ def report(curves: Curves, commits: list[str], seeds: int) -> str:
     """Markdown: every cell, the rank correlations, and what the plan calls them."""
     rows = kept(curves)
     heads = ("agreement", "seeds that collapse", "median step", "rise", "pass@1 at the end")
-    lines = [f"| reward | decoy | seeds | {' | '.join(heads)} |", "|---" * (len(heads) + 3) + "|"]
-    collapsed = {}
+    lines, collapsed = [], {}
     for arm in ARMS:
         runs, decoy = rows.get(arm.label, {}), arm.world["decoy"]
         if len(runs) < 2:
@@ -133,17 +133,18 @@ def report(curves: Curves, commits: list[str], seeds: int) -> str:
         best = [max(point["pass@1"] for point in curve) - curve[0]["pass@1"] for curve in runs.values()]
         last = [curve[-1]["pass@1"] for curve in runs.values()]
         shown += ["{:.3f} ± {:.3f}".format(*mean_t_interval(values)) for values in (best, last)]
-        lines.append(f"| {' | '.join(shown)} |")
-    parts, taus = ["\n".join(lines)], {name: correlations(rows, name) for name in REWARDS}
+        lines.append(shown)
+    parts = [markdown_table(["reward", "decoy", "seeds", *heads], lines)]
+    taus = {name: correlations(rows, name) for name in REWARDS}
     known = {name: values for name, values in taus.items() if len(values) > 1}
     found = {name: dict(zip(("mean", "half"), mean_t_interval(v), strict=True)) for name, v in known.items()}
     p_values = [paired_t(values) for values in known.values()]
-    table = ["| reward | seeds | tau-b of agreement and step | p | Holm |", "|---|---|---|---|---|"]
+    table = []
     for (name, row), p, adjusted in zip(found.items(), p_values, holm(p_values), strict=True):
         row["p_holm"] = adjusted
-        values = f"{row['mean']:+.3f} ± {row['half']:.3f} | {p:.4f} | {adjusted:.4f}"
-        table.append(f"| `{name}` | {len(known[name])} | {values} |")
-    parts.append("\n".join(table))
+        tau = f"{row['mean']:+.3f} ± {row['half']:.3f}"
+        table.append([f"`{name}`", len(known[name]), tau, f"{p:.4f}", f"{adjusted:.4f}"])
+    parts.append(markdown_table(["reward", "seeds", "tau-b of agreement and step", "p", "Holm"], table))
     empty = empty_cells(ARMS, curves, seeds)
     if not empty:
         by_decoy = {decoy: collapsed[("sc", decoy)] for decoy in DECOYS}

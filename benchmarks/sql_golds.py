@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, check_least, flag, parse_one
+from common.markdown import markdown_table
 from rewards.grade import TIERS
 from rewards.sql.grader import grade_sql
 from tasks.sql.problems import load_sql, split_file
@@ -63,9 +64,7 @@ def main() -> None:
     for split in splits:
         split_file(options.data, split)  # raises where there is none, before any is judged
     found = [judge_split(options, split) for split in splits]
-    lines = ["| " + " | ".join(found[0]) + " |", "|" + "---|" * len(found[0])]
-    lines += ["| " + " | ".join(map(str, row.values())) + " |" for row in found]
-    publish(options.output, "\n".join(lines), {"splits": found})
+    publish(options.output, markdown_table(list(found[0]), (row.values() for row in found)), {"splits": found})
 
 
 if __name__ == "__main__":

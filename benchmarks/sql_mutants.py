@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, check_least, flag, parse_one
+from common.markdown import markdown_table
 from rewards.sql.grader import is_right
 from tasks.sql.problems import load_sql
 
@@ -84,12 +85,9 @@ def main() -> None:
             by_suite, by_made = told_apart(sql, row), told_apart(sql, other)
             for key in (name, "all"):
                 counts[key].update(agree=1, published=by_suite, made=by_made, both=by_suite and by_made)
-    lines = ["| change | agree on the first | published reject | made reject | both |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {name} | {found['agree']} | {found['published']} | {found['made']} | {found['both']} |"
-        for name, found in counts.items()
-    ]
-    publish(options.output, "\n".join(lines), {"mutants": len(seen), "counts": counts})
+    heads = ["change", "agree on the first", "published reject", "made reject", "both"]
+    shown = ([name, *(found[of] for of in ("agree", "published", "made", "both"))] for name, found in counts.items())
+    publish(options.output, markdown_table(heads, shown), {"mutants": len(seen), "counts": counts})
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from benchmarks.flag_checks import check_micro_batch
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, check_choices, check_least, flag, parse_one
+from common.markdown import markdown_table
 from policy.chat import render
 from policy.load import load_policy, load_tokenizer
 from tasks.countdown.problems import add_prompts, generate, question
@@ -158,22 +159,20 @@ def main() -> None:
 
 def table(runs: dict[str, list[dict]]) -> str:
     """Markdown: medians per step of all seconds, of generation and of the rest, each with its ratio to ours."""
-    lines = [
-        "| trainer | seconds per step | all steps | over ours | generation | over ours | training | over ours "
-        "| tokens per step | peak MB |",
-        "|---" * 10 + "|",
-    ]
+    heads = ["trainer", "seconds per step", "all steps", "over ours", "generation", "over ours", "training"]
+    heads += ["over ours", "tokens per step", "peak MB"]
+    rows = []
     ours = _medians(runs["ours"])
     for way, of_way in runs.items():
         steps = sorted(s for run in of_way for s in run["seconds"])
         total, generation, training = (
-            f"{median:.2f} {{}}| {median / own:.2f}" for median, own in zip(_medians(of_way), ours, strict=True)
+            (f"{median:.2f}", f"{median / own:.2f}") for median, own in zip(_medians(of_way), ours, strict=True)
         )
-        spread = f"| {steps[0]:.2f} to {steps[-1]:.2f} "
+        spread = f"{steps[0]:.2f} to {steps[-1]:.2f}"
         tokens, memory = statistics.mean(run["tokens"] for run in of_way), max(run["mb"] for run in of_way)
-        parts = " | ".join([total.format(spread), generation.format(""), training.format("")])
-        lines.append(f"| {way} | {parts} | {tokens:.0f} | {memory:.0f} |")
-    return "\n".join(lines)
+        seconds = [total[0], spread, total[1], *generation, *training]
+        rows.append([way, *seconds, f"{tokens:.0f}", f"{memory:.0f}"])
+    return markdown_table(heads, rows)
 
 
 def _medians(runs: list[dict]) -> list[float]:

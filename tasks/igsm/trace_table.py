@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from common.errors import run_cli
 from common.flags import check_least, flag, parse_one
+from common.markdown import markdown_table
 from tasks.igsm.dataset import draw_items
 from tasks.igsm.space import ProblemSpace
 from tasks.igsm.trace import Behaviours, Trace, solve
@@ -66,14 +67,15 @@ def main() -> None:
     space = ProblemSpace(options.min_op, options.max_op, options.op_distribution)
     behaviours = Behaviours(analysis_level=options.analysis_level)
     low, high = MEASURED_ANALYSES
-    print("| p_reflect | steps | BRIDGE | reflections | BRIDGE | with one | BRIDGE | analyses | BRIDGE |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    heads, rows = ["p_reflect"], []
+    for name in ("steps", "reflections", "with one", "analyses"):
+        heads += [name, "BRIDGE"]
     for rate, (steps, reflections, share) in MEASURED.items():
         ours = summary(draw_traces(options.n, space, options.seed, replace(behaviours, p_reflect=rate)))
-        print(
-            f"| {rate} | {ours[0]:.1f} | {steps} | {ours[1]:.2f} | {reflections} | {ours[2]:.0%} | {share:.0%} "
-            f"| {ours[3]:.1f} | {low} to {high} |"
-        )
+        shares = [f"{ours[2]:.0%}", f"{share:.0%}"]
+        rows.append([rate, f"{ours[0]:.1f}", steps, f"{ours[1]:.2f}", reflections, *shares])
+        rows[-1] += [f"{ours[3]:.1f}", f"{low} to {high}"]
+    print(markdown_table(heads, rows))
 
 
 if __name__ == "__main__":
