@@ -15,7 +15,7 @@ import numpy as np
 
 from evaluation.approaches import approach_counts, coverage_at_n
 from evaluation.compare import problem_of
-from evaluation.metrics import KS, pass_at_k
+from evaluation.metrics import KS, by_problem, pass_at_k
 from rewards.grade import is_false_claim
 
 FLAGS = ("right", "false_claims", "truncated")  # one bit per sample
@@ -44,10 +44,8 @@ class Outcomes:
     @classmethod
     def of_records(cls, records: Sequence[dict]) -> "Outcomes":
         """Those of the records of one pass; raises TypeError or ValueError where a value has another type."""
-        by_problem: dict[Any, list[dict]] = {}
-        for record in records:
-            by_problem.setdefault(record["id"], []).append(record)
-        groups = {identity: by_problem[identity] for identity in sorted(by_problem, key=str)}
+        found = by_problem(records, lambda record: record)
+        groups = {identity: found[identity] for identity in sorted(found, key=str)}
         return cls(
             {identity: _digest(group[0]) for identity, group in groups.items()},
             [[bool(record["medium"]) for record in group] for group in groups.values()],

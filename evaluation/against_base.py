@@ -9,7 +9,7 @@ from scipy import stats
 
 from common.errors import UserError
 from evaluation.approaches import approach_counts, rare_at_k
-from evaluation.metrics import KS, paired_difference, pass_at_k
+from evaluation.metrics import KS, by_problem, paired_difference, pass_at_k
 
 LEAST_SAMPLES = 8  # two k for a slope, each from twice as many samples
 
@@ -59,7 +59,7 @@ def against_base(base: dict, report: dict) -> dict[str, Any]:
     Raises:
         UserError: the problems of one side have different numbers of samples.
     """
-    sides = [_by_problem(first_pass(side)) for side in (base, report)]
+    sides = [_samples(first_pass(side)) for side in (base, report)]
     if sides[0].keys() != sides[1].keys():
         return {}
     problems = list(sides[0])
@@ -108,10 +108,8 @@ def _shown(difference: dict) -> dict:
     return {name: None if np.isnan(value) else value for name, value in values.items()}
 
 
-def _by_problem(records: Sequence[dict]) -> dict[Any, list[dict]]:
-    problems: dict[Any, list[dict]] = {}
-    for record in records:
-        problems.setdefault((record["id"], record.get("prompt")), []).append(record)
+def _samples(records: Sequence[dict]) -> dict[Any, list[dict]]:
+    problems = by_problem(records, lambda record: record, lambda record: (record["id"], record.get("prompt")))
     sizes = {len(problem) for problem in problems.values()}
     if len(sizes) != 1:
         raise UserError(f"the problems have {sorted(sizes)} samples each; evaluate them with one --n.")

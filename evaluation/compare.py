@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from common.errors import UserError
 from common.files import read_json
 from evaluation.against_base import first_pass
 from evaluation.evaluate import record_summary, summarize_records
-from evaluation.metrics import paired_difference
+from evaluation.metrics import by_problem, paired_difference
 from evaluation.tasks import eval_task
 from rewards.grade import TIERS
 
@@ -69,14 +70,6 @@ def problem_of(record: dict) -> str:
     return json.dumps([record[name] for name in names if name in record])
 
 
-def _by_problem(records: Sequence[dict], tier: str) -> dict[str, list[bool]]:
-    """Problem -> whether each of its samples is right."""
-    right: dict[str, list[bool]] = {}
-    for record in records:
-        right.setdefault(problem_of(record), []).append(record[tier])
-    return right
-
-
 def sign_test_name(samples: int) -> str:
     """What the exact binomial test on the problems that only one of two did better on is called."""
     return "McNemar's exact test" if samples == 1 else "exact sign test on the share of right samples of each problem"
@@ -101,7 +94,7 @@ def compare(first: dict, second: dict) -> dict[str, dict[str, float | str]]:
             )
     found = {}
     for tier in names:
-        one, other = _by_problem(first_pass(first), tier), _by_problem(first_pass(second), tier)
+        one, other = (by_problem(first_pass(report), itemgetter(tier), problem_of) for report in (first, second))
         if one.keys() != other.keys():
             raise UserError(
                 f"the two hold different problems ({len(one)} and {len(other)}, {len(one.keys() & other.keys())} in "

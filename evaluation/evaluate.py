@@ -19,7 +19,7 @@ from evaluation.against_base import against_base
 from evaluation.approaches import approach_metrics, cover_metrics, distinct_metrics
 from evaluation.choice import choice_metrics
 from evaluation.generate import Decoding, Sample, sample_completions
-from evaluation.metrics import KS, mean_interval, summarize
+from evaluation.metrics import KS, by_problem, mean_interval, summarize
 from evaluation.sql import sql_metrics
 from policy.chat import message_text
 from rewards.answer import Verdict
@@ -186,30 +186,27 @@ def summarize_records(records: Sequence[dict]) -> dict:
     have "same_set", `sql_metrics`.
     """
 
-    def by_problem(read: Callable[[dict], object], part: str | None = None) -> list[list]:
-        problems: dict = {}
-        for record in records:
-            if part is None or record["part"] == part:
-                problems.setdefault(record["id"], []).append(read(record))
-        return list(problems.values())
+    def of_problems(read: Callable[[dict], object], part: str | None = None) -> list[list]:
+        chosen = [record for record in records if part is None or record["part"] == part]
+        return list(by_problem(chosen, read).values())
 
-    medium = np.array(by_problem(itemgetter("medium")))
+    medium = np.array(of_problems(itemgetter("medium")))
     ks = sorted({*KS, medium.shape[1]})
     metrics = summarize(medium, ks)
-    votes = summarize(np.array(by_problem(_votes_right)), ks, answers=by_problem(itemgetter("answer")))
+    votes = summarize(np.array(of_problems(_votes_right)), ks, answers=of_problems(itemgetter("answer")))
     metrics |= {name: value for name, value in votes.items() if name.startswith("maj@")}
     metrics |= cover_metrics(medium)
     if medium.shape[1] > 1 and "completion" in records[0]:
-        answers, texts = by_problem(itemgetter("answer")), by_problem(itemgetter("completion"))
+        answers, texts = of_problems(itemgetter("answer")), of_problems(itemgetter("completion"))
         metrics |= distinct_metrics(answers=answers, texts=texts)
     if any(record.get("approach") is not None for record in records):
-        metrics |= approach_metrics(medium, by_problem(itemgetter("approach")), ks)
-    metrics |= {tier: mean_interval(np.array(by_problem(itemgetter(tier)), dtype=float)) for tier in TIERS}
-    claims = [[is_false_claim(verdict) for verdict in verdicts] for verdicts in by_problem(itemgetter("verdict"))]
+        metrics |= approach_metrics(medium, of_problems(itemgetter("approach")), ks)
+    metrics |= {tier: mean_interval(np.array(of_problems(itemgetter(tier)), dtype=float)) for tier in TIERS}
+    claims = [[is_false_claim(verdict) for verdict in verdicts] for verdicts in of_problems(itemgetter("verdict"))]
     metrics["false_claims"] = mean_interval(np.array(claims, dtype=float))
     for part in dict.fromkeys(record["part"] for record in records if "part" in record):
         for name, read in (("accuracy", "medium"), ("truncated", "truncated")):
-            metrics[f"{name}/{part}"] = mean_interval(np.array(by_problem(itemgetter(read), part), dtype=float))
+            metrics[f"{name}/{part}"] = mean_interval(np.array(of_problems(itemgetter(read), part), dtype=float))
     if "choices" in records[0]:
         metrics |= choice_metrics(records)
     if "same_set" in records[0]:

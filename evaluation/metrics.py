@@ -1,7 +1,9 @@
 """Accuracy, pass@k and maj@k of sampled completions, with 95 % intervals whose unit is the problem."""
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -13,6 +15,16 @@ CONFIDENCE = 0.95
 NUM_RESAMPLES = 9999
 SEED = 0
 KS = (1, 4, 8, 16, 32, LARGEST_K)  # of pass@k, maj@k and Coverage@N, beside the number of samples itself
+
+
+def by_problem(
+    records: Iterable[dict], read: Callable[[dict], Any], problem: Callable[[dict], Hashable] = itemgetter("id")
+) -> dict[Hashable, list]:
+    """What ``read`` finds in each record, in lists by its ``problem``; problems and records keep their order."""
+    found: dict[Hashable, list] = {}
+    for record in records:
+        found.setdefault(problem(record), []).append(read(record))
+    return found
 
 
 def pass_at_k(num_samples, num_correct, k: int) -> np.ndarray:
@@ -68,11 +80,16 @@ def mean_interval(values_by_problem) -> dict[str, float]:
     if spread < 1e-12 or (values.shape[1] == 1 and np.isin(means, (0.0, 1.0)).all()):
         low, high = _wilson(means)
     else:
-        interval = stats.bootstrap(
-            (means,), np.mean, n_resamples=NUM_RESAMPLES, batch=1000, confidence_level=CONFIDENCE, rng=SEED
-        ).confidence_interval
-        low, high = interval.low, interval.high
+        low, high = _bca(means)
     return {"mean": float(means.mean()), "low": float(low), "high": float(high), "n": len(means)}
+
+
+def _bca(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the mean of ``values`` (n,), which differ, by bias-corrected accelerated bootstrap."""
+    interval = stats.bootstrap(
+        (values,), np.mean, n_resamples=NUM_RESAMPLES, batch=1000, confidence_level=CONFIDENCE, rng=SEED
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
 
 
 def _wilson(means: np.ndarray) -> tuple[float, float]:
@@ -134,10 +151,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[s
     differences = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
     low = high = float("nan")
     if np.ptp(differences) > 0:
-        interval = stats.bootstrap(
-            (differences,), np.mean, n_resamples=NUM_RESAMPLES, batch=1000, confidence_level=CONFIDENCE, rng=SEED
-        ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
+        low, high = _bca(differences)
     worse, better = int((differences < 0).sum()), int((differences > 0).sum())
     p_value = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
     return {

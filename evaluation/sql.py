@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from evaluation.metrics import mean_interval
+from evaluation.metrics import by_problem, mean_interval
 
 DETERMINED = "determined"  # of questions: the gold gives rows, and its LIMIT cuts through no ties
 
@@ -35,7 +35,4 @@ def _of(records: Sequence[dict]) -> dict:
 
 
 def _interval(records: Sequence[dict], read: Callable[[dict], bool]) -> dict:
-    problems: dict = {}
-    for record in records:
-        problems.setdefault(record["id"], []).append(float(read(record)))
-    return mean_interval(list(problems.values()))
+    return mean_interval(list(by_problem(records, lambda record: float(read(record))).values()))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from evaluation.metrics import maj_at_k, mean_interval, pass_at_k, summarize
+from evaluation.metrics import by_problem, maj_at_k, mean_interval, pass_at_k, summarize
 from evaluation.table import closing_table
 
 
@@ -132,3 +133,9 @@ def test_closing_table_marks_what_one_side_lacks():
     lines = closing_table(None, {"accuracy": 0.5, "note": "text", "pass@1": 0.5}).splitlines()
     assert lines[2].split() == ["accuracy", "-", "50.0", "%", "-"]
     assert len(lines) == 3
+
+
+def test_records_are_grouped_by_problem_in_their_order():
+    records = [{"id": id, "prompt": prompt, "right": place} for place, (id, prompt) in enumerate(["bx", "ax", "by"])]
+    assert list(by_problem(records, itemgetter("right")).items()) == [("b", [0, 2]), ("a", [1])]
+    assert by_problem(records, itemgetter("id"), itemgetter("prompt")) == {"x": ["b", "a"], "y": ["b"]}
