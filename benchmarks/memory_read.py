@@ -26,7 +26,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from analysis.results_tables import interval_cell
 from benchmarks.cached_encoder import CachedEncoder
+from benchmarks.child import exit_on_sigterm
 from benchmarks.machine import publish
 from common.errors import UserError, run_cli
 from common.flags import OutputStem, check_least, flag, parse_one
@@ -111,8 +113,9 @@ def replay(bonus: MemoryRPlus, groups: list[Group], size: int, encode: Callable)
     return shares, median(times)
 
 
-def measure(options: Options, encode: Callable[[list[str]], Tensor]) -> dict:
-    """One row per bonus, K, reward and number of right answers in the group, as plain JSON types.
+def measure(options: Options, encode: Callable[[list[str]], Tensor], result: dict) -> None:
+    """Add to ``result``, as plain JSON types, "rows": one per bonus, K, reward and number of right answers in the
+    group, and "times": one per bonus, K, way of reading and order. Each way of reading is added once it is measured.
 
     Raises `UserError`, before it encodes anything, for a file of another form, and where no group would count.
     """
@@ -124,11 +127,11 @@ def measure(options: Options, encode: Callable[[list[str]], Tensor]) -> dict:
             f"must have right and wrong answers, which {mixed} have."
         )
     right_of = {group.question: int(sum(group.correct)) for group in groups}
-    rows, times = [], []
     for name in options.bonuses.split(","):
         for k in map(int, options.ks.split(",")):
-            found = {read: defaultdict(list) for read in READS}
+            found, before = {}, len(result["rows"])
             for read in READS:
+                times, shares_of = [], defaultdict(list)
                 flags = {"use_ir": name, "k": k, "memory_read": read, "explore_warmup": 0.0}
                 for order in range(options.orders):
                     shuffled = random.Random(order).sample(groups, len(groups))
@@ -137,15 +140,16 @@ def measure(options: Options, encode: Callable[[list[str]], Tensor]) -> dict:
                     times.append({"bonus": name, "k": k, "read": read, "ms": milliseconds})
                     for part, by_question in shares.items():
                         for question, share in by_question.items():
-                            found[read][part, question].append(share)
-            rows += table_rows(name, k, found, right_of)
-    return {"options": asdict(options), "rows": rows, "times": times}
+                            shares_of[part, question].append(share)
+                found[read] = shares_of
+                result["times"] += times
+                result["rows"][before:] = table_rows(name, k, found, right_of)
 
 
 def table_rows(name: str, k: int, found: dict, right_of: dict[str, int]) -> list[dict]:
     """Rows of one bonus and K: all groups, then those with as many right answers, by reward.
 
-    ``found``: way of reading -> (part, question) -> share in each order.
+    ``found``: way of reading -> (part, question) -> share in each order; `READS` as far as they were measured.
     """
     rows = []
     for part in ("exploit", "explore"):
@@ -164,20 +168,20 @@ def table_rows(name: str, k: int, found: dict, right_of: dict[str, int]) -> list
 
 
 def table(result: dict) -> str:
-    """Markdown: shares with their 95 % intervals, and what reading costs."""
+    """Markdown: shares with their 95 % intervals, and what reading costs; empty for what was not measured."""
     about = (
         "Share of (right, wrong) pairs of a group in which the right answer is paid more; 95 % interval over "
         f"questions, mean of {result['options']['orders']} order(s)."
     )
     rows = []
     for row in result["rows"]:
-        shares = [f"{row[read]['mean']:.3f} [{row[read]['low']:.3f}, {row[read]['high']:.3f}]" for read in READS]
+        shares = [interval_cell(row[read], 1.0, 3) if read in row else "" for read in READS]
         rows.append([f"`{row['bonus']}`", row["k"], row["reward"], row["right"], row["past"]["n"], *shares])
     by_read = defaultdict(list)
     for row in result["times"]:
         by_read[row["bonus"], row["k"], row["read"]].append(row["ms"])
     times = [
-        [f"`{name}`", k, *(f"{median(by_read[name, k, read]):.1f}" for read in READS)]
+        [f"`{name}`", k, *(_median(by_read[name, k, read]) for read in READS)]
         for name, k in dict.fromkeys((row["bonus"], row["k"]) for row in result["times"])
     ]
     parts = [
@@ -189,10 +193,19 @@ def table(result: dict) -> str:
     return "\n\n".join(parts)
 
 
+def _median(milliseconds: list[float]) -> str:
+    return f"{median(milliseconds):.1f}" if milliseconds else ""
+
+
 def main() -> None:
+    exit_on_sigterm()
     options = parse_one(Options)
-    result = measure(options, CachedEncoder(options.encoder))
-    publish(options.output, table(result), result)
+    result = {"options": asdict(options), "rows": [], "times": []}
+    try:
+        measure(options, CachedEncoder(options.encoder), result)
+    finally:  # what was measured before an interruption is kept
+        if result["rows"]:
+            publish(options.output, table(result), result)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks import bonus_overhead, generation, peak, step_time
+from benchmarks import bonus_overhead, generation, memory_read, peak, step_time
 from benchmarks.child import measured, output_of
 from common.errors import RunError
 from tests.processes import ROOT
@@ -130,14 +130,20 @@ def sigterm():
 
 @pytest.mark.parametrize(
     ("benchmark", "measures"),
-    [(bonus_overhead, "measured"), (generation, "run_child"), (step_time, "measured"), (peak, "measure")],
+    [
+        (bonus_overhead, "measured"),
+        (generation, "run_child"),
+        (step_time, "measured"),
+        (peak, "measure"),
+        (memory_read, "measure"),
+    ],
 )
 def test_every_benchmark_that_keeps_what_it_has_at_an_exit_takes_sigterm_for_one(
     benchmark, measures, sigterm, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(benchmark, measures, lambda *arguments: signal.raise_signal(signal.SIGTERM))
-    sizes = ["--shapes=toy"] * (benchmark is peak)
-    monkeypatch.setattr(sys, "argv", ["benchmark", *sizes, f"--output={tmp_path / 'found'}"])
+    needed = {peak: ["--shapes=toy"], memory_read: ["--data=rows.jsonl"]}.get(benchmark, [])
+    monkeypatch.setattr(sys, "argv", ["benchmark", *needed, f"--output={tmp_path / 'found'}"])
     with pytest.raises(SystemExit, match="143"):
         benchmark.main()
     signal.raise_signal(signal.SIGTERM)  # another one is ignored

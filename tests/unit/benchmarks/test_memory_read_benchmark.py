@@ -1,11 +1,13 @@
 """The benchmark of what a memory is read from: what it counts, and what it refuses."""
 
 import json
+import sys
+from dataclasses import asdict
 
 import pytest
 import torch
 
-from benchmarks import cached_encoder
+from benchmarks import cached_encoder, memory_read
 from benchmarks.cached_encoder import CachedEncoder
 from benchmarks.memory_read import Options, measure, read_groups, table
 from common.errors import UserError
@@ -32,7 +34,9 @@ def test_every_group_of_right_and_wrong_answers_counts_once_the_past_is_there(wr
     """Answers are the same to every question, so exploit finds the right one in the past of another question."""
     mixed, alike = rows_of(6, [("good", True), ("bad", False)]), rows_of(2, [("good", True), ("fine", True)])
     rows = mixed + [row | {"question": row["question"] + " again"} for row in alike]
-    result = measure(Options(write(rows), bonuses="knn+,knn-sent", ks="1", questions=2, orders=2), stub_encode)
+    options = Options(write(rows), bonuses="knn+,knn-sent", ks="1", questions=2, orders=2)
+    result = {"options": asdict(options), "rows": [], "times": []}
+    measure(options, stub_encode, result)
     exploit = [row for row in result["rows"] if row["bonus"] == "knn+" and row["reward"] == "exploit"]
     assert [row["right"] for row in exploit] == ["any", 1]
     for row in exploit:
@@ -42,6 +46,30 @@ def test_every_group_of_right_and_wrong_answers_counts_once_the_past_is_there(wr
     assert {row["read"] for row in result["times"]} == {"past", "leave_one_out"}
     text = table(json.loads(json.dumps(result)))
     assert "| `knn-sent` | 1 | exploit | 1 |" in text and "mean of 2 order(s)" in text
+
+
+def test_what_was_read_before_an_interruption_is_kept(write, tmp_path, monkeypatch):
+    """Of the second K, the second way of reading is cut off in its last order."""
+    replayed, replay = [], memory_read.replay
+
+    def cut_off(*arguments):
+        replayed.append(arguments)
+        if len(replayed) == 8:
+            raise KeyboardInterrupt
+        return replay(*arguments)
+
+    monkeypatch.setattr(memory_read, "replay", cut_off)
+    monkeypatch.setattr(memory_read, "CachedEncoder", lambda name: stub_encode)
+    data = f"--data={write(rows_of(4, [('good', True), ('bad', False)]))}"
+    flags = ["--ks=1,2", "--questions=2", "--orders=2", f"--output={tmp_path / 'found'}"]
+    monkeypatch.setattr(sys, "argv", ["memory_read", data, *flags])
+    with pytest.raises(KeyboardInterrupt):
+        memory_read.main()
+    kept = json.loads((tmp_path / "found.json").read_text())
+    assert [(row["k"], row["read"]) for row in kept["times"][::2]] == [(1, "past"), (1, "leave_one_out"), (2, "past")]
+    assert ["leave_one_out" in row for row in kept["rows"]] == [True] * 4 + [False] * 4
+    lines = (tmp_path / "found.md").read_text().splitlines()
+    assert len([line for line in lines if line.startswith("| `knn+` | 2 |") and line.endswith("|  |")]) == 5
 
 
 def test_the_answer_line_is_left_out(write):
@@ -68,7 +96,7 @@ def test_the_encoder_is_loaded_with_the_first_text_and_encodes_each_once(monkeyp
 def test_a_replay_in_which_no_group_would_count_is_refused_before_anything_is_encoded(wrong, questions, mixed, write):
     options = Options(write(rows_of(4, [("good", True), ("bad", wrong)])), questions=questions)
     with pytest.raises(UserError, match=f"--questions={questions} must be below .*, 4, .* which {mixed} have"):
-        measure(options, lambda texts: pytest.fail("a text was encoded"))
+        measure(options, lambda texts: pytest.fail("a text was encoded"), {})
 
 
 @pytest.mark.parametrize(
