@@ -47,7 +47,7 @@ class Outcomes:
         found = by_problem(records, lambda record: record)
         groups = {identity: found[identity] for identity in sorted(found, key=str)}
         return cls(
-            {identity: _digest(group[0]) for identity, group in groups.items()},
+            {identity: digest_of_problem(group[0]) for identity, group in groups.items()},
             [[bool(record["medium"]) for record in group] for group in groups.values()],
             [[is_false_claim(record["verdict"]) for record in group] for group in groups.values()],
             [[bool(record["truncated"]) for record in group] for group in groups.values()],
@@ -122,7 +122,8 @@ def _approaches(group: Sequence[dict]) -> list[int]:
     return sorted(counts.values(), reverse=True)
 
 
-def _digest(record: dict) -> str:
+def digest_of_problem(record: dict) -> str:
+    """The hash under which `Outcomes.problems` keeps the problem of a record, or of a row with its columns."""
     return blake2b(problem_of(record).encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 

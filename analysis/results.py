@@ -5,10 +5,11 @@ records in results/NAME, the kinds are "table" (right answers of every arm), "ot
 Coverage@k), "gains" (before and after training), "notes" (what they rest on), "arm" (a sentence on the arm WHICH),
 "contrast" (one family of comparisons, WHICH: outcome, baseline and arms, separated by spaces), "answer" (which arms
 are told apart, in NAME and the sweeps WHICH), "metrics" (means over seeds of the metrics WHICH of an evaluation,
-separated by spaces), "runs" (every run by itself, in the outcomes WHICH) and "half" (what half of the rollouts
-reach). Of a report benchmarks/results/NAME.md they are "report" (its table number WHICH, by default 1) and "rows" (of
-that of known truth, those of the bonuses WHICH, separated by semicolons); "bonus_overhead cost WHICH" is a sentence on
-the bonus WHICH from the reports of its cost. "pages outside" lists what pages tell without a record.
+separated by spaces), "runs" (every run by itself, in the outcomes WHICH), "half" (what half of the rollouts reach) and
+"sums" (Countdown problems that adding all numbers solves, and the others). Of a report benchmarks/results/NAME.md they
+are "report" (its table number WHICH, by default 1) and "rows" (of that of known truth, those of the bonuses WHICH,
+separated by semicolons); "bonus_overhead cost WHICH" is a sentence on the bonus WHICH from the reports of its cost.
+"pages outside" lists what pages tell without a record.
 
 An interval in the prose of a page has to stand in a block or report too (analysis/prose.py). A page is to be read again
 where a table that it speaks of has changed (analysis/readings.py); ``--read`` keeps that it was.
@@ -29,6 +30,7 @@ from analysis.readings import BLOCK, Tables, tables_spoken_of, to_read, told_wit
 from analysis.report_tables import cost_sentence, known_truth_rows, table_of
 from analysis.results_figure import DIGEST, draw_sweep
 from analysis.run_tables import runs_table
+from analysis.sums import sums_table
 from analysis.sweep import Sweep, arm_of, can_compare, digest_of, read_sweep
 from common.errors import UserError, run_cli
 from common.files import read_json, write_json, write_text
@@ -46,6 +48,7 @@ SWEEP_KINDS: dict[str, Callable[..., str]] = {
     "metrics": results_tables.metrics_table,
     "contrast": results_tables.contrast_table,
     "half": half_table,
+    "sums": sums_table,
 }
 REPORT_KINDS: dict[str, Callable[..., str]] = {"report": table_of, "rows": known_truth_rows, "cost": cost_sentence}
 

@@ -31,8 +31,13 @@ def main_table(sweep: Sweep) -> str:
     rows = []
     for label, row in sweep.result["outcomes"]["accuracy"].items():
         rows.append([f"`{label}`", str(len(row["by_seed"])), f"{100 * row['mean']:.1f}", f"{100 * row['iqm']:.1f}"])
-        rows[-1] += ["", "", ""] if label == base else [*_difference(row), chance_above(row)]
+        rows[-1] += ["", "", ""] if label == base else [*difference_cells(row), _chance(row)]
     return markdown_table(heads, rows)
+
+
+def _chance(row: dict) -> str:
+    """`chance_above`, where the arm has more than one run."""
+    return chance_above(row) if len(row["by_seed"]) > 1 else ""
 
 
 def other_outcomes(sweep: Sweep) -> list[str]:
@@ -49,7 +54,7 @@ def other_table(sweep: Sweep) -> str:
         unit, scale = unit_of(name)
         heads += [f"{title(name)}, {unit}", f"difference to `{base}`", "Holm p"]
         for label, row in sweep.result["outcomes"][name].items():
-            difference = ["", ""] if label == base else _difference(row, scale)
+            difference = ["", ""] if label == base else difference_cells(row, scale)
             rows[label] += [f"{row['mean'] * scale:.{_digits(scale)}f}", *difference]
     return markdown_table(heads, list(rows.values()))
 
@@ -74,7 +79,7 @@ def contrast_table(sweep: Sweep, which: str) -> str:
     for name in (base, *others):
         rows.append([f"`{name}`", "0", "", "", ""])
         if row := found.get(name):
-            difference = ["", ""] if name == base else _difference(row, scale)
+            difference = ["", ""] if name == base else difference_cells(row, scale)
             rows[-1][1:] = [str(len(row["by_seed"])), f"{row['mean'] * scale:.{_digits(scale)}f}", *difference]
     return markdown_table(["arm", "seeds", f"{title(outcome)}, {unit}", f"difference to `{base}`", "Holm p"], rows)
 
@@ -96,7 +101,7 @@ def gains_table(sweep: Sweep) -> str:
         levels = [f"{100 * np.mean(values):.1f}" for values in (before, after)]
         own = _paired(gains[label], dict.fromkeys(gains[label], 0.0))
         rows.append([f"`{label}`", str(len(arm.runs)), *levels, _points(own, 100.0)])
-        rows[-1] += ["", ""] if label == base else _difference(more[label])
+        rows[-1] += ["", ""] if label == base else difference_cells(more[label])
     return markdown_table(heads, rows)
 
 
@@ -116,6 +121,7 @@ def notes(sweep: Sweep) -> str:
     """What the tables rest on: problems, samples, steps, code, machine, and what limits them."""
     result, facts = sweep.result, sweep.facts
     detectable = [row["mde"] for row in result["outcomes"]["accuracy"].values() if row.get("mde")]
+    plain = result["outcomes"]["accuracy"][result["baseline"]]["by_seed"]
     steps, samples, minutes = (_range([fact[name] for fact in facts]) for name in ("steps", "samples", "minutes"))
     before = 100 * sum(run.scores["accuracy"].mean() for run in sweep.before) / len(sweep.before)
     sentences = [
@@ -124,10 +130,12 @@ def notes(sweep: Sweep) -> str:
         "over both; Holm's adjustment counts the arms of a column, controls apart. IQM: mean of "
         f"the middle half of the seeds. P(above): chance that a run is above one of `{result['baseline']}`."
     ]
+    levels = [f"{100 * level:.1f} (seed {seed})" for seed, level in plain.items()]
+    sentences.append(f"Right answers of `{result['baseline']}` by seed: {', '.join(levels)} %.")
     if detectable:
         shown = _range([round(100 * value, 1) for value in detectable])
         sentences.append(
-            f"A difference in right answers would have p below .05, before Holm's adjustment, with 80 % power from "
+            "A difference in right answers would have p below .05, before Holm's adjustment, with 80 % power from "
             f"{shown} points on."
         )
     sentences += result["notes"]
@@ -153,7 +161,7 @@ def arm_sentence(sweep: Sweep, arm: str) -> str:
         if not seeds:
             return f"`bash sweeps/{sweep.name}.sh {arm}`: no seed in common with `{base}`, so no difference."
         own, other = (scale * np.mean([by_seed[seed] for seed in seeds]) for by_seed in (row["by_seed"], plain))
-        difference, p = _difference(row, scale)
+        difference, p = difference_cells(row, scale)
         digits = _digits(scale)
         levels = f"{title(name)} {own:.{digits}f} {unit} against {other:.{digits}f} {unit} of `{base}`"
         parts.append(f"{levels}, difference {difference} {difference_unit(name)}" + (f", Holm p {p}" if p else ""))
@@ -259,7 +267,7 @@ def interval_cell(interval: Mapping[str, float | None], scale: float = 100.0, di
     return MISSING if cells[0] == MISSING else f"{cells[0]} [{cells[1]}, {cells[2]}]"
 
 
-def _difference(row: dict, scale: float = 100.0) -> list[str]:
+def difference_cells(row: dict, scale: float = 100.0) -> list[str]:
     """Difference with its interval, and Holm's p."""
     return [_points(row, scale), "" if row["p_holm"] is None else f"{row['p_holm']:.3f}"]
 
