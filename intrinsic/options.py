@@ -114,6 +114,7 @@ class IntrinsicOptions(BonusFlags):
                 "one of them out."
             )
         check_number("ir_clip", self.ir_clip, above=0)
+        self._check_rule_has_weight()
 
     def check_task(self, task: str) -> None:
         """Raise `UserError` for a setting that needs what the rewards of ``task`` do not tell."""
@@ -128,6 +129,16 @@ class IntrinsicOptions(BonusFlags):
             raise UserError(
                 f"--rarity_partition=answer: all right answers to a problem of {task} are one answer, so no credit can "
                 f"move; use {'exact, ' * (task in APPROACH_TASKS)}bigram, embedding or likelihood."
+            )
+
+    def _check_rule_has_weight(self) -> None:
+        """Raise `UserError` for rarity by ips at level advantage without a weight: no default fits all groups."""
+        placed = zip(self.bonus_names, self.levels, strict=True)
+        added = any(name.removeprefix(SHUFFLE) == "rarity" and level == LEVELS[0] for name, level in placed)
+        if added and self.rarity_rule == "ips" and not self.ir_weight.strip():
+            raise UserError(
+                "--rarity_rule=ips at --ir_level advantage adds up to --num_generations - 1 to advantages of about 1, "
+                "and has no default weight there; use --ir_level reward, the paper's, or give --ir_weight."
             )
 
     def _parse_levels(self, names: list[str]) -> list[str]:

@@ -22,7 +22,8 @@ class RarityFlags:
     rarity_rule: str = flag(
         "redistribute",
         "rarity: redistribute (credit moves among right answers, its sum stays), uarl (every advantage times size ** "
-        "-alpha), darling (reward by distance from other right answers) or ips (reward over its share of the group).",
+        "-alpha), darling (reward by distance from other right answers) or ips (reward over its share of the group; "
+        "with --ir_level reward, or an --ir_weight).",
     )
     rarity_alpha: float = flag(
         0.8, "rarity, redistribute and uarl: power of the size of an approach, 0 (no effect) or more."

@@ -110,6 +110,35 @@ def test_rules_of_the_reward_have_both_levels_and_the_others_one():
         build_bonuses(IntrinsicOptions(use_ir="rarity", rarity_rule="uarl", ir_level="reward"))
 
 
+@pytest.mark.parametrize(
+    ("level", "weight", "advantages"),
+    [
+        ("reward", "", [-0.05, 7.84, -0.25]),
+        ("advantage", "1", [-0.78, 61.62, -1.32]),
+        ("advantage", "0.015625", [0.72, 1.69, -1.32]),
+    ],
+)
+def test_a_rare_right_answer_by_ips_is_brought_back_to_size_in_the_reward_alone(make, level, weight, advantages):
+    """Of 64 answers 40 are right in one way and one in another."""
+    rollout = make([1] * 41 + [0] * 23, ["a"] * 40 + ["b"] + [None] * 23, num_generations=64)
+    options = IntrinsicOptions(use_ir="rarity", rarity_rule="ips", ir_level=level, ir_weight=weight)
+    pipeline = BonusPipeline(build_bonuses(options), options.schedules())
+    scored = pipeline.score(rollout)
+    columns = torch.stack([rollout.correct, *pipeline.reward_values(scored, 64)], dim=1)
+    before = reward_advantages(columns, torch.ones(columns.size(1)), 64, "group")
+    found = pipeline.join(before, scored, rollout)[[0, 40, 63]]
+    torch.testing.assert_close(found, torch.tensor(advantages), atol=0.005, rtol=0)
+
+
+@pytest.mark.parametrize("names", ["rarity", "shuffle:rarity", "rarity,noise"])
+def test_ips_after_the_normalisation_has_no_default_weight(names):
+    with pytest.raises(UserError, match="--rarity_rule=ips at --ir_level advantage.*use --ir_level reward"):
+        IntrinsicOptions(use_ir=names, rarity_rule="ips")
+    IntrinsicOptions(use_ir=names, rarity_rule="ips", ir_weight="0.1")
+    IntrinsicOptions(use_ir=names, rarity_rule="ips", ir_level="reward")
+    IntrinsicOptions(use_ir="knn", rarity_rule="ips")
+
+
 def test_darling_leaves_a_lone_right_answer_its_reward_and_twins_a_tenth(make):
     assert not Rarity(rule="darling").score(make([1] + [0] * 7)).any()
     near(Rarity(rule="darling").score(make([1, 1] + [0] * 6))[:2], [-0.9, -0.9])
