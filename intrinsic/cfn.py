@@ -210,13 +210,8 @@ class Merci(Bonus):
         }
 
     def combine(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
-        """The clipped fusion of the paper with gamma_t times ``scores``; both (B,) or (B, T)."""
+        """The clipped fusion of the paper with gamma_t times ``scores``, both (B,) or (B, T), for any weight."""
         return clipped_advantage(advantages, self.gamma(rollout) * scores, self.settings.alpha)
-
-    def combine_noise(self, advantages: Tensor, scores: Tensor, rollout: Rollout) -> Tensor:
-        """``advantages`` plus gamma_t times ``scores``, by at most alpha of each advantage up or down."""
-        bound = self.settings.alpha * advantages.abs()
-        return advantages + torch.clamp(self.gamma(rollout) * scores, min=-bound, max=bound)
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"batches": self.batches, "visits": self.visits}

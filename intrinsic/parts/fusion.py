@@ -29,8 +29,10 @@ def positive_zscore(values: Tensor, present: Tensor) -> Tensor:
 
 
 def clipped_advantage(advantages: Tensor, bonus: Tensor, alpha: float) -> Tensor:
-    """min(A + bonus, (1 + alpha) A) where A >= 0, min(A + bonus, (1 - alpha) A) where A < 0.
+    """min(A + bonus, (1 + alpha) A) where A >= 0, min(A + bonus, (1 - alpha) A) where A < 0, of a bonus >= 0.
 
-    A bonus >= 0 thus never lowers an advantage, never flips its sign, and leaves 0 at 0.
+    That bonus never lowers an advantage, never flips its sign, and leaves 0 at 0. One below 0, which a negative weight
+    makes, is bounded below as the other is above: A moves by alpha |A| at most.
     """
-    return torch.minimum(advantages + bonus, advantages + alpha * advantages.abs())
+    bound = alpha * advantages.abs()
+    return advantages + torch.clamp(bonus, min=-bound, max=bound)

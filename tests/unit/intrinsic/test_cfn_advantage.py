@@ -55,3 +55,11 @@ def test_m7_fusion_is_clipped_and_keeps_the_sign():
     pairs = [(1, 1.224745), (1, 0.2), (0.3, 1.224745), (-1, 0.2), (-1, 1.224745), (0, 1.224745), (1, 0), (-1, 0)]
     advantages, bonus = torch.tensor(pairs).T
     close(clipped_advantage(advantages, 0.5 * bonus, 0.2), [1.2, 1.1, 0.36, -0.9, -0.8, 0.0, 1.0, -1.0])
+
+
+def test_a_negative_weight_is_bounded_below_as_a_positive_one_is_above():
+    advantages, bonus = torch.tensor([1.0, 1.0, -1.0, -1.0, 0.0]), torch.tensor([0.1, 0.9, 0.1, 0.9, 0.9])
+    close(clipped_advantage(advantages, -bonus, 0.2), [0.9, 0.8, -1.1, -1.2, 0.0])
+    random = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0))
+    paper = torch.minimum(random[0] + random[1].abs(), random[0] + 0.2 * random[0].abs())
+    assert torch.equal(clipped_advantage(random[0], random[1].abs(), 0.2), paper)
