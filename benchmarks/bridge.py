@@ -8,7 +8,6 @@ that a user runs; what is finished is not run again. A finished arm leaves a rec
 """
 
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.arm_records import ArmRecords, check_settings
 from benchmarks.bridge_report import INFLUENCE, STAGES, plot, table
+from benchmarks.child import Processes, exit_on_sigterm
 from benchmarks.flag_checks import check_bonuses
 from benchmarks.machine import publish
 from common.errors import RunError, UserError, check_number, run_cli
@@ -25,6 +25,7 @@ from policy.options import EMBEDDED_IGSM_NAME, EMBEDDED_NAME
 from tasks.countdown.bridge import STYLES
 from tasks.igsm.space import TINY
 
+STEPS = Processes()  # that run
 NOT_SETTINGS = ("seeds", "jobs", "output", "records")  # flags that change nothing that is measured
 # Flags of the problems, the same ones of run_igsm.py and of the generator.
 IGSM_SPACE = ("min_op", "max_op", "max_edges", "modulus", "zero_drop", "world")
@@ -186,7 +187,7 @@ def _step(name: str, result: Path, folder: Path, *command) -> None:
     log = folder / f"{name}.log"
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     with log.open("ab") as out:
-        code = subprocess.run([sys.executable, *map(str, command)], stdout=out, stderr=out, env=environment).returncode
+        code = STEPS.run([sys.executable, *map(str, command)], stdout=out, stderr=out, env=environment)
     if code:
         raise RunError(f"{' '.join(map(str, command))} ended with exit code {code}; its output is in {log}.")
 
@@ -214,6 +215,7 @@ def _measured(options: Options, style: str, seed: int) -> dict:
 
 
 def main() -> None:
+    exit_on_sigterm(STEPS)
     options = parse_one(Options)
     arms = [(style, seed) for seed in range(options.seeds) for style in STYLES]
     records = options.arm_records()

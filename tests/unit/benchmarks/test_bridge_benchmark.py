@@ -3,15 +3,33 @@
 import json
 import math
 import shutil
-from types import SimpleNamespace
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from benchmarks.bridge import Options, collect, main, measure_arm, run_arm
 from benchmarks.bridge_report import INFLUENCE, plot, seed_interval, table
 from common.errors import RunError, UserError
+from tests.processes import ROOT
 
 BEFORE, AFTER = {"plain": (0.20, 0.22), "injected": (0.15, 0.35)}, {"plain": (0.21, 0.24), "injected": (0.40, 0.44)}
+
+# The benchmark, with one step per arm that goes on until it is ended, or its input is.
+STUB_STEPS = """
+import sys
+from benchmarks import bridge
+
+STEP = '''
+import signal, sys
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(print("ended", flush=True)))
+print("begun", flush=True)
+sys.stdin.read()
+'''
+bridge.measure_arm = lambda options, style, seed: bridge.STEPS.run([sys.executable, "-c", STEP])
+bridge.main()
+"""
 
 
 def value(mean):
@@ -56,9 +74,9 @@ def commands(monkeypatch):
 
     def run(command, **kwargs):
         started.append(" ".join(command[1:]))
-        return SimpleNamespace(returncode=0)
+        return 0
 
-    monkeypatch.setattr("benchmarks.bridge.subprocess.run", run)
+    monkeypatch.setattr("benchmarks.bridge.STEPS.run", run)
     return started
 
 
@@ -91,7 +109,7 @@ def test_steps_of_other_settings_are_never_recorded_under_these(flags, said, opt
 
 
 def test_what_is_finished_is_not_run_again(options, monkeypatch):
-    monkeypatch.setattr("benchmarks.bridge.subprocess.run", lambda *args, **kwargs: pytest.fail("a step was run"))
+    monkeypatch.setattr("benchmarks.bridge.STEPS.run", lambda *args, **kwargs: pytest.fail("a step was run"))
     run_arm(options, "plain", 0)
 
 
@@ -102,7 +120,7 @@ def test_a_record_stands_for_the_whole_arm_and_is_of_one_setting(options, tmp_pa
     assert collected(options) == found
     command = ["bridge", "--seeds=2", f"--output={tmp_path}", "--traces=9"]
     monkeypatch.setattr("sys.argv", command)
-    monkeypatch.setattr("benchmarks.bridge.subprocess.run", lambda *args, **kwargs: pytest.fail("a step was run"))
+    monkeypatch.setattr("benchmarks.bridge.STEPS.run", lambda *args, **kwargs: pytest.fail("a step was run"))
     with pytest.raises(UserError, match=r"plain_seed0.json was made with traces=2000, not 9; set --traces so"):
         main()
     record = tmp_path / "bridge" / "plain_seed0.json"
@@ -180,9 +198,20 @@ def test_each_part_of_the_held_out_problems_has_its_own_gain(tmp_path, options):
 
 
 def test_a_step_that_fails_ends_the_arm_and_names_its_log(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.bridge.subprocess.run", lambda *args, **kwargs: SimpleNamespace(returncode=1))
+    monkeypatch.setattr("benchmarks.bridge.STEPS.run", lambda *args, **kwargs: 1)
     with pytest.raises(RunError, match=r"countdown.bridge .* exit code 1.*traces\.log"):
         run_arm(Options(output=str(tmp_path)), "plain", 0)
+
+
+def test_sigterm_ends_the_step_that_runs_and_no_other_is_begun(tmp_path):
+    command = [sys.executable, "-c", STUB_STEPS, "--seeds=2", "--jobs=1", f"--output={tmp_path}"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)  # the step's input is still open
+        assert process.communicate()[0] == "ended\n"
+    assert process.returncode == 143
 
 
 def test_one_seed_has_no_interval():
