@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo sql_tiny test lint format docs results lighteval smollm2 tiny check-vllm
 
-# Train the embedded policy on Countdown with GRPO and the bonus of Memory-R+ (configs/demo.yaml), in about eight minutes on
+# Train the embedded policy on Countdown with GRPO and the bonus of Memory-R+ (configs/demo.yaml), in up to twenty minutes on
 # two CPU cores.
 demo: .venv/installed
 	$(BIN)/python run_countdown.py --config configs/demo.yaml --run_name demo_seed$(SEED) --seed $(SEED)
