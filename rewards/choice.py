@@ -49,7 +49,7 @@ _NAMED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _SAID = re.compile(
-    r"\b(?:answer|option|choice)\b\s*(?:is\b)?\s*:?\s*(?:\*\*)?\(?(?-i:([A-J]))(?![A-Za-z'’])", re.IGNORECASE
+    r"\b(?:answer|option|choice)\b\s*+(?:is\b\s*+)?(?::\s*+)?(?:\*\*)?\(?(?-i:([A-J]))(?![A-Za-z'’])", re.IGNORECASE
 )
 _NEGATED = re.compile(r"\bnot\s+(?:the\s+)?(?:(?:correct|best)\s+)?$", re.IGNORECASE)
 

@@ -126,6 +126,18 @@ def test_a_bomb_is_refused_quickly(name, bomb, without_math_verify):
     assert_quick(lambda: grade(completion, row), MAX_SECONDS_OF_A_BOMB)
 
 
+RUNS = {
+    "spaces after a word": "The answer" + " " * 20_000 + "\nis unclear",
+}
+
+
+@pytest.mark.fault("F14")
+@pytest.mark.parametrize("run", RUNS)
+def test_a_long_run_of_one_piece_is_read_in_linear_time(run, without_math_verify):
+    for name, grade in TEXT_GRADERS.items():
+        assert_quick(lambda grade=grade, name=name: grade(RUNS[run], GOLDS[name]))
+
+
 @pytest.mark.fault("F10")
 @pytest.mark.fault("F14")
 @pytest.mark.fault("F16")
