@@ -9,7 +9,7 @@ from rewards.sandbox.pool import sandbox
 MAX_CODE = 65_536  # characters
 PYTHON = ("", "py", "python", "python3")
 
-_FENCE = re.compile(r"[ \t]*```[ \t]*([A-Za-z0-9+#.-]*)[ \t]*$")
+_FENCE = re.compile(r"[ \t]*+```[ \t]*+([A-Za-z0-9+#.-]*+)[ \t]*+$")
 _CODE_STARTS = re.compile(r"^(?:def |class |import |from |async def |@)", re.MULTILINE)
 _IMPORT = re.compile(
     r"^from[ \t]+[\w.]+[ \t]+import[ \t]*\([^()]*\)|^(?:import[ \t]+\w|from[ \t]+[\w.]+[ \t]+import[ \t]+[\w*])"

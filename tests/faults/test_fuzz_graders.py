@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from rewards import latex
+from rewards.code_text import fences
 from rewards.countdown import CountdownReward
 from rewards.format import FormatReward
 from rewards.grade import Grade
@@ -128,7 +129,9 @@ def test_a_bomb_is_refused_quickly(name, bomb, without_math_verify):
 
 RUNS = {
     "spaces after a word": "The answer" + " " * 20_000 + "\nis unclear",
+    "spaces after a fence": "```" + " " * 20_000 + "!",
 }
+TEXT_READERS = [fences]
 
 
 @pytest.mark.fault("F14")
@@ -136,6 +139,8 @@ RUNS = {
 def test_a_long_run_of_one_piece_is_read_in_linear_time(run, without_math_verify):
     for name, grade in TEXT_GRADERS.items():
         assert_quick(lambda grade=grade, name=name: grade(RUNS[run], GOLDS[name]))
+    for read in TEXT_READERS:
+        assert_quick(lambda read=read: read(RUNS[run]))
 
 
 @pytest.mark.fault("F10")
