@@ -1,25 +1,34 @@
 """What the bonuses see of one generation batch: texts, verdicts, groups and the shared features."""
 
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from common.thinking import THINKING
+
 NO_ANSWER = "no_answer"  # verdict of a completion in which no answer was found
 KINDS = ("right", "wrong_answer", "no_answer")  # what a verdict amounts to, by `Rollout.kinds`
 VALID = ("correct", "wrong", "wrong_value")  # verdicts of answers that obey the task's rules, whatever their value
 
-_THINKING = re.compile(r"<(?:reasoning|think)>(.*?)</(?:reasoning|think)>", re.DOTALL)
-_PREFILLED_THINKING = re.compile(r"\A(.*?)</(?:reasoning|think)>", re.DOTALL)
-
 
 def reasoning_text(completion: str) -> str:
-    """The text between the reasoning tags (an opening tag may sit in the prompt), or the whole completion."""
-    match = _THINKING.search(completion) or _PREFILLED_THINKING.match(completion)
-    return (match.group(1) if match else completion).strip()
+    """The text between the reasoning tags (an opening tag may sit in the prompt), or the whole completion.
+
+    It goes from the first opening tag to the next closing one, of either kind; linear in the text.
+    """
+    _, start = _first_tag(completion, [tag for tag, _ in THINKING], 0)
+    end, _ = _first_tag(completion, [tag for _, tag in THINKING], start)
+    if end < 0:  # no opened thinking was closed, so that a closing tag ends what the prompt opened
+        start, (end, _) = 0, _first_tag(completion, [tag for _, tag in THINKING], 0)
+    return (completion if end < 0 else completion[start:end]).strip()
+
+
+def _first_tag(text: str, tags: list[str], position: int) -> tuple[int, int]:
+    """(start, end) of the first of ``tags`` from ``position`` on; (-1, 0) where there is none."""
+    return min(((at, at + len(tag)) for tag in tags if (at := text.find(tag, position)) >= 0), default=(-1, 0))
 
 
 def text_id(text: str) -> str:

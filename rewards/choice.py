@@ -7,6 +7,7 @@ here takes linear time and raises on no completion.
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from math import log
 from string import ascii_uppercase
 
@@ -63,26 +64,35 @@ def read_choice(text: str, choices: Sequence[str]) -> int | None:
     """Index of the option that ``text``, the whole answer, names by its text or letter; None where it names none."""
     if len(text) > MAX_ANSWER:
         return None
+    plain, bare = _spellings(tuple(choices))
     whole, text = text.strip(), _unwrapped(text)
     for said in (whole, text):  # an option may itself stand in quotes or dollars
         if said in choices:  # ahead of the next line, since options may differ in case alone: rr, Rr, RR
             return list(choices).index(said)
-        same = [index for index, choice in enumerate(choices) if plain_option(choice) == plain_option(said)]
-        if len(same) == 1:
-            return same[0]
+        if (same := _only_place(plain_option(said), plain)) is not None:
+            return same
     if len(text) == 1 and text.isalpha():
         return _index(text.upper(), choices)
-    same = [index for index, choice in enumerate(choices) if _bare(choice) == _bare(text)]
-    if len(same) == 1:
-        return same[0]
+    if (same := _only_place(_bare(text), bare)) is not None:
+        return same
     named = _NAMED.fullmatch(text)
     if named is None:
         return None
     letter, rest = named[1] or named[2], named[3]
     index = _index(letter, choices)  # a small letter counts by itself alone, so it is none here
-    if index is None or (rest and _bare(rest) != _bare(choices[index])):
+    if index is None or (rest and _bare(rest) != bare[index]):
         return None
     return index
+
+
+@lru_cache(maxsize=256)  # a completion may have thousands of boxes, each compared with the same options
+def _spellings(choices: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """`plain_option` and `_bare` of each option."""
+    return [plain_option(choice) for choice in choices], [_bare(choice) for choice in choices]
+
+
+def _only_place(text: str, texts: list[str]) -> int | None:
+    return texts.index(text) if texts.count(text) == 1 else None
 
 
 def _bare(text: str) -> str:

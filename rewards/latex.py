@@ -37,15 +37,15 @@ _WORD = re.compile(r"\\(?:text|mathrm|mbox)|(?<![\\A-Za-z])[A-Za-z]{2,}")
 
 def last_boxes(text: str) -> str | None:
     """Contents of the last box and of those joined to it by nothing but commas, "and" or "or", as one list."""
-    contents, border = [], None
+    contents: dict[str, None] = {}  # in the order of the boxes, from the last one
+    border = None
     for box in reversed(complete_boxes(text)):
         if border is not None and box.end > border:
             continue
         if border is not None and not _BETWEEN_BOXES.fullmatch(text, box.end, border):
             break
-        border, content = box.start, box.content(text)
-        if content not in contents:
-            contents.append(content)
+        border = box.start
+        contents.setdefault(box.content(text))
     return ",".join(reversed(contents)) if contents else None
 
 

@@ -10,7 +10,8 @@ from rewards.cosine import cosine
 from rewards.format import completion_text
 
 _STRICT = re.compile(r"^<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$")
-_SOFT = re.compile(r"<reasoning>.*?</reasoning>\s*<answer>.*?</answer>")
+# In linear time: of the answers after the reasoning, the first one matters, or the last, which may be on the next line.
+_SOFT = re.compile(r"<reasoning>(?:(?>.*?</reasoning>\s*<answer>)|(?>.*</reasoning>\s*<answer>)).*?</answer>")
 
 
 def extract(text: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
+from intrinsic.rollout import reasoning_text
 from rewards import latex
 from rewards.code_text import fences
 from rewards.countdown import CountdownReward
@@ -130,8 +131,11 @@ def test_a_bomb_is_refused_quickly(name, bomb, without_math_verify):
 RUNS = {
     "spaces after a word": "The answer" + " " * 20_000 + "\nis unclear",
     "spaces after a fence": "```" + " " * 20_000 + "!",
+    "opening tags": "<think>" * 3_000,
+    "different boxes": ",".join(f"\\boxed{{{number}}}" for number in range(3_000)),
+    "tags of an answer that never ends": "<reasoning>" + "</reasoning><answer>" * 1_000,
 }
-TEXT_READERS = [fences]
+TEXT_READERS = [fences, reasoning_text]
 
 
 @pytest.mark.fault("F14")
@@ -141,6 +145,8 @@ def test_a_long_run_of_one_piece_is_read_in_linear_time(run, without_math_verify
         assert_quick(lambda grade=grade, name=name: grade(RUNS[run], GOLDS[name]))
     for read in TEXT_READERS:
         assert_quick(lambda read=read: read(RUNS[run]))
+    for column in COLUMNS:
+        assert_quick(lambda column=column: column(**row_of(RUNS[run])))
 
 
 @pytest.mark.fault("F10")
