@@ -1,7 +1,10 @@
 """C, the process of the answer: the one file that runs a policy's Python, once the process is confined."""
 
+import atexit
 import os
 import sys
+import threading
+from collections.abc import Callable
 from types import CodeType
 from typing import Any
 
@@ -52,23 +55,49 @@ def run_function(code: str, pipe: tuple[int, int], entry_point: str) -> None:
 
 
 def run_program(code: str, status: int) -> int:
-    """Run a whole program; returns its exit code. Writes "U" to ``status`` where it does not compile."""
+    """Run a whole program as Python runs a file without arguments, to the end of its threads and of its exit functions.
+
+    Returns its exit code. Writes "U" to ``status`` where it does not compile.
+    """
     program = compiled(code)
     if program is None:
         os.write(status, b"U")
         return 1
+    space = module_space("__main__")
+    space |= {"exit": sys.exit, "quit": sys.exit}  # of `site`, which the server starts without
+    sys.argv = [""]
     try:
-        exec(program, module_space("__main__"))
+        exec(program, space)
         exit_code = 0
     except SystemExit as error:
         exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
         exit_code = 1
+    return (exit_code if _finish(space) else exit_code or 1) & 255
+
+
+def _finish(space: dict[str, Any]) -> bool:
+    """What Python does at a program's end, in its order; whether what stood in `sys.stdout` could be written."""
+    _succeeds(threading._shutdown)  # type: ignore[attr-defined]  # waits for all threads but daemons
+    _succeeds(atexit._run_exitfuncs)
+    whole = _flushes(getattr(sys, "stdout", None))
+    sys.stdout = sys.__stdout__
+    _succeeds(space.clear)  # files that the program opened are written as it lets go of them
+    _flushes(sys.stdout)
+    return whole
+
+
+def _flushes(stream) -> bool:
+    """Whether ``stream`` has nothing left to write; one that is missing or closed has nothing."""
+    return _succeeds(lambda: stream is None or getattr(stream, "closed", False) or stream.flush())
+
+
+def _succeeds(call: Callable[[], object]) -> bool:
     try:
-        sys.stdout.flush()
-    except BaseException:
-        exit_code = exit_code or 1
-    return exit_code & 255
+        call()
+    except BaseException:  # an answer's own code, which must not reach the caller
+        return False
+    return True
 
 
 def count_compiling(code: str) -> int:

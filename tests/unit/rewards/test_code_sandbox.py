@@ -268,6 +268,43 @@ def test_programs_are_judged_by_all_of_their_output(box):
     assert same_output("0.3333333\n\n", "0.33333333") and not same_output("1.0", "1") and not same_output("1", "1\n2")
 
 
+# Programs that read one number and print the next, each ending in a way of its own.
+ENDINGS = {
+    "exit": "print(int(input()) + 1)\nexit()",
+    "quit": "print(int(input()) + 1)\nquit(0)",
+    "thread": "import threading\ndef main():\n    print(int(input()) + 1)\nthreading.Thread(target=main).start()",
+    "pool": "from concurrent.futures import ThreadPoolExecutor\nn = int(input())\n"
+    "ThreadPoolExecutor(1).submit(lambda: print(n + 1))",
+    "atexit": "import atexit, io, sys\nsys.stdout = io.StringIO()\n"
+    "atexit.register(lambda: sys.__stdout__.write(sys.stdout.getvalue()))\nprint(int(input()) + 1)",
+    "arguments": "import sys\nif len(sys.argv) > 1:\n    sys.stdin = open(sys.argv[1])\nprint(int(input()) + 1)",
+    "closed": "import sys\nprint(int(input()) + 1)\nsys.stdout.close()",
+    "none": "import sys\nprint(int(input()) + 1)\nsys.stdout = None",
+    "replaced": "import io, sys\nprint(int(input()) + 1)\nsys.stdout = io.StringIO()",
+    "own file": "import sys\nout = open(1, 'w')\nout.write(str(int(input()) + 1))",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_program_runs_to_its_end_as_in_python(ending, box):
+    row = {"io": [["3\n", "4\n"]]}
+    assert grade_code(f"```python\n{ENDINGS[ending]}\n```", row).strict
+
+
+def test_what_runs_at_the_end_of_a_program_is_limited_and_judged_too(box):
+    row = {"io": [["", "4\n"]]}
+    verdicts = {
+        "print(4)\nexit(1)": "error",
+        "print(4)\nexit('no')": "error",
+        "import atexit\nprint(4)\natexit.register(print, 5)": "wrong",
+        "import atexit\nprint(4)\n@atexit.register\ndef last():\n    while True: pass": "timeout",
+        "import threading\nprint(4)\ndef run():\n    while True: pass\nthreading.Thread(target=run).start()": "timeout",
+        "import threading\nprint(4)\nthreading.Thread(target=threading.Event().wait, daemon=True).start()": "correct",
+        "import os, sys\nprint(4)\nos.close(1)": "error",
+    }
+    assert {code: grade_code(f"```python\n{code}\n```", row).verdict for code in verdicts} == verdicts
+
+
 def test_a_function_that_a_prompt_begins_ends_where_other_text_begins():
     row = {"entry_point": "f", "test": "assert f(2) == 4", "prefix": "def f(n):\n"}
     assert grade_code("    return 2 * n\n\nprint(f(1))\nf = None", row).strict
