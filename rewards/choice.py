@@ -26,6 +26,7 @@ from rewards.format import (
     outside_thinking,
 )
 from rewards.grade import Grade, log_grades
+from rewards.number import plain_characters
 
 LETTERS = ascii_uppercase[:10]
 FIRST_LINE = "first_line"  # column: whether the prompt ends in "Answer:", so that the first line is the answer
@@ -40,15 +41,18 @@ _WRAPS = [
         r"\*(.*)\*",
         r"`(.*)`",
         r"\$(.*)\$",
-        r'"(.*)"',
-        r"'(.*)'",
+        r"\\\((.*)\\\)",
+        r"\\\[(.*)\\\]",
+        r'["“](.*)["”]',
+        r"['‘](.*)['’]",
     )
 ]
 _NAMED = re.compile(
     r"(?:the\s+)?(?:(?:correct|best)\s+)?(?:(?:answer|option|choice)\b\s*)?(?:is\b\s*)?(?::\s*)?"
-    r"(?-i:\(([A-Z])\)|([A-Z])(?![A-Za-z]))\s*(?:[.:)-]\s*(.*))?",
+    r"(?-i:\((?P<bracketed>[A-Z])\)|(?P<plain>[A-Z])(?=[\s.:)-]|$))\s*(?P<mark>[.:)-]?)\s*(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_BOLD = re.compile(r"(?<!\w)\*\*|\*\*(?!\w)")  # those of **C.** copper, but not of 2**3
 _SAID = re.compile(
     r"\b(?:answer|option|choice)\b\s*+(?:is\b\s*+)?(?::\s*+)?(?:\*\*)?\(?(?-i:([A-J]))(?![A-Za-z'’])", re.IGNORECASE
 )
@@ -56,8 +60,8 @@ _NEGATED = re.compile(r"\bnot\s+(?:the\s+)?(?:(?:correct|best)\s+)?$", re.IGNORE
 
 
 def plain_option(text: str) -> str:
-    """``text`` as options are compared: case, spaces and a final period do not count."""
-    return "".join(text.casefold().split()).removesuffix(".")
+    """``text`` as options are compared: case, spaces, a final period and the form of characters do not count."""
+    return "".join(plain_characters(text).casefold().split()).removesuffix(".")
 
 
 def read_choice(text: str, choices: Sequence[str]) -> int | None:
@@ -71,18 +75,20 @@ def read_choice(text: str, choices: Sequence[str]) -> int | None:
             return list(choices).index(said)
         if (same := _only_place(plain_option(said), plain)) is not None:
             return same
+    text = _unwrapped(plain_characters(text))
     if len(text) == 1 and text.isalpha():
         return _index(text.upper(), choices)
     if (same := _only_place(_bare(text), bare)) is not None:
         return same
-    named = _NAMED.fullmatch(text)
+    named = _NAMED.fullmatch(_BOLD.sub("", text))
     if named is None:
         return None
-    letter, rest = named[1] or named[2], named[3]
-    index = _index(letter, choices)  # a small letter counts by itself alone, so it is none here
-    if index is None or (rest and _bare(rest) != bare[index]):
-        return None
-    return index
+    index = _index(named["bracketed"] or named["plain"], choices)  # a small letter counts by itself alone
+    if index is None or not named["rest"]:
+        return index
+    option = _bare(_BOLD.sub("", choices[index]))  # of "A gas" no other, since A may be an article
+    texts = (_bare(named["rest"]), _bare(named["mark"] + named["rest"]))  # the mark may be a sign of the option's text
+    return index if option in texts else None
 
 
 @lru_cache(maxsize=256)  # a completion may have thousands of boxes, each compared with the same options

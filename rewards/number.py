@@ -75,6 +75,8 @@ def plain_characters(text: str) -> str:
     Raised and lowered characters, those of HTML too, become ``^`` and ``_`` with plain ones; circled digits and the
     like get a ``^`` before them and vulgar fractions a space, so that none of them ever joins the number next to it.
     """
+    if text.isascii() and "<" not in text:
+        return text
     parts = []
     for character in _RAISED.sub(_raised, text).translate(_SPOILT_BY_NFKC):
         category = unicodedata.category(character)

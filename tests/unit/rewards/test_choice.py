@@ -21,11 +21,30 @@ from tasks.choice.prompts import add_prompts
 from tests.processes import ROOT
 
 OPTIONS = ["iron", "a gas", "copper", "all of these"]
-RIGHT = ["C", "c", "(C)", "C.", "**C**", "\\boxed{C}", "C. copper", "copper", "Copper.", "The answer is C"]
+RIGHT = [
+    *("C", "c", "(C)", "C.", "**C**", "\\boxed{C}", "C. copper", "copper", "Copper.", "The answer is C"),
+    *("(C) copper", "(C): copper", "C copper", "C\ncopper", "C – copper", "C — copper", "The answer is (C) copper."),
+    *("**C.** copper", "**C**. copper", "**C)** copper", "**(C)** **copper**", "\\(\\boxed{C}\\)", "\\[C\\]"),
+    *("“C”", "‘C’", "C. “copper”", "Ｃ", "C\u200b", "\ufeffC", "\u200bcopper"),
+]
 VERDICTS = {
     "correct": RIGHT,
     "wrong": ["B", "a gas"],
-    "unparsable": ["C. iron", "E", "B or C", "A, C", "a metal", "the answer is c", "I", "x" * 100_000],
+    "unparsable": [
+        "C. iron",
+        "(C) iron",
+        "C iron",
+        "A copper",
+        "E",
+        "B or C",
+        "A, C",
+        "A C",
+        "Ccopper",
+        "a metal",
+        "the answer is c",
+        "I",
+        "x" * 100_000,
+    ],
     "no_answer": ["", " \n"],
 }
 UNTAGGED = {
@@ -68,6 +87,23 @@ def test_several_answers_and_answers_in_the_thinking_do_not_count():
     assert (line.strict, line.verdict) == (True, "correct")
     assert grade_choice("<answer>Rr</answer>", ["rr", "Rr", "RR"], "Rr").medium
     assert grade_choice("no\nC", OPTIONS, "copper", first_line=True).verdict == "unparsable"
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "named"),
+    [
+        ("A gas", ["iron", "gas"], None),
+        ("A gas", ["iron", "a gas"], 1),
+        ("A gas", ["gas", "iron"], 0),
+        ("B -1", ["1", "-1"], 1),
+        ("B12", ["10", "12"], None),
+        ("**B.** 2**3", ["23", "2**3"], 1),
+        ("x²", ["x²", "x2"], 0),
+        ("x^2", ["x2", "x²"], 1),
+    ],
+)
+def test_a_letter_before_a_text_is_the_option_only_with_its_own_text(answer, options, named):
+    assert read_choice(answer, options) == named
 
 
 def rows(count=6):
