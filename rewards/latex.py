@@ -24,7 +24,7 @@ from rewards.latex_reading import (
     plain_number,
 )
 from rewards.latex_worker import Reading, is_equal
-from rewards.number import STATEMENT
+from rewards.number import STATEMENT, has_several_equations
 from rewards.quantity_words import changing_words
 
 ROUNDED_PLACES = 12  # a decimal with so many says the fraction that it rounds
@@ -110,6 +110,8 @@ def _equals(answer: str, target: str, reading: Reading | None) -> bool:
         return False
     number = plain_number(target)
     if number is not None:
+        if has_several_equations(answer):
+            return False
         said = number_beside(answer)
         if said is not None:
             return said == number or _is_percent_of(answer, said, target, number) or _rounds(answer, said, number)

@@ -63,7 +63,13 @@ _LATEX = (
 STATEMENT = re.compile(r"\banswer[\s*_]{0,8}(?:(?:is|are)\b[\s*_]{0,8}[:=]?|[:=])", re.IGNORECASE)
 _LEADING_STATEMENT = re.compile(rf"[\s*_]*(?:[A-Za-z]+[\s,*_]+){{0,6}}{STATEMENT.pattern}[\s*_]*", re.IGNORECASE)
 _INEQUALITY = re.compile(r"[<>≠≤≥!]|\\(?:n?e|le|ge|neq|leq|geq|lt|gt|pm|in)(?![A-Za-z])|±")
-_SEVERAL = re.compile(r", |;|\b(?:or|and)\b")
+# Between two equals signs: the end of one equation and the name of the next. 2 m may be a unit, 2 y is none.
+_PLAIN_VALUE = rf"\s*[+-]?[{CURRENCY}]?[+-]?[0-9][0-9.,/]*[{CURRENCY}%]?(?:\s+[A-Za-z]{{2,}})*"
+_SEVERAL = re.compile(
+    rf",(?![0-9])|;|\\\\|\b(?:or|and|then|but)\b|^{_PLAIN_VALUE}\s+(?:(?![mglLshFC])[A-Za-z]|[A-Za-z]_\S+)\s*$"
+)
+# Before the first one: a value and the name of an equation. Words alone may be of a sentence, as in "tax and tip = 5".
+_VALUE_AND_NAME = re.compile(rf"{_PLAIN_VALUE}\s*(?:[,;\n]|\\\\|\b(?:or|and)\b)\s*[A-Za-z](?:_\S+)?\s*")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("\\boxed{", "}"), ("\\fbox{", "}"))
 _QUOTES = " \"'“”‘’"
 _BRACKETS = (("{", "}"), ("(", ")"))
@@ -159,10 +165,18 @@ def _plain_latex(text: str) -> str:
 
 def _right_hand_side(text: str) -> str | None:
     """What follows the last equals sign; None for inequalities and for several equations in one text."""
+    return None if _INEQUALITY.search(text) or _has_several(text) else text.rpartition("=")[2]
+
+
+def _has_several(text: str) -> bool:
+    """Whether ``text`` is several equations, or a value and an equation, rather than one or a chain: x=2+3=5."""
     first, *others = text.split("=")
-    if _INEQUALITY.search(text) or any(_SEVERAL.search(part) for part in others[:-1]):
-        return None
-    return others[-1] if others else first
+    return any(_SEVERAL.search(part) for part in others[:-1]) or bool(others and _VALUE_AND_NAME.fullmatch(first))
+
+
+def has_several_equations(text: str) -> bool:
+    """Whether an answer is several equations, or a value and an equation, so that it says no one number."""
+    return len(text) <= MAX_LENGTH and _has_several(_plain_latex(text))
 
 
 def _decimal(text: str) -> Fraction:

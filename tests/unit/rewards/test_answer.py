@@ -40,6 +40,8 @@ def test_authored_case_gets_all_three_tiers_right(case):
     + ["18 dollars", "18 miles/hour", "18 cm", "18kg", "18 m²", "18\\text{ cm}^2", "18^\\circ", "$18$", "$$18$$"]
     + ["USD 18"]
     + ["\\(18\\)", "\\boxed{18}", "\\boxed{\\text{18}}", "(18)", "x = 18", "9 + 9 = 18", "36/2", "\\frac{36}{2}"]
+    + ["x = 9 + 9 = 18", "x = 9 + 9\n= 18", "1,000 - 982 = 18", "9 m + 9 m = 18 m = 18", "x = 9 \\cdot y = 18"]
+    + ["tax and tip = 18", "x = 9 + 9\nx = 18", "The sum of 9 and 9 = 18", "x = 1,000 - 982 = 18"]
     + [
         "1.8e1",
         "1.8 \\times 10^{1}",
@@ -61,6 +63,16 @@ def test_every_spelling_of_a_number_equals_it(text):
     ["1800", "0.18", "18%", "18 percent", "18.0001", "17.9999", "-18", "−18", "1 8", "1,8", "18 million", "18 hundred"]
     + ["18!", "18²", "1²8", "①8", "18½", "١٨", "18x", "18\\pi", "18^2", "18<b>", "18 ± 1", "18-20", "18:00", "12:18"]
     + ["18 or 20", "18 or twenty", "18, 20", "between 17 and 18", "17 to 18", "x = 18, y = 20", "x ≤ 18", "x != 18"]
+    + ["4 or x=18", "4, x=18", "4,x=18", "4\nx=18", "x=2,y=18", "x=4,x=18", "x=2\ny=18", "x=2 y=18", "x=2\\\\y=18"]
+    + [
+        "x_1=4,x_2=18",
+        "x_1=4 x_2=18",
+        "a+b=20,a=18",
+        "if x=2 then y=18",
+        "x=2 but y=18",
+        "x=2,\\,y=18",
+        "$x=2$, $y=18$",
+    ]
     + ["18 and a half", "18th", "not 18", "9 + 9", "eighteen", "inf", "nan", "None", "", "\x0018", "--18", "18/0"],
 )
 def test_another_quantity_never_equals_it(text):

@@ -62,6 +62,10 @@ PAIRS += [
         for answer in ("24m", "24_5", "24 dozen", "24 \\text{ dozen}", "24 and a half", "24 thirds")
     ],
     *[("24", "24 \\text{ and a half}", False), ("2\\sqrt{2}", "2\\sqrt{2} \\text{ dozen}", False)],
+    *[
+        ("5", answer, False)
+        for answer in ("4 or x=5", "4,x=5", "x=2,y=5", "x=2 y=5", "x=2\\\\y=5", "x_1=4,x_2=5", "a+b=2,a=5", "x=2;y=5")
+    ],
     ("45000", "$120,000 - $75,000 = $45,000.", True),
     *[("12,\\!096", answer, True) for answer in ("12096", "12,096", "12{,}096", "12\\,096", "12'096", "12 096")],
     *[("8", "8{,}640", False), ("640", "8{,}640", False), ("3000000", "3 million", True)],
