@@ -16,8 +16,10 @@ from rewards.latex_reading import (
     based_numbers,
     canonical,
     cleaned,
+    is_ordered,
     is_percentage,
     is_readable,
+    is_set,
     number_beside,
     number_list,
     option_letter,
@@ -105,6 +107,9 @@ def _equals(answer: str, target: str, reading: Reading | None) -> bool:
         return True
     if reading is not None:
         return is_equal(target, answer, reading)
+    # For math-verify a set equals the tuple, and the open interval, of its elements in the same order.
+    if (is_set(answer) and is_ordered(target)) or (is_ordered(answer) and is_set(target)):
+        return False
     # math-verify drops the subscripts of numbers, and with a text also the words that multiply.
     if based_numbers(answer) != based_numbers(target):
         return False

@@ -58,6 +58,8 @@ _OPTION = re.compile(
     r"(?:option|choice)?\s*(?:\(\s*(?P<in_brackets>[A-J])\s*\)|(?P<plain>[A-J])(?:\)|[.:](?=\s)|$))(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_SET = re.compile(r"\\?(?:\{|lbrace(?![A-Za-z])).*,.*\\?(?:\}|rbrace)", re.DOTALL)
+_ORDERED = re.compile(r"[(\[][^()\[\]]*,[^()\[\]]*[)\]]")  # a tuple or an interval
 _ANOTHER_OPTION = re.compile(r"(?<![A-Za-z])[A-J](?:\)|[.:]\s)")
 
 
@@ -153,6 +155,16 @@ def number_list(answer: str) -> list[Fraction] | None:
             return None
         numbers.append(number)
     return sorted(numbers)
+
+
+def is_set(answer: str) -> bool:
+    """Whether a `cleaned` answer is a list in braces."""
+    return bool(_SET.fullmatch(canonical(answer) or ""))
+
+
+def is_ordered(answer: str) -> bool:
+    """Whether a `cleaned` answer is one tuple or interval."""
+    return bool(_ORDERED.fullmatch(canonical(answer) or ""))
 
 
 def based_numbers(answer: str) -> list[str]:
