@@ -16,6 +16,7 @@ from rewards.latex_reading import (
     based_numbers,
     canonical,
     cleaned,
+    half_of_day,
     is_ordered,
     is_percentage,
     is_readable,
@@ -107,6 +108,8 @@ def _equals(answer: str, target: str, reading: Reading | None) -> bool:
         return True
     if reading is not None:
         return is_equal(target, answer, reading)
+    if {half_of_day(answer), half_of_day(target)} == {"am", "pm"}:
+        return False
     # For math-verify a set equals the tuple, and the open interval, of its elements in the same order.
     if (is_set(answer) and is_ordered(target)) or (is_ordered(answer) and is_set(target)):
         return False

@@ -54,6 +54,7 @@ _LETTER_BEHIND = re.compile(r"(?<=[0-9}])[A-Za-z](?![A-Za-z])")
 _LIST_COMMA = re.compile(r"(?<![0-9,])[0-9]+,[0-9]{1,2}(?![0-9,])")
 _BETWEEN_PARTS = re.compile(r"\s*(?:(?:,|;)\s*(?:and|or)\b|,(?![0-9]{3}(?![0-9]))|;|\b(?:and|or)\b)\s*")
 _PERCENTAGE = re.compile(r"(?:%|\bper[\s-]?cent|\bpercentage|\bpct)\s*$", re.IGNORECASE)
+_HALF_OF_DAY = re.compile(r"(?<=[0-9])\s*([ap])\.?\s?m\.?\s*$", re.IGNORECASE)
 _OPTION = re.compile(
     r"(?:option|choice)?\s*(?:\(\s*(?P<in_brackets>[A-J])\s*\)|(?P<plain>[A-J])(?:\)|[.:](?=\s)|$))(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
@@ -110,11 +111,12 @@ def canonical(answer: str) -> str | None:
     """One spelling of a `cleaned` answer: equal for answers that differ in spacing, markup, or the form of numbers.
 
     A number, whatever its unit, is its exact fraction, a percentage that of its hundredths before a percent sign, a
-    list of numbers its sorted fractions, and an option with its text the option's letter.
+    time of day its number before "am" or "pm", a list of numbers its sorted fractions, and an option with its text the
+    option's letter.
     """
     number = plain_number(answer)
     if number is not None:
-        return f"{100 * number}%" if is_percentage(answer) else str(number)
+        return f"{100 * number}%" if is_percentage(answer) else f"{number}{half_of_day(answer)}"
     numbers = number_list(answer)
     if numbers is not None:
         return ",".join(map(str, numbers))
@@ -141,6 +143,12 @@ def number_beside(answer: str) -> Fraction | None:
 def is_percentage(answer: str) -> bool:
     """Whether a percent sign or word ends ``answer``."""
     return bool(_PERCENTAGE.search(TEXT_COMMAND.sub(r" \1", answer)))
+
+
+def half_of_day(answer: str) -> str:
+    """The "am" or "pm" that ends ``answer`` behind a number, however it is spelt; "" where there is none."""
+    half = _HALF_OF_DAY.search(TEXT_COMMAND.sub(r" \1", answer))
+    return f"{half[1].lower()}m" if half else ""
 
 
 def number_list(answer: str) -> list[Fraction] | None:

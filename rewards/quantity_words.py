@@ -97,13 +97,22 @@ CHANGE_BEFORE = (
 )
 
 
-def changing_words(text: str) -> list[str]:
-    """The words of ``text`` that multiply, divide or negate a number, sorted; units are not among them.
+_CHANGE_OF_MATH = re.compile(
+    r"(?<=[0-9])\s*(?:\\(?:text|mathrm|mbox)\s*\{)?\s*"
+    rf"(\\?mod|or\s(?:more|less|fewer)|{_alternatives(_OTHER_QUANTITY - {'or', 'not', 'mod', '半'})})(?![A-Za-z])",
+    re.IGNORECASE,
+)
 
-    Words of up to three letters are left out, since they may be products of variables, but for "not".
+
+def changing_words(text: str) -> list[str]:
+    """The words of ``text`` that make a number another one, sorted; units are not among them.
+
+    Factors of up to three letters are left out, since they may be products of variables, but for "not". Numerals, and
+    what only follows a number, as "squared" and "or more", count right behind digits alone.
     """
     words = [word.lower() for word in _WORDS.findall(text)]
-    return sorted(word for word in words if word == "not" or (word in FACTORS and len(word) > 3))
+    factors = [word for word in words if word == "not" or (word in FACTORS and len(word) > 3)]
+    return sorted(factors + [word.lower() for word in _CHANGE_OF_MATH.findall(text)])
 
 
 def unit_factor(unit: str, attached: bool, priced: bool = False) -> Fraction | None:

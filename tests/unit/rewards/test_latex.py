@@ -66,6 +66,20 @@ PAIRS += [
         ("5", answer, False)
         for answer in ("4 or x=5", "4,x=5", "x=2,y=5", "x=2 y=5", "x=2\\\\y=5", "x_1=4,x_2=5", "a+b=2,a=5", "x=2;y=5")
     ],
+    *[
+        ("12", answer, False)
+        for answer in (
+            "12\\text{ squared}",
+            "12\\text{ tripled}",
+            "12\\text{ or more}",
+            "12 \\mod 13",
+            "12\\text{ five}",
+        )
+    ],
+    *[("12", answer, True) for answer in ("12\\text{ cm squared}", "12\\text{ p.m.}", "12 am")],
+    *[("10\\text{ a.m.}", answer, True) for answer in ("10 am", "10\\text{ AM}", "10")],
+    *[("10\\text{ a.m.}", "10\\text{ p.m.}", False), ("\\text{5 pm}", "\\text{5 am}", False)],
+    *[("10:30\\text{ a.m.}", "10:30\\text{ p.m.}", False), ("\\text{Point A}", "\\text{Point B}", False)],
     ("45000", "$120,000 - $75,000 = $45,000.", True),
     *[("12,\\!096", answer, True) for answer in ("12096", "12,096", "12{,}096", "12\\,096", "12'096", "12 096")],
     *[("8", "8{,}640", False), ("640", "8{,}640", False), ("3000000", "3 million", True)],
