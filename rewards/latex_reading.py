@@ -26,6 +26,7 @@ _AS_LATEX = (
     (re.compile(r">="), r"\\ge "),
     (re.compile(r"(?<![\\A-Za-z])(pi|infty)(?![A-Za-z])"), r"\\\1 "),
     (re.compile(r"(?<![\\A-Za-z])infinity(?![A-Za-z])"), r"\\infty "),
+    (re.compile(r"(?<![\\A-Za-z])(ln|log|exp|(?:arc)?(?:sin|cos|tan)|sec|csc|cot)(?=\s*\()"), r"\\\1"),
 )
 _BASE = rf"(?P<base>[0-9]+|{'|'.join(NUMERALS)})"
 _BASE_BELOW = re.compile(

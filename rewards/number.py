@@ -27,7 +27,7 @@ _SCIENTIFIC = rf"(?P<mantissa>{NUMBER})(?:[eE](?P<exponent>[+-]?[0-9]{{1,3}})|{T
 _VALUE = rf"(?:{_QUOTIENT}|{_SCIENTIFIC}|(?P<number>{NUMBER}))"
 _WORD = r"[^\W\d_]+"
 _QUANTITY = re.compile(
-    rf"(?P<sign>[+-]?) ?(?:[A-Z]{{2}}|(?:{'|'.join(CURRENCY_CODES).upper()}) )?(?P<price>[{CURRENCY}]?) ?"
+    rf"(?P<sign>[+-]?) ?(?:[A-Z]{{2}}|Rs\.? ?|(?:{'|'.join(CURRENCY_CODES).upper()}) )?(?P<price>[{CURRENCY}]?) ?"
     rf"(?P<inner_sign>[+-]?) ?{_VALUE} ?(?P<price_behind>[{CURRENCY}]?) ?"
     rf"(?P<unit>[{''.join(SIGNS)}]|[/-]? ?{_WORD}(?:[ ./'’-]+{_WORD})*)?"
 )
@@ -59,6 +59,7 @@ _LATEX = (
     (re.compile(r"\^\s*\\circ|\^\s*\{\s*\\circ\s*\}|\\degree(?![A-Za-z])|°"), " degrees "),
     (re.compile(r"(?<=[A-Za-z])\s*\^\s*(?:\{[23]\}|[23])(?![0-9])|(?<=[a-z]m|[ 0-9]m|ft|in)[23]\b"), ""),
     (re.compile(r"\\approx(?![A-Za-z])|≈"), "="),
+    (re.compile(r"(?<=[0-9])\s*([ap])\.\s?m\b\.?", re.IGNORECASE), r" \1m"),
 )
 STATEMENT = re.compile(r"\banswer[\s*_]{0,8}(?:(?:is|are)\b[\s*_]{0,8}[:=]?|[:=])", re.IGNORECASE)
 _LEADING_STATEMENT = re.compile(rf"[\s*_]*(?:[A-Za-z]+[\s,*_]+){{0,6}}{STATEMENT.pattern}[\s*_]*", re.IGNORECASE)
@@ -124,7 +125,7 @@ def strip_markup(text: str, brackets: bool = False) -> str:
         brackets: take off brackets too, but for those around a list.
     """
     while True:
-        inner = text.strip().strip("*_`")
+        inner = text.strip().removeprefix("####").strip().strip("*_`")
         for opening, closing in _WRAPPERS + (_BRACKETS if brackets else ()):
             if len(inner) > len(opening) and inner.startswith(opening) and inner.endswith(closing):
                 enclosed = inner[len(opening) : -len(closing)]

@@ -77,6 +77,13 @@ PAIRS += [
         )
     ],
     *[("12", answer, True) for answer in ("12\\text{ cm squared}", "12\\text{ p.m.}", "12 am")],
+    *[
+        ("\\ln 2", "ln(2)", True),
+        ("\\sin x", "sin(x)", True),
+        ("\\cos x", "cos (x)", True),
+        ("\\sin x", "cos(x)", False),
+    ],
+    *[("5", "#### 5", True), ("x+1", "#### x+1", True), ("5", "Rs. 5", True)],
     *[("10\\text{ a.m.}", answer, True) for answer in ("10 am", "10\\text{ AM}", "10")],
     *[("10\\text{ a.m.}", "10\\text{ p.m.}", False), ("\\text{5 pm}", "\\text{5 am}", False)],
     *[("10:30\\text{ a.m.}", "10:30\\text{ p.m.}", False), ("\\text{Point A}", "\\text{Point B}", False)],
