@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import tempfile
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -164,7 +165,32 @@ def _as_texts(path: Path, separator: str) -> dict:
     return {"sep": separator, "keep_default_na": False, "features": features}
 
 
+def _refuse_rows_of_nothing(path: Path) -> None:
+    """Raise `UserError` for a json or jsonl file whose rows begin with no object, before the library reads it.
+
+    A null where it looks for the columns of a block, in whose place a null line may come to stand, ends the process.
+    """
+    with path.open("rb") as file:
+        lines = ((number, line.strip()) for number, line in enumerate(file, start=1) if line.strip())
+        number, first = next(lines, (1, b"{"))
+        start = first.removeprefix(BOM_UTF8)
+        if start == b"[":  # a list over several lines
+            start += next(lines, (0, b""))[1]
+        wrong = None if re.match(rb"\{|\[(?!\s*null)", start) else (number, start)
+        if wrong is None and path.suffix.lower() == ".jsonl":
+            wrong = next((found for found in lines if found[1] == b"null"), None)
+    if wrong is not None:
+        number, start = wrong
+        raise UserError(
+            f"{str(path)!r} cannot be read as rows (line {number} is {start[:40].decode(errors='replace')!r}, and no "
+            "JSON object begins there); check its contents and its encoding (UTF-8)."
+        )
+
+
 def _load_local(path: Path, split: str | None) -> Dataset:
+    for file in path.rglob("*.json*") if path.is_dir() else [path]:
+        if FILE_FORMATS.get(file.suffix.lower()) == "json" and file.is_file():
+            _refuse_rows_of_nothing(file)
     if path.is_dir():
         _refuse_folder_of_cells(path)
         arguments = {"path": str(path.resolve())}

@@ -61,6 +61,32 @@ def test_json_in_another_encoding_is_refused_before_a_row_is_read(encoding, tmp_
         load_rows(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("rows.jsonl", "null\n"),
+        ("rows.jsonl", '\ufeff\n null\n{"a": 1}\n'),
+        ("rows.json", '[\n  null,\n  {"a": 1}]'),
+        ("rows.jsonl", '{"a": 1}\n\nnull\n'),
+        ("rows.json", '"a"'),
+        ("folder/train.jsonl", "null\n"),
+    ],
+)
+def test_json_whose_rows_begin_with_null_is_refused_before_it_ends_the_process(name, text, tmp_path, monkeypatch):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    monkeypatch.setattr("tasks.load.load_dataset", lambda **arguments: pytest.fail("the library would read it"))
+    with pytest.raises(UserError, match=r"cannot be read as rows .line \d is .*check its contents"):
+        load_rows(tmp_path / "folder" if "/" in name else path)
+
+
+def test_json_lists_and_marks_of_utf_8_are_read(tmp_path):
+    for text in ('[\n{"a": 1}\n]', '\ufeff{"a": 1}\n', '\n [{"a": 1}]'):
+        (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
+        assert load_rows(tmp_path / "rows.jsonl")["a"][:] == [1]
+
+
 def test_a_folder_of_csv_files_is_refused_with_a_file_of_it(tmp_path):
     (tmp_path / "train.csv").write_text("question,answer\na,1\n")
     with pytest.raises(UserError, match="folder of .csv files; give the file itself, such as .*train.csv"):
