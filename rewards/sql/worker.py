@@ -33,11 +33,18 @@ READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE)
 # read the clock.
 TIMES = {"date": 0, "time": 0, "datetime": 0, "julianday": 0, "unixepoch": 0, "strftime": 1, "timediff": 0}
 NOW = ("now", "subsec", "subsecond")
-REFUSED_FUNCTIONS = ("load_extension", "random", "randomblob", "zeroblob", "fts3_tokenizer")
+CLOCKS = ("current_date", "current_time", "current_timestamp")  # which a view, or a name in quotes, calls too
+REFUSED_FUNCTIONS = ("load_extension", "random", "randomblob", "zeroblob", "fts3_tokenizer", *CLOCKS)
 
 
 _plain = sqlite3.connect(":memory:")
 _KNOWN = {name for (name,) in _plain.execute("SELECT name FROM pragma_function_list")}
+
+
+def _is_now(value) -> bool:
+    """Whether SQLite reads ``value`` as the time at which it runs: a blob is text to it, and text ends at a NUL."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return isinstance(text, str) and text.partition("\0")[0].lower() in NOW
 
 
 class TooLarge(Exception):
@@ -77,7 +84,7 @@ class Query:
 
         def function(*arguments):
             times = arguments[TIMES[name] : last]
-            if not times or any(isinstance(value, str) and value.lower() in NOW for value in times):
+            if not times or any(map(_is_now, times)):
                 self.denied = True
                 raise ValueError("reads the clock")
             return _plain.execute(f"SELECT {name}({', '.join('?' * len(arguments))})", arguments).fetchone()[0]

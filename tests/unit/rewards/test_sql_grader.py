@@ -209,7 +209,14 @@ def test_results_that_are_kept_are_bounded_by_their_texts_too(item, monkeypatch)
 @pytest.mark.parametrize(
     "sql",
     ["SELECT date()", "SELECT julianday()", "SELECT datetime('no' || 'w')", "SELECT time('NOW', '+1 day')"]
-    + ["SELECT strftime('%Y')", "SELECT strftime('%s', 'now')", "SELECT datetime('subsec')"],
+    + ["SELECT strftime('%Y')", "SELECT strftime('%s', 'now')", "SELECT datetime('subsec')"]
+    + ["SELECT datetime(x'6e6f77')", "SELECT strftime('%s', x'4E4F57')", "SELECT unixepoch(x'737562736563')"]
+    + [
+        "SELECT datetime(cast(x'6e6f7700' as text))",
+        "SELECT date('now' || char(0) || 'x')",
+        "SELECT date(x'6e6f7700ff')",
+    ]
+    + ['SELECT "current_timestamp"()', "SELECT [current_date]()"],
 )
 def test_the_clock_is_forbidden_however_it_is_named(sql, item):
     assert runner().run(item[0], sql).status == "forbidden"
@@ -217,8 +224,8 @@ def test_the_clock_is_forbidden_however_it_is_named(sql, item):
 
 def test_functions_of_a_given_time_have_their_values(item):
     given = "date('2024-02-28', '+2 days'), strftime('%m now', '2024-02-28'), time(NULL), julianday(0), date(name)"
-    found = runner().run(item[0], f"SELECT {given} FROM item LIMIT 1")
-    assert (found.status, found.rows) == ("ok", [("2024-03-01", "02 now", None, 0.0, None)])
+    found = runner().run(item[0], f"SELECT {given}, date(x'323032342d30312d3032') FROM item LIMIT 1")
+    assert (found.status, found.rows) == ("ok", [("2024-03-01", "02 now", None, 0.0, None, "2024-01-02")])
 
 
 def test_bad_rows_are_named(item):
