@@ -79,7 +79,7 @@ def loosely_same(result: Sequence[Row], gold: Sequence[Row]) -> bool:
 def digest(rows: Sequence[Row], tie_groups: Sequence[int] = ()) -> str:
     """A hash that equal results share: rows sorted, or sorted within the runs of the gold's ties where it sorts."""
     ends = _runs(len(rows), tie_groups if sum(tie_groups) == len(rows) else [1] * len(rows) * bool(tie_groups))
-    parts = [sorted(repr(tuple(map(_plain_value, row))) for row in rows[start:end]) for start, end in ends]
+    parts = [sorted(repr(plain_row(row)) for row in rows[start:end]) for start, end in ends]
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -135,8 +135,12 @@ def _loose_value(value: Value) -> Value:
     return round(float(value), LOOSE_DIGITS - 1) if abs(value) < 1 else float(f"{value:.{LOOSE_DIGITS - 1}e}")
 
 
+def plain_row(row: Row) -> Row:
+    """``row`` as `digest` counts it: 20.0 is 20, and other floats have `LOOSE_DIGITS`."""
+    return tuple(map(_plain_value, row))
+
+
 def _plain_value(value: Value) -> Value:
-    """``value`` as `digest` counts it: 20.0 is 20, and other floats have `LOOSE_DIGITS`."""
     if not isinstance(value, float):
         return value
     return int(value) if value.is_integer() else float(f"{value:.{LOOSE_DIGITS - 1}e}")

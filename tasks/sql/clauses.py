@@ -8,7 +8,11 @@ from rewards.sql.text import tokens
 
 _SET_OPERATORS = ("union", "intersect", "except")
 _LIMIT = re.compile(r"LIMIT\s+(\d+)(?:\s*(,|OFFSET)\s*(\d+))?\s*", re.IGNORECASE)
-_ALIAS = re.compile(r"(.*?)\s+AS\s+[\"'`\[]?(\w+)[\"'`\]]?", re.IGNORECASE | re.DOTALL)
+_ALIAS = re.compile(r"(.*?)\s+AS\s+(\w+|\"[^\"]+\"|'[^']+'|`[^`]+`|\[[^\]]+\])", re.IGNORECASE | re.DOTALL)
+# A column, a function of one or a value in brackets, and its alias without AS: a word behind an operator is none.
+_BARE_ALIAS = re.compile(
+    r"((?!NOT\s)(?:[\w.\"`]+|\w*\s*\([^()]*\)))\s+(\w+|\"[^\"]+\"|`[^`]+`|\[[^\]]+\])", re.IGNORECASE
+)
 _DIRECTION = re.compile(r"\s+(?:ASC|DESC)$|\s+NULLS\s+(?:FIRST|LAST)$", re.IGNORECASE)
 _VALUE = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|-?[0-9]+(?:\.[0-9]+)?")
 _COMPARISON = re.compile(
@@ -68,7 +72,7 @@ def split_outer(text: str) -> list[str]:
 
 def sorted_query(sql: str) -> SortedQuery | None:
     """How the gold ``sql`` sorts at top level; None where it does not."""
-    sql = sql.strip().rstrip("; \n\t\r")
+    sql = "".join(" " if kind == "comment" else token for kind, token in tokens(sql)).strip().rstrip("; \n\t\r")
     words = outer_words(sql)
     names = [word.text for word in words]
     order = next((at for at in reversed(range(len(words) - 1)) if names[at : at + 2] == ["order", "by"]), None)
@@ -91,7 +95,8 @@ def sorted_query(sql: str) -> SortedQuery | None:
     terms = [_DIRECTION.sub("", _DIRECTION.sub("", term)) for term in split_outer(sql[words[order + 1].end : end])]
     places = [_place(term, items) for term in terms]
     added = [term for term, place in zip(terms, places, strict=True) if place is None]
-    is_plain = select == 0 and names[select + 1] != "distinct" and not set(names) & {*_SET_OPERATORS, "with"}
+    is_simple = select == 0 or (names[0] == "with" and names.count("select") == 1)
+    is_plain = is_simple and names[select + 1] != "distinct" and not set(names) & set(_SET_OPERATORS)
     if (added and not is_plain) or any(re.search(r"\bCOLLATE\b", term, re.IGNORECASE) for term in terms):
         return unknown
     ends = iter(range(-len(added), 0))
@@ -101,17 +106,21 @@ def sorted_query(sql: str) -> SortedQuery | None:
 
 
 def _place(term: str, items: list[str]) -> int | None:
-    """Which selected column a sort term is; None where it is none by its number, alias or text."""
+    """Which selected column a sort term is; None where it is none by its number, alias or text, in SQLite's order."""
     if term.isdecimal():
         return int(term) - 1
     if any(item == "*" or item.endswith(".*") for item in items):
         return None
-    wanted = _squeezed(term)
-    for index, item in enumerate(items):
-        alias = _ALIAS.fullmatch(item)
-        if wanted in ({_squeezed(alias[1]), alias[2].lower()} if alias else {_squeezed(item)}):
-            return index
-    return None
+    aliases = [_ALIAS.fullmatch(item) or _BARE_ALIAS.fullmatch(item) for item in items]
+    names = [_unquoted(alias[2]) if alias else None for alias in aliases]
+    if _unquoted(term) in names:
+        return names.index(_unquoted(term))
+    texts = [_squeezed(alias[1] if alias else item) for alias, item in zip(aliases, items, strict=True)]
+    return texts.index(_squeezed(term)) if _squeezed(term) in texts else None
+
+
+def _unquoted(name: str) -> str:
+    return name.strip("\"'`[]").lower()
 
 
 def _squeezed(text: str) -> str:

@@ -1,9 +1,10 @@
 """What a gold query determines: its rows, which of them may change places, and whether they are determined at all."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rewards.sql.rows import Row, same_multiset, same_result
+from rewards.sql.rows import Row, plain_row, same_multiset, same_result
 from rewards.sql.runner import Result, runner
 from rewards.sql.text import reads_clock
 from tasks.sql.clauses import SortedQuery, sorted_query
@@ -32,7 +33,7 @@ def examine(path: str, shuffled: Sequence[str], sql: str) -> Gold:
     """`Gold` of ``sql`` on the database ``path``, of which ``shuffled`` are copies with the rows in other orders.
 
     Equal sort keys tell the ties, and whether a LIMIT cuts through some. Beside that the query runs on the copies: rows
-    that come and go there are not determined, and a sequence that changes there is tied throughout.
+    that come and go there are not determined, and those that change places there are tied, with all between them.
     """
     result = runner().run(path, sql)
     if reads_clock(sql):
@@ -46,7 +47,7 @@ def examine(path: str, shuffled: Sequence[str], sql: str) -> Gold:
         if other.status != "ok" or not same_multiset(other.rows, result.rows):
             cut = True
         elif not same_result(other.rows, result.rows, groups):
-            groups = [len(result.rows)]
+            groups = _joined(groups, result.rows, other.rows)
     tied = any(_differ(rows) for rows in _runs(result.rows, groups))
     return Gold("", order is not None, groups, tied, cut, len(result.rows), result.width)
 
@@ -84,6 +85,26 @@ def _key_groups(path: str, order: SortedQuery, result: Result) -> tuple[list[int
     ):
         return apart, False
     return sizes, cut
+
+
+def _joined(groups: Sequence[int], rows: Sequence[Row], other: Sequence[Row]) -> list[int]:
+    """``groups`` of ``rows``, joined where one alone does not hold the same rows in ``other``, which has all of them.
+
+    Rows are counted by their `plain_row`, so that the noise of sums in another order joins none.
+    """
+    sizes, start, end = [], 0, 0
+    balance: Counter[Row] = Counter()
+    for size in groups:
+        for row, sign in ((row, sign) for side, sign in ((rows, 1), (other, -1)) for row in side[end : end + size]):
+            key = plain_row(row)
+            balance[key] += sign
+            if not balance[key]:
+                del balance[key]
+        end += size
+        if not balance and same_multiset(rows[start:end], other[start:end]):
+            sizes.append(end - start)
+            start = end
+    return sizes if start == end else [len(rows)]
 
 
 def _runs(rows: list[Row], sizes: Sequence[int]) -> list[list[Row]]:

@@ -92,6 +92,11 @@ def folder(tmp_path):
         ("SELECT name FROM item WHERE id IN (SELECT id FROM item ORDER BY stock DESC LIMIT 1)", [], False, True),
         ("SELECT name FROM item LIMIT 2", [], False, True),
         ("SELECT name FROM item", [], False, False),
+        ("SELECT DISTINCT name FROM item ORDER BY price DESC", [1, 1, 2, 1], True, False),
+        ("SELECT name FROM item ORDER BY kind COLLATE NOCASE, stock", [1, 1, 1, 2], True, False),
+        ("SELECT name, price p FROM item ORDER BY p -- cheap first", [1, 2, 1, 1], True, False),
+        ('SELECT name AS x, price AS "name" FROM item ORDER BY "name"', [1, 2, 1, 1], True, False),
+        ("WITH t AS (SELECT * FROM item) SELECT name FROM t ORDER BY price LIMIT 2", [1, 1], False, True),
     ],
 )
 def test_ties_are_found_by_sort_keys_and_by_shuffled_copies(gold, groups, tied, cut, shop, tmp_path):
@@ -108,6 +113,9 @@ def test_the_text_of_a_gold_tells_keys_and_literals():
     assert (found.limit, found.offset) == (3, 1)
     assert sorted_query("SELECT (SELECT a FROM t ORDER BY a) FROM t") is None
     assert sorted_query("SELECT a FROM t ORDER BY a COLLATE NOCASE").keyed is None
+    shadowed = sorted_query("SELECT a AS x, lower(b) AS 'a', t.c d FROM t ORDER BY a, \"d\", b -- by LIMIT 3")
+    assert (shadowed.keys, shadowed.limit) == ([1, 2, -1], None)
+    assert sorted_query("SELECT x OR b, NOT b FROM t ORDER BY b").keys == [-1], "a word behind an operator is no alias"
     queries = [
         "SELECT 1 WHERE T1.Price >= -2.5 AND `my col` = 'it''s' OR x BETWEEN 1 AND 3",
         'x NOT LIKE "a%" y IN (4, 5)',
