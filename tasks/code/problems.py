@@ -18,6 +18,7 @@ HUMANEVAL, MBPP = "openai/openai_humaneval", "google-research-datasets/mbpp"
 HUB_CONFIGS = {MBPP: "sanitized"}
 MEASURES_INTERPRETER = 596  # of MBPP: the size of an object in the interpreter's memory
 _TOP_LEVEL = re.compile(r"^def\s+(\w+)\s*\(", re.MULTILINE)
+_DEFINES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign)
 FEATURES = Features(
     {
         **{name: Value("string") for name in ("id", "question", "entry_point", "test", "helpers", "imports", "head")},
@@ -66,23 +67,40 @@ def _row(row: dict, show_tests: int) -> dict:
         raise ValueError(f"has the entry point {entry_point!r}, which is no name of a function")
     if not isinstance(test, str) or not test.strip():
         raise ValueError("has no test")
-    _check_python(test)
+    _check_asserts(test)
     calls = f"\ncheck({entry_point})\n" if re.search(r"^def check\(", test, re.MULTILINE) else ""
-    solution = row.get("canonical_solution")
+    solution = row.get("canonical_solution") or ""
+    if not isinstance(solution, str):
+        raise ValueError(f"has the canonical_solution {solution!r}, which is no text")
     gold = question + solution if solution else ""
     found = {"question": question, "entry_point": entry_point, "test": test + calls, "gold": gold}
-    return empty | found | {"helpers": question, "head": question}
+    return empty | found | {"helpers": "" if _is_prose(question) else question, "head": question}
+
+
+def _is_prose(prompt: str) -> bool:
+    """Whether ``prompt`` is words that happen to be Python, such as "Sort", which define nothing and fail if run."""
+    try:
+        body = ast.parse(prompt).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False  # a head without its body, which the sandbox completes; it leaves out what it cannot
+    return not any(isinstance(statement, _DEFINES) for statement in body)
 
 
 def _are_texts(value) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(text, str) for text in value)
 
 
-def _check_python(test: str) -> None:
+def _parsed(text: str, name: str) -> ast.Module:
     try:
-        ast.parse(test)
+        return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"has a test that is no Python ({error})") from None
+        raise ValueError(f"has {name} no Python ({error})") from None
+
+
+def _check_asserts(test: str) -> None:
+    """Raise `ValueError` unless ``test`` has an assert: the sandbox counts those, and judges by nothing else."""
+    if not any(isinstance(node, ast.Assert) for node in ast.walk(_parsed(test, "a test that is"))):
+        raise ValueError(f"has the test {test[:80]!r} without an assert, so no answer can pass it")
 
 
 def _mbpp(question: str, row: dict, show_tests: int) -> dict:
@@ -91,7 +109,11 @@ def _mbpp(question: str, row: dict, show_tests: int) -> dict:
         raise ValueError(f"has the test_list {tests!r}, which is no list of texts")
     if not isinstance(row.get("code"), str):
         raise ValueError(f"has the code {row.get('code')!r}, which is no text")
-    _check_python("\n".join(tests))
+    _check_asserts("\n".join(tests))
+    imports = row.get("test_imports") or []
+    if not _are_texts(imports):
+        raise ValueError(f"has the test_imports {imports!r}, which are no list of texts")
+    _parsed("\n".join(imports), "test_imports that are")
     # Of the functions that the gold defines, the one that the tests call: some define helpers, some shadow builtins.
     called = [name for name in _TOP_LEVEL.findall(row["code"]) if re.search(rf"\b{name}\s*\(", "\n".join(tests))]
     if not called:
@@ -103,7 +125,7 @@ def _mbpp(question: str, row: dict, show_tests: int) -> dict:
         "question": question + example,
         "entry_point": called[-1],
         "test": "\n".join(tests),
-        "imports": "\n".join(row.get("test_imports") or []),
+        "imports": "\n".join(imports),
         "head": f'"""\n    {lines}\n"""\ndef {called[-1]}(',
         "gold": row["code"],
     }

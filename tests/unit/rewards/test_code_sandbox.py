@@ -356,6 +356,8 @@ def test_test_sets_are_refused_as_training_data_and_bad_rows_are_named(tmp_path)
     with pytest.raises(UserError, match="--test_seconds=3601 must be at least 1 and at most 3600"):
         CodeOptions(test_seconds=3601)
     path = tmp_path / "rows.jsonl"
+    function = {"prompt": "p", "entry_point": "f", "test": "assert f(1)"}
+    mbpp = {"prompt": "p", "code": "def f(x): return x", "test_list": ["assert f(1)"]}
     for row, said in (
         ({"prompt": "p", "entry_point": None, "test": "assert 1"}, "entry point None"),
         ({"prompt": "p", "entry_point": "f", "test": " "}, "has no test"),
@@ -365,10 +367,30 @@ def test_test_sets_are_refused_as_training_data_and_bad_rows_are_named(tmp_path)
         ({"prompt": "p", "io": [1, 2]}, "no list of .input, output. pairs"),
         ({"prompt": "p", "code": None, "test_list": ["assert f(1)"]}, "the code None, which is no text"),
         ({"prompt": "p", "code": "def f(x): 1", "test_list": "assert f(1)"}, "which is no list of texts"),
+        ({**function, "test": "f(1)"}, "without an assert"),
+        (
+            {**function, "test": "class T(unittest.TestCase):\n    def test(self): self.assertEqual(f(1), 2)"},
+            "without an",
+        ),
+        ({**function, "canonical_solution": 5}, "canonical_solution 5, which is no text"),
+        ({**function, "canonical_solution": ["a"]}, "canonical_solution .'a'., which is no text"),
+        ({**mbpp, "test_list": ["f(1)"]}, "without an assert"),
+        ({**mbpp, "test_imports": "import math"}, "test_imports 'import math', which are no list"),
+        ({**mbpp, "test_imports": [None]}, "test_imports .None., which are no list"),
+        ({**mbpp, "test_imports": 3}, "test_imports 3, which are no list"),
+        ({**mbpp, "test_imports": ["import ("]}, "test_imports that are no Python"),
     ):
         path.write_text(json.dumps(row) + "\n")
         with pytest.raises(UserError, match=f"row 0 of .*{said}"):
             load_code(str(path))
+    for prompt, helpers in (
+        ("Sort", ""),
+        ("Note: sort", ""),
+        ("import math\ndef f(x):\n", None),
+        ("def f(x): ...", None),
+    ):
+        path.write_text(json.dumps({**function, "prompt": prompt}) + "\n")
+        assert load_code(str(path))["helpers"][0] == (prompt if helpers is None else helpers)
     good = {"task_id": "HumanEval/0", "prompt": "def f(): ", "entry_point": "f", "test": "assert f()"}
     path.write_text(json.dumps(good) + "\n")
     with pytest.raises(UserError, match="HumanEval .* has no training part"):
