@@ -74,7 +74,8 @@ class Group(NamedTuple):
 def read_groups(path: str) -> list[Group]:
     """The groups of a file; raises `UserError` where it is none of the form above."""
     try:
-        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+        rows = [json.loads(line) for line in lines if line.strip()]
         groups = []
         for row in rows:
             judged = [value for value in row.values() if isinstance(value, dict)]

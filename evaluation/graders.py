@@ -72,7 +72,7 @@ def read_rows(path: str) -> Iterator[tuple[int, dict]]:
     if not Path(path).is_file():
         raise UserError(f"--cases={path!r} is not a file; give the path of a file of JSON lines.")
     empty = True
-    with open(path, encoding="utf-8", errors="surrogateescape") as lines:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from rewards.sql.text import tokens
 
+LARGEST = 2.0**63  # from which on SQLite has no integers
 _SET_OPERATORS = ("union", "intersect", "except")
 _LIMIT = re.compile(r"LIMIT\s+(\d+)(?:\s*(,|OFFSET)\s*(\d+))?\s*", re.IGNORECASE)
 _ALIAS = re.compile(r"(.*?)\s+AS\s+(\w+|\"[^\"]+\"|'[^']+'|`[^`]+`|\[[^\]]+\])", re.IGNORECASE | re.DOTALL)
@@ -107,7 +108,7 @@ def sorted_query(sql: str) -> SortedQuery | None:
 
 def _place(term: str, items: list[str]) -> int | None:
     """Which selected column a sort term is; None where it is none by its number, alias or text, in SQLite's order."""
-    if term.isdecimal():
+    if term.isdecimal() and len(term) < 6:  # a larger one is a constant
         return int(term) - 1
     if any(item == "*" or item.endswith(".*") for item in items):
         return None
@@ -142,6 +143,8 @@ def compared_literals(queries: Iterable[str]) -> dict[str, list[int | float | st
 
 
 def _literal(text: str) -> int | float | str:
+    """The value; a whole number that is nearly too large for an integer of SQLite is a float."""
     if text[0] in "'\"":
         return text[1:-1].replace("''", "'")
-    return float(text) if "." in text else int(text)
+    value = float(text)
+    return value if "." in text or abs(value) >= LARGEST else int(text)

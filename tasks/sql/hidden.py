@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 from random import Random
 
-from tasks.sql.clauses import compared_literals
+from tasks.sql.clauses import LARGEST, compared_literals
 from tasks.sql.schema import Table, open_database, parents_first, quoted, read_tables
 
 MAX_READ = 1_000  # real rows that a table's new ones are drawn from
@@ -142,5 +142,6 @@ def _redrawn(value, domain: list, nullable: bool, rng: Random):
     if chance < FROM_DOMAIN + TO_NULL:
         return None if nullable else value
     if chance < FROM_DOMAIN + TO_NULL + BESIDE and isinstance(value, int | float):
-        return value + rng.choice((-1, 1))
+        beside = value + rng.choice((-1, 1))
+        return beside if isinstance(value, float) or abs(beside) < LARGEST else value
     return value

@@ -125,8 +125,8 @@ def _read(source: Path | str, split: str) -> list[dict]:
     if not (path.is_file() and path.suffix.lower() in (".json", ".jsonl")):
         return list(load_rows(str(source), split))
     try:
-        text = path.read_text(encoding="utf-8")
-        lines = [line for line in text.splitlines() if line.strip()]
+        text = path.read_text(encoding="utf-8-sig")
+        lines = [line for line in text.split("\n") if line.strip()]  # a text in JSON may hold other ends of lines
         rows = json.loads(text) if path.suffix.lower() == ".json" else [json.loads(line) for line in lines]
     except (ValueError, RecursionError) as error:
         raise UserError(f"{str(path)!r} is not JSON ({error}); mend it.") from None
@@ -150,8 +150,11 @@ def _row(row: dict, index: int) -> dict:
             raise ValueError(f"has the {name} {value!r}, which is no text")
     if not all(part.isalnum() or part in " _-.'()" for part in named["db"]) or named["db"].startswith("."):
         raise ValueError(f"has the database {named['db']!r}, which is no name of a file")
-    identity = str(row.get("id", row.get("question_id", index)))
-    return {"id": identity, "evidence": row.get("evidence") or "", **named}
+    others = {"id": str(row.get("id", row.get("question_id", index))), "evidence": row.get("evidence") or ""}
+    for name, value in others.items():
+        if not isinstance(value, str) or _has_surrogates(value):
+            raise ValueError(f"has the {name} {value!r}, which is no text")
+    return {**others, **named}
 
 
 def _judged(row: dict, path: Path, prepared: Prepared, gold: Gold) -> dict:

@@ -193,6 +193,13 @@ def test_bad_case_file_is_refused_with_its_line(tmp_path, content, message):
         judged(path)
 
 
+def test_a_mark_of_utf_8_and_ends_of_lines_inside_texts_are_read(tmp_path):
+    rows = [GOOD | {"id": f"a{end}b"} for end in "\u2028\u0085"]
+    path = tmp_path / "cases.jsonl"
+    path.write_text("\ufeff" + "\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    assert [row for _, row in read_rows(str(path))] == rows
+
+
 def test_missing_case_file_is_named():
     with pytest.raises(UserError, match="nowhere.jsonl"):
         judged("nowhere.jsonl")

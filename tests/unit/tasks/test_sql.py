@@ -267,6 +267,9 @@ def test_flags_that_cannot_be_are_refused(flags, message):
         ({"sql": ""}, "has the gold '', which is no text"),
         ({"question": 3}, "has the question 3, which is no text"),
         ({"db": "../a"}, "has the database '../a', which is no name of a file"),
+        ({"id": "\ud800"}, r"has the id '.ud800', which is no text"),
+        ({"evidence": "\ud800"}, r"has the evidence '.ud800', which is no text"),
+        ({"evidence": ["x"]}, "has the evidence .'x'., which is no text"),
         ({"db": "z"}, r"the database 'z' has no file z.sqlite or z/z.sqlite .*--databases"),
     ],
 )
@@ -274,6 +277,25 @@ def test_a_bad_row_is_named(change, message, folder):
     (folder / "train.jsonl").write_text(json.dumps(rows_of("a")[0] | change))
     with pytest.raises(UserError, match=message):
         load_sql(str(folder), "train", num_hidden=0)
+
+
+def test_marks_of_utf_8_and_ends_of_lines_inside_texts_are_read(folder):
+    rows = [rows_of("a")[0] | {"question": f"a{end}b"} for end in "\u2028\u0085\x1c"]
+    lines = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (folder / "train.jsonl").write_text("\ufeff" + lines, encoding="utf-8")
+    found = load_sql(str(folder), "train", num_hidden=0)
+    assert found["question"][:] == [row["question"] for row in rows]
+
+
+def test_numbers_beyond_sqlites_integers_end_nothing(folder):
+    script = f"{SHOP}UPDATE item SET stock = {2**63 - 1} WHERE id < 4;"
+    (folder / "databases" / "a.sqlite").unlink()
+    database(folder / "databases" / "a.sqlite", script)
+    largest = [str(2**63 - 1), "9" * 23, "9" * 5000]
+    golds = [f"SELECT name FROM item WHERE stock < {number}" for number in largest]
+    golds.append(f"SELECT name FROM item ORDER BY {10**12}")
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows_of("a", golds))))
+    assert len(load_sql(str(folder), "train", num_hidden=2)) == 4
 
 
 def test_bad_golds_are_left_out_when_asked_and_said(folder, capsys):
