@@ -76,15 +76,34 @@ def _row(row: dict, answer) -> dict:
         raise ValueError(f"has the options {choices!r}, which are no list of texts")
     if not 2 <= len(choices) <= len(LETTERS):
         raise ValueError(f"has {len(choices)} options; 2 to {len(LETTERS)} are allowed")
-    position = labels.index(answer) if labels and answer in labels else whole_number(answer)
-    if position is None and isinstance(answer, str) and len(answer) == 1:
-        position = LETTERS.find(answer)
+    position = _unlabelled(answer) if labels is None else _labelled(answer, labels, len(choices))
     if position is None or not 0 <= position < len(choices):
         raise ValueError(f"has the answer {answer!r}, which is none of its {len(choices)} options (counted from 0)")
     texts = [text.strip() for text in choices]
     if texts.count(texts[position]) > 1:
         raise ValueError(f"has the options {choices!r}, of which two are the same text as the answer's")
     return {"question": question, "choices": texts, "gold": texts[position], "subject": str(row.get("subject") or "")}
+
+
+def _unlabelled(answer) -> int | None:
+    """The place of an answer that is a number, counted from 0, or a letter; None of another."""
+    is_letter = isinstance(answer, str) and len(answer) == 1
+    return LETTERS.find(answer) if is_letter else whole_number(answer)
+
+
+def _labelled(answer, labels, count: int) -> int:
+    """The place of ``answer`` among the ``labels`` of ``count`` options, compared as texts: the number 1 is the "1"."""
+    names = list(map(_label, labels)) if isinstance(labels, list) else []
+    if len(set(names)) != count or len(names) != count:
+        raise ValueError(f"has the labels {labels!r}, which are no {count} different ones, one of each option")
+    if _label(answer) not in names:
+        raise ValueError(f"has the answer {answer!r}, which is none of its labels {labels!r}")
+    return names.index(_label(answer))
+
+
+def _label(value) -> str:
+    whole = whole_number(value)
+    return str(value if whole is None else whole).strip()
 
 
 def moves(choices: list[str]) -> bool:

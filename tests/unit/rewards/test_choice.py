@@ -150,6 +150,22 @@ def test_a_bad_row_is_named(change, said, tmp_path):
     assert said in str(error.value)
 
 
+def test_labels_are_compared_as_texts_and_decide_alone(tmp_path):
+    def gold(labels, answer):
+        row = {"question": "q", "choices": {"text": ["x", "y"], "label": labels}, "answerKey": answer}
+        return load_choice(write(tmp_path / "rows.jsonl", [row]), None)["gold"][0]
+
+    assert [gold(["1", "2"], 1), gold([1, 2], "1"), gold(["B", "A"], "B"), gold(None, 1)] == ["x", "x", "x", "y"]
+    for labels, answer, said in (
+        (["A"], "B", "no 2 different ones"),
+        (["A", "A"], "A", "no 2 different ones"),
+        (["1", "2"], 0, "none of its labels"),
+        (["C", "D"], "A", "none of its labels"),
+    ):
+        with pytest.raises(UserError, match=f"row 0 of .*{said}"):
+            gold(labels, answer)
+
+
 def test_layout_of_the_hub_is_read_and_no_test_split_is_trained_on(tmp_path):
     hub = {"question": "q", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2"}
     folder = tmp_path / "arc"
