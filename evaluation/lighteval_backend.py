@@ -22,7 +22,7 @@ from policy.chat_checks import check_chat_template
 from policy.end_tokens import reply_end_id
 from policy.load import adapter_base, context_length, load_policy, load_tokenizer, resolve
 from rewards.format import PLACE
-from tasks.load import load_rows
+from tasks.load import load_rows, local_path
 from tasks.math.problems import GSM8K, load_gsm8k
 from tasks.math.prompts import add_prompts, check_prompt
 
@@ -160,7 +160,7 @@ def _load_shots(source: str) -> Dataset:
 
 
 def _is_file(source: str) -> bool:
-    return Path(source).expanduser().is_file()
+    return local_path(source).is_file()
 
 
 def _config(source: str) -> str | None:

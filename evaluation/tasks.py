@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from pathlib import Path
 
 from datasets import Dataset
 
@@ -20,6 +19,7 @@ from tasks.countdown.problems import load_countdown
 from tasks.igsm import dataset as igsm
 from tasks.igsm.solution import grade_solution
 from tasks.igsm.space import TINY, ProblemSpace
+from tasks.load import local_path
 from tasks.math import problems as math
 from tasks.math.prompts import add_prompts, check_prompt
 from tasks.sql import problems as sql
@@ -253,7 +253,7 @@ def load_rows(task: EvalTask, options: EvalOptions) -> Dataset:
         rows = task.load(source, split)
     rows = rows.select(range(min(options.limit or len(rows), len(rows))))
     if options.num_shots and task.shots_split:
-        if Path(source).expanduser().is_file():
+        if local_path(source).is_file():
             raise UserError(
                 f"--num_shots={options.num_shots}: the examples are of the split {task.shots_split!r} and the file "
                 f"{source!r} has none; give a folder with that split too, or --num_shots=0."

@@ -41,7 +41,7 @@ def load_rows(source: str | Path, split: str | None = None, config: str | None =
 
     Raises `UserError` when the source is missing, unreadable or empty, or the hub cannot be reached.
     """
-    path = Path(source).expanduser()
+    path = local_path(source)
     if path.exists():
         rows = _load_local(path, split)
     elif path.suffix.lower() in FILE_FORMATS or str(source).startswith((".", "/", "~")):
@@ -55,9 +55,20 @@ def load_rows(source: str | Path, split: str | None = None, config: str | None =
     return rows
 
 
+def local_path(source: str | Path) -> Path:
+    """``source`` as a path, with the home folder for ~; raises `UserError` where the system cannot look for it."""
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{str(source)[:80]!r} cannot be looked for ({reason}); check the path.") from None
+    return path
+
+
 def folder_file(source: str, split: str | None, part: str = "") -> str | None:
     """``<part>_<split>.jsonl`` or ``<split>.jsonl`` in the folder ``source``; None where it holds neither."""
-    folder, split = Path(source).expanduser(), split or "train"
+    folder, split = local_path(source), split or "train"
     names = [f"{part}_{split}.jsonl"] if part else []
     return next((str(folder / name) for name in [*names, f"{split}.jsonl"] if (folder / name).is_file()), None)
 
@@ -90,14 +101,20 @@ def _is_test_set(name: str, words: set[str]) -> bool:
     return bool({name, parts[0], parts[-1]} & words)
 
 
-def require_columns(dataset: Dataset, columns: Sequence[str]) -> None:
-    """Raise `UserError`, naming the columns found, when ``dataset`` lacks one of ``columns``."""
-    missing = [column for column in columns if column not in dataset.column_names]
+def require_columns(dataset: Dataset, columns: Sequence[str | tuple[str, ...]]) -> list[str]:
+    """What each of ``columns`` is called in ``dataset``; of one with several names the first that is there counts.
+
+    Raises `UserError`, naming the columns found, when one is missing.
+    """
+    known = [column if isinstance(column, tuple) else (column,) for column in columns]
+    found = [next((name for name in names if name in dataset.column_names), None) for names in known]
+    missing = [" or ".join(names) for names, name in zip(known, found, strict=True) if name is None]
     if missing:
         raise UserError(
             f"the dataset lacks the column(s) {', '.join(missing)}; it has {', '.join(dataset.column_names)}: "
             "rename its columns or give another dataset."
         )
+    return [name for name in found if name is not None]
 
 
 def row_place(source: str | Path, split: str | None, index: int) -> str:
@@ -105,11 +122,11 @@ def row_place(source: str | Path, split: str | None, index: int) -> str:
 
     Names the line of a jsonl file too, counted from 1, and the split where it is not a whole file.
     """
-    line = _line_of(Path(source).expanduser(), index) if not split or "[" not in split else None
+    line = _line_of(local_path(source), index) if not split or "[" not in split else None
     if line is not None:
         where = f"line {line}, "
     else:
-        where = f"split {split}, " if split and (not Path(source).expanduser().is_file() or "[" in split) else ""
+        where = f"split {split}, " if split and (not local_path(source).is_file() or "[" in split) else ""
     return f"row {index} of {str(source)!r} ({where}rows counted from 0)"
 
 
@@ -161,6 +178,11 @@ def _as_texts(path: Path, separator: str) -> dict:
             f"{str(path)!r} has {len(columns)} columns, and in line {rows.line_num} a row of {len(wrong)} cells "
             f"({separator.join(wrong)[:80]!r}); put cells with {separator!r} in them in quotes."
         )
+    if len({*columns, ""}) <= len(columns):
+        raise UserError(
+            f"{str(path)!r} has the columns {', '.join(map(repr, columns))}; each needs a name of its own (pandas "
+            "leaves out its index with to_csv(index=False))."
+        )
     features = Features({column: Value("string") for column in columns})
     return {"sep": separator, "keep_default_na": False, "features": features}
 
@@ -209,7 +231,7 @@ def _load_local(path: Path, split: str | None) -> Dataset:
         rows.data.validate(full=True)  # JSON in another encoding than UTF-8 is taken, and fails where a row is read
     except UserError:
         raise
-    except (DatasetsError, ValueError, OSError) as error:
+    except (DatasetsError, ValueError, OSError, RecursionError) as error:
         reason = error.__cause__ or error
         raise UserError(
             f"{str(path)!r} cannot be read as rows ({reason}); check its contents, its encoding (UTF-8) and the split."

@@ -1,7 +1,6 @@
 """Flags and data of run_choice.py."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
 
@@ -9,7 +8,7 @@ from common.errors import UserError
 from common.flags import ANY_WEIGHT, check_least, flag
 from tasks.choice.problems import ARC, CHALLENGE, EASY, load_choice, shuffle_choices
 from tasks.choice.prompts import add_prompts, check_prompt
-from tasks.load import refuse_test_sets
+from tasks.load import local_path, refuse_test_sets
 from tasks.validation_split import draw, first_by_hash, set_aside, without
 
 
@@ -58,7 +57,7 @@ def load_problems(
     if options.easy:
         train = concatenate_datasets([train, load_choice(options.data, options.split, EASY)])
     if validate:
-        if not options.eval_data and Path(options.data).expanduser().is_file():
+        if not options.eval_data and local_path(options.data).is_file():
             validation = set_aside(train, eval_problems)
         else:
             validation = load_choice(options.eval_data or options.data, options.eval_split, options.subset)

@@ -7,14 +7,13 @@ right one) and subject ("" where the source has none).
 import re
 from collections import defaultdict
 from hashlib import blake2b
-from pathlib import Path
 from random import Random
 
 from datasets import Dataset
 
 from common.errors import UserError
 from rewards.choice import LETTERS
-from tasks.load import folder_file, load_rows, require_columns, row_place, whole_number
+from tasks.load import folder_file, load_rows, local_path, require_columns, row_place, whole_number
 
 ARC, MMLU = "allenai/ai2_arc", "cais/mmlu"
 CHALLENGE, EASY, ALL = "ARC-Challenge", "ARC-Easy", "all"
@@ -37,11 +36,10 @@ def load_choice(source: str, split: str | None, part: str = "") -> Dataset:
     Raises `UserError`, with the row, where a question is empty, the options are not 2 to 10 texts, or the answer is
     none of them or stands there twice. Wrong options may be alike, as in some rows of MMLU.
     """
-    is_local = Path(source).expanduser().exists()
+    is_local = local_path(source).exists()
     source = folder_file(source, split, _FILE_OF.get(part, "")) or _without_parts(source, split, part)
     rows = load_rows(source, split, None if is_local else part or None)
-    answer = "answerKey" if "answerKey" in rows.column_names else "answer"
-    require_columns(rows, ["question", "choices", answer])
+    *_, answer = require_columns(rows, ["question", "choices", ("answerKey", "answer")])
     built = []
     for index, row in enumerate(rows):
         if row["question"] == ANSWER_TWICE:
@@ -55,7 +53,7 @@ def load_choice(source: str, split: str | None, part: str = "") -> Dataset:
 
 def _without_parts(folder: str, split: str | None, part: str) -> str:
     """``folder``; raises `UserError` where it has a file for each part and split, and none for these."""
-    words = {path.name.partition("_")[0] for path in Path(folder).expanduser().glob("*_*.jsonl")}
+    words = {path.name.partition("_")[0] for path in local_path(folder).glob("*_*.jsonl")}
     if part and words & set(_FILE_OF.values()):
         known = " or ".join(_FILE_OF)
         wanted = f"; its file would be {_FILE_OF[part]}_{split}.jsonl" if part in _FILE_OF else ""

@@ -256,8 +256,7 @@ def load_countdown(source: str | Path, split: str | None = None) -> Dataset:
     numbers are not integers of 0 or more (the scorer reads no signed numbers), or the target is not an integer.
     """
     rows = load_rows(source, split)
-    column = "nums" if "nums" in rows.column_names and "numbers" not in rows.column_names else "numbers"
-    require_columns(rows, [column, "target"])
+    column, _ = require_columns(rows, [("numbers", "nums"), "target"])
     is_text = Path(source).suffix.lower() in SEPARATORS
     problems: dict[str, dict] = {}
     for index, (raw_numbers, raw_target) in enumerate(zip(rows[column], rows["target"], strict=True)):

@@ -70,9 +70,7 @@ def load_math(source: str = MATH_500, split: str | None = None) -> Dataset:
     gold is missing, no text or number, a worked solution of GSM8K, or beyond what `grade_latex` reads.
     """
     rows = _load(source, split, [])
-    question = "question" if "question" in rows.column_names else "problem"
-    answer = "answer" if "answer" in rows.column_names else "solution"
-    require_columns(rows, [question, answer])
+    question, answer = require_columns(rows, [("question", "problem"), ("answer", "solution")])
     gold = _answer_gold if answer == "answer" else _boxed_gold
     return _build(source, split, rows[question], rows[answer], gold)
 

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from common.errors import UserError
 from common.flags import ANY_WEIGHT, check_choices, check_least, flag
-from tasks.load import refuse_test_sets
+from tasks.load import local_path, refuse_test_sets
 from tasks.sql import SCHEMA_VALUES
 from tasks.sql.problems import HUB_TEST, SPIDER, load_sql, split_file
 from tasks.sql.prompts import EXAMPLE_SCRIPT, add_prompts, check_prompt
@@ -77,7 +77,7 @@ class SqlOptions:
             )
         check_least(self, train_problems=0, hidden_databases=0, schema_values=0)
         refuse_test_sets(self, "dev", *filter(None, [HUB_TEST.get(self.data)]))
-        if self.eval_split and Path(self.data).expanduser().is_file():
+        if self.eval_split and local_path(self.data).is_file():
             raise UserError(
                 f"--eval_split={self.eval_split!r}: the file --data={self.data!r} has one split; leave it out, and "
                 "whole databases are set aside from it."
@@ -133,7 +133,7 @@ def _generated(options: SqlOptions, eval_problems: int, validate: bool, seed: in
 
 def _has_split(data: str, split: str) -> bool:
     """Whether the folder ``data`` has a file for ``split``."""
-    if not Path(data).expanduser().is_dir():
+    if not local_path(data).is_dir():
         return False
     try:
         return split_file(data, split) is not None

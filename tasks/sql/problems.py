@@ -14,7 +14,7 @@ from datasets import Dataset, Features, Value
 from datasets import Sequence as ListOf
 
 from common.errors import UserError
-from tasks.load import load_rows, row_place
+from tasks.load import load_rows, local_path, row_place
 from tasks.sql.golds import Gold
 from tasks.sql.prepare import Prepared, prepare
 from tasks.sql.schema import open_database
@@ -109,7 +109,7 @@ def split_file(source: str, split: str) -> Path | None:
 
     Raises `UserError` where a folder has none.
     """
-    path = Path(source).expanduser()
+    path = local_path(source)
     if not path.is_dir():
         return path if path.is_file() else None
     names = [f"{split}.jsonl", f"{split}.json", f"{split}/{split}.json", *_SPLIT_FILES.get(split, ())]
@@ -169,7 +169,7 @@ def _judged(row: dict, path: Path, prepared: Prepared, gold: Gold) -> dict:
 
 def _database_folders(source: str, databases: str, place: Path | None) -> list[Path]:
     if databases:
-        folder = Path(databases).expanduser()
+        folder = local_path(databases)
         if not folder.is_dir():
             raise UserError(f"--databases={databases!r} is no folder; give the one that holds <db>.sqlite files.")
         return [folder]

@@ -8,7 +8,8 @@ from datasets import Dataset
 
 from common.errors import UserError
 from tasks.countdown.problems import load_countdown
-from tasks.load import cache_folder, load_rows, require_columns
+from tasks.load import cache_folder, folder_file, load_rows, require_columns
+from tasks.sql.problems import load_sql
 
 
 @pytest.fixture(autouse=True)
@@ -226,6 +227,31 @@ def test_require_columns_names_missing_and_found_columns():
     require_columns(rows, ["question"])
     with pytest.raises(UserError, match=r"answer; it has question, gold"):
         require_columns(rows, ["question", "answer"])
+    assert require_columns(rows, [("problem", "question"), "gold"]) == ["question", "gold"]
+    with pytest.raises(UserError, match="lacks the column.s. problem or prompt, answer; it has"):
+        require_columns(rows, [("problem", "prompt"), "question", "answer"])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("~nobody_of_this_name/x.jsonl", "home directory"), ("x" * 300 + ".jsonl", "File name too long")],
+)
+def test_a_place_that_cannot_be_looked_for_is_refused(source, message):
+    for look in (load_rows, lambda name: folder_file(name, "train"), lambda name: load_sql(name, "train")):
+        with pytest.raises(UserError, match=f"'{source[:9]}.*' cannot be looked for .*{message}.*check the path"):
+            look(source)
+
+
+def test_rows_that_nest_too_deeply_and_columns_without_a_name_are_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": ' + "[" * 5000 + "]" * 5000 + "}\n")
+    with pytest.raises(UserError, match="rows.jsonl' cannot be read as rows"):
+        load_rows(path)
+    path = tmp_path / "rows.csv"
+    for head in (",question,answer", "question,answer,question"):
+        path.write_text(f"{head}\n0,q,1\n")
+        with pytest.raises(UserError, match="has the columns .*each needs a name of its own"):
+            load_rows(path)
 
 
 @pytest.mark.parametrize("column", ["nums", "numbers"])
