@@ -116,6 +116,8 @@ def parse_flags(parser: Any, arguments: list[str], known: Collection[str]) -> tu
         raise
     except json.JSONDecodeError as error:
         raise UserError(f"a flag takes JSON, and {error.doc[:80]!r} is none ({error.msg}).") from error
+    except RecursionError:
+        raise UserError("a flag takes JSON, and what it was given nests too deeply; give less.") from None
     except ValueError as error:
         raise UserError(f"{error}") from error
     if unknown:

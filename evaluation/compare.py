@@ -18,6 +18,17 @@ from rewards.grade import TIERS
 _IDENTITY = ("question", "db", "gold", "numbers", "target")  # columns of a row, whichever its task has
 RANKS = ("rank", "rank_per_byte")  # what a record of --rank holds in the place of tiers
 _JUDGED_BY = ("hidden_databases", "test_seconds")  # settings that decide what is right
+# What the fields of a record hold, where it has them, and those of a report.
+_TEXT, _WHOLE, _TRUTH = (str, "a text"), (int, "a whole number"), (bool, "true or false")
+_FIELDS = {
+    **dict.fromkeys(("completion", "prefill", "gold", "verdict", "pass"), _TEXT),
+    **dict.fromkeys(("length", "target"), _WHOLE),
+    **dict.fromkeys((*TIERS, "truncated"), _TRUTH),
+    **dict.fromkeys(("numbers", "choices"), (list, "a list")),
+    **dict.fromkeys(("answer", "approach"), (str | None, "a text or null")),
+    "id": (int | str, "a whole number or a text"),
+}
+_REPORT = {"task": _TEXT, "settings": (dict, "an object"), "passes": (list, "a list")}
 COMPLETION = ("id", "completion", "length", "truncated")
 
 
@@ -39,8 +50,23 @@ def read_report(path: str | Path, needed: Sequence[str] = COMPLETION) -> dict:
         )
     if not all(isinstance(record, dict) for record in records):
         raise UserError(f"{str(path)!r} has a record that is no object; give an evaluation's JSON file.")
+    _check_fields(path, "the report", report, _REPORT)
+    if not all(isinstance(way, dict) for way in report.get("passes", [])) or report.get("passes") == []:
+        raise UserError(f"{str(path)!r} has passes that are no objects, or none; give an evaluation's JSON file.")
+    for place, record in enumerate(records):
+        _check_fields(path, f"record {place}, counted from 0,", record, _FIELDS)
     _check_records(path, records, needed)
     return report
+
+
+def _check_fields(path: Path, where: str, values: dict, fields: dict[str, tuple]) -> None:
+    for name, (kind, called) in fields.items():
+        value = values.get(name)
+        if name in values and (not isinstance(value, kind) or (isinstance(value, bool) and kind is int)):
+            raise UserError(
+                f"{str(path)!r}: {name} of {where} holds {str(value)[:80]!r}, but must be {called}; give an "
+                "evaluation's JSON file."
+            )
 
 
 def _check_records(path: Path, records: list[dict], needed: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ letters alone); these are handed to `grade_latex` as a `Reading`.
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass
@@ -42,6 +43,15 @@ _ANSWER_WORDS = re.compile(
 _BORDERS = re.compile(
     r"(?<=[\u3040-\u30ff\u3400-\u9fff])(?=[0-9A-Za-z(\\$-])|(?<=[0-9A-Za-z)$])(?=[\u3040-\u30ff\u3400-\u9fff])"
 )
+
+_CALLED = {str: "a str", bool: "a bool", int: "an int", list: "a list", dict: "an object"}
+_MAY_HAVE = {"source": str, "options": dict, "answer_place": str}  # fields of a case, null where it has none
+_OPTIONS = {
+    **dict.fromkeys(("grader", "language", "kind", "gold_sympy"), str),
+    **dict.fromkeys(("match_types", "match_type"), list),
+    **dict.fromkeys(("strict", "allow_set_relation_comp"), bool),
+    "precision": int,
+}
 
 
 class Case(NamedTuple):
@@ -96,17 +106,23 @@ def judge_row(number: int, row: dict) -> list[Case]:
     """
     for fields, judge_kind in _KINDS:
         if fields.keys() <= row.keys():
-            for name, kind in fields.items():
-                if not isinstance(row[name], kind):
-                    raise UserError(f"line {number}: {name} holds {row[name]!r}, but must be a {kind.__name__}.")
-            if not isinstance(row.get("options") or {}, dict):
-                raise UserError(f"line {number}: options holds {row['options']!r}, but must be an object.")
             try:
+                _check_kinds(row, fields | {name: kind for name, kind in _MAY_HAVE.items() if name in row})
+                _check_kinds(row.get("options") or {}, _OPTIONS)
                 return judge_kind(str(row.get("id", number)), row)
             except UserError as error:
                 raise UserError(f"line {number}: {error}") from None
     known = "; or ".join(", ".join(fields) for fields, _ in _KINDS)
     raise UserError(f"line {number} has the fields {', '.join(row) or 'none'}, but a case has {known}.")
+
+
+def _check_kinds(values: dict, kinds: dict[str, type]) -> None:
+    """Raise `UserError` where one of ``values`` is not of its kind; a number is no truth value, and no text."""
+    for name, kind in kinds.items():
+        value = values.get(name)
+        is_other = isinstance(value, bool) and kind is int
+        if name in values and (is_other or not isinstance(value, kind)) and not (name in _MAY_HAVE and value is None):
+            raise UserError(f"{name} holds {value!r}, but must be {_CALLED[kind]}.")
 
 
 def _judge_labelled(identity: str, row: dict) -> list[Case]:
@@ -117,7 +133,11 @@ def _judge_labelled(identity: str, row: dict) -> list[Case]:
         tiers = {tier: getattr(GRADERS["number"](prediction, row), tier) for tier in TIERS}
         return [case._replace(expected={tier: options[tier] for tier in TIERS}, got=tiers)]
     if "tier" in options or "grader" in options:
-        return [case._replace(got=getattr(_grader(options, gold)(prediction, row), _tier(options, "medium")))]
+        try:
+            grade = _grader(options, gold)(prediction, row)
+        except KeyError as error:
+            raise UserError(f"the grader {options['grader']!r} needs the field {error}; add it.") from None
+        return [case._replace(got=getattr(grade, _tier(options, "medium")))]
     # Where the row asks for LaTeX alone, a completion without any has no answer.
     if _ways(options) == ("latex",) and not has_latex(prediction):
         prediction = ""
@@ -156,7 +176,7 @@ def _ways(options: dict) -> tuple[str, ...]:
         return ("letter",)
     names = options.get("match_types") or options.get("match_type") or ["latex", "expr"]
     for name in names:
-        if name not in _WAYS:
+        if not isinstance(name, str) or name not in _WAYS:
             raise UserError(f"the match type {name!r} is unknown; use some of {', '.join(_WAYS)}.")
     return tuple(_WAYS[name] for name in names)
 
@@ -185,6 +205,8 @@ def _judge_solutions(identity: str, row: dict) -> list[Case]:
         for model, value in row.items()
         if isinstance(value, dict) and {"solution", "is_correct"} <= value.keys()
     }
+    for value in solutions.values():
+        _check_kinds(value, {"solution": str, "is_correct": bool})
     return [
         Case(identity, model, gold, value["solution"], value["is_correct"], grade_number(value["solution"], gold).loose)
         for model, value in solutions.items()
@@ -192,6 +214,8 @@ def _judge_solutions(identity: str, row: dict) -> list[Case]:
 
 
 def _judge_countdown(identity: str, row: dict) -> list[Case]:
+    if not all(type(number) is int for number in row["numbers"]):
+        raise UserError(f"numbers holds {row['numbers']!r}, but must be a list of whole numbers.")
     grade = grade_countdown(row["completion"], row["numbers"], row["target"])
     got = getattr(grade, _tier(row.get("options") or {}, "medium"))
     gold = f"{row['numbers']} -> {row['target']}"
@@ -237,6 +261,7 @@ def summary(cases: list[Case]) -> list[str]:
 
 def main() -> None:
     options = parse_one(GraderOptions)
+    sys.stdout.reconfigure(errors="backslashreplace")  # a case may hold what is no text in UTF-8
     cases = [case for number, row in read_rows(options.cases) for case in judge_row(number, row)]
     if options.show:
         print("\n".join(disagreements(cases)))

@@ -131,6 +131,7 @@ class EvalOptions:
         read_template_kwargs(self.chat_template_kwargs)
         check_least(self, n=0, batch_size=1, limit=0, max_new_tokens=0, temperature=0)
         check_least(self, hidden_databases=0, schema_values=0, show_tests=0)
+        check_number("seed", self.seed, least=0, most=2**32 - 1)
         check_number("test_seconds", self.test_seconds, least=1, most=MOST_SECONDS)
         self.n = self.n or (2 * LARGEST_K if self.temperature else 1)
         if self.n > 1 and not self.temperature:

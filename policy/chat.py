@@ -134,11 +134,11 @@ def read_template_kwargs(text: str) -> dict[str, Any]:
     """The object in the JSON ``text``, none for an empty text; raises `UserError` for anything else."""
     try:
         kwargs = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         kwargs = None
     if not isinstance(kwargs, dict):
         raise UserError(
-            f"--chat_template_kwargs={text!r} must be a JSON object, such as '{{\"enable_thinking\": false}}'."
+            f"--chat_template_kwargs={text[:80]!r} must be a JSON object, such as '{{\"enable_thinking\": false}}'."
         )
     return kwargs
 

@@ -18,7 +18,7 @@ from transformers import (
     set_seed,
 )
 
-from common.errors import UserError, run_cli
+from common.errors import UserError, check_number, run_cli
 from common.flags import check_choices, check_least, flag, parse_one
 from tasks.load import refuse_test_sets
 from tasks.traces import load_traces
@@ -55,6 +55,7 @@ class NewPolicyOptions:
         check_choices(self, numbers=PIECES)
         if Path(self.output).exists():
             raise UserError(f"--output={self.output!r} is there already; give a new folder.")
+        check_number("seed", self.seed, least=0, most=2**32 - 1)
         check_least(self, vocabulary=300, layers=1, heads=1, context=8)
         if self.hidden_size < self.heads or self.hidden_size % self.heads:
             raise UserError(f"--hidden_size={self.hidden_size} must be a multiple of --heads={self.heads}.")

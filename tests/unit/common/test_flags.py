@@ -69,6 +69,18 @@ def test_a_wrong_flag_is_one_sentence_with_the_fix(arguments, message, command):
         command(*arguments)
 
 
+def test_json_that_nests_too_deeply_is_one_sentence(command):
+    @dataclass
+    class Deep:
+        text: str = flag("", "JSON.")
+
+        def __post_init__(self):
+            json.loads(self.text)
+
+    with pytest.raises(UserError, match="a flag takes JSON, and what it was given nests too deeply"):
+        command("--text=" + "[" * 100_000, parse=lambda: parse_one(Deep))
+
+
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(command, tmp_path):
     file = tmp_path / "flags.yaml"
     file.write_text("number: 4\nsure: yes\nwords: [a, b]\n")

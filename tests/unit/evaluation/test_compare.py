@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from common.errors import UserError
-from evaluation.compare import compare, compare_table, paired_difference, read_report, regrade
+from evaluation.compare import compare, compare_table, paired_difference, read_comparable, read_report, regrade
 from evaluation.evaluate import record_summary
 from evaluation.tasks import TASKS, eval_task
 from rewards.answer import grade_number
@@ -127,6 +127,29 @@ def test_records_that_cannot_be_judged_are_refused(tmp_path):
     del report["records"][0]["gold"]
     with pytest.raises(UserError, match="neither gold nor target"):
         regrade(report)
+
+
+@pytest.mark.parametrize(
+    ("record", "report", "said"),
+    [
+        ({"gold": 5}, {}, "gold of record 1, counted from 0, holds '5', but must be a text"),
+        ({"gold": None}, {}, "gold of record 1"),
+        ({"strict": None}, {}, "strict of record 1, .*must be true or false"),
+        ({"length": None}, {}, "length of record 1, .*must be a whole number"),
+        ({"id": [1]}, {}, "id of record 1"),
+        ({"pass": ["main"]}, {}, "pass of record 1"),
+        ({}, {"settings": None}, "settings of the report holds 'None', but must be an object"),
+        ({}, {"task": ["gsm8k"]}, "task of the report"),
+        ({}, {"passes": []}, "has passes that are no objects, or none"),
+    ],
+)
+def test_fields_that_hold_something_else_are_named_when_they_are_read(record, report, said, tmp_path):
+    whole = report_of([PERFECT.format(n) for n in range(2)]) | report
+    whole["records"][1] |= record
+    (tmp_path / "x.json").write_text(json.dumps(whole))
+    for read in (read_report, read_comparable):
+        with pytest.raises(UserError, match=f"x.json'.* {said}"):
+            read(tmp_path / "x.json")
 
 
 @pytest.mark.parametrize(

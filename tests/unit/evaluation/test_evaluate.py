@@ -389,3 +389,11 @@ def test_generated_countdown_problems_have_as_many_numbers_as_asked_for(split, c
 def test_an_unknown_kind_of_generated_countdown_is_refused(split):
     with pytest.raises(UserError, match=f"--split='{split}'.* tiny or full, or 2 to 6 numbers"):
         eval_task("countdown").load("generate", split)
+
+
+def test_flags_that_would_fail_after_the_policy_has_loaded_are_refused():
+    for seed in (-1, 2**32, 2**64):
+        with pytest.raises(UserError, match=f"--seed={seed} must be at least 0 and at most 4294967295"):
+            EvalOptions(seed=seed)
+    with pytest.raises(UserError, match="--chat_template_kwargs='.{80}' must be a JSON object"):
+        EvalOptions(chat_template_kwargs="[" * 5000)

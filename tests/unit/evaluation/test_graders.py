@@ -158,6 +158,13 @@ def test_command_reports_bad_input_in_one_line(tmp_path):
 
 
 GOOD = {"gold": "1", "prediction": "1", "expected_bool": True}
+COUNTDOWN = {"numbers": [2, 3], "target": 5, "completion": "x", "expected_bool": True}
+
+
+def test_what_is_no_text_in_utf_8_is_shown(tmp_path):
+    write(tmp_path / "cases.jsonl", GOOD | {"id": "\ud800", "source": "a\ud800", "expected_bool": False})
+    result = run_script("evaluation.graders", "--cases", tmp_path / "cases.jsonl", "--show")
+    assert "id \\ud800 (a\\ud800) gold '1'" in result.stdout, result.stderr
 
 
 @pytest.mark.parametrize(
@@ -180,6 +187,27 @@ GOOD = {"gold": "1", "prediction": "1", "expected_bool": True}
         (json.dumps(GOOD | {"options": "loose"}), "line 1: options holds 'loose', but must be an object"),
         (json.dumps(GOOD | {"gold": "x", "options": {"grader": "igsm"}}), "line 1: the gold answer 'x' is no integer"),
         (json.dumps(GOOD | {"gold": "", "options": {}}), "line 1: the gold answer '' is blank"),
+        *(
+            (json.dumps(GOOD | {"gold": "x"} | change), f"line 1: {said}")
+            for change, said in (
+                ({"source": []}, "source holds .., but must be a str"),
+                ({"answer_place": 5}, "answer_place holds 5"),
+                ({"options": {"match_types": 5}}, "match_types holds 5, but must be a list"),
+                ({"options": {"match_types": [["latex"]]}}, "the match type .'latex'. is unknown"),
+                ({"options": {"precision": [1]}}, "precision holds .1., but must be an int"),
+                ({"options": {"precision": True}}, "precision holds True, but must be an int"),
+                ({"options": {"grader": "choice"}}, "the grader 'choice' needs the field 'choices'"),
+                ({"options": {"grader": "countdown"}}, "the grader 'countdown' needs the field 'numbers'"),
+            )
+        ),
+        *(
+            (json.dumps(COUNTDOWN | {"numbers": numbers}), "line 1: numbers holds .*must be a list of whole numbers")
+            for numbers in (["2", 3], [None, 3], [[2], 3], [{}, 3], [True, 3])
+        ),
+        (
+            '{"question": "q", "ground_truth": "A: 1", "m": {"solution": 1, "is_correct": true}}',
+            "line 1: solution holds 1, but must be a str",
+        ),
         (
             '{"question": "q", "ground_truth": "A: none", "m": {"solution": "1", "is_correct": true}}',
             "line 1: .*'none'",
