@@ -2,6 +2,7 @@
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
+from trl import GRPOConfig
 
 from common.errors import UserError
 from policy.chat import render
@@ -51,11 +52,11 @@ def longest_prompt(options: RunOptions, config: RunConfig) -> int:
     return min(options.max_prompt_length, context - config.L)
 
 
-def check_batch(rows: Dataset, config: RunConfig) -> None:
-    """Raise `UserError` when ``rows`` cannot fill one generation batch."""
+def check_batch(rows: Dataset, config: GRPOConfig, fix: str = "lower --bs or --gc") -> None:
+    """Raise `UserError`, which advises ``fix``, when ``rows`` cannot fill one generation batch."""
     needed = config.generation_batch_size // config.num_generations
     if len(rows) < needed:
         raise UserError(
-            f"{len(rows)} training problems cannot fill a batch of {needed} prompts (bs * gc); lower --bs or --gc, "
-            "or use more problems."
+            f"{len(rows)} training problems cannot fill a batch of {needed} prompts (bs * gc); {fix}, or use more "
+            "problems."
         )

@@ -19,6 +19,7 @@ from intrinsic.parts.encoder import POLICY, build_encoder
 from intrinsic.pipeline import BonusPipeline, check_bonuses
 from policy.load import load_policy, load_tokenizer
 from policy.precision import Precision
+from training.problems import check_batch
 from training.run_options import RunConfig
 from training.self_check import CORRECTNESS
 
@@ -44,9 +45,15 @@ def settings_of(args: GRPOConfig | None, model: str | PreTrainedModel) -> GRPOCo
     return args
 
 
-def rows_of(rows: Dataset | Sequence[dict] | None) -> Dataset | None:
-    """The data set of a list of rows; what is none stays as it is."""
-    return Dataset.from_list(list(rows)) if isinstance(rows, list | tuple) else rows
+def rows_of(rows: Dataset | Sequence[dict] | None, args: GRPOConfig) -> Dataset | None:
+    """The data set of a list of rows; what is none stays as it is.
+
+    Raises `UserError` for rows that cannot fill a generation batch of ``args``, of which TRL would train no step.
+    """
+    rows = Dataset.from_list(list(rows)) if isinstance(rows, list | tuple) else rows
+    if isinstance(rows, Dataset):
+        check_batch(rows, args, "give args=RunConfig(bs=...) with fewer prompts")
+    return rows
 
 
 def pipeline_of(bonuses: Bonuses, args: GRPOConfig) -> BonusPipeline:

@@ -118,6 +118,7 @@ class IntrinsicGRPOTrainer(RolloutGathering, TokenFeatures, BonusPayment, GRPOTr
         **trainer_kwargs,
     ):
         args = settings_of(args, model)
+        rows = rows_of(train_dataset, args)
         self.bonuses = pipeline_of(bonuses, args)
         reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         self.correctness_column = correctness_of(correctness, names_of(reward_funcs), self.bonuses)
@@ -147,7 +148,7 @@ class IntrinsicGRPOTrainer(RolloutGathering, TokenFeatures, BonusPayment, GRPOTr
             model,
             reward_funcs=[*reward_funcs, *columns],
             args=args,
-            train_dataset=rows_of(train_dataset),
+            train_dataset=rows,
             processing_class=processing_class,
             **trainer_kwargs,
         )

@@ -1,5 +1,6 @@
 """The trainer from Python as with TRL: names for policy and bonuses, one reward function or several, own functions."""
 
+import re
 import runpy
 
 import pytest
@@ -39,17 +40,50 @@ def settings(folder, **changes):
     return RunConfig(output_dir=str(folder), use_cpu=True, save_strategy="no", **sizes | changes)
 
 
-@pytest.mark.parametrize("example", ["own_reward", "own_bonus"])
-def test_an_example_trains(example, monkeypatch, tmp_path):
+@pytest.fixture
+def toy_size(monkeypatch, tmp_path):
+    """Trainers of examples take one step of short answers, in groups of 4, and write below a folder of the test."""
     whole = RunConfig.__post_init__
 
     def of_toy_size(config):
-        config.max_steps, config.bs, config.num_generations, config.L = 1, 1, 4, 8
+        config.max_steps, config.num_generations, config.L = 1, 4, 8
         config.disable_tqdm, config.save_strategy = True, "no"
         whole(config)
 
     monkeypatch.setattr(RunConfig, "__post_init__", of_toy_size)
     monkeypatch.chdir(tmp_path)
+
+
+def blocks_of(page):
+    """The blocks of Python on a page."""
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def test_the_block_of_the_readme_trains(toy_size, tmp_path):
+    (block,) = blocks_of("README.md")
+    (tmp_path / "block.py").write_text(block.replace("Qwen/Qwen2.5-0.5B-Instruct", "tiny"))
+    left = runpy.run_path(str(tmp_path / "block.py"))
+    assert left["trainer"].state.global_step == 1
+
+
+def test_the_blocks_of_the_page_on_extensions_build_trainers(toy_size, tmp_path):
+    for example, block in zip(("own_bonus", "own_reward"), blocks_of("docs/extending.md"), strict=True):
+        names = runpy.run_path(str(ROOT / "examples" / f"{example}.py"))
+        (tmp_path / "block.py").write_text(block)
+        left = runpy.run_path(str(tmp_path / "block.py"), names | {"reward": length})
+        assert left["trainer"].bonuses.bonuses
+
+
+def test_rows_that_fill_no_batch_are_refused_before_a_policy_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.python_arguments.load_policy", lambda name: pytest.fail("refused too late"))
+    with pytest.raises(
+        UserError, match=r"8 training problems cannot fill a batch of 24 prompts .*RunConfig\(bs=\.\.\."
+    ):
+        IntrinsicGRPOTrainer("tiny", length, train_dataset=ROWS)
+
+
+@pytest.mark.parametrize("example", ["own_reward", "own_bonus"])
+def test_an_example_trains(example, toy_size):
     left = runpy.run_path(str(ROOT / "examples" / f"{example}.py"), run_name="__main__")
     assert left["trainer"].state.global_step == 1
     if example == "own_bonus":
