@@ -292,7 +292,7 @@ class Run:
             report = write_report(self.path)
             publish(self.path, self.config, self.task, self.bonuses, before, after, self.pushes)
             asked = self.flags["task"]
-            commands = next_commands(self.task, sys.argv[1:], self.path, self.intrinsic.use_ir, asked)
+            commands = next_commands(self.task, sys.argv[1:], self.path, self.intrinsic, asked)
             print_closing(self.path, report, before, after, commands)
 
     def _leave_later_checkpoints(self) -> None:
