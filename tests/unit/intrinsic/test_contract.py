@@ -2,6 +2,7 @@
 
 import copy
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from common.state import load_state, save_state
 from intrinsic import ALIASES, REGISTRY, build_bonus
 from intrinsic.base import FEATURES
-from intrinsic.options import IntrinsicOptions
+from intrinsic.options import BonusFlags, IntrinsicOptions
 from tests.compare import assert_same_bits
 from tests.toys import ANSWERS, CORRECT, QUESTIONS, TEXTS
 
@@ -197,6 +198,15 @@ def test_every_bonus_has_test_card_and_readme_row():
     for name, target in REGISTRY.items():
         module = target.split(":")[0].rsplit(".", 1)[1]
         assert (ROOT / "tests" / "unit" / "intrinsic" / f"test_{module}.py").exists(), f"{name} has no unit test file"
+
+
+def test_every_class_of_flags_is_among_the_flags_of_all_bonuses():
+    """Else its flags would be flags of no script, and ``from_options`` would find none."""
+    classes = set()
+    for path in (ROOT / "intrinsic" / "flags").glob("*.py"):
+        kinds = vars(import_module(f"intrinsic.flags.{path.stem}")).values()
+        classes |= {kind for kind in kinds if isinstance(kind, type) and kind.__name__.endswith("Flags")}
+    assert classes and classes <= set(BonusFlags.__mro__)
 
 
 def test_help_names_every_bonus_and_alias():
