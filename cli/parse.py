@@ -54,12 +54,14 @@ def parse_options(task: str, task_options: type, intrinsic: type[IntrinsicOption
     policy = typed_value("model_name", arguments, from_file.get("model_name", EMBEDDED_NAME))
     own = CONFIGS / f"{task}{'_tiny' if is_embedded(policy) else ''}.yaml"
     of_script = as_defaults(read_mapping(own), known, own)
+    parser.set_defaults_with_config(**of_script)
+    by_itself = vars(parser.parse_known_args([])[0])  # values as their flags have them, where the file has texts
     parser.set_defaults_with_config(**of_script | from_file)
     parsed = parse_flags(parser, arguments, known)
     parsed[1].check_task(task)
     options, config = parsed[2:]
     options.config_file = script.config or ""
-    options.script_defaults = of_script
+    options.script_defaults = {name: by_itself[name] for name in of_script}
     changed = changed_flags(parser, arguments)
     options.name_parts = name_parts({flag: value for flag, (_, value) in changed.items()})
     if config.process_index == 0:

@@ -1,14 +1,18 @@
 """Settings that cannot have an effect are named before the run trains; those that can are not."""
 
+import re
 from dataclasses import fields
 
 import pytest
 import yaml
 
+from cli.parse import parse_options
 from intrinsic import REGISTRY, build_bonus, build_bonuses
 from intrinsic.flags.owners import owners
 from intrinsic.options import BonusFlags, IntrinsicOptions, MathIntrinsicOptions
 from intrinsic.rarity import PARTITIONS
+from tasks.countdown.options import CountdownOptions
+from tasks.math.options import GSM8KOptions
 from tests.processes import ROOT
 from tests.unit.intrinsic.mode_cases import each_flag, other_value
 from training.inert import BONUS_FLAGS, RULES, Settings, inert_settings
@@ -186,6 +190,20 @@ def test_what_a_script_sets_by_itself_is_not_named_and_what_differs_from_it_is()
         for value in (10.0, 20.0)
     ]
     assert not named[0] and "--explore_warmup 20.0: it is for knn+" in named[1][0]
+
+
+@pytest.mark.parametrize("typed", [[], ["--explore_warmup", "20", "--eval_problems", "99"]], ids=["nothing", "two"])
+@pytest.mark.parametrize("policy", ["tiny", "some/hub-name"])
+@pytest.mark.parametrize(
+    ("task", "types"), [("countdown", [CountdownOptions]), ("gsm8k", [GSM8KOptions, MathIntrinsicOptions])]
+)
+def test_only_flags_that_somebody_typed_are_named(task, types, policy, typed, monkeypatch):
+    """And none of those that the script's own file of defaults holds, whose values are texts there."""
+    flags = [f"--model_name={policy}", "--use_ir=no", "--do_eval=0", *typed]
+    monkeypatch.setattr("sys.argv", [f"run_{task}.py", *flags])
+    _, intrinsic, options, config = parse_options(task, *types)
+    named = " ".join(inert_settings(Settings(intrinsic, options, config, [], 100, 150)))
+    assert re.findall(r"--(\w+) [\d.]+:", named) == (["eval_problems", "explore_warmup"] if typed else [])
 
 
 def test_every_flag_of_vllm_is_named_where_vllm_does_not_sample():
