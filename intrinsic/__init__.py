@@ -36,6 +36,7 @@ SHUFFLE = "shuffle:"  # before a name of the registry: its control
 _SHUFFLED = "intrinsic.shuffle:Shuffle"
 NO_BONUS = "no"
 NOISE = "noise"
+CONTAINED = {"knn+": "knn"}  # a bonus -> another whose whole payment it makes too
 ALIASES = {"memoryr": "knn", "memoryr+": "knn+", "surprise": "ppl", "r1": NO_BONUS}
 
 

@@ -1,8 +1,12 @@
-"""Settings that a run was given and that cannot have an effect beside its other settings, said before it trains."""
+"""Settings that a run was given and that cannot have an effect beside its other settings, said before it trains.
+
+So are bonuses one of which another holds.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 
+from intrinsic import CONTAINED
 from intrinsic.base import Bonus
 from intrinsic.flags.modes import MODE_RULES, ModeRule
 from intrinsic.flags.owners import is_for, owners
@@ -244,7 +248,8 @@ RULES = (
 
 
 def inert_settings(run: Settings) -> Iterator[str]:
-    """A line for each rule that holds of flags given to ``run``, and for each bonus that waits longer than it lasts."""
+    """A line for each rule that holds of flags given to ``run``, for each bonus that waits longer than it lasts, and
+    for each that another bonus holds."""
     said = set()
     for rule in RULES:
         given = {name: run.given(name) for name in rule.flags.split() if name not in said and run.concerns(name)}
@@ -255,6 +260,7 @@ def inert_settings(run: Settings) -> Iterator[str]:
             yield f"no effect: {flags}: {rule.reason}"
     yield from _of_other_bonuses(run, said)
     yield from _waiting(run)
+    yield from _paid_twice(run)
 
 
 def _of_other_bonuses(run: Settings, said: set[str]) -> Iterator[str]:
@@ -281,6 +287,14 @@ def _waiting(run: Settings) -> Iterator[str]:
                 f"no effect: --use_ir {bonus.name}: it pays for questions that come back, and the run asks {asked} of "
                 f"{run.questions} once each"
             )
+
+
+def _paid_twice(run: Settings) -> Iterator[str]:
+    """Bonuses that another bonus of the run holds. That is no error: a run may measure both side by side."""
+    names = run.intrinsic.bonus_names
+    for whole, part in CONTAINED.items():
+        if whole in names and part in names:
+            yield f"paid twice: {whole} pays all that {part} pays, each from a memory of its own; leave {part} out"
 
 
 def _default(item: Field) -> object:

@@ -206,6 +206,12 @@ def test_only_flags_that_somebody_typed_are_named(task, types, policy, typed, mo
     assert re.findall(r"--(\w+) [\d.]+:", named) == (["eval_problems", "explore_warmup"] if typed else [])
 
 
+def test_a_bonus_that_another_one_holds_is_named():
+    for names, said in (("knn,knn+", 1), ("knn+,cfn,memoryr", 1), ("knn+,knn-sent,shuffle:knn", 0), ("knn,noise", 0)):
+        found = [line for line in lines({"use_ir": names}) if line.startswith("paid twice: ")]
+        assert len(found) == said and all("knn+ pays all that knn pays" in line for line in found)
+
+
 def test_every_flag_of_vllm_is_named_where_vllm_does_not_sample():
     flags = {name for name in RunConfig.__dataclass_fields__ if name.startswith("vllm_")}
     (rule,) = (rule for rule in RULES if "--use_vllm)" in rule.reason and "vllm_mode" in rule.flags)
