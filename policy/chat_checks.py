@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerBase
 
 from common.errors import UserError
 from policy.chat import TEMPLATE_ERRORS, joins_system_turns, render
-from policy.load import is_embedded
+from policy.load import EMBEDDED_FOLDERS
 
 _PLAIN_PROMPTS = "a prompt that needs none: --prompt_type=plain (questions) or --prompt_style=base (Countdown, iGSM)"
 _PLAIN_TRACES = "prompts and completions that are texts"
@@ -17,8 +17,8 @@ def check_chat_template(
 ) -> None:
     """Raise `UserError` when ``prompt`` is a conversation and the tokenizer cannot render it, or not its question.
 
-    Prints where its system text goes if that is not into a turn of its own. The embedded policy's goes nowhere, as it
-    was trained.
+    Prints where its system text goes if that is not into a turn of its own. That of an embedded policy, and of those
+    trained from one, which keep its template, goes nowhere, as it was trained.
 
     Args:
         instead: what needs no chat template, for the error.
@@ -37,12 +37,18 @@ def check_chat_template(
         raise UserError(
             f"the chat template of --model_name={model_name!r} leaves out the text of the last turn; use {instead}."
         )
-    if prompt[0]["role"] != "system" or is_embedded(model_name):
+    if prompt[0]["role"] != "system" or _is_of_embedded(tokenizer.chat_template):
         return
     if joins_system_turns(tokenizer):
         print(f"the chat template of {model_name} takes no system turn: its text goes before the first user turn")
     elif prompt[0]["content"].strip() not in text:
         print(f"the chat template of {model_name} leaves the system text out: the policy is not told what it asks for")
+
+
+def _is_of_embedded(template: str | dict[str, str]) -> bool:
+    """Whether a chat template is that of an embedded policy, apart from settings in front (`take_template_kwargs`)."""
+    own = [(folder / "chat_template.jinja").read_text(encoding="utf-8") for folder in EMBEDDED_FOLDERS.values()]
+    return isinstance(template, str) and template.endswith(tuple(own))
 
 
 def check_conversations(rows: Iterable[dict], tokenizer: PreTrainedTokenizerBase, model_name: str) -> None:

@@ -178,6 +178,13 @@ def abandon_after(output_dir: Path, step: int) -> list[Path]:
     return later
 
 
+def without_tied(found: Any, policy: Any) -> Any:
+    """What torch has ``found`` of a checkpoint, less missing keys that are tied to others in ``policy``: these are saved
+    once."""
+    tied = getattr(policy, "all_tied_weights_keys", {})
+    return found._replace(missing_keys=[key for key in found.missing_keys if key not in tied])
+
+
 def check_identity(saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Compare nested dicts of the settings that a resumed run must share with its checkpoint.
 

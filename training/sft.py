@@ -16,7 +16,7 @@ from policy.options import EMBEDDED_NAME, PolicyOptions
 from policy.precision import adapters_in_float32, check_dtype
 from tasks.load import refuse_test_sets
 from training.callbacks import MetricsCallback
-from training.checkpoint import check_identity, find_checkpoint, saving
+from training.checkpoint import check_identity, find_checkpoint, saving, without_tied
 from training.script_config import ScriptConfig
 from training.trackers import shield_trackers
 from training.value_checks import check_values
@@ -102,6 +102,9 @@ class ResumableSFTTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
         adapters_in_float32(self.model)
         self.settings = settings
+
+    def _issue_warnings_after_load(self, load_result):
+        super()._issue_warnings_after_load(without_tied(load_result, self.model))
 
     def _save_checkpoint(self, model, trial):
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"

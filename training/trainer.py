@@ -41,7 +41,7 @@ from policy.precision import adapters_in_float32
 from policy.shared_prompts import score_in_passes, share_prompts, shared_passes, shares_prompts
 from policy.slices import in_slices
 from policy.stages import StageCache, allows_stages, in_stages
-from training.checkpoint import check_identity, rotate, saving
+from training.checkpoint import check_identity, rotate, saving, without_tied
 from training.completion_table import BonusColumn, write_completions
 from training.gathering import RolloutGathering
 from training.launch import refuse_token_features
@@ -341,6 +341,9 @@ class IntrinsicGRPOTrainer(RolloutGathering, TokenFeatures, BonusPayment, GRPOTr
         """Load the policy and the progress of ``checkpoint``, to be evaluated and not trained."""
         self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+
+    def _issue_warnings_after_load(self, load_result):
+        super()._issue_warnings_after_load(without_tied(load_result, self.model))
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -2,6 +2,7 @@
 
 import pytest
 from datasets import Dataset
+from transformers import AutoTokenizer
 
 from common.errors import UserError
 from policy.chat import message_text, render, take_system_turns, take_template_kwargs, with_prefill
@@ -74,6 +75,16 @@ def test_templates_with_a_system_turn_are_left_alone_and_nothing_is_said(with_te
 def test_a_template_that_drops_the_system_text_is_named(with_template, capsys):
     check_chat_template(prompt("How many?"), with_template("{{ messages[-1]['content'] }}"), "M")
     assert "leaves the system text out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kwargs", [None, {"enable_thinking": False}])
+@pytest.mark.parametrize("name", ["tiny", "tiny_igsm"])
+def test_a_policy_trained_from_an_embedded_one_is_asked_without_system_text_as_that_was(name, kwargs, tmp_path, capsys):
+    load_tokenizer(name, kwargs).save_pretrained(tmp_path)
+    saved = AutoTokenizer.from_pretrained(tmp_path)
+    for model, tokenizer in ((name, load_tokenizer(name)), (str(tmp_path), saved)):
+        check_chat_template(prompt("How many?"), tokenizer, model)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_template_for_which_nothing_works_is_refused_with_the_prompts_that_need_none(with_template):

@@ -256,6 +256,17 @@ def test_a_checkpoint_of_other_settings_is_refused_by_the_trainer_itself(trainer
         other.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
 
 
+def test_a_checkpoint_says_what_it_lacks_but_for_weights_that_are_tied(trainer_factory, monkeypatch):
+    said = []
+    monkeypatch.setattr("transformers.trainer.logger.warning", said.append)
+    trainer = trainer_factory(policy=load_policy("tiny"))
+    found = trainer.model.load_state_dict({}, strict=False)
+    trainer._issue_warnings_after_load(found._replace(missing_keys=["lm_head.weight"]))
+    assert not said
+    trainer._issue_warnings_after_load(found._replace(missing_keys=["lm_head.weight", "model.norm.weight"]))
+    assert len(said) == 1 and "['model.norm.weight']" in said[0]
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.04])
 def test_frozen_features_of_a_policy_that_comes_with_an_adapter_are_those_with_it(trainer_factory, beta):
     policy = get_peft_model(load_policy("tiny"), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
