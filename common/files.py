@@ -17,6 +17,7 @@ MADE_BY = "made_by_run.json"  # in folders that a run made and may replace
 ON_WINDOWS = os.name == "nt"  # where no folder can be opened, and only what is open for writing be flushed
 
 logger = logging.getLogger(__name__)
+_PATH_STARTS = ("outputs/", ".", "/", "~")
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -35,6 +36,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     flush_to_disk(path.parent)
+
+
+def is_path(name: str) -> bool:
+    """Whether ``name`` is the path of a file or folder, about which no hub need be asked: its names have one slash."""
+    return name.startswith(_PATH_STARTS) or name.count("/") > 1
 
 
 def check_writable(folder: Path, name: str, fix: str) -> None:

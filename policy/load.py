@@ -24,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file
 
 from common.errors import UserError
-from common.files import mark_made, read_json, remove_made
+from common.files import is_path, mark_made, read_json, remove_made
 from policy.chat import take_system_turns, take_template_kwargs
 from policy.end_tokens import set_end_tokens
 from policy.options import ALL_LINEAR, EMBEDDED_IGSM_NAME, EMBEDDED_NAME, PolicyOptions, module_names
@@ -69,6 +69,11 @@ def resolve(model_name: str) -> str:
     if os.path.isdir(model_name):
         _check_folder(Path(model_name))
         return model_name
+    if is_path(model_name):
+        raise UserError(
+            f"--model_name={model_name!r} is a path, and no folder is there; check it, or give a name of the hub "
+            f"(owner/name) or --model_name={EMBEDDED_NAME}."
+        )
     return _resolve_on_hub(model_name)
 
 

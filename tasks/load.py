@@ -20,6 +20,7 @@ from datasets import config as library_config
 from datasets.exceptions import DatasetsError
 
 from common.errors import UserError
+from common.files import is_path
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def load_rows(source: str | Path, split: str | None = None, config: str | None =
     path = local_path(source)
     if path.exists():
         rows = _load_local(path, split)
-    elif path.suffix.lower() in FILE_FORMATS or str(source).startswith((".", "/", "~")):
+    elif path.suffix.lower() in FILE_FORMATS or is_path(str(source)):
         raise UserError(
             f"{str(source)!r} is not a file or folder; check the path, or give the name of a hub dataset (owner/name)."
         )

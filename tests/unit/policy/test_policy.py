@@ -11,6 +11,7 @@ from common.errors import UserError
 from policy import load
 from policy.load import EMBEDDED, check_lora_targets, context_length, load_policy, load_tokenizer, lora_base, resolve
 from policy.options import EMBEDDED_NAME, PolicyOptions
+from tasks.load import load_rows
 
 
 @pytest.fixture
@@ -134,6 +135,16 @@ def test_lora_targets_that_the_policy_lacks_are_refused_with_those_it_has(module
 @pytest.mark.parametrize("modules", ["q_proj, v_proj", "all-linear", "layers.0.mlp.up_proj"])
 def test_lora_targets_that_the_policy_has_pass(modules):
     check_lora_targets(EMBEDDED_NAME, PolicyOptions(lora=True, lora_target_modules=modules))
+
+
+@pytest.mark.parametrize("name", ["outputs/nowhere", "./nowhere", "../nowhere", "/no/where", "~/nowhere", "a/b/final"])
+def test_the_hub_is_not_asked_about_a_path(name, monkeypatch):
+    monkeypatch.setattr(load, "_resolve_on_hub", lambda name: pytest.fail("the hub was asked"))
+    monkeypatch.setattr("tasks.load._load_hub", lambda *source: pytest.fail("the hub was asked"))
+    with pytest.raises(UserError, match=f"--model_name='{name}' is a path, and no folder is there"):
+        resolve(name)
+    with pytest.raises(UserError, match=f"'{name}' is not a file or folder"):
+        load_rows(name)
 
 
 def test_the_hub_is_asked_once_for_each_name(monkeypatch):
