@@ -3,6 +3,7 @@
 A checkpoint counts only when its marker file `COMPLETE`, written last, lists files that are all there in full size.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -145,6 +146,28 @@ def find_checkpoint(output_dir: Path, resume: str | None, report: Callable[[str]
     return Path(resume)
 
 
+def other_start(folder: Path, stem: str) -> str | None:
+    """A sentence on the run beside ``folder`` that has a complete checkpoint and a name that begins with ``stem``.
+
+    Of several it is the one whose name agrees longest with that of ``folder``; None where there is none.
+
+    ``stem``: what names of runs of one policy, bonus and seed begin with; flags that change training follow it.
+    """
+    found = {}
+    for path in Path(folder).parent.glob(f"{glob.escape(stem)}*"):
+        complete = [checkpoint for checkpoint in list_checkpoints(path) if is_complete(checkpoint)[0]]
+        if complete and path.name != folder.name and path.name.removeprefix(stem)[:1] in ("", "_"):
+            found[path.name] = complete[-1]
+    if not found:
+        return None
+    nearest = max(sorted(found), key=lambda name: len(os.path.commonprefix([name, folder.name])))
+    its, ours = (name.removeprefix(stem).strip("_") or "none" for name in (nearest, folder.name))
+    return (
+        f"{found[nearest]} is of the same policy, bonus and seed under other flags (in its name: {its}; in this run's: "
+        f"{ours}); to go on from it give its flags, or --resume {found[nearest]} to see what differs"
+    )
+
+
 def rotate(output_dir: Path, keep: int | None) -> list[Path]:
     """Delete all but the ``keep`` newest complete checkpoints, and the incomplete ones older than the newest of them.
 
@@ -179,8 +202,7 @@ def abandon_after(output_dir: Path, step: int) -> list[Path]:
 
 
 def without_tied(found: Any, policy: Any) -> Any:
-    """What torch has ``found`` of a checkpoint, less missing keys that are tied to others in ``policy``: these are saved
-    once."""
+    """What torch has ``found`` of a checkpoint, less missing keys that ``policy`` ties to others, which are saved."""
     tied = getattr(policy, "all_tied_weights_keys", {})
     return found._replace(missing_keys=[key for key in found.missing_keys if key not in tied])
 

@@ -24,7 +24,7 @@ from policy.precision import Precision
 from policy.setup_line import setup_of, unseen_gpu
 from rewards.grade import Grade
 from training.callbacks import InterruptCallback, MetricsCallback, install_progress
-from training.checkpoint import abandon_after, check_identity, find_checkpoint, step_of
+from training.checkpoint import abandon_after, check_identity, find_checkpoint, other_start, step_of
 from training.closing import keep_unevaluated, make_final, print_closing, publish
 from training.evaluations import Evaluations
 from training.finite_updates import FiniteUpdates
@@ -103,6 +103,7 @@ class Run:
         self.checkpoint = find_checkpoint(self.path, options.resume)
         if self._is_main and self.checkpoint is None:
             refuse_finished(self.path)
+            self._name_other_start()
         if self.checkpoint is not None:
             check_identity(load_state(self.checkpoint, STATE_NAME)["identity"], self.identity)
             take_recorded_threads(self.checkpoint.parent)
@@ -124,6 +125,12 @@ class Run:
     def _default_name(self) -> str:
         extra = [Path(self.options.config_file).stem, *self.options.name_parts]
         return run_name(self.options.model_name, self.intrinsic.use_ir, self.config.seed, *extra)
+
+    def _name_other_start(self) -> None:
+        """A flag that changes training changes the name of the folder, in which --resume auto then finds nothing."""
+        stem = run_name(self.options.model_name, self.intrinsic.use_ir, self.config.seed)
+        if self.options.resume and (line := other_start(self.path, stem)):
+            self._print(line)
 
     def build_trainer(
         self,

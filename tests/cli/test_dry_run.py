@@ -17,6 +17,7 @@ from policy.chat import render
 from policy.load import EMBEDDED, load_policy, load_tokenizer
 from tasks.countdown.problems import ProblemSpace, add_prompts, generate
 from tests.processes import ROOT, run_python
+from training.checkpoint import mark_complete
 
 CHECKS = ["flags", "packages", "device", "model", "data", "rewards", "end", "bonuses", "run folder", "memory"]
 TOY = ["--train_problems", "64", "--eval_problems", "8", "--bs", "2", "--num_generations", "4", "--L", "12"]
@@ -68,6 +69,21 @@ def test_a_good_run_passes_every_check_prints_its_settings_by_group_and_writes_n
         r"^OK  run folder: outputs/countdown/tiny_knn\+_seed42_\S*learning_rate3e-05\S*, new$", output, re.MULTILINE
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_resumed_run_with_a_flag_of_another_folder_names_the_checkpoint_it_does_not_find(dry_run, tmp_path):
+    _, output, _ = dry_run(*TOY, "--seed=4")
+    stem = re.search(r"^OK  run folder: outputs/countdown/(\S+), new$", output, re.MULTILINE)[1]
+    for name in (stem, f"{stem}_beta0", "tiny_no_seed42", "tiny_no_seed4_lora"):
+        (tmp_path / "outputs" / "countdown" / name / "checkpoint-20").mkdir(parents=True)
+        mark_complete(tmp_path / "outputs" / "countdown" / name / "checkpoint-20")
+    code, output, _ = dry_run(*TOY, "--seed=4", "--learning_rate=3e-4", "--resume=auto")
+    (line,) = [line for line in output.splitlines() if "under other flags" in line]
+    assert code == 0 and line.startswith("outputs/countdown/tiny_no_seed4_")
+    assert "learning_rate0.0003" in line.partition("in this run's: ")[2]
+    assert line.endswith("/checkpoint-20 to see what differs") and "seed42" not in line and "_lora" not in line
+    _, output, _ = dry_run(*TOY, "--seed=5", "--resume=auto")
+    assert "the run begins at step 0" in output and "under other flags" not in output
 
 
 def test_settings_without_effect_are_named(dry_run):
