@@ -1,4 +1,4 @@
-"""``--dry_run``: what a run needs is checked, every setting printed, and one step tried on the worst batch."""
+"""``--dry_run``: what a run needs is checked, every setting printed, two steps tried on the worst batch."""
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import version

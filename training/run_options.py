@@ -56,7 +56,9 @@ class RunOptions(PolicyOptions):
     )
     eval_greedy: bool = flag(True, "Evaluate by greedy decoding too, one completion per problem.")
     dry_run: bool = flag(
-        False, "Check flags, packages, device, model, data, bonuses and run folder, print every setting, and end."
+        False,
+        "Print every setting, check flags, packages, device, model, data, rewards, bonuses and run folder, train two "
+        "steps on the longest prompts, say whether the run fits, and end; nothing is written.",
     )
     config_file: str = field(default="", init=False)  # the value of --config, which is no flag of a dataclass
     name_parts: list[str] = field(default_factory=list, init=False)  # of the run name, for what differs from defaults

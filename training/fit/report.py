@@ -32,6 +32,8 @@ class Measured:
 def report(run, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     """Lines: itemised estimate, then peak and time of a step on the worst batch, or why it was not tried.
 
+    The last line says whether the run fits.
+
     Args:
         run: a `training.run.Run`.
         rows: its training problems.
@@ -46,11 +48,13 @@ def report(run, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[s
     free = available_bytes(device)
     yield f"{'free now':<44} {free / GIB:8.2f} GiB"
     flop = 8.0 * expected.parameters * work.generation_batch * (work.prompt + work.completion)
-    if expected.peak > free:
+    fits = expected.peak <= free
+    if not fits:
         flags = advice(run.options, work, free)
         yield f"should not fit; take less by, in this order, each on top of those before: {flags}"
-    if device.type == "cpu" and (expected.peak > free or flop > MOST_CPU_FLOP):
+    if device.type == "cpu" and (not fits or flop > MOST_CPU_FLOP):
         yield f"no step was tried: this CPU would be short of memory, or busy too long ({flop:.0e} operations a step)"
+        yield f"by the estimate the run {'fits' if fits else 'does not fit'}"
         return
     before = peak_bytes() if device.type == "cpu" else 0
     with out_of_memory_advice(run.options, lambda: work, lambda: "Nothing was written."):
@@ -61,6 +65,7 @@ def report(run, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[s
     steps = total_steps(len(rows), config)
     whole = timedelta(seconds=round(measured.seconds * steps))
     yield f"{measured.seconds:.2f} s for a step on the worst batch, {steps} steps: at most {whole}, evaluations apart"
+    yield "the run fits: the worst batch was trained on"
 
 
 def longest_first(rows: Dataset, tokenizer, count: int) -> tuple[Dataset, int]:

@@ -174,18 +174,24 @@ def lines(config_factory, monkeypatch):
 
 def test_the_whole_run_takes_the_measured_seconds_times_its_steps(lines):
     found = lines()
-    assert found[-1].startswith("2.00 s for a step") and f"50 steps: at most {timedelta(seconds=100)}" in found[-1]
-    assert "3.00 GiB" in found[-2]
+    assert found[-2].startswith("2.00 s for a step") and f"50 steps: at most {timedelta(seconds=100)}" in found[-2]
+    assert "3.00 GiB" in found[-3]
 
 
 def test_a_step_is_tried_on_a_cpu_unless_it_takes_too_many_operations(lines):
     operations = 8 * 1000 * 8 * 32  # two per parameter and token forwards, four backwards, two in generation
-    assert "no step was tried" in lines(most=operations - 1)[-1]
-    assert "s for a step" in lines(most=operations)[-1]
+    assert "no step was tried" in lines(most=operations - 1)[-2]
+    assert "s for a step" in lines(most=operations)[-2]
+
+
+def test_the_last_line_is_a_verdict(lines):
+    assert lines()[-1] == "the run fits: the worst batch was trained on"
+    assert lines(most=1)[-1] == "by the estimate the run fits"
+    assert lines(free=GIB - 1)[-1] == "by the estimate the run does not fit"
 
 
 def test_a_step_that_should_not_fit_is_not_tried_on_a_cpu(lines):
-    assert "should not fit" in lines(free=GIB - 1)[-2] and "no step was tried" in lines(free=GIB - 1)[-1]
+    assert "should not fit" in lines(free=GIB - 1)[-3] and "no step was tried" in lines(free=GIB - 1)[-2]
     assert not any("should not fit" in line for line in lines(free=GIB))
 
 
