@@ -87,7 +87,8 @@ def read_completions(path: str | Path) -> CompletionFile:
 
 
 def _last_batch(folder: Path) -> Path:
-    batches = sorted(folder.glob("completions/step_*.parquet"))
+    files = folder.glob("completions/step_*.parquet")
+    batches = sorted(files, key=lambda file: [int(number) for number in file.stem.split("_")[1:]])
     if not batches:
         raise UserError(f"--run={str(folder)!r} holds no completions/*.parquet; give a run folder, or an eval/*.json.")
     return batches[-1]

@@ -167,11 +167,9 @@ def arm_sentence(sweep: Sweep, arm: str) -> str:
         parts.append(f"{levels}, difference {difference} {difference_unit(name)}" + (f", Holm p {p}" if p else ""))
     steps = _range([fact["steps"] for fact in sweep.facts])
     count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
-    above = chance_above(outcomes["accuracy"][arm])
-    return (
-        f"`bash sweeps/{sweep.name}.sh {arm}`, {steps} steps, {count}: {'; '.join(parts)}. A run has more right "
-        f"answers than one of `{base}` with a chance of {above}."
-    )
+    above = _chance(outcomes["accuracy"][arm])
+    chance = f" A run has more right answers than one of `{base}` with a chance of {above}." if above else ""
+    return f"`bash sweeps/{sweep.name}.sh {arm}`, {steps} steps, {count}: {'; '.join(parts)}.{chance}"
 
 
 def metrics_table(sweep: Sweep, names: str) -> str:

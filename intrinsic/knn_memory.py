@@ -117,6 +117,7 @@ class MemoryR(Bonus):
         self.legacy = legacy
         self.memories = {PARTS[part].memory: EpisodicMemory(max_questions, max_responses) for part in self.part_names}
         self.windows = {part: WindowMinMax(window, resolution=RAW_RESOLUTION) for part in self.part_names}
+        self._last: tuple[Rollout, MemoryBatch, dict[str, Raw]] | None = None
 
     @classmethod
     def from_options(cls, options) -> "MemoryR":
@@ -156,13 +157,13 @@ class MemoryR(Bonus):
     def score_parts(self, rollout: Rollout) -> dict[str, Tensor]:
         """Weighted, normalised exploit (and explore) of each completion, (B,) each; 0 where a part is absent, and for
         completions that are not eligible."""
-        batch = self.embed(rollout)
         if self.legacy:
+            batch = self.embed(rollout)
             forks = {name: memory.fork() for name, memory in self.memories.items()}
             windows = {part: copy.copy(window) for part, window in self.windows.items()}
             paid = self._insert_and_score(batch, rollout, forks, windows)
         else:
-            raws = self.raw_parts(batch, rollout)
+            _, raws = self._read_once(rollout)
             paid = {part: self.windows[part].normalize(raw.values, raw.present) for part, raw in raws.items()}
         zeros = torch.zeros(len(rollout))
         return {part: (self.betas[part] * paid.get(part, zeros)).to(rollout.device) for part in self.part_names}
@@ -174,7 +175,7 @@ class MemoryR(Bonus):
         """
         if self.legacy:
             return {}
-        raws = self.raw_parts(self.embed(rollout), rollout)
+        _, raws = self._read_once(rollout)
         none = torch.zeros(len(rollout), dtype=torch.bool)
         return {part: (raws[part].present if part in raws else none).to(rollout.device) for part in self.part_names}
 
@@ -186,7 +187,8 @@ class MemoryR(Bonus):
         outside legacy, the mean of each part before normalisation ("exploit_unnormalized", "explore_unnormalized")
         where the part is present.
         """
-        batch = self.embed(rollout)
+        batch, raws = (self.embed(rollout), {}) if self.legacy else self._read_once(rollout)
+        self._last = None  # the memories are others from here on
         known = [any(question in memory for memory in self.memories.values()) for question in batch.ids]
         metrics = {"known_questions": sum(known) / len(known)}
         if self.gate == "valid":
@@ -194,7 +196,7 @@ class MemoryR(Bonus):
         if self.legacy:
             self._insert_and_score(batch, rollout, self.memories, self.windows)
         else:
-            for part, raw in self.raw_parts(batch, rollout).items():
+            for part, raw in raws.items():
                 finite = raw.values[raw.present & raw.values.isfinite()]
                 self.windows[part].append(finite)
                 if len(finite):
@@ -205,6 +207,13 @@ class MemoryR(Bonus):
             metrics[f"{name}_questions"] = float(len(memory))
             metrics[f"{name}_responses"] = float(memory.num_responses)
         return metrics
+
+    def _read_once(self, rollout: Rollout) -> tuple[MemoryBatch, dict[str, Raw]]:
+        """The batch and its raws, which `score_parts`, `present_parts` and `update` ask of the same rollout."""
+        if self._last is None or self._last[0] is not rollout:
+            batch = self.embed(rollout)
+            self._last = rollout, batch, self.raw_parts(batch, rollout)
+        return self._last[1:]
 
     def embed(self, rollout: Rollout) -> MemoryBatch:
         """Unit float32 vectors of the rollout's questions and reasonings, through one call of its encoder."""
@@ -289,6 +298,7 @@ class MemoryR(Bonus):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._last = None
         for name, memory in self.memories.items():
             memory.load_state_dict(state["memories"][name])
         for part, window in self.windows.items():

@@ -45,10 +45,16 @@ class Noise(Control):
     def score(self, rollout: Rollout) -> Tensor:
         """Noise (B,) with mean 0 and the bonus's standard deviation among those of each group that have a score of it.
 
-        0 for others (`present_rows`). A group of fewer than two such completions, or without spread, gets none.
+        0 for others (`present_rows`). In the reward all eligible completions count: one without a score is paid 0
+        there, which is part of what its group is normalised by. A group of fewer than two such completions, or without
+        spread, gets none.
         """
         parts = self.bonus.score_parts(rollout)
-        present = list(present_rows(self.bonus, parts, rollout).values())
+        rows = present_rows(self.bonus, parts, rollout)
+        if self.placement == "reward":
+            parts = {part: torch.where(scores.isfinite(), scores, 0.0) for part, scores in parts.items()}
+            rows = dict.fromkeys(parts, self.eligible(rollout))
+        present = list(rows.values())
         paid = centred_sum(list(parts.values()), present, rollout.num_generations)
         inside = torch.stack(present).any(dim=0).view_as(paid)
         drawn = group_centred(self._normal(rollout).view_as(paid), inside)

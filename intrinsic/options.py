@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from common.errors import UserError, check_choice, check_number
+from common.errors import UserError, check_choice
 from common.flags import check_least, flag
 from intrinsic import NOISE, SHUFFLE, bonus_class, default_weight, known_names, label_free_names, parse_names
 from intrinsic.base import LEVELS, SHUFFLE_WITHIN, WeightSchedule
@@ -113,7 +113,8 @@ class IntrinsicOptions(BonusFlags):
                 "--match_mass needs plain GRPO's advantages to match, and with --sc_alone no reward makes any; leave "
                 "one of them out."
             )
-        check_number("ir_clip", self.ir_clip, above=0)
+        if not self.ir_clip > 0:  # inf clips nothing
+            raise UserError(f"--ir_clip={self.ir_clip} must be above 0.")
         self._check_rule_has_weight()
 
     def check_task(self, task: str) -> None:

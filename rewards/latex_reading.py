@@ -131,13 +131,13 @@ def canonical(answer: str) -> str | None:
 
 def plain_number(answer: str) -> Fraction | None:
     """The number that a `cleaned` answer is; None for other answers and where a letter may be a variable."""
-    bare = TEXT_COMMAND.sub(" ", _EXPONENT.sub("", answer))
+    bare = TEXT_COMMAND.sub(" ", _HALF_OF_DAY.sub("", _EXPONENT.sub("", answer)))
     return None if _LETTER.search(bare) or _LIST_COMMA.search(bare) else parse_number(answer)
 
 
 def number_beside(answer: str) -> Fraction | None:
     """The number that a `cleaned` answer says where the gold is a number, so that "x = 5" and "24 m" are one too."""
-    bare = TEXT_COMMAND.sub(" ", _EXPONENT.sub("", answer))
+    bare = TEXT_COMMAND.sub(" ", _HALF_OF_DAY.sub("", _EXPONENT.sub("", answer)))
     return None if _LETTER_BEHIND.search(bare) else parse_number(answer)
 
 
@@ -153,14 +153,14 @@ def half_of_day(answer: str) -> str:
 
 
 def number_list(answer: str) -> list[Fraction] | None:
-    """The numbers of a list without brackets, sorted; None where it has one part or any is no `plain_number`."""
+    """The numbers of a list without brackets, sorted; None where it has one part, or any is a time or no number."""
     parts = _BETWEEN_PARTS.split(TEXT_COMMAND.sub(r" \1 ", answer).strip())
     if len(parts) < 2:
         return None
     numbers = []
     for part in parts:
         number = plain_number(part)
-        if number is None:
+        if number is None or half_of_day(part):
             return None
         numbers.append(number)
     return sorted(numbers)

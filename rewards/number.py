@@ -52,6 +52,8 @@ _FRACTION = re.compile(
 )
 _REPEATING = re.compile(r"([0-9]{0,64})\.([0-9]{0,64})\\(?:overline|overbar|bar|dot)\s*\{\s*([0-9]{1,64})\s*\}")
 _LATEX = (
+    (re.compile(r"\\\\(?!\s*(?:&?\s*=|$))"), ";"),  # the end of a line ends an equation, but not within a chain
+    (re.compile(r"\\\\"), " "),
     (re.compile(r"\{,\}|,\\!\s*"), ","),
     (re.compile(r"\\!|\\(?:left|right|displaystyle)(?![A-Za-z])"), ""),
     (re.compile(r"\\[,;: ]|~|\\q?quad(?![A-Za-z])"), " "),
@@ -67,10 +69,10 @@ _INEQUALITY = re.compile(r"[<>≠≤≥!]|\\(?:n?e|le|ge|neq|leq|geq|lt|gt|pm|in
 # Between two equals signs: the end of one equation and the name of the next. 2 m may be a unit, 2 y is none.
 _PLAIN_VALUE = rf"\s*[+-]?[{CURRENCY}]?[+-]?[0-9][0-9.,/]*[{CURRENCY}%]?(?:\s+[A-Za-z]{{2,}})*"
 _SEVERAL = re.compile(
-    rf",(?![0-9])|;|\\\\|\b(?:or|and|then|but)\b|^{_PLAIN_VALUE}\s+(?:(?![mglLshFC])[A-Za-z]|[A-Za-z]_\S+)\s*$"
+    rf",(?![0-9])|;|\b(?:or|and|then|but)\b|^{_PLAIN_VALUE}\s+(?:(?![mglLshFC])[A-Za-z]|[A-Za-z]_\S+)\s*$"
 )
 # Before the first one: a value and the name of an equation. Words alone may be of a sentence, as in "tax and tip = 5".
-_VALUE_AND_NAME = re.compile(rf"{_PLAIN_VALUE}\s*(?:[,;\n]|\\\\|\b(?:or|and)\b)\s*[A-Za-z](?:_\S+)?\s*")
+_VALUE_AND_NAME = re.compile(rf"{_PLAIN_VALUE}\s*(?:[,;\n]|\b(?:or|and)\b)\s*[A-Za-z](?:_\S+)?\s*")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("\\boxed{", "}"), ("\\fbox{", "}"))
 _QUOTES = " \"'“”‘’"
 _BRACKETS = (("{", "}"), ("(", ")"))

@@ -1,8 +1,9 @@
 """GRPO with intrinsic bonuses on TRL 1.16: the one file that overrides underscore methods of TRL's GRPO.
 
-(`training.sft` overrides that which saves a checkpoint of TRL's supervised trainer, `training.gathering` and
-`training.token_features` read what TRL keeps of a batch, `training.payment` writes advantages and logs into it;
-`training.sharded_training` touches some methods of transformers, for checkpoints of a sharded policy.)
+(`training.sft` overrides those of TRL's supervised trainer that save a checkpoint and say what one lacks,
+`training.gathering` and `training.token_features` read what TRL keeps of a batch, `training.payment` writes advantages
+and logs into it; `training.sharded_training` touches some methods of transformers, for checkpoints of a sharded
+policy.)
 
 Plain GRPO scores a group with reward functions and normalises; this trainer also
 1. gathers the batch into a `Rollout` and lets every bonus score it against its frozen past,

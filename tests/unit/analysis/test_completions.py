@@ -40,6 +40,9 @@ def test_last_batch_of_a_run_with_the_prompt_of_training(tmp_path):
     run = write_run(tmp_path, COUNTDOWN, [(QUESTION, RIGHT, True)])
     file = read_completions(run)
     assert file.completions == [Completion(QUESTION, countdown.prompt([5, 1, 4], 15, "chat"), RIGHT, True, None)]
+    write_run(tmp_path, COUNTDOWN, [(QUESTION, "old", False)], "step_000003_2")
+    write_run(tmp_path, COUNTDOWN, [(QUESTION, "last", False)], "step_000003_10")
+    assert [completion.text for completion in read_completions(run).completions] == ["last"]
     assert "step_000003" in file.label and file.options == COUNTDOWN and file.model_name == str(run / "final")
 
 

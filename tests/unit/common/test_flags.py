@@ -1,6 +1,5 @@
 """Every command complains about its flags in one sentence, and takes them from a YAML file too."""
 
-import importlib
 import json
 import re
 import subprocess
@@ -108,7 +107,7 @@ def test_a_mistyped_flag_of_any_command_ends_with_code_2_and_no_traceback(comman
 
 @pytest.mark.parametrize("command", ["compare_runs", "plots", "records", "report", "results", "summary"])
 def test_a_mistyped_or_shortened_flag_of_a_command_that_takes_names_is_one_sentence(command, monkeypatch):
-    main = importlib.import_module(f"analysis.{command}").main
+    main = import_module(f"analysis.{command}").main
     shortened = {"results": "--che", "report": "--hel", "summary": "--hel"}.get(command, "--ou=a.png")
     for mistyped in ("--bogus", shortened):
         needed = [] if command == "results" else ["run", "--out=results"] if command == "records" else ["run"]

@@ -101,6 +101,29 @@ def test_after_the_normalisation_that_answer_keeps_its_advantage_and_the_others_
     close(pipeline.join(torch.zeros(3), pipeline.score(batch), batch), [0.0, 0.5, -0.5])
 
 
+def test_in_the_reward_noise_is_as_strong_as_what_the_reward_holds_of_that_answer_too():
+    options = IntrinsicOptions(use_ir="knn,noise", memory_read="leave_one_out", ir_level="reward", ir_weight="1")
+    bonus, noise = build_bonuses(options)
+    batch = rollout(["up", "steep", "left", "flat"], [1, 0, 0, 0])
+    paid = bonus.score(batch)
+    assert paid[0] == 0 and len(paid.unique()) > 2
+    torch.testing.assert_close(noise.score(batch).std(), paid.std())
+
+
+@pytest.mark.parametrize("reading", ["past", "leave_one_out"])
+def test_a_batch_is_looked_up_once_for_its_scores_its_noise_and_what_is_learnt_of_it(reading, monkeypatch):
+    options = IntrinsicOptions(use_ir="knn+,noise", memory_read=reading, explore_warmup=0)
+    pipeline = BonusPipeline(build_bonuses(options), options.schedules())
+    pipeline.update(rollout(["up", "left"], [1, 0]))
+    asked, read = [], MemoryRPlus.read
+    monkeypatch.setattr(MemoryRPlus, "read", lambda bonus, part, batch: asked.append(part) or read(bonus, part, batch))
+    for texts in (["up", "steep", "left"], ["steep", "left", "up"]):
+        batch = rollout(texts, [1, 0, 0])
+        pipeline.score(batch)
+        pipeline.update(batch)
+    assert asked == ["exploit", "explore"] * 2
+
+
 def test_without_its_own_answer_a_question_is_read_from_its_neighbours():
     """qB has one right answer, `left`: itself it is compared with that of qA, the others of qB with it."""
     bonus = memory_bonus(success=[("qA", "up")], **LEFT_OUT)

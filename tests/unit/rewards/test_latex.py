@@ -85,6 +85,7 @@ PAIRS += [
     ],
     *[("5", "#### 5", True), ("x+1", "#### x+1", True), ("5", "Rs. 5", True)],
     *[("10\\text{ a.m.}", answer, True) for answer in ("10 am", "10\\text{ AM}", "10")],
+    *[("10", "10a.m.", True), ("5", "x=2 \\\\ y=5", False), ("10 am, 3 pm", "10 pm, 3 am", False)],
     *[("10\\text{ a.m.}", "10\\text{ p.m.}", False), ("\\text{5 pm}", "\\text{5 am}", False)],
     *[("10:30\\text{ a.m.}", "10:30\\text{ p.m.}", False), ("\\text{Point A}", "\\text{Point B}", False)],
     ("45000", "$120,000 - $75,000 = $45,000.", True),

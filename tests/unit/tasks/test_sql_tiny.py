@@ -150,7 +150,10 @@ def test_its_settings_leave_none_of_the_batch_to_the_defaults_of_larger_policies
             lambda: load_rows(TASKS[NAME], EvalOptions(task=NAME, databases="d")),
             "--databases='d': sql_tiny makes its own",
         ),
-        (lambda: TraceOptions(output="a.jsonl", right_share=1.5), r"--right_share=1.5 must lie in \[0, 1\]"),
+        (
+            lambda: TraceOptions(output="a.jsonl", right_share=1.5),
+            r"--right_share=1.5 must be at least 0 and at most 1",
+        ),
         (lambda: TraceOptions(output="a.jsonl", n=0), "--n=0 must be at least 1"),
         (lambda: add_prompts(generate(1, "train", 0, 0), "plain", 2), "--num_shots=2: SQL is asked without"),
     ],
