@@ -21,6 +21,7 @@ from rewards.igsm import igsm_rewards
 from tests.quick import assert_quick
 
 MAX_SECONDS_OF_A_BOMB = 0.01
+MAX_SECONDS_OF_A_RUN = 0.3  # three times what the slowest needs
 MAX_TOKENS = 256
 
 # What the graders look for, whole and broken, and what is made to hurt them.
@@ -132,8 +133,8 @@ RUNS = {
     "spaces after a word": "The answer" + " " * 20_000 + "\nis unclear",
     "spaces after a fence": "```" + " " * 20_000 + "!",
     "opening tags": "<think>" * 3_000,
-    "different boxes": ",".join(f"\\boxed{{{number}}}" for number in range(3_000)),
-    "tags of an answer that never ends": "<reasoning>" + "</reasoning><answer>" * 1_000,
+    "different boxes": ",".join(f"\\boxed{{{number}}}" for number in range(6_000)),
+    "tags of an answer that never ends": "<reasoning>" + "</reasoning><answer>" * 3_000,
 }
 TEXT_READERS = [fences, reasoning_text]
 
@@ -142,11 +143,11 @@ TEXT_READERS = [fences, reasoning_text]
 @pytest.mark.parametrize("run", RUNS)
 def test_a_long_run_of_one_piece_is_read_in_linear_time(run, without_math_verify):
     for name, grade in TEXT_GRADERS.items():
-        assert_quick(lambda grade=grade, name=name: grade(RUNS[run], GOLDS[name]))
+        assert_quick(lambda grade=grade, name=name: grade(RUNS[run], GOLDS[name]), MAX_SECONDS_OF_A_RUN)
     for read in TEXT_READERS:
-        assert_quick(lambda read=read: read(RUNS[run]))
+        assert_quick(lambda read=read: read(RUNS[run]), MAX_SECONDS_OF_A_RUN)
     for column in COLUMNS:
-        assert_quick(lambda column=column: column(**row_of(RUNS[run])))
+        assert_quick(lambda column=column: column(**row_of(RUNS[run])), MAX_SECONDS_OF_A_RUN)
 
 
 @pytest.mark.fault("F10")
