@@ -42,7 +42,7 @@ def sums_table(sweep: Sweep) -> str:
             row = found[label]
             rows[-1] += [f"{100 * row['mean']:.1f}", *(["", ""] if label == base else difference_cells(row))]
     trained = generate(run.flags["train_problems"], "train", run.seed, _space(run))
-    share = np.mean([sum(problem["numbers"]) == problem["target"] for problem in trained])
+    share = np.mean([_is_sum(problem) for problem in trained])
     return markdown_table(heads, rows) + (
         f"\n\nAdding solves {100 * solved.mean():.1f} % of these {len(solved)} problems, and {100 * share:.1f} % of "
         f"the {len(trained)} that seed {run.seed} draws its training problems from."
@@ -62,11 +62,15 @@ def adding_solves(run: EvaluatedRun) -> np.ndarray:
     problems = generate(len(run.problems), split, 0, _space(run))
     found = []
     for identity, digest in run.problems.items():
-        numbers, target = problems[int(identity)]["numbers"], problems[int(identity)]["target"]
-        if digest_of_problem({"numbers": numbers, "target": target}) != digest:
+        problem = problems[int(identity)]
+        if digest_of_problem({name: problem[name] for name in ("numbers", "target")}) != digest:
             raise UserError(f"{run.path}: problem {identity} is not the one that its flags generate.")
-        found.append(sum(numbers) == target)
+        found.append(_is_sum(problem))
     return np.array(found)
+
+
+def _is_sum(problem: dict) -> bool:
+    return sum(problem["numbers"]) == problem["target"]
 
 
 def _space(run: EvaluatedRun) -> ProblemSpace:
@@ -74,10 +78,10 @@ def _space(run: EvaluatedRun) -> ProblemSpace:
 
 
 def _narrowed(arm: Arm, keep: np.ndarray) -> Arm:
-    """``arm`` on the problems ``keep`` alone."""
+    """Right answers of ``arm`` on the problems ``keep`` alone."""
 
     def of(run: EvaluatedRun) -> EvaluatedRun:
         problems = dict(item for item, kept in zip(run.problems.items(), keep, strict=True) if kept)
-        return replace(run, problems=problems, scores={name: values[keep] for name, values in run.scores.items()})
+        return replace(run, problems=problems, scores={"accuracy": run.scores["accuracy"][keep]})
 
     return replace(arm, runs={seed: of(run) for seed, run in arm.runs.items()})

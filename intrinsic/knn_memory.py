@@ -32,6 +32,7 @@ from intrinsic.parts.memory_read import (
     look_up_leaving_one_out,
 )
 from intrinsic.parts.normalize import WindowMinMax
+from intrinsic.parts.once import OncePerRollout
 from intrinsic.rollout import Rollout, text_id
 
 RAW_RESOLUTION = 1e-6  # float32 rounding moves a raw by about 1e-7; min-max would blow that up to [0, 1]
@@ -117,7 +118,8 @@ class MemoryR(Bonus):
         self.legacy = legacy
         self.memories = {PARTS[part].memory: EpisodicMemory(max_questions, max_responses) for part in self.part_names}
         self.windows = {part: WindowMinMax(window, resolution=RAW_RESOLUTION) for part in self.part_names}
-        self._last: tuple[Rollout, MemoryBatch, dict[str, Raw]] | None = None
+        # For `score_parts`, `present_parts` and `update`.
+        self._batch_and_raws = OncePerRollout(self._read)
 
     @classmethod
     def from_options(cls, options) -> "MemoryR":
@@ -163,7 +165,7 @@ class MemoryR(Bonus):
             windows = {part: copy.copy(window) for part, window in self.windows.items()}
             paid = self._insert_and_score(batch, rollout, forks, windows)
         else:
-            _, raws = self._read_once(rollout)
+            _, raws = self._batch_and_raws(rollout)
             paid = {part: self.windows[part].normalize(raw.values, raw.present) for part, raw in raws.items()}
         zeros = torch.zeros(len(rollout))
         return {part: (self.betas[part] * paid.get(part, zeros)).to(rollout.device) for part in self.part_names}
@@ -175,7 +177,7 @@ class MemoryR(Bonus):
         """
         if self.legacy:
             return {}
-        _, raws = self._read_once(rollout)
+        _, raws = self._batch_and_raws(rollout)
         none = torch.zeros(len(rollout), dtype=torch.bool)
         return {part: (raws[part].present if part in raws else none).to(rollout.device) for part in self.part_names}
 
@@ -187,8 +189,8 @@ class MemoryR(Bonus):
         outside legacy, the mean of each part before normalisation ("exploit_unnormalized", "explore_unnormalized")
         where the part is present.
         """
-        batch, raws = (self.embed(rollout), {}) if self.legacy else self._read_once(rollout)
-        self._last = None  # the memories are others from here on
+        batch, raws = (self.embed(rollout), {}) if self.legacy else self._batch_and_raws(rollout)
+        self._batch_and_raws.forget()  # the memories are others from here on
         known = [any(question in memory for memory in self.memories.values()) for question in batch.ids]
         metrics = {"known_questions": sum(known) / len(known)}
         if self.gate == "valid":
@@ -208,12 +210,9 @@ class MemoryR(Bonus):
             metrics[f"{name}_responses"] = float(memory.num_responses)
         return metrics
 
-    def _read_once(self, rollout: Rollout) -> tuple[MemoryBatch, dict[str, Raw]]:
-        """The batch and its raws, which `score_parts`, `present_parts` and `update` ask of the same rollout."""
-        if self._last is None or self._last[0] is not rollout:
-            batch = self.embed(rollout)
-            self._last = rollout, batch, self.raw_parts(batch, rollout)
-        return self._last[1:]
+    def _read(self, rollout: Rollout) -> tuple[MemoryBatch, dict[str, Raw]]:
+        batch = self.embed(rollout)
+        return batch, self.raw_parts(batch, rollout)
 
     def embed(self, rollout: Rollout) -> MemoryBatch:
         """Unit float32 vectors of the rollout's questions and reasonings, through one call of its encoder."""
@@ -298,7 +297,7 @@ class MemoryR(Bonus):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._last = None
+        self._batch_and_raws.forget()
         for name, memory in self.memories.items():
             memory.load_state_dict(state["memories"][name])
         for part, window in self.windows.items():

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from intrinsic.base import Bonus
 from intrinsic.parts.normalize import WindowMinMax
+from intrinsic.parts.once import OncePerRollout
 from intrinsic.rollout import Rollout
 
 RAW_RESOLUTION = 1e-6  # of raws: float32 rounding
@@ -32,7 +33,8 @@ class AgainstPastTexts(Bonus):
 
     def __init__(self, window: int):
         self.window = WindowMinMax(window, resolution=RAW_RESOLUTION)
-        self._last: tuple[Rollout, Tensor] | None = None
+        # For `score` and `update`, and a control's score.
+        self._raw = OncePerRollout(self.raw)
 
     def raw(self, rollout: Rollout) -> Tensor:
         """Raw value (B,) of each response beside the past, float32; NaN for an empty response or without a past."""
@@ -50,7 +52,7 @@ class AgainstPastTexts(Bonus):
         """Weighted, normalised raw of each completion, (B,); 0 for an empty response, and for all without a past."""
         if not self.past:
             return torch.zeros(len(rollout), device=rollout.device)
-        return self.beta * self.window.normalize(self._raw_once(rollout).to(rollout.device), self.eligible(rollout))
+        return self.beta * self.window.normalize(self._raw(rollout).to(rollout.device), self.eligible(rollout))
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Append the raws that `score` normalised to the window, then store the responses that are not empty.
@@ -58,8 +60,8 @@ class AgainstPastTexts(Bonus):
         Returns the number of past responses after the update ("texts") and, where there were any before, the mean raw
         value of the batch ("unnormalized").
         """
-        raw = self._raw_once(rollout)
-        self._last = None  # the past is another one from here on
+        raw = self._raw(rollout)
+        self._raw.forget()  # the past is another one from here on
         self.window.append(raw)
         self.store([text for text in rollout.reasonings if text])
         metrics = {"texts": float(len(self.past))}
@@ -72,11 +74,5 @@ class AgainstPastTexts(Bonus):
         return {"window": self.window.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._last = None
+        self._raw.forget()
         self.window.load_state_dict(state["window"])
-
-    def _raw_once(self, rollout: Rollout) -> Tensor:
-        """`raw`, which `score` and `update`, and a control's score, ask of the same rollout."""
-        if self._last is None or self._last[0] is not rollout:
-            self._last = rollout, self.raw(rollout)
-        return self._last[1]

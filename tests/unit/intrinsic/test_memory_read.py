@@ -124,6 +124,20 @@ def test_a_batch_is_looked_up_once_for_its_scores_its_noise_and_what_is_learnt_o
     assert asked == ["exploit", "explore"] * 2
 
 
+def test_a_batch_that_was_learnt_is_looked_up_anew_and_so_is_one_beside_a_loaded_memory():
+    bonus = memory_bonus(success=[("qA", "up")], failure=[("qA", "left")], explore_warmup=0)
+    batch, empty = rollout(["up", "steep", "left"], [1, 0, 0]), memory_bonus(explore_warmup=0).state_dict()
+    other = rollout(["up", "steep", "left"], [1, 0, 0])
+    first = bonus.score(batch)
+    bonus.update(batch)
+    learnt = bonus.score(batch)
+    assert not torch.equal(first, learnt)
+    assert_same_bits(bonus.score(other), learnt)
+    assert_same_bits(bonus.score(batch), learnt)
+    bonus.load_state_dict(empty)
+    assert not bonus.score(batch).any()
+
+
 def test_without_its_own_answer_a_question_is_read_from_its_neighbours():
     """qB has one right answer, `left`: itself it is compared with that of qA, the others of qB with it."""
     bonus = memory_bonus(success=[("qA", "up")], **LEFT_OUT)
